@@ -1,0 +1,25 @@
+# Every target works on a fresh machine: `make demo` and `make test` are the two to know.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo run test check interop docs clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml config/constraints.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c config/constraints.txt -e '.[test,evaluation]'
+	touch $@
+
+run: $(STAMP)
+	$(BIN)/python -m gateway serve
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/pytest -m "not interop"

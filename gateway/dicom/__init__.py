@@ -1,0 +1,1 @@
+"""DICOM: intake of pictures, delivery of waveforms."""

@@ -1,0 +1,58 @@
+"""Errors of the gateway: the type says what the caller has to do.
+
+    GatewayError
+    |-- SettingsError             the configuration is wrong: do not start
+    |-- IntakeError               the sender is told no; nothing was kept
+    |   |-- UnsupportedSopClass   not a class we take
+    |   |-- UndecodableDataset    the bytes are no data set, or one that contradicts itself
+    |   `-- IdentityMissing       whose ECG it is cannot be told; the job waits for a person
+    |-- StorageError              spool or database cannot take it now: the sender may try again
+    |-- IllegalTransition         a job or delivery was asked to change in a way the table forbids
+    `-- DeliveryError
+        |-- DeliveryDeferred      try again later
+        `-- DeliveryRefused       the peer said never: a person must look
+"""
+
+
+class GatewayError(Exception):
+    """Base of all errors the gateway raises on purpose; messages hold no patient data."""
+
+
+class SettingsError(GatewayError):
+    """The configuration breaks a rule; the message names the setting, its value and the rule."""
+
+
+class IntakeError(GatewayError):
+    """What was sent cannot become a job."""
+
+
+class UnsupportedSopClass(IntakeError):
+    """A SOP class the gateway does not take."""
+
+
+class UndecodableDataset(IntakeError):
+    """Bytes that are no data set, or a data set that contradicts itself."""
+
+
+class IdentityMissing(IntakeError):
+    """Nothing says whose ECG this is."""
+
+
+class StorageError(GatewayError):
+    """Spool or database cannot take anything now."""
+
+
+class IllegalTransition(GatewayError):
+    """The state table has no such step."""
+
+
+class DeliveryError(GatewayError):
+    """A result did not reach its destination."""
+
+
+class DeliveryDeferred(DeliveryError):
+    """Not now: try again later."""
+
+
+class DeliveryRefused(DeliveryError):
+    """Not ever, as it stands: a person must look."""

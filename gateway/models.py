@@ -1,0 +1,222 @@
+"""The database's tables and the words for their states.
+
+A *job* is one accepted object (a DICOM instance or a file).  It has *pages*; every page that holds an ECG gives one
+waveform.  A *delivery* is one page's result on its way to one destination.  *Job events* are the audit trail.
+
+State changes go through the two tables below; an illegal pair raises `IllegalTransition`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+from gateway.errors import IllegalTransition
+
+
+class JobStatus(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+    NEEDS_REVIEW = "NEEDS_REVIEW"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class JobAction(StrEnum):
+    """What may happen to a job."""
+
+    CLAIM = "CLAIM"  # a worker takes it
+    COMPLETE = "COMPLETE"  # digitized, good enough
+    HOLD = "HOLD"  # digitized or not, a person must look
+    FAIL = "FAIL"  # given up
+    RELEASE = "RELEASE"  # back to the queue: lease expired, worker stopped
+    RETRY = "RETRY"  # a person asks for another run
+    CANCEL = "CANCEL"  # a person drops it
+
+
+JOB_TRANSITIONS: dict[tuple[JobStatus, JobAction], JobStatus] = {
+    (JobStatus.QUEUED, JobAction.CLAIM): JobStatus.RUNNING,
+    (JobStatus.QUEUED, JobAction.HOLD): JobStatus.NEEDS_REVIEW,
+    (JobStatus.QUEUED, JobAction.CANCEL): JobStatus.CANCELLED,
+    (JobStatus.RUNNING, JobAction.COMPLETE): JobStatus.DONE,
+    (JobStatus.RUNNING, JobAction.HOLD): JobStatus.NEEDS_REVIEW,
+    (JobStatus.RUNNING, JobAction.FAIL): JobStatus.FAILED,
+    (JobStatus.RUNNING, JobAction.RELEASE): JobStatus.QUEUED,
+    (JobStatus.NEEDS_REVIEW, JobAction.RETRY): JobStatus.QUEUED,
+    (JobStatus.NEEDS_REVIEW, JobAction.CANCEL): JobStatus.CANCELLED,
+    (JobStatus.FAILED, JobAction.RETRY): JobStatus.QUEUED,
+    (JobStatus.FAILED, JobAction.CANCEL): JobStatus.CANCELLED,
+    (JobStatus.CANCELLED, JobAction.RETRY): JobStatus.QUEUED,
+}
+
+
+class DeliveryStatus(StrEnum):
+    """Where a delivery stands."""
+
+    PENDING = "PENDING"
+    DELIVERED = "DELIVERED"
+    REFUSED = "REFUSED"
+    FAILED = "FAILED"  # attempts used up
+    CANCELLED = "CANCELLED"
+
+
+class DeliveryAction(StrEnum):
+    """What may happen to a delivery."""
+
+    DELIVER = "DELIVER"
+    DEFER = "DEFER"
+    REFUSE = "REFUSE"
+    GIVE_UP = "GIVE_UP"
+    RETRY = "RETRY"
+    CANCEL = "CANCEL"
+
+
+DELIVERY_TRANSITIONS: dict[tuple[DeliveryStatus, DeliveryAction], DeliveryStatus] = {
+    (DeliveryStatus.PENDING, DeliveryAction.DELIVER): DeliveryStatus.DELIVERED,
+    (DeliveryStatus.PENDING, DeliveryAction.DEFER): DeliveryStatus.PENDING,
+    (DeliveryStatus.PENDING, DeliveryAction.REFUSE): DeliveryStatus.REFUSED,
+    (DeliveryStatus.PENDING, DeliveryAction.GIVE_UP): DeliveryStatus.FAILED,
+    (DeliveryStatus.PENDING, DeliveryAction.CANCEL): DeliveryStatus.CANCELLED,
+    (DeliveryStatus.REFUSED, DeliveryAction.RETRY): DeliveryStatus.PENDING,
+    (DeliveryStatus.FAILED, DeliveryAction.RETRY): DeliveryStatus.PENDING,
+}
+
+
+def next_job_status(status: JobStatus, action: JobAction) -> JobStatus:
+    """Return the status that follows; raise IllegalTransition where the table has none."""
+    try:
+        return JOB_TRANSITIONS[status, action]
+    except KeyError:
+        raise IllegalTransition(f"a {status} job cannot {action}") from None
+
+
+def next_delivery_status(status: DeliveryStatus, action: DeliveryAction) -> DeliveryStatus:
+    """Return the status that follows; raise IllegalTransition where the table has none."""
+    try:
+        return DELIVERY_TRANSITIONS[status, action]
+    except KeyError:
+        raise IllegalTransition(f"a {status} delivery cannot {action}") from None
+
+
+class StudyContext(BaseModel):
+    """Whose ECG it is and what it was ordered as: copied from the source, never invented.
+
+    Fields carry the DICOM attribute's value in its DICOM form ("" = not known): PatientName as PN, dates as DA, times
+    as TM, date-times as DT.  Strings are already decoded to Unicode.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    patient_id: str = ""
+    issuer_of_patient_id: str = ""
+    patient_name: str = ""
+    patient_birth_date: str = ""
+    patient_sex: str = ""
+    study_instance_uid: str = ""
+    study_date: str = ""
+    study_time: str = ""
+    study_id: str = ""
+    study_description: str = ""
+    accession_number: str = ""
+    referring_physician_name: str = ""
+    acquisition_date_time: str = ""  # when the ECG was recorded, if the source says so
+    timezone_offset_from_utc: str = ""
+    placer_order_number: str = ""
+    filler_order_number: str = ""
+    institution_name: str = ""
+    source_sop_class_uid: str = ""
+    source_sop_instance_uid: str = ""
+    source_series_instance_uid: str = ""
+    source_manufacturer: str = ""
+    source_manufacturer_model_name: str = ""
+    source_device_serial_number: str = ""
+    request_attributes_json: str = ""  # RequestAttributesSequence items as a DICOM JSON array, or ""
+
+
+def utc_now() -> datetime:
+    """Return the time now, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def new_id() -> str:
+    """Return a new job id: a random UUID, also the name of the job's spool folder."""
+    return str(uuid.uuid4())
+
+
+class Job(SQLModel, table=True):
+    """One accepted object."""
+
+    __table_args__ = (UniqueConstraint("source", "source_key"),)
+
+    id: str = Field(default_factory=new_id, primary_key=True)
+    source: str  # "dicom:<calling AE title>" | "folder:<path>" | "submit"
+    source_key: str  # SOP Instance UID, or sha256 of the file
+    media_type: str  # "application/dicom" | "application/pdf" | "image/png" | ...
+    status: JobStatus = Field(default=JobStatus.QUEUED, index=True)
+    reason: str = ""  # why it needs a person or failed, in words, no patient data
+    attempts: int = 0
+    study_context_json: str = "{}"
+    destinations_json: str = "null"  # names, or null for every destination
+    created_at: datetime = Field(default_factory=utc_now, index=True)
+    updated_at: datetime = Field(default_factory=utc_now)
+    lease_expires_at: datetime | None = None
+    worker: str = ""
+
+
+class Page(SQLModel, table=True):
+    """One page (frame) of a job, and what became of it."""
+
+    __table_args__ = (UniqueConstraint("job_id", "page_number"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    job_id: str = Field(foreign_key="job.id", index=True)
+    page_number: int  # from 1
+    status: JobStatus  # DONE | NEEDS_REVIEW | FAILED
+    reason: str = ""
+    layout: str = ""
+    layout_score: float | None = None
+    estimated_snr_db: float | None = None
+    coverage: float | None = None  # mean over the layout's leads
+    quality_json: str = "{}"
+    waveform_sop_instance_uid: str = ""
+    seconds: float | None = None  # digitization time
+
+
+class Delivery(SQLModel, table=True):
+    """One page's result on its way to one destination."""
+
+    __table_args__ = (UniqueConstraint("job_id", "page_number", "destination"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    job_id: str = Field(foreign_key="job.id", index=True)
+    page_number: int
+    destination: str = Field(index=True)
+    kind: str  # "dicom" | "hl7" | "folder"
+    status: DeliveryStatus = Field(default=DeliveryStatus.PENDING, index=True)
+    attempts: int = 0
+    next_attempt_at: datetime = Field(default_factory=utc_now, index=True)
+    response: str = ""  # the peer's answer: "0x0000", "AA", ...; no message bodies
+    reason: str = ""
+    artefact: str = ""  # file in the job's spool folder that is sent, byte for byte, on every attempt
+    identifier: str = ""  # SOP Instance UID or MSH-10
+    created_at: datetime = Field(default_factory=utc_now)
+    delivered_at: datetime | None = None
+
+
+class JobEvent(SQLModel, table=True):
+    """The audit trail: what happened to a job, when, by whom."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    job_id: str = Field(foreign_key="job.id", index=True)
+    at: datetime = Field(default_factory=utc_now)
+    action: str  # "RECEIVED", a JobAction, "DELIVERY_...", ...
+    actor: str = ""  # "scp", "folder", "worker:<pid>", "outbox", "cli"
+    detail: str = ""  # no patient data

@@ -1,0 +1,221 @@
+"""One frozen, validated tree of settings, read from TOML.  Unknown keys are errors; every default is here.
+
+`load_settings(None)` gives the embedded defaults: a gateway on loopback with no destinations.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from gateway.errors import SettingsError
+
+AeTitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[^\\\x00-\x1f]*[^\\\x00-\x20][^\\\x00-\x1f]*$")]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CallerSettings(_Section):
+    """One peer that may send to us.  Empty `hosts` means any address."""
+
+    ae_title: AeTitle
+    hosts: tuple[str, ...] = ()  # IP addresses or CIDR networks
+
+    @field_validator("hosts")
+    @classmethod
+    def _networks(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            ip_network(host, strict=False)
+        return hosts
+
+
+class DicomSettings(_Section):
+    """The C-STORE / C-ECHO SCP.  No `callers` means every calling AE title is taken."""
+
+    ae_title: AeTitle = "ECGGW"
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    callers: tuple[CallerSettings, ...] = ()
+    maximum_associations: int = Field(default=25, ge=1)
+    timeout_s: float = Field(default=30.0, gt=0)
+    maximum_object_mib: int = Field(default=512, ge=1)
+
+
+class FolderSettings(_Section):
+    """A watched folder.  Identity comes from a sidecar JSON or the file name, never from a guess."""
+
+    path: Path
+    polling: bool = False  # for network shares, where the kernel reports nothing
+    settle_s: float = Field(default=2.0, ge=0)
+    rescan_s: float = Field(default=30.0, gt=0)
+    identity: Literal["sidecar", "filename", "sidecar_or_filename"] = "sidecar"
+    filename_pattern: str = ""  # a regular expression with named groups, e.g. (?P<patient_id>\d+)_(?P<study_date>\d{8})
+    destinations: tuple[Name, ...] | None = None  # None: every destination
+
+    @model_validator(mode="after")
+    def _pattern(self) -> FolderSettings:
+        if self.identity != "sidecar":
+            try:
+                groups = re.compile(self.filename_pattern).groupindex
+            except re.error as error:
+                raise ValueError(f"filename_pattern {self.filename_pattern!r} is no regular expression: {error}") from None
+            if "patient_id" not in groups:
+                raise ValueError("filename_pattern needs a named group (?P<patient_id>...)")
+        return self
+
+
+class RetrySettings(_Section):
+    """Exponential backoff: first_s, doubled up to maximum_s, each jittered by +-25 %."""
+
+    first_s: float = Field(default=10.0, gt=0)
+    maximum_s: float = Field(default=3600.0, gt=0)
+    attempts: int = Field(default=50, ge=1)
+
+
+class _Destination(_Section):
+    name: Name
+    retry: RetrySettings = RetrySettings()
+
+
+class DicomDestination(_Destination):
+    """A PACS that takes waveforms by C-STORE."""
+
+    kind: Literal["dicom"] = "dicom"
+    host: str
+    port: Port
+    ae_title: AeTitle
+    calling_ae_title: AeTitle | None = None  # None: [dicom].ae_title
+    sop_class: Literal["12-lead", "general"] = "12-lead"
+    timeout_s: float = Field(default=30.0, gt=0)
+
+
+class Hl7Destination(_Destination):
+    """An EHR or interface engine that takes ORU^R01 over MLLP."""
+
+    kind: Literal["hl7"] = "hl7"
+    host: str
+    port: Port
+    version: Literal["2.3.1", "2.5", "2.5.1"] = "2.5.1"
+    sending_application: str = "ECGGW"
+    sending_facility: str = "HOSPITAL"
+    receiving_application: str = "EHR"
+    receiving_facility: str = "HOSPITAL"
+    timeout_s: float = Field(default=10.0, gt=0)
+
+
+class FolderDestination(_Destination):
+    """A folder that receives the waveform object and the ORU text as files."""
+
+    kind: Literal["folder"] = "folder"
+    path: Path
+
+
+Destination = Annotated[DicomDestination | Hl7Destination | FolderDestination, Field(discriminator="kind")]
+
+
+class DigitizerSettings(_Section):
+    """Defaults where the page itself does not say."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    paper_speed_mm_per_s: float = Field(default=25.0, gt=0)
+    gain_mm_per_mv: float = Field(default=10.0, gt=0)
+    layouts: Path | None = None  # None: the layouts shipped with the gateway
+
+
+class ReviewSettings(_Section):
+    """When a result is doubtful, and whether a doubtful one leaves the house."""
+
+    minimum_estimated_snr_db: float = 8.0
+    minimum_coverage: float = Field(default=0.8, ge=0, le=1)
+    deliver_doubtful: bool = False
+
+
+class WorkerSettings(_Section):
+    """The digitizing process."""
+
+    processes: int = Field(default=1, ge=0)  # started by `serve`; 0 where units of their own run the workers
+    lease_s: float = Field(default=60.0, gt=0)
+    maximum_attempts: int = Field(default=3, ge=1)
+    page_timeout_s: float = Field(default=300.0, gt=0)
+    memory_limit_mib: int = Field(default=8192, ge=1024)
+
+
+class StorageSettings(_Section):
+    """Where everything durable lives."""
+
+    path: Path = Path("var")  # holds gateway.db and spool/
+    minimum_free_mib: int = Field(default=512, ge=0)  # below it nothing is accepted
+    retention_days: int = Field(default=30, ge=1)  # of finished jobs' files
+
+
+class WebSettings(_Section):
+    """The admin page.  Patient fields stay hidden unless `show_patient`."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    show_patient: bool = False
+
+
+class LogSettings(_Section):
+    """How the log looks; it never holds patient data."""
+
+    format: Literal["plain", "json"] = "plain"
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class Settings(_Section):
+    """The whole tree."""
+
+    dicom: DicomSettings = DicomSettings()
+    folders: tuple[FolderSettings, ...] = (FolderSettings(path=Path("var/inbox")),)
+    destinations: tuple[Destination, ...] = ()
+    digitizer: DigitizerSettings = DigitizerSettings()
+    review: ReviewSettings = ReviewSettings()
+    worker: WorkerSettings = WorkerSettings()
+    storage: StorageSettings = StorageSettings()
+    web: WebSettings = WebSettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _names(self) -> Settings:
+        names = [destination.name for destination in self.destinations]
+        if len(set(names)) != len(names):
+            raise ValueError(f"destination names must differ, got {names}")
+        for folder in self.folders:
+            unknown = set(folder.destinations or ()) - set(names)
+            if unknown:
+                raise ValueError(f"folder {folder.path} names unknown destinations {sorted(unknown)}")
+        return self
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Read settings from a TOML file; None gives the embedded defaults.
+
+    Raises
+    ------
+    SettingsError
+        The file cannot be read, is no TOML, has an unknown key, or a value breaks its rule; every breach is named.
+    """
+    if path is None:
+        return Settings()
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from error
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        breaches = "; ".join(
+            f"{'.'.join(str(part) for part in e['loc'])} = {e.get('input')!r}: {e['msg']}" for e in error.errors()
+        )
+        raise SettingsError(f"{path}: {breaches}") from error

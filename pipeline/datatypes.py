@@ -1,0 +1,236 @@
+"""The nouns of ECG paper: what each stage hands to the next.
+
+Every type is frozen and checks shape and dtype when it is made.  Units are part of the field names.  Arrays are
+indexed (row, column); y grows downward until `calibrate`, where millimetres become millivolts once.
+
+Three frames are used:
+
+* *page*: pixels of the image as it came in, (x, y) with the centre of the first pixel at (0, 0);
+* *paper*: millimetres on the flattened sheet, x along time, y downward, origin at the canvas' top left corner;
+* *canvas*: the page resampled on the paper frame, `px_per_mm` pixels a millimetre in both directions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+ByteArray = npt.NDArray[np.uint8]
+
+
+class Lead(StrEnum):
+    """The twelve standard leads, in the order every record uses."""
+
+    I = "I"  # noqa: E741 - the lead's name
+    II = "II"
+    III = "III"
+    AVR = "aVR"
+    AVL = "aVL"
+    AVF = "aVF"
+    V1 = "V1"
+    V2 = "V2"
+    V3 = "V3"
+    V4 = "V4"
+    V5 = "V5"
+    V6 = "V6"
+
+
+LEADS: tuple[Lead, ...] = tuple(Lead)
+
+
+def _check(name: str, array: npt.NDArray[np.generic], dtype: type[np.generic], ndim: int) -> None:
+    """Raise ValueError unless `array` has the dtype and number of axes its field promises."""
+    if array.dtype != dtype or array.ndim != ndim:
+        raise ValueError(f"{name} must be {ndim}-D {dtype.__name__}, got {array.ndim}-D {array.dtype}")
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class PageImage:
+    """One page as a picture.
+
+    `px_per_mm_hint` is the resolution the file states (a PDF's is exact, a scanner's usually true, a camera's none).
+    """
+
+    pixels: ByteArray  # (H, W, 3) RGB
+    page_number: int = 1
+    px_per_mm_hint: float | None = None
+
+    def __post_init__(self) -> None:
+        _check("pixels", self.pixels, np.uint8, 3)
+        if self.pixels.shape[2] != 3 or min(self.pixels.shape[:2]) < 1:
+            raise ValueError(f"pixels must be (H, W, 3), got {self.pixels.shape}")
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class SegmentationMap:
+    """Class probabilities of the page network, at its own resolution.
+
+    A map pixel (x, y) shows page pixel ((x + 0.5) / scale - 0.5, (y + 0.5) / scale - 0.5).
+    """
+
+    grid: FloatArray  # (h, w) in [0, 1]
+    trace: FloatArray  # (h, w) in [0, 1]
+    text: FloatArray  # (h, w) in [0, 1]: lead labels, print, calibration pulses, separators
+    scale: float  # map pixels per page pixel
+
+    def __post_init__(self) -> None:
+        for name in ("grid", "trace", "text"):
+            array = getattr(self, name)
+            _check(name, array, np.float32, 2)
+            if array.shape != self.grid.shape:
+                raise ValueError(f"{name} is {array.shape}, grid is {self.grid.shape}")
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class GridScale:
+    """Mean page pixels per paper millimetre along the two paper axes, and how sure the grid finder is."""
+
+    px_per_mm_x: float
+    px_per_mm_y: float
+    score: float  # in [0, 1]; 0 = no grid found, the scale is a guess
+    source: str  # "grid" | "hint" | "default"
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class RectifiedPage:
+    """The flattened sheet: one composed map paper -> page, and the canvas sampled through it.
+
+    `node_xy[i, j]` is the page pixel (x, y) under paper point (j * node_mm, i * node_mm).
+    """
+
+    node_xy: FloatArray  # (n_i, n_j, 2) page pixels
+    node_mm: float  # lattice spacing in mm
+    pixels: ByteArray  # (h, w, 3) canvas
+    px_per_mm: float  # of the canvas
+    grid_scale: GridScale
+    homography: npt.NDArray[np.float64]  # (3, 3) paper mm -> page px, before the lattice refined it
+    quarter_turns: int = 0  # how often the page was turned by 90 degrees (counter-clockwise) to stand upright
+
+    def __post_init__(self) -> None:
+        _check("node_xy", self.node_xy, np.float32, 3)
+        _check("pixels", self.pixels, np.uint8, 3)
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Layout:
+    """Where leads stand on the paper: rows of simultaneous or sequential columns, then full-width rhythm strips.
+
+    A rhythm strip is a full-width row; `rhythm` holds the leads usually printed there, but any lead may be.
+    """
+
+    name: str
+    rows: tuple[tuple[Lead, ...], ...]  # (n_rows, n_columns), top to bottom
+    rhythm: tuple[Lead, ...] = ()
+    inverted: frozenset[Lead] = frozenset()  # printed upside down, e.g. -aVR in Cabrera order
+    sequential: bool = True  # column k starts where column k - 1 ends; False: every column starts at 0 s
+    column_seconds: float = 2.5
+
+    @property
+    def n_rows(self) -> int:
+        """Number of printed rows, rhythm strips included."""
+        return len(self.rows) + len(self.rhythm)
+
+    @property
+    def leads(self) -> tuple[Lead, ...]:
+        """Leads of the short columns, row by row."""
+        return tuple(lead for row in self.rows for lead in row)
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class LeadLabel:
+    """A printed lead name found on the canvas."""
+
+    lead: Lead
+    x_mm: float
+    y_mm: float
+    score: float  # in [0, 1]
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class LayoutMatch:
+    """The layout a page is printed in; `certain` is False where a person must look."""
+
+    layout: Layout
+    cost: float  # mean distance label - template in page widths, missing labels cost 0.5 (paper, Algorithm 1)
+    score: float  # in [0, 1]
+    certain: bool
+    labels: tuple[LeadLabel, ...]
+    rhythm: tuple[Lead, ...]  # the lead found in each rhythm strip
+    reasons: tuple[str, ...] = ()  # why it is not certain, in words
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class TraceSet:
+    """The centre line of every printed row on the paper frame.
+
+    Column k stands at paper x = x0_mm + k / columns_per_mm.
+    """
+
+    row_mm: FloatArray  # (n_rows, n_columns) paper y of the centre line; NaN = no trace
+    confidence: FloatArray  # (n_rows, n_columns) in [0, 1]
+    baseline_mm: FloatArray  # (n_rows,) paper y of each row's zero line
+    x0_mm: float
+    columns_per_mm: float
+
+    def __post_init__(self) -> None:
+        _check("row_mm", self.row_mm, np.float32, 2)
+        if self.confidence.shape != self.row_mm.shape:
+            raise ValueError(f"confidence is {self.confidence.shape}, row_mm is {self.row_mm.shape}")
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Calibration:
+    """Paper speed and gain, and where each was read from: "default" | "text" | "pulse" | "columns"."""
+
+    paper_speed_mm_per_s: float = 25.0
+    gain_mm_per_mv: float = 10.0
+    chest_gain_mm_per_mv: float | None = None  # None: as the limb leads
+    speed_source: str = "default"
+    gain_source: str = "default"
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class EcgRecord:
+    """The signals, on one time axis as printed: column k of a 3x4 page starts at 2.5 k s."""
+
+    signal_mv: FloatArray  # (n_leads, n_samples); NaN = not printed or not readable
+    confidence: FloatArray  # (n_leads, n_samples) in [0, 1]; 0 where the signal is NaN
+    leads: tuple[Lead, ...]
+    sampling_frequency_hz: float
+    calibration: Calibration
+
+    def __post_init__(self) -> None:
+        _check("signal_mv", self.signal_mv, np.float32, 2)
+        if self.signal_mv.shape[0] != len(self.leads):
+            raise ValueError(f"signal_mv has {self.signal_mv.shape[0]} rows for {len(self.leads)} leads")
+        if self.confidence.shape != self.signal_mv.shape:
+            raise ValueError(f"confidence is {self.confidence.shape}, signal_mv is {self.signal_mv.shape}")
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Quality:
+    """What a person should know before trusting the record."""
+
+    coverage: dict[Lead, float]  # share of the printed samples that were read, per lead
+    confidence: dict[Lead, float]  # mean confidence over the read samples, per lead
+    einthoven_residual_mv: float | None  # median |I + III - II|; None where never simultaneous
+    layout_score: float
+    estimated_snr_db: float
+    warnings: tuple[str, ...] = ()  # reasons in words; every one of them asks for a person's look
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Digitization:
+    """Everything one page gave: the overlay and the admin page read it, `record` alone leaves for DICOM and HL7."""
+
+    page: PageImage
+    rectified: RectifiedPage
+    layout_match: LayoutMatch
+    traces: TraceSet
+    record: EcgRecord
+    quality: Quality
+    weights_sha256: dict[str, str] = field(default_factory=dict)  # network name -> hash of its weights
