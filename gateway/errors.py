@@ -1,16 +1,17 @@
 """Errors of the gateway: the type says what the caller has to do.
 
-    GatewayError
-    |-- SettingsError             the configuration is wrong: do not start
-    |-- IntakeError               the sender is told no; nothing was kept
-    |   |-- UnsupportedSopClass   not a class we take
-    |   |-- UndecodableDataset    the bytes are no data set, or one that contradicts itself
-    |   `-- IdentityMissing       whose ECG it is cannot be told; the job waits for a person
-    |-- StorageError              spool or database cannot take it now: the sender may try again
-    |-- IllegalTransition         a job or delivery was asked to change in a way the table forbids
-    `-- DeliveryError
-        |-- DeliveryDeferred      try again later
-        `-- DeliveryRefused       the peer said never: a person must look
+GatewayError
+|-- SettingsError             the configuration is wrong: do not start
+|-- IntakeError               the sender is told no; nothing was kept
+|   |-- UnsupportedSopClass   not a class we take
+|   |-- UndecodableDataset    the bytes are no data set, or one that contradicts itself
+|   `-- IdentityMissing       whose ECG it is cannot be told; the job waits for a person
+|-- StorageError              spool or database cannot take it now: the sender may try again
+|-- NotFound                  no job or delivery has this id
+|-- IllegalTransition         a job or delivery was asked to change in a way the table forbids
+`-- DeliveryError
+    |-- DeliveryDeferred      try again later
+    `-- DeliveryRefused       the peer said never: a person must look
 """
 
 
@@ -42,12 +43,20 @@ class StorageError(GatewayError):
     """Spool or database cannot take anything now."""
 
 
+class NotFound(GatewayError):
+    """No job or delivery has this id."""
+
+
 class IllegalTransition(GatewayError):
     """The state table has no such step."""
 
 
 class DeliveryError(GatewayError):
-    """A result did not reach its destination."""
+    """A result did not reach its destination; `response` is the peer's code, if it gave one."""
+
+    def __init__(self, message: str, response: str = "") -> None:
+        super().__init__(message)
+        self.response = response
 
 
 class DeliveryDeferred(DeliveryError):

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import UniqueConstraint
+from sqlalchemy import DateTime, Dialect, UniqueConstraint
+from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 
 from gateway.errors import IllegalTransition
@@ -77,6 +78,7 @@ class DeliveryAction(StrEnum):
     GIVE_UP = "GIVE_UP"
     RETRY = "RETRY"
     CANCEL = "CANCEL"
+    RENEW = "RENEW"  # the job ran again: its new result takes the place of one that never arrived
 
 
 DELIVERY_TRANSITIONS: dict[tuple[DeliveryStatus, DeliveryAction], DeliveryStatus] = {
@@ -87,6 +89,11 @@ DELIVERY_TRANSITIONS: dict[tuple[DeliveryStatus, DeliveryAction], DeliveryStatus
     (DeliveryStatus.PENDING, DeliveryAction.CANCEL): DeliveryStatus.CANCELLED,
     (DeliveryStatus.REFUSED, DeliveryAction.RETRY): DeliveryStatus.PENDING,
     (DeliveryStatus.FAILED, DeliveryAction.RETRY): DeliveryStatus.PENDING,
+    (DeliveryStatus.REFUSED, DeliveryAction.RENEW): DeliveryStatus.PENDING,
+    (DeliveryStatus.FAILED, DeliveryAction.RENEW): DeliveryStatus.PENDING,
+    (DeliveryStatus.CANCELLED, DeliveryAction.RENEW): DeliveryStatus.PENDING,
+    # cancelled while the send was under way: what arrived has arrived
+    (DeliveryStatus.CANCELLED, DeliveryAction.DELIVER): DeliveryStatus.DELIVERED,
 }
 
 
@@ -151,23 +158,43 @@ def new_id() -> str:
     return str(uuid.uuid4())
 
 
-class Job(SQLModel, table=True):
-    """One accepted object."""
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware date-time, kept in UTC: SQLite itself forgets the time zone."""
 
-    __table_args__ = (UniqueConstraint("source", "source_key"),)
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Turn an aware value into naive UTC; raise ValueError for a naive one."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a date-time without time zone")
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give the time zone back."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Job(SQLModel, table=True):
+    """One accepted object.
+
+    `source_key` alone is unique: the same SOP Instance UID is the same object whoever sends it.
+    """
 
     id: str = Field(default_factory=new_id, primary_key=True)
     source: str  # "dicom:<calling AE title>" | "folder:<path>" | "submit"
-    source_key: str  # SOP Instance UID, or sha256 of the file
+    source_key: str = Field(unique=True)  # SOP Instance UID, or `gateway.intake.file_key` of a file
     media_type: str  # "application/dicom" | "application/pdf" | "image/png" | ...
     status: JobStatus = Field(default=JobStatus.QUEUED, index=True)
     reason: str = ""  # why it needs a person or failed, in words, no patient data
     attempts: int = 0
     study_context_json: str = "{}"
     destinations_json: str = "null"  # names, or null for every destination
-    created_at: datetime = Field(default_factory=utc_now, index=True)
-    updated_at: datetime = Field(default_factory=utc_now)
-    lease_expires_at: datetime | None = None
+    created_at: datetime = Field(default_factory=utc_now, index=True, sa_type=UtcDateTime)
+    updated_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    lease_expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     worker: str = ""
 
 
@@ -193,7 +220,7 @@ class Page(SQLModel, table=True):
 class Delivery(SQLModel, table=True):
     """One page's result on its way to one destination."""
 
-    __table_args__ = (UniqueConstraint("job_id", "page_number", "destination"),)
+    __table_args__ = (UniqueConstraint("job_id", "page_number", "destination", "artefact"),)
 
     id: int | None = Field(default=None, primary_key=True)
     job_id: str = Field(foreign_key="job.id", index=True)
@@ -202,13 +229,13 @@ class Delivery(SQLModel, table=True):
     kind: str  # "dicom" | "hl7" | "folder"
     status: DeliveryStatus = Field(default=DeliveryStatus.PENDING, index=True)
     attempts: int = 0
-    next_attempt_at: datetime = Field(default_factory=utc_now, index=True)
+    next_attempt_at: datetime = Field(default_factory=utc_now, index=True, sa_type=UtcDateTime)
     response: str = ""  # the peer's answer: "0x0000", "AA", ...; no message bodies
     reason: str = ""
     artefact: str = ""  # file in the job's spool folder that is sent, byte for byte, on every attempt
     identifier: str = ""  # SOP Instance UID or MSH-10
-    created_at: datetime = Field(default_factory=utc_now)
-    delivered_at: datetime | None = None
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    delivered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
 class JobEvent(SQLModel, table=True):
@@ -216,7 +243,7 @@ class JobEvent(SQLModel, table=True):
 
     id: int | None = Field(default=None, primary_key=True)
     job_id: str = Field(foreign_key="job.id", index=True)
-    at: datetime = Field(default_factory=utc_now)
+    at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     action: str  # "RECEIVED", a JobAction, "DELIVERY_...", ...
     actor: str = ""  # "scp", "folder", "worker:<pid>", "outbox", "cli"
     detail: str = ""  # no patient data

@@ -1,0 +1,1 @@
+"""One file a schema version, applied in the order of their `down_revision`."""

@@ -1,0 +1,488 @@
+"""The one truth for state: jobs, pages, deliveries and their audit trail, in SQLite.
+
+Every SQL statement of the gateway is here.  Intake submits a job; a worker claims it under a lease and completes it
+together with its pages and deliveries; the outbox advances each delivery.  A change of status is looked up in the
+tables of `gateway.models` and leaves a `JobEvent` in the same transaction.
+
+The database is in WAL mode with `synchronous=FULL`: what is committed outlives a power cut.  Writers begin with
+`BEGIN IMMEDIATE`, so threads and processes take turns and nobody decides on a state that is no longer true.  Rows
+come back detached: plain values that follow no later change.  Any failure of the database is a `StorageError`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import Connection, create_engine, event, func, text, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import Session, col, delete, select
+
+from gateway.errors import IllegalTransition, NotFound, StorageError
+from gateway.models import (
+    Delivery,
+    DeliveryAction,
+    DeliveryStatus,
+    Job,
+    JobAction,
+    JobEvent,
+    JobStatus,
+    Page,
+    next_delivery_status,
+    next_job_status,
+    utc_now,
+)
+
+_RESULT_ACTIONS = {
+    JobStatus.DONE: JobAction.COMPLETE,
+    JobStatus.NEEDS_REVIEW: JobAction.HOLD,
+    JobStatus.FAILED: JobAction.FAIL,
+}
+
+
+class Store:
+    """Jobs and deliveries in one SQLite file; safe to share between threads, and to open in several processes.
+
+    Parameters
+    ----------
+    path : Path
+        The database file; it and its folder are made where missing, and the schema is brought up to date.
+    busy_timeout_s : float
+        How long a writer waits for its turn before it gives up.
+
+    Raises
+    ------
+    StorageError
+        The file cannot be opened, is no database, or is of a newer version of the gateway.
+    """
+
+    def __init__(self, path: Path, busy_timeout_s: float = 10.0) -> None:
+        self.path = path
+        self._engine = create_engine(
+            f"sqlite:///{path}",
+            connect_args={"timeout": busy_timeout_s, "isolation_level": None},
+            max_overflow=-1,
+            hide_parameters=True,  # parameters hold patient data; errors reach the log
+        )
+        event.listen(self._engine, "connect", _set_pragmas)
+        event.listen(self._engine, "begin", _begin)
+        self._writer = self._engine.execution_options(writes=True)
+        self._migrate()
+
+    def close(self) -> None:
+        """Close the connections of this process."""
+        self._engine.dispose()
+
+    # -- jobs: intake ---------------------------------------------------------------------------------------------
+
+    def submit(self, job: Job, actor: str) -> tuple[Job, bool]:
+        """Insert a job, or find the one that already has its `source_key`.
+
+        Parameters
+        ----------
+        job : Job
+            QUEUED, or NEEDS_REVIEW with its reason where it must wait for a person.
+
+        Returns
+        -------
+        tuple[Job, bool]
+            The job as stored, and whether it is new.
+        """
+        if job.status not in (JobStatus.QUEUED, JobStatus.NEEDS_REVIEW):
+            raise IllegalTransition(f"a job cannot start {job.status}")
+        with self._write() as session:
+            known = session.exec(select(Job).where(Job.source_key == job.source_key)).one_or_none()
+            if known is not None:
+                return known, False
+            new = Job(**job.model_dump())
+            session.add(new)
+            session.flush()
+            _log(session, new.id, "RECEIVED", actor, new.source)
+            if new.status == JobStatus.NEEDS_REVIEW:
+                _log(session, new.id, JobAction.HOLD, actor, new.reason)
+            return new, True
+
+    def find(self, source_key: str) -> Job | None:
+        """Return the job that was made for `source_key`, if any."""
+        with self._read() as session:
+            return session.exec(select(Job).where(Job.source_key == source_key)).one_or_none()
+
+    # -- jobs: the worker -----------------------------------------------------------------------------------------
+
+    def claim(self, worker: str, lease_s: float) -> Job | None:
+        """Take the oldest queued job under a lease; None when nothing waits.
+
+        The attempt is counted here, so that a page that kills its worker is counted too; `rescue` gives such a job
+        up when its attempts are used.
+        """
+        now = utc_now()
+        oldest = (
+            select(Job.id)
+            .where(Job.status == JobStatus.QUEUED)
+            .order_by(col(Job.created_at), col(Job.id))
+            .limit(1)
+            .scalar_subquery()
+        )
+        statement = (
+            update(Job)
+            .where(col(Job.id) == oldest)
+            .values(
+                status=next_job_status(JobStatus.QUEUED, JobAction.CLAIM),
+                attempts=Job.attempts + 1,
+                worker=worker,
+                lease_expires_at=now + timedelta(seconds=lease_s),
+                updated_at=now,
+            )
+            .returning(Job)
+        )
+        with self._write() as session:
+            job = session.scalars(statement).one_or_none()
+            if job is not None:
+                _log(session, job.id, JobAction.CLAIM, worker, f"attempt {job.attempts}")
+            return job
+
+    def heartbeat(self, job_id: str, worker: str, lease_s: float) -> bool:
+        """Extend the lease; False when it was lost, and the worker must drop the job."""
+        statement = (
+            update(Job)
+            .where(col(Job.id) == job_id, col(Job.status) == JobStatus.RUNNING, col(Job.worker) == worker)
+            .values(lease_expires_at=utc_now() + timedelta(seconds=lease_s))
+            .returning(col(Job.id))
+        )
+        with self._write() as session:
+            return session.scalars(statement).one_or_none() is not None
+
+    def release(self, job_id: str, worker: str, reason: str) -> None:
+        """Put a job back unfinished on a clean stop; the attempt does not count.
+
+        Raises
+        ------
+        IllegalTransition
+            The lease is not `worker`'s any more.
+        """
+        with self._write() as session:
+            job = _leased(session, job_id, worker)
+            job.attempts -= 1
+            _advance_job(session, job, JobAction.RELEASE, worker, reason)
+
+    def rescue(self, maximum_attempts: int) -> list[str]:
+        """Take back every job whose lease expired: QUEUED again, or FAILED when its attempts are used up.
+
+        Returns
+        -------
+        list[str]
+            The ids of these jobs.
+        """
+        expired = select(Job).where(Job.status == JobStatus.RUNNING, col(Job.lease_expires_at) < utc_now())
+        with self._write() as session:
+            jobs = session.exec(expired).all()
+            for job in jobs:
+                reason = f"worker {job.worker} stopped answering in attempt {job.attempts} of {maximum_attempts}"
+                used_up = job.attempts >= maximum_attempts
+                _advance_job(session, job, JobAction.FAIL if used_up else JobAction.RELEASE, "rescue", reason)
+            return [job.id for job in jobs]
+
+    def complete(
+        self,
+        job_id: str,
+        worker: str,
+        pages: Sequence[Page],
+        deliveries: Sequence[Delivery],
+        status: JobStatus,
+        reason: str = "",
+    ) -> None:
+        """Store a job's result, its new status and its deliveries, in one transaction.
+
+        The result of an earlier run is replaced; a delivery that already arrived stays as it is.
+
+        Parameters
+        ----------
+        status : JobStatus
+            DONE, NEEDS_REVIEW or FAILED.
+
+        Raises
+        ------
+        IllegalTransition
+            The lease is not `worker`'s any more: nothing is stored.
+        """
+        if status not in _RESULT_ACTIONS:
+            raise IllegalTransition(f"a job cannot end {status}")
+        with self._write() as session:
+            job = _leased(session, job_id, worker)
+            session.exec(delete(Page).where(col(Page.job_id) == job_id))
+            session.add_all(Page(**page.model_dump(exclude={"id"})) for page in pages)
+            for delivery in deliveries:
+                _put_delivery(session, delivery)
+            _advance_job(session, job, _RESULT_ACTIONS[status], worker, reason)
+
+    def hold(self, job_id: str, worker: str, reason: str) -> None:
+        """End a claimed job NEEDS_REVIEW without a result."""
+        self.complete(job_id, worker, (), (), JobStatus.NEEDS_REVIEW, reason)
+
+    def fail(self, job_id: str, worker: str, reason: str) -> None:
+        """End a claimed job FAILED without a result."""
+        self.complete(job_id, worker, (), (), JobStatus.FAILED, reason)
+
+    # -- jobs: a person -------------------------------------------------------------------------------------------
+
+    def retry_job(self, job_id: str, actor: str) -> None:
+        """Queue a job for another run with fresh attempts; what it has not delivered yet is cancelled."""
+        with self._write() as session:
+            job = _job(session, job_id)
+            job.attempts = 0
+            _advance_job(session, job, JobAction.RETRY, actor, "")
+            _cancel_pending(session, job_id, actor)
+
+    def cancel_job(self, job_id: str, actor: str) -> None:
+        """Drop a job and what it has not delivered yet."""
+        with self._write() as session:
+            _advance_job(session, _job(session, job_id), JobAction.CANCEL, actor, "")
+            _cancel_pending(session, job_id, actor)
+
+    # -- deliveries -----------------------------------------------------------------------------------------------
+
+    def due_deliveries(self, now: datetime, limit: int = 100, destination: str | None = None) -> list[Delivery]:
+        """Return what may be sent now: at most the oldest pending delivery of each destination, to keep its order.
+
+        A deferred delivery blocks those behind it; one that was refused or given up does not.
+        """
+        oldest = select(func.min(Delivery.id)).where(Delivery.status == DeliveryStatus.PENDING)
+        if destination is not None:
+            oldest = oldest.where(Delivery.destination == destination)
+        due = select(Delivery).where(
+            col(Delivery.id).in_(oldest.group_by(col(Delivery.destination))), Delivery.next_attempt_at <= now
+        )
+        with self._read() as session:
+            return list(session.exec(due.order_by(col(Delivery.id)).limit(limit)).all())
+
+    def delivered(self, delivery_id: int, response: str) -> None:
+        """Record that the peer took it."""
+        now = utc_now()
+        self._attempted(delivery_id, DeliveryAction.DELIVER, response=response, reason="", delivered_at=now)
+
+    def defer(self, delivery_id: int, reason: str, next_attempt_at: datetime) -> None:
+        """Record that it did not arrive and is to be tried again at `next_attempt_at`."""
+        self._attempted(delivery_id, DeliveryAction.DEFER, reason=reason, next_attempt_at=next_attempt_at)
+
+    def refuse(self, delivery_id: int, reason: str, response: str) -> None:
+        """Record that the peer will never take it as it stands."""
+        self._attempted(delivery_id, DeliveryAction.REFUSE, reason=reason, response=response)
+
+    def give_up(self, delivery_id: int, reason: str) -> None:
+        """Record that the last attempt failed."""
+        self._attempted(delivery_id, DeliveryAction.GIVE_UP, reason=reason)
+
+    def retry_delivery(self, delivery_id: int, actor: str) -> None:
+        """Send it again, with fresh attempts."""
+        with self._write() as session:
+            delivery = _delivery(session, delivery_id)
+            delivery.attempts = 0
+            delivery.next_attempt_at = utc_now()
+            _advance_delivery(session, delivery, DeliveryAction.RETRY, actor, "")
+
+    def _attempted(self, delivery_id: int, action: DeliveryAction, **changes: Any) -> None:
+        """Record how one attempt ended."""
+        with self._write() as session:
+            delivery = _delivery(session, delivery_id)
+            delivery.sqlmodel_update(changes)
+            delivery.attempts += 1
+            detail = " ".join(part for part in (changes.get("response"), changes["reason"]) if part)
+            _advance_delivery(session, delivery, action, "outbox", detail)
+
+    # -- readers --------------------------------------------------------------------------------------------------
+
+    def job(self, job_id: str) -> Job:
+        """Return a job; raise NotFound where there is none."""
+        with self._read() as session:
+            return _job(session, job_id)
+
+    def has_job(self, job_id: str) -> bool:
+        """Tell whether this id is a job's."""
+        with self._read() as session:
+            return session.get(Job, job_id) is not None
+
+    def jobs(self, status: JobStatus | None = None, limit: int = 100, offset: int = 0) -> list[Job]:
+        """Return jobs, newest first."""
+        statement = select(Job).order_by(col(Job.created_at).desc(), col(Job.id)).limit(limit).offset(offset)
+        if status is not None:
+            statement = statement.where(Job.status == status)
+        with self._read() as session:
+            return list(session.exec(statement).all())
+
+    def pages(self, job_id: str) -> list[Page]:
+        """Return a job's pages in page order."""
+        with self._read() as session:
+            return list(session.exec(select(Page).where(Page.job_id == job_id).order_by(col(Page.page_number))).all())
+
+    def deliveries(self, job_id: str) -> list[Delivery]:
+        """Return a job's deliveries in the order they were made."""
+        with self._read() as session:
+            return list(
+                session.exec(select(Delivery).where(Delivery.job_id == job_id).order_by(col(Delivery.id))).all()
+            )
+
+    def events(self, job_id: str) -> list[JobEvent]:
+        """Return a job's audit trail, oldest first."""
+        with self._read() as session:
+            return list(
+                session.exec(select(JobEvent).where(JobEvent.job_id == job_id).order_by(col(JobEvent.id))).all()
+            )
+
+    def counts(self) -> dict[JobStatus, int]:
+        """Return how many jobs stand in each status, zeros included."""
+        with self._read() as session:
+            found = dict(session.exec(select(Job.status, func.count()).group_by(col(Job.status))).all())
+        return {status: found.get(status, 0) for status in JobStatus}
+
+    def delivery_counts(self) -> dict[DeliveryStatus, int]:
+        """Return how many deliveries stand in each status, zeros included."""
+        with self._read() as session:
+            found = dict(session.exec(select(Delivery.status, func.count()).group_by(col(Delivery.status))).all())
+        return {status: found.get(status, 0) for status in DeliveryStatus}
+
+    def oldest_queued_age_s(self) -> float:
+        """Return how long the oldest queued job has waited, in s; 0 where none waits."""
+        with self._read() as session:
+            oldest = session.exec(
+                select(Job.created_at).where(Job.status == JobStatus.QUEUED).order_by(col(Job.created_at)).limit(1)
+            ).one_or_none()
+        return 0.0 if oldest is None else max(0.0, (utc_now() - oldest).total_seconds())
+
+    def needs_files(self, job_id: str) -> bool:
+        """Tell whether a job's files may still be asked for: it is not DONE or CANCELLED, or has to deliver yet."""
+        pending = select(Delivery.id).where(Delivery.job_id == job_id, Delivery.status == DeliveryStatus.PENDING)
+        with self._read() as session:
+            job = session.get(Job, job_id)
+            finished = job is None or job.status in (JobStatus.DONE, JobStatus.CANCELLED)
+            return not finished or session.exec(pending.limit(1)).first() is not None
+
+    def ping(self) -> None:
+        """Commit a write that changes nothing; raise StorageError where the database cannot take one."""
+        with self._write() as session:
+            session.connection().execute(text("UPDATE alembic_version SET version_num = version_num"))
+
+    # -- the database ---------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _read(self) -> Iterator[Session]:
+        with _as_storage_error(), Session(self._engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def _write(self) -> Iterator[Session]:
+        with _as_storage_error(), Session(self._writer, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def _migrate(self) -> None:
+        """Bring the schema up to date; processes that start together take turns."""
+        config = Config()
+        migrations = Path(__file__).with_name("migrations")
+        config.set_main_option("script_location", str(migrations).replace("%", "%%"))
+        with _as_storage_error():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(self.path.with_name(self.path.name + ".lock")):
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+                with closing(sqlite3.connect(self.path)) as plain:  # the mode cannot change inside a transaction
+                    plain.execute("PRAGMA journal_mode=WAL")
+                with self._writer.begin() as connection:
+                    config.attributes["connection"] = connection
+                    command.upgrade(config, "head")
+
+
+@contextmanager
+def _as_storage_error() -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise StorageError(f"database: {getattr(error, 'orig', None) or type(error).__name__}") from error
+    except (CommandError, OSError, sqlite3.Error) as error:
+        raise StorageError(f"database: {error}") from error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on the file `path`."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+
+
+def _log(session: Session, job_id: str, action: str, actor: str, detail: str) -> None:
+    session.add(JobEvent(job_id=job_id, action=str(action), actor=actor, detail=detail))
+
+
+def _job(session: Session, job_id: str) -> Job:
+    job = session.get(Job, job_id)
+    if job is None:
+        raise NotFound(f"no job {job_id}")
+    return job
+
+
+def _leased(session: Session, job_id: str, worker: str) -> Job:
+    job = _job(session, job_id)
+    if job.status != JobStatus.RUNNING or job.worker != worker:
+        raise IllegalTransition(f"job {job_id} is {job.status}, not leased to {worker}")
+    return job
+
+
+def _advance_job(session: Session, job: Job, action: JobAction, actor: str, reason: str) -> None:
+    job.status = next_job_status(job.status, action)
+    job.reason = reason
+    job.worker = ""
+    job.lease_expires_at = None
+    job.updated_at = utc_now()
+    _log(session, job.id, action, actor, reason)
+
+
+def _delivery(session: Session, delivery_id: int) -> Delivery:
+    delivery = session.get(Delivery, delivery_id)
+    if delivery is None:
+        raise NotFound(f"no delivery {delivery_id}")
+    return delivery
+
+
+def _advance_delivery(session: Session, delivery: Delivery, action: DeliveryAction, actor: str, detail: str) -> None:
+    delivery.status = next_delivery_status(delivery.status, action)
+    where = f"{delivery.destination}, page {delivery.page_number}"
+    _log(session, delivery.job_id, f"DELIVERY_{action}", actor, f"{where}: {detail}" if detail else where)
+
+
+def _put_delivery(session: Session, new: Delivery) -> None:
+    """Insert a delivery, or renew the one of an earlier run that did not arrive."""
+    old = session.exec(
+        select(Delivery).where(
+            Delivery.job_id == new.job_id,
+            Delivery.page_number == new.page_number,
+            Delivery.destination == new.destination,
+            Delivery.artefact == new.artefact,
+        )
+    ).one_or_none()
+    if old is None:
+        session.add(Delivery(**new.model_dump(exclude={"id"})))
+    elif old.status != DeliveryStatus.DELIVERED:
+        old.sqlmodel_update({"attempts": 0, "next_attempt_at": utc_now(), "identifier": new.identifier, "reason": ""})
+        _advance_delivery(session, old, DeliveryAction.RENEW, "worker", "")
+
+
+def _cancel_pending(session: Session, job_id: str, actor: str) -> None:
+    pending = select(Delivery).where(Delivery.job_id == job_id, Delivery.status == DeliveryStatus.PENDING)
+    for delivery in session.exec(pending).all():
+        _advance_delivery(session, delivery, DeliveryAction.CANCEL, actor, "")
