@@ -1,0 +1,332 @@
+from __future__ import annotations
+
+import random
+import re
+from datetime import UTC, datetime, timedelta, timezone
+
+import numpy as np
+import pytest
+from hl7apy.consts import VALIDATION_LEVEL
+from hl7apy.parser import parse_message
+
+from gateway.errors import DeliveryRefused, IdentityMissing
+from gateway.hl7.messages import build_ack, build_oru, escape, message_control_id, scan_acknowledgement, scan_header
+from gateway.models import StudyContext
+from gateway.settings import Hl7Destination
+from pipeline import LEADS, Calibration, EcgRecord, Lead, Quality
+
+CREATED_AT = datetime(2026, 11, 22, 10, 15, 30, tzinfo=timezone(timedelta(hours=1)))
+CONTEXT = StudyContext(
+    patient_id="P1",
+    issuer_of_patient_id="HOSP",
+    patient_name="Test^Pat^M^Dr^Jr",
+    patient_birth_date="19700101",
+    patient_sex="F",
+    accession_number="A1",
+    placer_order_number="ORD1",
+    acquisition_date_time="20261120083000.123+0200",
+)
+UNESCAPES = {"F": "|", "S": "^", "T": "&", "R": "~", "E": "\\"}
+
+
+def record(leads: tuple[Lead, ...] = LEADS) -> EcgRecord:
+    signal = np.zeros((len(leads), 5000), np.float32)
+    return EcgRecord(
+        signal_mv=signal,
+        confidence=np.ones_like(signal),
+        leads=leads,
+        sampling_frequency_hz=500.0,
+        calibration=Calibration(speed_source="text"),
+    )
+
+
+QUALITY = Quality(
+    coverage={Lead.I: 1.0, Lead.V3: 0.42},
+    confidence={Lead.I: 0.9, Lead.V3: 0.2},
+    einthoven_residual_mv=0.02,
+    layout_score=0.93,
+    estimated_snr_db=17.34,
+    warnings=("Lead V3 was read to 42 % | a fold?",),
+)
+
+
+def oru(version: str = "2.5.1", context: StudyContext = CONTEXT, doubtful: bool = False, **changes: str) -> bytes:
+    return build_oru(
+        record=record(),
+        quality=QUALITY,
+        context=context,
+        study_instance_uid="1.2.3",
+        waveform_sop_instance_uid="2.25.99",
+        message_control_id="GWABC",
+        destination=Hl7Destination(name="ehr", host="h", port=1, version=version, **changes),
+        doubtful=doubtful,
+        created_at=CREATED_AT,
+    )
+
+
+def segments(message: bytes, name: str) -> list[list[str]]:
+    """Return the fields of each segment of a name, numbered as in the standard (MSH included)."""
+    lines = message.decode("utf-8").split("\r")
+    found = [line.split("|") for line in lines if line.startswith(name)]
+    return [["MSH", "|", *fields[1:]] if name == "MSH" else fields for fields in found]
+
+
+@pytest.mark.parametrize("doubtful", [False, True])
+@pytest.mark.parametrize("version", ["2.3.1", "2.5", "2.5.1"])
+def test_oru_is_valid_in_its_version(version, doubtful):
+    message = oru(version, doubtful=doubtful)
+    assert message.endswith(b"\r")
+    assert b"\n" not in message
+    parsed = parse_message(message.decode().rstrip("\r"), validation_level=VALIDATION_LEVEL.STRICT, find_groups=True)
+    assert parsed.validate()
+    msh = segments(message, "MSH")[0]
+    assert msh[9] == "ORU^R01^ORU_R01"
+    assert (msh[10], msh[11], msh[12], msh[18]) == ("GWABC", "P", version, "UNICODE UTF-8")
+    assert [line.split("|")[0] for line in message.decode().split("\r")][:4] == ["MSH", "PID", "ORC", "OBR"]
+
+
+def test_oru_says_whose_what_and_how_sure():
+    message = oru()
+    pid, orc, obr = (segments(message, name)[0] for name in ("PID", "ORC", "OBR"))
+    assert pid[3] == "P1^^^HOSP^MR"
+    assert pid[5] == "Test^Pat^M^Jr^Dr"  # XPN has suffix before prefix
+    assert pid[7:9] == ["19700101", "F"]
+    assert orc[1:4] == ["SC", "ORD1", "A1^ECGGW"]
+    assert obr[2:5] == ["ORD1", "A1^ECGGW", "11524-6^EKG study^LN"]
+    assert obr[7] == "20261120083000+0200"
+    assert (obr[18], obr[24], obr[25]) == ("A1", "EC", "P")
+    obx = segments(message, "OBX")
+    assert obx[0][2:6] == ["ST", "113014^DICOM Study^DCM", "1", "1.2.3"]
+    assert obx[0][11] == "O"
+    assert {fields[11] for fields in obx[1:]} == {"P"}
+    assert {fields[14] for fields in obx} == {"20261120083000+0200"}
+    assert [fields[1] for fields in obx] == [str(n + 1) for n in range(len(obx))]
+    texts = [fields[5] for fields in obx]
+    assert "2.25.99" in texts
+    assert "Digitized from paper; unconfirmed" in texts
+    assert "Estimated SNR 17.3 dB" in texts
+    assert "Layout: 12 leads in 10 s (I II III aVR aVL aVF V1 V2 V3 V4 V5 V6); layout score 0.93" in texts
+    assert "Paper speed 25 mm/s (text); gain 10 mm/mV (default)" in texts
+    assert not any("V3 42" in text or "fold" in text for text in texts)
+
+
+def test_doubtful_adds_warnings_and_coverage():
+    obx = [fields for fields in segments(oru(doubtful=True), "OBX") if fields[3].startswith("WARNING")]
+    assert [fields[4] for fields in obx] == ["1", "2", "3"]
+    assert obx[1][5] == "Lead V3 was read to 42 % \\F\\ a fold?"
+    assert obx[2][5] == "Read of each printed lead: I 100 %, V3 42 %"
+    assert {fields[2] for fields in obx} == {"TX"}
+    assert {fields[11] for fields in obx} == {"P"}
+
+
+def test_observations_are_distinct():
+    keys = [(fields[3], fields[4]) for fields in segments(oru(doubtful=True), "OBX")]
+    assert len(set(keys)) == len(keys)
+
+
+def test_same_inputs_same_bytes():
+    assert oru() == oru()
+
+
+def test_created_at_is_written_with_a_zone_that_means_the_same_instant():
+    written = segments(oru(), "MSH")[0][7]
+    assert datetime.strptime(written, "%Y%m%d%H%M%S%z") == CREATED_AT
+    assert segments(oru(), "OBR")[0][22] == written
+
+
+@pytest.mark.parametrize(
+    ("changes", "observed_at"),
+    [
+        ({"acquisition_date_time": "20261120083000"}, "20261120083000"),
+        ({"acquisition_date_time": "20261120083000", "timezone_offset_from_utc": "-0530"}, "20261120083000-0530"),
+        ({"acquisition_date_time": "20261120", "timezone_offset_from_utc": "-0530"}, "20261120"),
+        ({"acquisition_date_time": "", "study_date": "20261119", "study_time": "0815"}, "202611190815"),
+        ({"acquisition_date_time": "", "study_date": "20261119", "study_time": "081530.5"}, "20261119081530"),
+        ({"acquisition_date_time": "", "study_time": "081530"}, ""),  # a time of no day
+        ({"acquisition_date_time": ""}, ""),
+        ({"acquisition_date_time": "1.5.2026"}, ""),
+        ({"acquisition_date_time": "20260231083000"}, ""),
+        ({"acquisition_date_time": "202602 1"}, ""),
+    ],
+)
+def test_observation_time_is_never_invented(changes, observed_at):
+    message = oru(context=CONTEXT.model_copy(update=changes))
+    assert segments(message, "OBR")[0][7] == observed_at
+    assert segments(message, "OBX")[0][14:] == ([observed_at] if observed_at else [])
+
+
+@pytest.mark.parametrize(
+    ("issuer", "authority"),
+    [
+        ("", ""),
+        ("1.2.3", "1.2.3"),
+        ("1.2.840.113619.2.62.994044785528", "&1.2.840.113619.2.62.994044785528&ISO"),
+        ("St. Elsewhere General Hospital", "&St. Elsewhere General Hospital&L"),
+    ],
+)
+def test_issuer_too_long_for_a_namespace_is_a_universal_id(issuer, authority):
+    message = oru(context=CONTEXT.model_copy(update={"issuer_of_patient_id": issuer}))
+    assert segments(message, "PID")[0][3] == f"P1^^^{authority}^MR"
+
+
+def test_longest_values_dicom_allows_are_taken():
+    fields = ("patient_id", "issuer_of_patient_id", "patient_name", "placer_order_number", "filler_order_number")
+    assert oru("2.3.1", CONTEXT.model_copy(update={"accession_number": "9" * 16} | dict.fromkeys(fields, "|" * 64)))
+
+
+def test_birth_date_that_is_none_is_left_out():
+    assert segments(oru(context=CONTEXT.model_copy(update={"patient_birth_date": "19701301"})), "PID")[0][7] == ""
+
+
+@pytest.mark.parametrize("version", ["2.3.1", "2.5", "2.5.1"])
+def test_names_in_three_representations(version):
+    message = oru(version, CONTEXT.model_copy(update={"patient_name": "Yamada^Tarou=山田^太郎=やまだ^たろう"}))
+    assert segments(message, "PID")[0][5] == "Yamada^Tarou~山田^太郎^^^^^^I~やまだ^たろう^^^^^^P"
+
+
+@pytest.mark.parametrize("name", ["", "=", "^^^^", "=^="])
+def test_empty_names(name):
+    assert segments(oru(context=CONTEXT.model_copy(update={"patient_name": name})), "PID")[0][5] == "^^^^^^U"
+
+
+@pytest.mark.parametrize("version", ["2.3.1", "2.5", "2.5.1"])
+def test_no_value_can_break_out_of_its_field(version):
+    nasty = "a|b~c&d\\e\r\nOBX|9\x0b\x1c"
+    fields = {
+        "patient_id": nasty + "^",
+        "issuer_of_patient_id": nasty,
+        "patient_name": nasty,
+        "accession_number": nasty + "^",
+        "placer_order_number": nasty,
+        "filler_order_number": nasty,
+    }
+    message = oru(version, CONTEXT.model_copy(update=fields), sending_facility="a|b~c&\\\x0b")
+    plain = oru(version)
+    names = [line.split(b"|")[0] for line in message.split(b"\r")]
+    assert names == [line.split(b"|")[0] for line in plain.split(b"\r")]
+    assert not re.search(rb"[\x00-\x0c\x0e-\x1f]", message)
+    assert segments(message, "PID")[0][3].split("^")[0] == "a\\F\\b\\R\\c\\T\\d\\E\\e OBX\\F\\9 \\S\\"
+    assert segments(message, "MSH")[0][4] == "a\\F\\b\\R\\c\\T\\\\E\\"
+
+
+def test_escaped_text_survives_hl7apy():
+    rng = random.Random(5)
+    for _ in range(60):
+        name = "".join(rng.choice("aE.\\|&~FSTRHN ") for _ in range(12)).strip() or "x"
+        message = oru(context=CONTEXT.model_copy(update={"patient_id": name}))
+        written = segments(message, "PID")[0][3].split("^")[0]
+        assert re.sub(r"\\([FSTRE])\\", lambda found: UNESCAPES[found[1]], written) == name
+
+
+def test_escape():
+    assert escape("a|b^c&d~e\\f") == r"a\F\b\S\c\T\d\R\e\E\f"
+    assert escape(" two\r\nlines\x0b\x1c\t ") == "two lines"
+
+
+def test_without_patient_id_there_is_no_message():
+    with pytest.raises(IdentityMissing):
+        oru(context=CONTEXT.model_copy(update={"patient_id": ""}))
+
+
+def test_without_an_order_there_is_no_orc_and_our_own_filler_number():
+    context = CONTEXT.model_copy(update={"accession_number": "", "placer_order_number": ""})
+    message = oru(context=context)
+    assert segments(message, "ORC") == []
+    assert segments(message, "OBR")[0][2:4] == ["", "GWABC^ECGGW"]
+
+
+def test_facility_may_be_a_hierarchic_designator():
+    assert segments(oru(sending_facility="HOSP^1.2.3^ISO"), "MSH")[0][4] == "HOSP^1.2.3^ISO"
+
+
+def test_breach_of_the_version_is_refused_without_quoting_the_value():
+    with pytest.raises(DeliveryRefused, match=r"ehr breaks HL7 2\.5\.1") as caught:
+        oru(sending_facility="H^1^ISO^SECRET^5")
+    assert "SECRET" not in str(caught.value)
+
+
+def test_message_control_id_is_stable_short_and_its_own():
+    control_id = message_control_id("job", 1, "ehr")
+    assert control_id == message_control_id("job", 1, "ehr")
+    assert re.fullmatch(r"[A-Z0-9]{1,20}", control_id)
+    others = {message_control_id(*key) for key in [("job", 2, "ehr"), ("job", 1, "pacs"), ("job2", 1, "ehr")]}
+    assert len(others | {control_id}) == 4
+
+
+def test_message_control_id_too_long():
+    with pytest.raises(ValueError, match="20"):
+        build_oru(
+            record=record(),
+            quality=QUALITY,
+            context=CONTEXT,
+            study_instance_uid="1.2.3",
+            waveform_sop_instance_uid="2.25.99",
+            message_control_id="X" * 21,
+            destination=Hl7Destination(name="ehr", host="h", port=1),
+            doubtful=False,
+            created_at=CREATED_AT,
+        )
+
+
+def test_ack_mirrors_the_message():
+    message = b"MSH|^~\\&|APP|FAC|GW|HOSP|20261122||ADT^A08^ADT_A01|ID7|T|2.5||||||8859/1\rPID|1\r"
+    ack = build_ack(message, "AA", created_at=CREATED_AT)
+    header = scan_header(ack)
+    assert [header.field(n) for n in (3, 4, 5, 6, 9, 11, 12, 18)] == [
+        b"GW",
+        b"HOSP",
+        b"APP",
+        b"FAC",
+        b"ACK^A08^ACK",
+        b"T",
+        b"2.5",
+        b"8859/1",
+    ]
+    assert 0 < len(header.field(10)) <= 20
+    assert ack.split(b"\r")[1] == b"MSA|AA|ID7"
+    assert scan_acknowledgement(ack).error_code == ""
+
+
+@pytest.mark.parametrize(
+    ("version", "err"),
+    [
+        (b"2.5.1", b"ERR|||204^Unknown key identifier^HL70357|E"),
+        (b"2.3.1", b"ERR|^^^204&Unknown key identifier&HL70357"),
+    ],
+)
+def test_ack_of_an_error_is_valid_and_reads_back(version, err):
+    ack = build_ack(b"MSH|^~\\&|A|B|C|D|20261122||ORU^R01|ID7|P|" + version + b"\r", "AE", error_code="204")
+    assert err in ack.split(b"\r")
+    found = scan_acknowledgement(ack)
+    assert (found.code, found.message_control_id, found.error_code) == ("AE", b"ID7", "204")
+    assert parse_message(ack.decode().rstrip("\r")).validate()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"MSH|^~\\&|A|B|C|D|20261122||ADT^A99|ID7|P|2.9\r",
+        b"MSH|^~\\&|A|B|C|D|20261122||ADT^A99|ID7|P|\rPID|1",
+        b"MSH|^~\\&|A|B|C|D|20261122||ADT^A99|ID7\nPID|1\n",
+        b"MSH#@~\\&#A#B#C#D#20261122##ADT@A99#ID7#P#2.5\r",
+        b"\xef\xbb\xbf\r\nMSH|^~\\&|A|B|C|D|20261122||ADT^A99|ID7|P|2.5\r",
+        b"MSH|^~\\&|A\xff\xfe|B|C|D|20261122||ADT^A99|ID7|P|2.5\r",
+    ],
+)
+def test_any_version_gets_its_answer(message):
+    found = scan_acknowledgement(build_ack(message, "AR"))
+    assert (found.code, found.message_control_id) == ("AR", b"ID7")
+
+
+@pytest.mark.parametrize("message", [b"", b"hello", b"MSH", b"MSH|", b"\x00\xff", b"PID|1\rMSH|^~\\&|A\r"])
+def test_what_has_no_msh_still_gets_an_answer(message):
+    assert scan_header(message) is None
+    found = scan_acknowledgement(build_ack(message, "AR", error_code="100"))
+    assert (found.code, found.message_control_id, found.error_code) == ("AR", b"", "100")
+
+
+def test_acks_have_their_own_control_ids():
+    message = b"MSH|^~\\&|A|B|C|D|20261122||ADT^A08|ID7|P|2.5\r"
+    at = datetime.now(UTC)
+    ids = {scan_header(build_ack(message, "AA", created_at=at)).field(10) for _ in range(50)}
+    assert len(ids) == 50
