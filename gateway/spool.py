@@ -1,0 +1,156 @@
+"""The durable files of a job: one folder a job id, holding `source` and the artefacts made from it.
+
+A file is written beside its name, fsynced, renamed, and its folder fsynced: it is there whole or not at all, and
+once `write_source` returns it outlives a power cut.  Every path is built from our own names, never from a peer's.
+Only this module touches the files.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from gateway.errors import StorageError
+
+_SOURCE = "source"
+_JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_ARTEFACT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_MIB = 1024 * 1024
+
+
+class Spool:
+    """Where jobs' files live.
+
+    Parameters
+    ----------
+    path : Path
+        The folder that holds one folder a job; made where missing.
+    minimum_free_mib : int
+        No source is taken that would leave less free space than this, in MiB; what is left is for artefacts.
+
+    Raises
+    ------
+    StorageError
+        The folder cannot be made.
+    """
+
+    def __init__(self, path: Path, minimum_free_mib: int) -> None:
+        self.path = path
+        self._minimum_free_bytes = minimum_free_mib * _MIB
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            sync_folder(path.parent)
+        except OSError as error:
+            raise _storage_error(error) from error
+
+    def check_space(self, size: int = 0) -> None:
+        """Raise StorageError where `size` more bytes would leave less than the minimum free."""
+        try:
+            free = shutil.disk_usage(self.path).free
+        except OSError as error:
+            raise _storage_error(error) from error
+        if free - size < self._minimum_free_bytes:
+            raise StorageError(f"spool: {free // _MIB} MiB free, {self._minimum_free_bytes // _MIB} MiB must stay free")
+
+    def write_source(self, job_id: str, data: bytes) -> Path:
+        """Keep a job's bytes as received; they are durable when this returns.
+
+        Raises
+        ------
+        StorageError
+            There is too little space, or the file cannot be written; nothing is left behind.
+        """
+        path = self.source_path(job_id)
+        self.check_space(len(data))
+        try:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            write_durably(path, data)
+            sync_folder(self.path)
+        except OSError as error:
+            shutil.rmtree(path.parent, ignore_errors=True)
+            raise _storage_error(error) from error
+        return path
+
+    def source_path(self, job_id: str) -> Path:
+        """Return where a job's source is, or would be."""
+        return self._folder(job_id) / _SOURCE
+
+    def write_artefact(self, job_id: str, name: str, data: bytes) -> Path:
+        """Keep a file made from the source under `name`, replacing an earlier one.
+
+        Raises
+        ------
+        ValueError
+            `name` is more than letters, digits, dot, dash and underscore.
+        StorageError
+            The file cannot be written.
+        """
+        path = self.artefact_path(job_id, name)
+        try:
+            write_durably(path, data)
+        except OSError as error:
+            raise _storage_error(error) from error
+        return path
+
+    def artefact_path(self, job_id: str, name: str) -> Path:
+        """Return where an artefact is, or would be; raise ValueError for a name that is none."""
+        if not _ARTEFACT.fullmatch(name) or name == _SOURCE or name.endswith(".tmp"):
+            raise ValueError(f"{name!r} is no artefact name")
+        return self._folder(job_id) / name
+
+    def remove(self, job_id: str) -> None:
+        """Delete a job's folder, if there is one."""
+        try:
+            shutil.rmtree(self._folder(job_id))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _storage_error(error) from error
+
+    def orphans(self, known: Callable[[str], bool], older_than_s: float) -> list[str]:
+        """Return the jobs whose folder nobody needs: untouched for `older_than_s` and not `known`."""
+        newest = time.time() - older_than_s
+        try:
+            with os.scandir(self.path) as entries:
+                old = [e.name for e in entries if _JOB_ID.fullmatch(e.name) and e.stat().st_mtime < newest]
+        except OSError as error:
+            raise _storage_error(error) from error
+        return [job_id for job_id in sorted(old) if not known(job_id)]
+
+    def _folder(self, job_id: str) -> Path:
+        if not _JOB_ID.fullmatch(job_id):
+            raise ValueError(f"{job_id!r} is no job id")
+        return self.path / job_id
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all, and outlives a power cut; raise OSError."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable; raise OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _storage_error(error: OSError) -> StorageError:
+    return StorageError(f"spool: {error.strerror or type(error).__name__}")
