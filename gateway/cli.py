@@ -1,0 +1,263 @@
+"""The gateway's command line: run it, put files in, look at jobs, and decide about them.
+
+Patient data is printed only where it is asked for by name (`show --patient`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from gateway.dicom.pages import read_context
+from gateway.errors import GatewayError, IntakeError, SettingsError
+from gateway.intake import Accepted, Intake, file_key, media_type_of
+from gateway.logs import setup_logging
+from gateway.models import Job, JobStatus, StudyContext, utc_now
+from gateway.service import Service
+from gateway.settings import Settings, load_settings
+from gateway.spool import Spool
+from gateway.store import Store
+
+app = typer.Typer(
+    help="ECG gateway: pictures of ECGs in, waveforms out.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+Config = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML; without it, the defaults.")
+]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, as `jobs` prints it.")]
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line on stderr and exit status 1."""
+    try:
+        app()
+    except GatewayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command()
+def serve(config: Config = None) -> None:
+    """Run the gateway: receive, digitize, deliver, until SIGINT or SIGTERM."""
+    settings = load_settings(config)
+    setup_logging(settings.log)
+    command = [sys.executable, "-m", "gateway", "worker", *(["--config", str(config)] if config else [])]
+    sys.exit(Service(settings, worker_command=command).run())
+
+
+@app.command()
+def worker(
+    config: Config = None,
+    name: Annotated[str, typer.Option(help="Who holds the leases; unique among all workers.")] = "",
+    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Run one worker: digitize queued jobs until SIGINT or SIGTERM.  `serve` starts its own."""
+    from gateway.worker import run_worker  # loads torch: nothing but this command needs it
+    from pipeline.errors import DigitizationError
+
+    settings = load_settings(config)
+    setup_logging(settings.log)
+    store, spool = _open(settings)
+    try:
+        run_worker(
+            settings, store, spool, name=name or f"worker-{socket.gethostname()}-{os.getpid()}", parent_pid=parent
+        )
+    except DigitizationError as error:
+        raise SettingsError(f"the digitizer cannot start: {error}") from error
+
+
+@app.command()
+def submit(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", exists=True, dir_okay=False)],
+    config: Config = None,
+    patient_id: Annotated[str, typer.Option(help="Whose ECG it is (DICOM PatientID).")] = "",
+    patient_name: Annotated[str, typer.Option(help="DICOM PatientName, e.g. DOE^JANE.")] = "",
+    birth_date: Annotated[str, typer.Option(help="YYYYMMDD.")] = "",
+    sex: Annotated[str, typer.Option(help="F, M or O.")] = "",
+    accession_number: Annotated[str, typer.Option(help="The order's accession number.")] = "",
+    study_date: Annotated[str, typer.Option(help="YYYYMMDD.")] = "",
+    destination: Annotated[list[str] | None, typer.Option(help="Send there only; may be repeated.")] = None,
+) -> None:
+    """Put files in as jobs: PNG, JPEG, TIFF, BMP, PDF or DICOM."""
+    settings = load_settings(config)
+    unknown = set(destination or ()) - {known.name for known in settings.destinations}
+    if unknown:
+        raise SettingsError(f"no destination is named {', '.join(sorted(unknown))}")
+    told = StudyContext(
+        patient_id=patient_id,
+        patient_name=patient_name,
+        patient_birth_date=birth_date,
+        patient_sex=sex,
+        accession_number=accession_number,
+        study_date=study_date,
+    )
+    store, spool = _open(settings)
+    intake = Intake(spool, store)
+    failed = False
+    for path in files:
+        try:
+            accepted = _submit(intake, path.read_bytes(), told, tuple(destination) if destination else None)
+        except IntakeError as error:
+            print(f"{path}: {error}", file=sys.stderr)
+            failed = True
+        else:
+            print(f"{path}: job {accepted.job_id}{' (known before)' if accepted.duplicate else ''}")
+    sys.exit(1 if failed else 0)
+
+
+@app.command()
+def jobs(
+    config: Config = None,
+    status: Annotated[JobStatus | None, typer.Option(help="Only jobs in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1)] = 50,
+) -> None:
+    """List jobs, newest first."""
+    store, _ = _open(load_settings(config))
+    table = Table("job", "state", "age", "source", "attempts", "reason")
+    for job in store.jobs(status=status, limit=limit):
+        table.add_row(job.id, job.status, _age(job), job.source, str(job.attempts), job.reason)
+    _print(table)
+
+
+@app.command()
+def show(
+    job: JobId,
+    config: Config = None,
+    patient: Annotated[bool, typer.Option("--patient", help="Print whose ECG it is, too.")] = False,
+) -> None:
+    """Show one job: its pages, deliveries and trail."""
+    store, spool = _open(load_settings(config))
+    found = store.job(job)
+    console = _console()
+    console.print(f"job {found.id}: {found.status}, {_age(found)} old, attempt {found.attempts}", markup=False)
+    console.print(f"source {found.source} ({found.media_type}), files in {spool.source_path(job).parent}", markup=False)
+    if found.reason:
+        console.print(f"reason: {found.reason}", markup=False)
+    if patient:
+        for field, value in json.loads(found.study_context_json).items():
+            console.print(f"{field}: {value}", markup=False)
+    pages = Table("page", "state", "layout", "est. SNR", "coverage", "seconds", "reason", title="pages")
+    for page in store.pages(job):
+        figures = (_figure(page.estimated_snr_db, "dB"), _figure(page.coverage, ""), _figure(page.seconds, "s"))
+        pages.add_row(str(page.page_number), page.status, page.layout, *figures, page.reason)
+    deliveries = Table("page", "destination", "state", "attempts", "answer", "identifier", "reason", title="deliveries")
+    for sent in store.deliveries(job):
+        row = (str(sent.page_number), sent.destination, sent.status, str(sent.attempts), sent.response)
+        deliveries.add_row(*row, sent.identifier, sent.reason)
+    trail = Table("at (UTC)", "what", "who", "detail", title="trail")
+    for event in store.events(job):
+        trail.add_row(f"{event.at:%Y-%m-%d %H:%M:%S}", event.action, event.actor, event.detail)
+    for table in (pages, deliveries, trail):
+        _print(table)
+
+
+@app.command()
+def retry(job: JobId, config: Config = None) -> None:
+    """Queue a job that failed, waits for review or was cancelled for another run."""
+    store, _ = _open(load_settings(config))
+    store.retry_job(job, "cli")
+    print(f"job {job} is queued again")
+
+
+@app.command()
+def cancel(job: JobId, config: Config = None) -> None:
+    """Drop a job that does not run, and what it has not delivered yet."""
+    store, _ = _open(load_settings(config))
+    store.cancel_job(job, "cli")
+    print(f"job {job} is cancelled")
+
+
+@app.command()
+def check_config(config: Config = None) -> None:
+    """Check a settings file and print every setting in effect, as TOML."""
+    print(to_toml(load_settings(config)))
+
+
+@app.command()
+def demo() -> None:
+    """Show the whole way on simulated pages: in by DICOM and folder, out to a bundled PACS and HL7 listener."""
+    from gateway.demo import run_demo  # draws pages: nothing but this command needs it
+
+    sys.exit(run_demo())
+
+
+def to_toml(settings: Settings) -> str:
+    """Return settings as TOML that loads to the same settings; what is not set is a comment."""
+    return "\n".join(_section(settings, "")).strip()
+
+
+def _section(section: BaseModel, path: str) -> list[str]:
+    """Return the lines of one table: its plain values first, then its sub-tables and arrays of tables."""
+    plain: list[str] = []
+    tables: list[str] = []
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        inner = f"{path}.{name}" if path else name
+        if isinstance(value, BaseModel):
+            tables += ["", f"[{inner}]", *_section(value, inner)]
+        elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+            for item in value:
+                tables += ["", f"[[{inner}]]", *_section(item, inner)]
+        else:
+            plain.append(f"# {name} is not set" if value is None else f"{name} = {_value(value)}")
+    return plain + tables
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)
+
+
+def _submit(intake: Intake, data: bytes, told: StudyContext, destinations: tuple[str, ...] | None) -> Accepted:
+    media_type = media_type_of(data)
+    if media_type == "application/dicom":
+        read = read_context(data)
+        told = read.model_copy(update=told.model_dump(exclude_defaults=True))
+        source_key = read.source_sop_instance_uid
+    else:
+        source_key = file_key("submit", told, data)
+    return intake.accept(
+        source="submit",
+        source_key=source_key,
+        media_type=media_type,
+        data=data,
+        context=told,
+        destinations=destinations,
+        actor="cli",
+    )
+
+
+def _open(settings: Settings) -> tuple[Store, Spool]:
+    root = settings.storage.path
+    return Store(root / "gateway.db"), Spool(root / "spool", settings.storage.minimum_free_mib)
+
+
+def _age(job: Job) -> str:
+    seconds = int((utc_now() - job.created_at).total_seconds())
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def _figure(value: float | None, unit: str) -> str:
+    return "" if value is None else f"{value:.2f} {unit}".strip()
+
+
+def _console() -> Console:
+    """Return a console that wraps for a person's terminal and never for a program that reads along."""
+    return Console(width=None if sys.stdout.isatty() else 1000)
+
+
+def _print(table: Table) -> None:
+    _console().print(table)

@@ -1,0 +1,314 @@
+"""The digitizing process: claim a job, read its pages, digitize each, complete the job, over and over.
+
+A job is held under a lease that a thread of its own extends.  Who loses the lease drops the result: another worker
+has the job.  A page may take `page_timeout_s` and the process `memory_limit_mib`; beyond that the page fails or the
+process ends, and the attempt, counted when the job was claimed, is used up.  Nothing here can harm reception: the
+database is all this process shares with the service.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Protocol, Self
+
+from gateway.dicom.pages import read_instance
+from gateway.errors import IllegalTransition, IntakeError, StorageError
+from gateway.models import Job, StudyContext
+from gateway.results import JobFacts, PageResult, failed_page, job_facts, job_outcome, page_result
+from gateway.settings import Settings
+from gateway.spool import Spool
+from gateway.store import Store
+from pipeline import Calibration, Digitization, PageImage
+from pipeline.digitize import Digitizer
+from pipeline.errors import DigitizationError
+from pipeline.overlay import draw_overlay, write_png
+from pipeline.page import load_pages
+
+logger = logging.getLogger(__name__)
+
+EXIT_PAGE_TIMEOUT = 75
+_ALARM_MARGIN_S = 10.0  # what the lease thread gets to end the process in order, before the kernel ends it
+_POLL_S = 0.5
+
+
+class PageDigitizer(Protocol):
+    """What the worker asks of the digitizer."""
+
+    def digitize(self, page: PageImage, *, default_calibration: Calibration) -> Digitization:
+        """Return everything one page gave; raise DigitizationError where it cannot be read."""
+        ...
+
+
+class Worker:
+    """Takes jobs until it is stopped.
+
+    Parameters
+    ----------
+    name : str
+        Who holds the lease; unique among all workers on this database.
+    alarm : Callable[[float], object]
+        Tells the kernel to end this process in so many seconds (0 = never mind): the last resort for code that hangs
+        without letting any other thread run.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        spool: Spool,
+        digitizer: PageDigitizer,
+        *,
+        name: str,
+        alarm: Callable[[float], object] = lambda _: None,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._spool = spool
+        self._digitizer = digitizer
+        self._name = name
+        self._alarm = alarm
+        self._stopping = threading.Event()
+        defaults = settings.digitizer
+        self._calibration = Calibration(
+            paper_speed_mm_per_s=defaults.paper_speed_mm_per_s, gain_mm_per_mv=defaults.gain_mm_per_mv
+        )
+
+    def stop(self) -> None:
+        """Ask for the end: the page at hand is finished, a job with pages left goes back to the queue."""
+        self._stopping.set()
+
+    def run(self, orphaned: Callable[[], bool] = lambda: False) -> None:
+        """Work until `stop`, or until `orphaned` says that nobody needs this process any more."""
+        logger.info("Worker started", extra={"action": "worker_start"})
+        while not self._stopping.is_set() and not orphaned():
+            try:
+                worked = self.run_once()
+            except StorageError as error:  # an unfinished job comes back when its lease expires
+                logger.error("Storage is not usable: %s", error, extra={"action": "worker_storage"})
+                worked = False
+            if not worked:
+                self._stopping.wait(_POLL_S)
+        logger.info("Worker stopped", extra={"action": "worker_stop"})
+
+    def run_once(self) -> bool:
+        """Take the oldest job and finish it; return whether there was one."""
+        job = self._store.claim(self._name, self._settings.worker.lease_s)
+        if job is None:
+            return False
+        logger.info("Claimed, attempt %d", job.attempts, extra={"action": "claim", "job_id": job.id})
+        with _Lease(self._store, job, self._name, self._settings, self._alarm) as lease:
+            try:
+                self._work(job, lease)
+            except IllegalTransition:
+                logger.warning("The lease is lost: the result is dropped", extra={"action": "lost", "job_id": job.id})
+        return True
+
+    def _work(self, job: Job, lease: _Lease) -> None:
+        lease.begin("reading the file")
+        try:
+            context, images = self._load(job)
+        except (DigitizationError, IntakeError) as error:
+            reason = str(error)
+        except MemoryError:
+            reason = self._out_of_memory("the file")
+        except StorageError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a fault of ours must fail one job, not the queue
+            reason = _broke("reading the file", error, job.id)
+        else:
+            self._digitize(job, lease, job_facts(job, context, self._settings), images)
+            return
+        logger.warning("The file cannot be read", extra={"action": "fail", "job_id": job.id})
+        self._store.fail(job.id, self._name, reason)
+
+    def _digitize(self, job: Job, lease: _Lease, facts: JobFacts, images: list[PageImage]) -> None:
+        results: list[PageResult] = []
+        for image in images:
+            if self._stopping.is_set():
+                self._store.release(job.id, self._name, "the worker was stopped")
+                logger.info("Put back: the worker is stopping", extra={"action": "release", "job_id": job.id})
+                return
+            if lease.lost:
+                raise IllegalTransition(f"job {job.id} is not leased to {self._name}")
+            lease.begin(f"page {image.page_number}")
+            result = self._page(facts, image)
+            for artefact in result.artefacts:
+                self._spool.write_artefact(job.id, artefact.name, artefact.data)
+            results.append(result)
+        pages = [result.page for result in results]
+        status, reason = job_outcome(facts, pages)
+        deliveries = [delivery for result in results for delivery in result.deliveries]
+        self._store.complete(job.id, self._name, pages, deliveries, status, reason)
+        logger.info(
+            "Completed %s: %d pages, %d deliveries",
+            status,
+            len(pages),
+            len(deliveries),
+            extra={"action": "complete", "job_id": job.id},
+        )
+
+    def _load(self, job: Job) -> tuple[StudyContext, list[PageImage]]:
+        """Return whose ECG it is and its pages; what the intake was told comes before what the object says."""
+        try:
+            data = self._spool.source_path(job.id).read_bytes()
+        except OSError as error:
+            raise IntakeError(f"the job's file is gone: {error.strerror}") from error
+        told = StudyContext.model_validate_json(job.study_context_json)
+        if job.media_type != "application/dicom":
+            return told, load_pages(data)
+        source = read_instance(data)
+        images = list(source.pages) if source.document is None else load_pages(source.document)
+        return source.context.model_copy(update=told.model_dump(exclude_defaults=True)), images
+
+    def _page(self, facts: JobFacts, image: PageImage) -> PageResult:
+        """Digitize one page; whatever goes wrong with it is its own failure, the job's other pages go on."""
+        started = time.monotonic()
+        what = f"page {image.page_number}"
+        try:
+            digitization = self._digitizer.digitize(image, default_calibration=self._calibration)
+            seconds = time.monotonic() - started
+            return page_result(facts, digitization, write_png(draw_overlay(digitization)), seconds)
+        except DigitizationError as error:
+            reason = str(error)
+        except MemoryError:
+            reason = self._out_of_memory(what)
+        except Exception as error:  # noqa: BLE001 - a fault of ours must fail one page, not the queue
+            reason = _broke(what, error, facts.job_id)
+        return failed_page(facts, image.page_number, reason, time.monotonic() - started)
+
+    def _out_of_memory(self, what: str) -> str:
+        return f"{what} needs more memory than the {self._settings.worker.memory_limit_mib} MiB a worker may take"
+
+
+class _Lease:
+    """Keeps a job ours while it is worked on, and ends the process when a piece of the work takes too long."""
+
+    def __init__(
+        self, store: Store, job: Job, worker: str, settings: Settings, alarm: Callable[[float], object]
+    ) -> None:
+        self._store = store
+        self._job = job
+        self._worker = worker
+        self._settings = settings.worker
+        self._alarm = alarm
+        self._work = ("", time.monotonic() + self._settings.page_timeout_s)  # what is done now, and its deadline
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+        self.lost = False
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._alarm(0.0)
+        self._thread.join()
+
+    def begin(self, what: str) -> None:
+        """Start the clock for the next piece of work."""
+        timeout_s = self._settings.page_timeout_s
+        self._work = (what, time.monotonic() + timeout_s)
+        self._alarm(timeout_s + _ALARM_MARGIN_S)
+
+    def _run(self) -> None:
+        beat_s = self._settings.lease_s / 3
+        next_beat = time.monotonic() + beat_s
+        while not self._done.wait(min(beat_s, 0.5)):
+            what, deadline = self._work
+            now = time.monotonic()
+            if now > deadline:
+                self._time_out(what)
+            if now >= next_beat and not self.lost:
+                next_beat = now + beat_s
+                self._beat()
+
+    def _beat(self) -> None:
+        try:
+            self.lost = not self._store.heartbeat(self._job.id, self._worker, self._settings.lease_s)
+        except StorageError as error:  # the next beat may be in time
+            logger.error("The lease was not extended: %s", error, extra={"action": "heartbeat", "job_id": self._job.id})
+
+    def _time_out(self, what: str) -> None:
+        """End the process; the last attempt takes the job with it, an earlier one leaves it to be tried again."""
+        reason = f"{what} took longer than {self._settings.page_timeout_s:g} s"
+        logger.error("Ending this worker: %s", reason, extra={"action": "page_timeout", "job_id": self._job.id})
+        try:
+            if self._job.attempts >= self._settings.maximum_attempts:
+                self._store.fail(self._job.id, self._worker, reason)
+        except (IllegalTransition, StorageError) as error:
+            logger.error("Not recorded: %s", error, extra={"action": "page_timeout", "job_id": self._job.id})
+        finally:
+            os._exit(EXIT_PAGE_TIMEOUT)  # the page's thread cannot be interrupted
+
+
+def run_worker(
+    settings: Settings,
+    store: Store,
+    spool: Spool,
+    *,
+    name: str,
+    parent_pid: int | None = None,
+    digitizer: PageDigitizer | None = None,
+) -> None:
+    """Be a worker process until SIGTERM or SIGINT.
+
+    Parameters
+    ----------
+    name : str
+        Who holds the leases.
+    parent_pid : int, optional
+        The service that started this process: when it is gone, the worker ends too.
+    digitizer : PageDigitizer, optional
+        None loads the networks that the gateway ships.
+
+    Raises
+    ------
+    DigitizationError
+        The networks cannot be loaded.
+    """
+    limit_memory(settings.worker.memory_limit_mib)
+    if digitizer is None:
+        digitizer = Digitizer.load(device=settings.digitizer.device, layouts=settings.digitizer.layouts)
+    worker = Worker(
+        settings,
+        store,
+        spool,
+        digitizer,
+        name=name,
+        alarm=lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds),
+    )
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: worker.stop())
+    worker.run(orphaned=lambda: parent_pid is not None and os.getppid() != parent_pid)
+
+
+def limit_memory(mib: int) -> None:
+    """Let this process own at most `mib` MiB of private memory; beyond it, allocations fail.
+
+    RLIMIT_DATA, not RLIMIT_AS: a GPU driver reserves far more addresses than it ever fills, and a file that is mapped
+    costs no memory.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = mib * 1024 * 1024
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def _broke(what: str, error: Exception, job_id: str) -> str:
+    """Log where an unexpected error came from, and return what a person is told.
+
+    Neither holds the error's own message, which may quote a patient's data.
+    """
+    where = "".join(traceback.format_tb(error.__traceback__))
+    logger.error(
+        "Internal error in %s: %s\n%s", what, type(error).__name__, where, extra={"action": "broke", "job_id": job_id}
+    )
+    return f"internal error in {what} ({type(error).__name__}); the worker's log says where"
