@@ -1,0 +1,157 @@
+"""How the log looks: plain or JSON lines on standard error, the job's id on every line, no patient data.
+
+Our own messages hold identifiers only.  What others would say is cut: the pynetdicom handlers that print data sets,
+the text of warnings (pydicom quotes the value it warns of), and the text of exceptions that are not ours.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import TextIO
+
+from pynetdicom import _config as pynetdicom_config
+
+from gateway.errors import GatewayError
+from gateway.settings import LogSettings
+from pipeline.errors import DigitizationError
+
+logger = logging.getLogger(__name__)
+
+_job_id: ContextVar[str] = ContextVar("job_id", default="")
+
+_CONTROLS = {code: f"\\x{code:02x}" for code in range(32)}
+
+# Exceptions whose text names code or our own words, never a value from a data set or message.
+_SPEAKING = (GatewayError, DigitizationError, TypeError, AttributeError, ImportError, NameError, sqlite3.Error)
+
+
+@contextmanager
+def bind_job(job_id: str) -> Iterator[None]:
+    """Put a job's id on every line this thread logs inside the block."""
+    token = _job_id.set(job_id)
+    try:
+        yield
+    finally:
+        _job_id.reset(token)
+
+
+def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> None:
+    """Set up the root logger; called once a process, before anything is logged.
+
+    Parameters
+    ----------
+    stream : TextIO or None
+        Where the lines go; None for standard error.
+    """
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter() if settings.format == "json" else PlainFormatter())
+    handler.setLevel(settings.level)  # some libraries set a level of their own, which the root does not override
+    handler.addFilter(_add_job_id)
+    logging.basicConfig(
+        level=max(logging.WARNING, logging.getLevelName(settings.level)), handlers=[handler], force=True
+    )
+    for name in ("gateway", "pipeline"):  # libraries' chatter quotes file names, rows and values
+        logging.getLogger(name).setLevel(settings.level)
+    warnings.showwarning = _log_warning
+    threading.excepthook = _log_thread_death
+    _silence_pynetdicom()
+
+
+class PlainFormatter(logging.Formatter):
+    """`2026-01-31T12:00:00.000Z WARNING gateway.outbox job=... action=...: message`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, and the traceback below it."""
+        job_id, action = _extra(record, "job_id"), _extra(record, "action")
+        marks = (f" job={job_id}" if job_id else "") + (f" action={action}" if action else "")
+        line = f"{_timestamp(record)} {record.levelname} {record.name}{marks}: {_message(record)}"
+        return f"{line}\n{_traceback(record)}" if record.exc_info else line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, job_id, action, and traceback if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        fields = {
+            "time": _timestamp(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": _message(record),
+            "job_id": _extra(record, "job_id"),
+            "action": _extra(record, "action"),
+        }
+        if record.exc_info:
+            fields["traceback"] = _traceback(record)
+        return json.dumps(fields, ensure_ascii=False)
+
+
+def _add_job_id(record: logging.LogRecord) -> bool:
+    if not _extra(record, "job_id"):
+        record.job_id = _job_id.get()
+    return True
+
+
+def _message(record: logging.LogRecord) -> str:
+    """Return the message on one line; where a library logs an exception as the message, only its type."""
+    if isinstance(record.msg, BaseException):
+        return type(record.msg).__qualname__
+    return record.getMessage().translate(_CONTROLS)
+
+
+def _extra(record: logging.LogRecord, name: str) -> str:
+    return str(getattr(record, name, ""))
+
+
+def _timestamp(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _traceback(record: logging.LogRecord) -> str:
+    """Return where it happened, and what only where the exception's text is known to hold no patient data."""
+    assert record.exc_info is not None
+    error = record.exc_info[1]
+    parts: list[str] = []
+    while error is not None:
+        text = f": {error}" if isinstance(error, _SPEAKING) else ""
+        text = f": {error.strerror}" if isinstance(error, OSError) else text  # its full text quotes a file's name
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        parts.append(f"Traceback (most recent call last):\n{frames}{type(error).__qualname__}{text}")
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\ncaused:\n".join(reversed(parts))
+
+
+def _log_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    logger.warning("%s raised in %s:%d", category.__name__, filename, lineno, extra={"action": "warning"})
+
+
+def _log_thread_death(args: threading.ExceptHookArgs) -> None:
+    name = args.thread.name if args.thread else "?"
+    error = args.exc_value or args.exc_type()
+    logger.critical(
+        "Thread %s died", name, exc_info=(args.exc_type, error, args.exc_traceback), extra={"action": "thread_died"}
+    )
+
+
+def _silence_pynetdicom() -> None:
+    """Keep pynetdicom from logging what associations and messages hold."""
+    pynetdicom_config.LOG_HANDLER_LEVEL = "none"
+    pynetdicom_config.LOG_REQUEST_IDENTIFIERS = False
+    pynetdicom_config.LOG_RESPONSE_IDENTIFIERS = False

@@ -1,0 +1,51 @@
+"""Stand-ins for what is outside the gateway."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.models import Delivery
+
+_YES = {"dicom": "0x0000", "hl7": "AA", "folder": "stored"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """One attempt a destination saw."""
+
+    artefact: str
+    data: bytes
+    identifier: str
+
+
+class FakeDestination:
+    """A sender of one kind ("dicom", "hl7", "folder") that plays a script, then says yes.
+
+    Parameters
+    ----------
+    script : Sequence[Exception or str]
+        What the first attempts end with: an exception to raise, or an answer to return.
+    open : bool
+        False: every send waits until `gate` is set.
+    """
+
+    def __init__(self, kind: str = "dicom", script: Sequence[Exception | str] = (), open: bool = True) -> None:
+        self.kind = kind
+        self.sent: list[Sent] = []
+        self.sending = threading.Event()
+        self.gate = threading.Event()
+        self._script = list(script)
+        if open:
+            self.gate.set()
+
+    def __call__(self, path: Path, delivery: Delivery) -> str:
+        self.sending.set()
+        assert self.gate.wait(10)
+        self.sent.append(Sent(artefact=path.name, data=path.read_bytes(), identifier=delivery.identifier))
+        answer = self._script.pop(0) if self._script else _YES[self.kind]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
