@@ -58,7 +58,9 @@ class Outbox:
         self._rng = rng
         self._poll_s = poll_s
         self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(name,), name=f"outbox-{name}") for name in senders]
+        self._threads = [
+            threading.Thread(target=self._run, args=(name,), name=f"outbox-{name}", daemon=True) for name in senders
+        ]
 
     @property
     def alive(self) -> bool:

@@ -7,6 +7,7 @@ Only this module touches the files.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -127,11 +128,14 @@ class Spool:
         return self.path / job_id
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all, and outlives a power cut; raise OSError."""
+def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write a file so that it is there whole or not at all, and outlives a power cut; raise OSError.
+
+    `mode` holds its permissions, of which the umask takes its share.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
         with open(descriptor, "wb") as file:
             file.write(data)
             file.flush()
@@ -148,6 +152,9 @@ def sync_folder(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems cannot; they keep names at once
+            raise
     finally:
         os.close(descriptor)
 

@@ -345,9 +345,24 @@ class Store:
 
     def delivery_counts(self) -> dict[DeliveryStatus, int]:
         """Return how many deliveries stand in each status, zeros included."""
+        counts = dict.fromkeys(DeliveryStatus, 0)
+        for (status, _destination), count in self.delivery_counts_by_destination().items():
+            counts[status] += count
+        return counts
+
+    def delivery_counts_by_destination(self) -> dict[tuple[DeliveryStatus, str], int]:
+        """Return how many deliveries to each destination stand in each status; pairs without any are left out."""
+        statement = select(Delivery.status, Delivery.destination, func.count()).group_by(
+            col(Delivery.status), col(Delivery.destination)
+        )
         with self._read() as session:
-            found = dict(session.exec(select(Delivery.status, func.count()).group_by(col(Delivery.status))).all())
-        return {status: found.get(status, 0) for status in DeliveryStatus}
+            return {(status, destination): count for status, destination, count in session.exec(statement).all()}
+
+    def digitization_seconds(self) -> tuple[int, float]:
+        """Return how many pages were digitized, and the time they took together, in s."""
+        with self._read() as session:
+            pages, seconds = session.exec(select(func.count(col(Page.seconds)), func.sum(col(Page.seconds)))).one()
+        return pages, seconds or 0.0
 
     def oldest_queued_age_s(self) -> float:
         """Return how long the oldest queued job has waited, in s; 0 where none waits."""

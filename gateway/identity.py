@@ -1,0 +1,92 @@
+"""Whose ECG a plain file is: from a sidecar JSON or from its name, in the forms DICOM wants, never guessed.
+
+A sidecar's keys and a pattern's named groups are the fields of `StudyContext`; an unknown one is an error.  What
+breaks the value representation of its attribute (PS3.5 section 6.2) is refused here, where somebody can mend it,
+and not when the waveform is encoded.  Messages name the field and its rule, never the value.
+"""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import ValidationError
+
+from gateway.dicom.uids import is_uid
+from gateway.errors import IntakeError, SettingsError
+from gateway.models import StudyContext
+
+_DATE = r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
+_TIME = r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?"
+_TEXT = r"[^\\\x00-\x1f\x7f]"
+
+_FORMS = {  # field -> pattern of its value, rule in words
+    "patient_birth_date": (_DATE, "a date YYYYMMDD"),
+    "patient_sex": ("[MFO]", "M, F or O"),
+    "study_date": (_DATE, "a date YYYYMMDD"),
+    "study_time": (_TIME, "a time HHMMSS"),
+    "acquisition_date_time": (rf"{_DATE}({_TIME})?([+-]\d{{4}})?", "a date-time YYYYMMDDHHMMSS"),
+    "timezone_offset_from_utc": (r"[+-](0\d|1[0-4])[0-5]\d", "an offset like +0100"),
+    "patient_name": (rf"{_TEXT}{{1,194}}", "a name like Family^Given of at most 194 characters"),
+    "referring_physician_name": (rf"{_TEXT}{{1,194}}", "a name like Family^Given of at most 194 characters"),
+    "accession_number": (rf"{_TEXT}{{1,16}}", "at most 16 characters without backslash"),
+    "study_id": (rf"{_TEXT}{{1,16}}", "at most 16 characters without backslash"),
+    "request_attributes_json": (r"\[.*\]", "a JSON array"),
+}
+_OTHER = (rf"{_TEXT}{{1,64}}", "at most 64 characters without backslash")
+
+
+def read_sidecar(data: bytes) -> StudyContext:
+    """Return the identity a sidecar file states.
+
+    Raises
+    ------
+    IntakeError
+        It is no JSON object of `StudyContext` fields, or a value breaks its form; every breach is named.
+    """
+    try:
+        context = StudyContext.model_validate_json(data.removeprefix(b"\xef\xbb\xbf"))
+    except ValidationError as error:
+        breaches = "; ".join(
+            f"{'.'.join(str(part) for part in breach['loc']) or 'file'}: {breach['msg']}" for breach in error.errors()
+        )
+        raise IntakeError(f"the sidecar cannot be used: {breaches}") from None
+    return _checked(context, "the sidecar")
+
+
+def read_filename(pattern: re.Pattern[str], stem: str) -> StudyContext | None:
+    """Return the identity a file's name states (`stem`: without its extension); None where `pattern` does not fit.
+
+    Raises
+    ------
+    IntakeError
+        A value breaks its form.
+    """
+    match = pattern.fullmatch(stem)
+    if match is None:
+        return None
+    fields = {name: value for name, value in match.groupdict().items() if value is not None}
+    return _checked(StudyContext(**fields), "the file's name")
+
+
+def compile_pattern(filename_pattern: str) -> re.Pattern[str]:
+    """Compile a settings' `filename_pattern`; raise SettingsError for a group that is no field of `StudyContext`."""
+    pattern = re.compile(filename_pattern)
+    unknown = sorted(set(pattern.groupindex) - set(StudyContext.model_fields))
+    if unknown:
+        raise SettingsError(f"filename_pattern {filename_pattern!r} has unknown groups {unknown}")
+    return pattern
+
+
+def _checked(context: StudyContext, origin: str) -> StudyContext:
+    breaches: list[str] = []
+    for field, value in context:
+        if field.endswith("_uid"):
+            fits, rule = is_uid(value), "a UID"
+        else:
+            form, rule = _FORMS.get(field, _OTHER)
+            fits = re.fullmatch(form, value, re.DOTALL) is not None
+        if value and not fits:
+            breaches.append(f"{field} must be {rule}")
+    if breaches:
+        raise IntakeError(f"{origin} cannot be used: {'; '.join(breaches)}")
+    return context
