@@ -1,0 +1,257 @@
+"""Where the columns of a page stand, in paper millimetres, and when they play, in seconds.
+
+The rows of a page start together and change leads together.  Labels are printed somewhere near the start of their
+column, so they tell the order and roughly the pitch; the rows' own ends, their common jumps and gaps, and the paces
+carts print at (25 and 50 mm/s) tell the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.datatypes import FloatArray, Layout, LayoutMatch, TraceSet
+
+PAPER_SPEEDS_MM_PER_S = (25.0, 50.0)
+
+Spans = tuple[tuple[float, float], ...]
+Float64 = npt.NDArray[np.float64]
+
+
+def traced_span(
+    row: FloatArray, columns_per_mm: float, *, window_mm: float = 10.0, share: float = 0.8
+) -> tuple[int, int] | None:
+    """Find where a row's trace runs, leaving out stray specks at its ends.
+
+    Parameters
+    ----------
+    row : (n_columns,) float32
+        Paper y, NaN = no trace.
+    columns_per_mm : float
+    window_mm, share : float
+        The first (last) traced column counts if the `window_mm` after (before) it are traced to `share`.
+
+    Returns
+    -------
+    (first, last) column, inclusive; None if there is no such run.
+    """
+    known = np.isfinite(row)
+    window = max(min(round(window_mm * columns_per_mm), known.size), 1)
+    total = np.concatenate([[0], np.cumsum(known)])
+    share_after = (total[window:] - total[:-window]) / window  # of the window that starts at each column
+    first = np.flatnonzero(known[: share_after.size] & (share_after >= share))
+    last = np.flatnonzero(known[window - 1 :] & (share_after >= share)) + window - 1
+    if first.size == 0 or last.size == 0 or last[-1] <= first[0]:
+        return None
+    return int(first[0]), int(last[-1])
+
+
+def _pulse_columns(height_mm: FloatArray, columns_per_mm: float, *, within_mm: float = 13.0) -> int:
+    """Columns to drop from the start of a row because they draw a calibration pulse; 0 if they do not.
+
+    A pulse is a flat top at least 3.5 mm over the zero line and 2.5 mm wide, entered and left within half a millimetre.
+    """
+    head = height_mm[: round(within_mm * columns_per_mm)]
+    step = max(round(0.5 * columns_per_mm), 1)
+    high = np.nan_to_num(head, nan=0.0) > 3.5
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], high.astype(np.int8), [0]])))
+    for first, stop in zip(edges[::2], edges[1::2], strict=True):
+        top = head[first + step : stop - step]
+        if (
+            stop - first < 2.5 * columns_per_mm
+            or top.size == 0
+            or np.nanpercentile(np.abs(top - np.median(top)), 95) > 0.6
+        ):
+            continue
+        after = height_mm[stop + step : stop + 4 * step]
+        if after.size and np.median(np.nan_to_num(after, nan=0.0)) < 0.3 * np.median(top):
+            return int(stop + step)
+    return 0
+
+
+def _common_edge(edges: Float64, tolerance_mm: float = 1.5) -> float:
+    """Find the outermost (smallest) edge that several rows share; one row alone is believed if there is no second."""
+    ordered = np.sort(edges)
+    for edge in ordered:
+        together = ordered[np.abs(ordered - edge) <= tolerance_mm]
+        if together.size >= min(2, ordered.size):
+            return float(np.median(together))
+    return float(np.median(ordered))
+
+
+def page_span(traces: TraceSet, rows: Sequence[int]) -> tuple[float, float] | None:
+    """Find where the signals of a page start and end: paper x in mm, calibration pulses left out.
+
+    Returns None if none of `rows` (indices into the traces) holds a trace.
+    """
+    starts, ends = [], []
+    for index in rows:
+        row = traces.row_mm[index]
+        span = traced_span(row, traces.columns_per_mm)
+        if span is None:
+            continue
+        first, last = span
+        height_mm = traces.baseline_mm[index] - row[first : last + 1]
+        first += _pulse_columns(height_mm, traces.columns_per_mm)
+        last -= _pulse_columns(height_mm[::-1], traces.columns_per_mm)
+        while first < last and not np.isfinite(row[first]):
+            first += 1
+        starts.append(first)
+        ends.append(last + 1)
+    if not starts:
+        return None
+    scale = traces.columns_per_mm
+    start = _common_edge(np.asarray(starts) / scale)
+    end = -_common_edge(-np.asarray(ends) / scale)
+    return traces.x0_mm + start, traces.x0_mm + end
+
+
+def _jumps(traces: TraceSet, rows: Sequence[int], centre_mm: float, reach_mm: float) -> tuple[Float64, Float64]:
+    """Measure how far the rows jump together at each column near `centre_mm`, beyond what their waves explain.
+
+    Returns paper x (m,) and the jump summed over rows (m,), in mm, at most 2 a row.
+    """
+    scale = traces.columns_per_mm
+    near, far = max(round(0.1 * scale), 1), max(round(0.8 * scale), 5)
+    columns = np.arange(
+        max(round((centre_mm - reach_mm - traces.x0_mm) * scale), far),
+        min(round((centre_mm + reach_mm - traces.x0_mm) * scale), traces.row_mm.shape[1] - far) + 1,
+    )
+    total = np.zeros(columns.size)
+    for index in rows:
+        row = traces.row_mm[index].astype(np.float64)
+        left = np.stack([row[columns - step] for step in range(near, far)])
+        right = np.stack([row[columns + step] for step in range(near - 1, far - 1)])
+        jump = np.abs(right[:3].mean(0) - left[:3].mean(0)) - np.ptp(left, axis=0) - np.ptp(right, axis=0)
+        total += np.clip(np.nan_to_num(jump, nan=0.0), 0.0, 2.0)
+    return traces.x0_mm + columns / scale, total
+
+
+def _gap(traces: TraceSet, rows: Sequence[int], centre_mm: float, reach_mm: float) -> tuple[float, float] | None:
+    """Find a gap of at least 0.3 mm that most rows share near `centre_mm`: paper x of its two sides."""
+    scale = traces.columns_per_mm
+    first = max(round((centre_mm - reach_mm - traces.x0_mm) * scale), 0)
+    window = traces.row_mm[list(rows), first : round((centre_mm + reach_mm - traces.x0_mm) * scale)]
+    empty = np.mean(~np.isfinite(window), axis=0) > 0.6
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], empty.astype(np.int8), [0]])))
+    gaps = [
+        (start, stop)
+        for start, stop in zip(edges[::2], edges[1::2], strict=True)
+        if 0.3 * scale <= stop - start and start > 0 and stop < empty.size
+    ]
+    if not gaps:
+        return None
+    start, stop = max(gaps, key=lambda gap: gap[1] - gap[0])
+    return traces.x0_mm + (first + start) / scale, traces.x0_mm + (first + stop) / scale
+
+
+def _boundary(
+    traces: TraceSet, rows: Sequence[int], predicted_mm: float, seen_mm: Sequence[float], reach_mm: float = 1.5
+) -> tuple[float, float]:
+    """Refine one boundary: where the left column ends and the right one starts.
+
+    In this order: a common gap, a common jump that stands out, what the layout network saw, the prediction.
+    """
+    gap = _gap(traces, rows, predicted_mm, 3.0)
+    if gap is not None:
+        return gap
+    close = [x for x in seen_mm if abs(x - predicted_mm) <= 2.5]
+    if close:
+        predicted_mm, reach_mm = float(np.median(close)), 1.0
+    x_mm, jump_mm = _jumps(traces, rows, predicted_mm, reach_mm)
+    if x_mm.size:
+        best = int(np.argmax(jump_mm))
+        peak = jump_mm >= 0.999 * jump_mm[best]
+        at_mm = float(np.mean(x_mm[peak & (np.abs(x_mm - x_mm[best]) < 0.3)]))
+        elsewhere = jump_mm[np.abs(x_mm - at_mm) > 0.5]
+        if jump_mm[best] >= 0.25 * len(rows) + 0.25 and jump_mm[best] >= 1.5 * elsewhere.max(initial=0.0):
+            return at_mm, at_mm
+    return predicted_mm, predicted_mm
+
+
+def _pitch(layout: Layout, extent_mm: float, label_pitch_mm: float | None) -> float:
+    """Choose the distance of column starts: what carts print, what the rows measure, or what the labels say.
+
+    A page may be cut at the right, its trace may run into a pulse, and labels may be spaced wider than their columns:
+    each explanation costs what it leaves unexplained.
+    """
+    n = len(layout.rows[0])
+    nominal = [layout.column_seconds * speed for speed in PAPER_SPEEDS_MM_PER_S]
+    candidates = [*nominal, extent_mm / n, *([label_pitch_mm] if label_pitch_mm else [])]
+
+    def cost(pitch_mm: float) -> float:
+        over_mm = extent_mm - n * pitch_mm
+        penalty = min(1.0, over_mm / 4.0) if over_mm > 0 else 0.7 * min(1.0, -over_mm / 8.0)
+        if label_pitch_mm:
+            penalty += 0.6 * min(1.0, abs(label_pitch_mm / pitch_mm - 1.0) / 0.05)
+        return penalty + (0.0 if pitch_mm in nominal else 0.4)
+
+    return min(candidates, key=cost)
+
+
+def locate_columns(
+    traces: TraceSet,
+    layout: Layout,
+    rows: Sequence[int],
+    strips: Sequence[int],
+    *,
+    label_pitch_mm: float | None = None,
+    seen_mm: Sequence[float] = (),
+) -> Spans:
+    """Find where each column of a page starts and ends.
+
+    Parameters
+    ----------
+    traces : TraceSet
+    layout : Layout
+    rows, strips : sequence of int
+        Traced rows of the short columns and of the rhythm strips; -1 = missing.
+    label_pitch_mm : float, optional
+        Distance of the labels of neighbouring columns.
+    seen_mm : sequence of float
+        Paper x where the layout network saw a lead's stretch begin.
+
+    Returns
+    -------
+    tuple of (start, end), one a column, paper x in mm; empty if nothing is traced.
+    """
+    short = [index for index in rows if index >= 0]
+    span = page_span(traces, [*short, *(index for index in strips if index >= 0)])
+    if span is None:
+        return ()
+    start_mm, end_mm = span
+    n = len(layout.rows[0])
+    if n == 1 or not short:
+        width_mm = (end_mm - start_mm) / n
+        return tuple((start_mm + k * width_mm, start_mm + (k + 1) * width_mm) for k in range(n))
+    pitch_mm = _pitch(layout, end_mm - start_mm, label_pitch_mm)
+    sides = [_boundary(traces, short, start_mm + k * pitch_mm, seen_mm) for k in range(1, n)]
+    starts = [start_mm, *(right for _, right in sides)]
+    ends = [*(left for left, _ in sides), max(min(end_mm, start_mm + n * pitch_mm + 1.0), starts[-1])]
+    return tuple(zip(starts, ends, strict=True))
+
+
+def column_times(match: LayoutMatch, paper_speed_mm_per_s: float) -> Spans:
+    """Tell when each column plays, on the record's time axis.
+
+    Column k starts at k times `column_seconds`, as the cart counts, unless the paper plainly says otherwise (more than
+    a tenth off); columns printed side by side start together.
+
+    Returns
+    -------
+    tuple of (start, end), one a column, in s; empty if the match measured no columns.
+    """
+    if not match.column_mm:
+        return ()
+    starts_mm = np.array([start for start, _ in match.column_mm])
+    pitch_s = match.layout.column_seconds
+    if len(starts_mm) > 1:
+        printed_s = float(np.mean(np.diff(starts_mm))) / paper_speed_mm_per_s
+        pitch_s = pitch_s if abs(printed_s / pitch_s - 1) <= 0.1 else printed_s
+    times = []
+    for k, (start_mm, end_mm) in enumerate(match.column_mm):
+        start_s = k * pitch_s if match.layout.sequential else 0.0
+        times.append((start_s, start_s + (end_mm - start_mm) / paper_speed_mm_per_s))
+    return tuple(times)
