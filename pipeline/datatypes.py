@@ -151,6 +151,41 @@ class LeadLabel:
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class RowBand:
+    """A printed row as the layout network sees it, before anything is traced."""
+
+    baseline_mm: float  # paper y
+    x0_mm: float
+    x1_mm: float
+    boundaries_mm: tuple[float, ...] = ()  # paper x where a lead's stretch begins or the row ends
+    score: float = 1.0
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class PulseBox:
+    """A calibration pulse: its box on the paper frame in mm."""
+
+    x0_mm: float
+    y0_mm: float
+    x1_mm: float
+    y1_mm: float
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class PrintedMarks:
+    """What the layout network finds on the canvas."""
+
+    labels: tuple[LeadLabel, ...]  # several candidates a lead may stand here
+    rows: tuple[RowBand, ...]  # top to bottom
+    pulses: tuple[PulseBox, ...]
+
+    @property
+    def evidence(self) -> float:
+        """How much here reads as an upright ECG: label scores and row lengths (in 50 mm)."""
+        return sum(label.score for label in self.labels) + sum((r.x1_mm - r.x0_mm) / 50 * r.score for r in self.rows)
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class LayoutMatch:
     """The layout a page is printed in; `certain` is False where a person must look."""
 
@@ -161,6 +196,8 @@ class LayoutMatch:
     labels: tuple[LeadLabel, ...]
     rhythm: tuple[Lead, ...]  # the lead found in each rhythm strip
     reasons: tuple[str, ...] = ()  # why it is not certain, in words
+    row_index: tuple[int, ...] = ()  # traced row of each printed row, -1 = missing; () = row i is traced row i
+    column_mm: tuple[tuple[float, float], ...] = ()  # paper x where each column starts and ends; () = not measured
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
