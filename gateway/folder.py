@@ -53,7 +53,7 @@ _OUTCOME = ".outcome"  # in a claim: "" for done, else the reason it was rejecte
 _ATTEMPT = ".attempt"  # in a claim, numbered: begun and not ended; a file that kills the process stops at three
 _MAXIMUM_ATTEMPTS = 3
 _MAXIMUM_BYTES = 512 * 1024 * 1024
-_MAXIMUM_NAME = 240  # bytes of a file's name that leave room for ".reason.txt"
+_MAXIMUM_NAME = 230  # bytes of a file's name that leave room for the claim's mark and ".reason.txt"
 _TEMPORARY = (".part", ".tmp", "~")
 _SIDECAR = ".json"
 _NO_IDENTITY = "nothing says whose ECG this is: there is no patient_id"
@@ -246,6 +246,8 @@ class FolderWatcher:
         return ""
 
     def _accept(self, original: Path) -> Accepted:
+        if len(os.fsencode(original.name)) > _MAXIMUM_NAME:
+            raise IntakeError(f"the file's name is longer than {_MAXIMUM_NAME} bytes")
         data = _read(original)
         source = f"folder:{self._path}"
         media_type = media_type_of(data)
@@ -294,8 +296,7 @@ class FolderWatcher:
         target = self._path / (_REJECTED if reason else _DONE)
         target.mkdir(exist_ok=True)
         for path in sorted(path for path in claim.iterdir() if not path.name.startswith(".")):
-            fits = len(os.fsencode(path.name)) <= _MAXIMUM_NAME and not (target / path.name).exists()
-            name = path.name if fits else claim.name + "".join(path.suffixes[-2:])[-20:]
+            name = _free_name(target, path.name, claim.name)
             if reason and not self._is_sidecar(name):
                 (target / f"{name}.reason.txt").write_text(reason + "\n", encoding="utf-8")
             path.rename(target / name)
@@ -317,6 +318,13 @@ class _Listener(FileSystemEventHandler):
         elif event.event_type in (EVENT_TYPE_CREATED, EVENT_TYPE_MODIFIED, EVENT_TYPE_CLOSED):
             settled = event.event_type == EVENT_TYPE_CLOSED
             self._events.put((os.path.basename(os.fsdecode(event.src_path)), settled))
+
+
+def _free_name(target: Path, name: str, token: str) -> str:
+    """Return a name nothing in `target` has yet, short enough to leave room for what is added to it."""
+    if len(os.fsencode(name)) > _MAXIMUM_NAME:
+        return token + Path(name).suffix[:20]
+    return f"{token[:8]}-{name}" if (target / name).exists() else name
 
 
 def _read(path: Path) -> bytes:

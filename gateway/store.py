@@ -356,7 +356,8 @@ class Store:
             col(Delivery.status), col(Delivery.destination)
         )
         with self._read() as session:
-            return {(status, destination): count for status, destination, count in session.exec(statement).all()}
+            rows = session.exec(statement).all()
+        return {(DeliveryStatus(status), destination): count for status, destination, count in rows}
 
     def digitization_seconds(self) -> tuple[int, float]:
         """Return how many pages were digitized, and the time they took together, in s."""
