@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html.parser import HTMLParser
+
+import httpx
+import pytest
+import uvicorn
+
+from gateway.settings import Settings, WebSettings
+from gateway.spool import Spool
+from gateway.store import Store
+from gateway.web.app import create_app
+from gateway.web.views import age_in_words
+
+SECRETS = ("MRN-SECRET", "Secret", "Ada", "19610504", "ACC-SECRET")
+
+
+@contextmanager
+def client_for(store: Store, spool: Spool, problems: list[str] | None = None, **web: object) -> Iterator[httpx.Client]:
+    """Serve the application on a free port; paths are sent as they are written."""
+    app = create_app(store, spool, Settings(web=WebSettings(**web)), lambda: problems or [])
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        deadline = time.monotonic() + 10
+        while not server.started and time.monotonic() < deadline:
+            time.sleep(0.01)
+        with httpx.Client(base_url=f"http://127.0.0.1:{listening.getsockname()[1]}", trust_env=False) as client:
+            yield client
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture
+def client(store: Store, spool: Spool) -> Iterator[httpx.Client]:
+    with client_for(store, spool) as client:
+        yield client
+
+
+def words(html: str) -> str:
+    """Return a page's text, as read aloud."""
+    return " ".join(re.sub(r"<[^>]*>", " ", html).split())
+
+
+def test_empty_queue(client):
+    answer = client.get("/")
+    assert answer.status_code == 200
+    assert "No job here" in answer.text
+    assert "<table" not in answer.text
+
+
+def test_queue_shows_every_job_with_its_figures(client, sample):
+    html = client.get("/").text
+    rows = [words(row) for row in re.findall(r"<tr role=\"row\" class.*?</tr>", html, re.S)]
+    assert [row.split()[0] for row in rows] == [
+        job[:8] for job in (sample.queued, sample.running, sample.failed, sample.review, sample.done)
+    ]
+    assert rows[4] == (
+        f"{sample.done[:8]} Done 50 min DICOM CART1 3x4+1 17.3 dB 99 % pacs delivered ehr refused archive pending"
+    )
+    assert rows[3].startswith(f"{sample.review[:8]} Needs review lead V3 was read to 42 % 40 min Folder ward 3 3x4+1")
+    assert "42 % pacs pending" in rows[3]
+    assert rows[2].startswith(f"{sample.failed[:8]} Failed there is no ECG grid on the page 30 min DICOM CART2")
+    assert "All 5 Queued 1 Running 1 Done 1 Needs review 1 Failed 1 Cancelled 0" in words(html)
+    assert "Deliveries: 4 pending 1 delivered 1 refused" in words(html)
+
+
+def test_filter_by_status(client, sample):
+    html = client.get("/?status=FAILED").text
+    assert sample.failed in html
+    assert sample.done not in html
+    assert 'aria-current="page">Failed' in html
+    assert 'hx-get="/?status=FAILED&amp;page=1&amp;refresh=on"' in html  # the refresh keeps the filter
+
+
+def test_queue_refreshes_itself_unless_paused(client, sample):
+    assert 'hx-trigger="every 3s"' in client.get("/").text
+    assert "hx-trigger" not in client.get("/?refresh=off").text
+
+
+@pytest.mark.parametrize("query", ["status=NONSENSE", "page=0", "page=x", "refresh=maybe", "page=999999999999999999"])
+def test_nonsense_query(client, query):
+    assert client.get(f"/?{query}").status_code == 422
+
+
+def test_queue_in_pages(client, store, spool, add_job):
+    ids = [add_job(f"dicom:C{n}", 60 - n) for n in range(52)]
+    first, second = client.get("/").text, client.get("/?page=2").text
+    assert ids[51] in first
+    assert ids[1] not in first
+    assert "Older" in first
+    assert "Newer" not in first
+    assert ids[1] in second
+    assert ids[51] not in second
+    assert "Newer" in second
+    assert "Older" not in second
+
+
+def test_job_page(client, sample):
+    html = client.get(f"/jobs/{sample.done}").text
+    text = words(html)
+    assert "Estimated SNR 17.3 dB good" in text
+    assert "Signal read 99 % good" in text
+    assert "Layout 3x4+1 rhythm strip II, score 0.93" in text
+    assert "I + III - II 0.021 mV good" in text
+    assert "Paper speed 25 mm/s printed on the page" in text
+    assert "Gain 10 mm/mV measured on the calibration pulse" in text
+    assert "Waveform SOP Instance UID 2.25.1234567890" in text
+    assert "pacs 1 DICOM C-STORE delivered 1 0x0000" in text
+    assert "ehr 1 HL7 ORU^R01 refused 1 AR ehr: answered AR" in text
+    assert "archive 1 folder pending 1 \u2013 archive: no space next attempt" in text
+    for action in ("RECEIVED", "CLAIM", "COMPLETE", "DELIVERY_DELIVER", "DELIVERY_REFUSE", "DELIVERY_DEFER"):
+        assert action in text
+    for picture in ("page.png", "overlay.png"):
+        source = f"/jobs/{sample.done}/pages/1/{picture}"
+        assert f'src="{source}"' in html
+        answer = client.get(source)
+        assert answer.headers["content-type"] == "image/png"
+        assert answer.content.startswith(b"\x89PNG")
+
+
+def test_doubtful_page_says_so(client, sample):
+    text = words(client.get(f"/jobs/{sample.review}").text)
+    assert "Signal read 42 % under the limit of 80 %" in text
+    assert "Warnings lead V3 was read to 42 %" in text
+    assert "42 % (low)" in text
+
+
+def test_job_page_refreshes_only_what_may_change(client, sample):
+    assert client.get(f"/jobs/{sample.running}").text.count("hx-trigger") == 2
+    assert client.get(f"/jobs/{sample.done}").text.count("hx-trigger") == 1  # a delivery is pending
+    assert client.get(f"/jobs/{sample.failed}").text.count("hx-trigger") == 0
+
+
+def test_failed_page_has_no_pictures(client, sample):
+    html = client.get(f"/jobs/{sample.failed}").text
+    assert "there is no ECG grid on the page" in html
+    assert "<img loading" not in html
+    assert client.get(f"/jobs/{sample.failed}/pages/1/overlay.png").status_code == 404
+
+
+def test_patient_is_hidden_by_default(client, sample):
+    paths = ["/", "/metrics", "/healthz"] + [f"/jobs/{job}" for job in vars(sample).values()]
+    for path in paths:
+        html = client.get(path).text
+        assert not [secret for secret in SECRETS if secret in html], path
+    html = client.get(f"/jobs/{sample.done}").text
+    assert "Hidden by the configuration" in html
+    assert "<details>" in html  # the picture, with the name that may be printed on it, is not loaded unasked
+
+
+def test_patient_is_shown_where_configured(store, spool, sample):
+    with client_for(store, spool, show_patient=True) as client:
+        text = words(client.get(f"/jobs/{sample.done}").text)
+        assert "Patient ID MRN-SECRET Name Secret Ada Birth date 19610504 Accession number ACC-SECRET" in text
+        assert "<details>" not in client.get(f"/jobs/{sample.done}").text
+        assert "MRN-SECRET" not in client.get("/").text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/jobs/nonsense",
+        "/jobs/00000000-0000-0000-0000-000000000000",
+        "/jobs/nonsense/pages/1/page.png",
+        "/jobs/../pages/1/page.png",
+        "/jobs/%2e%2e/pages/1/overlay.png",
+        "/jobs/{done}/pages/2/page.png",
+        "/jobs/{done}/pages/-1/page.png",
+        "/static/../app.py",
+        "/static/%2e%2e/app.py",
+        "/docs",
+        "/openapi.json",
+    ],
+)
+def test_what_is_not_there(client, sample, path):
+    answer = client.get(path.format(done=sample.done))
+    assert answer.status_code == 404
+    assert "text/html" in answer.headers["content-type"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/jobs/{done}", "/jobs/{done}/pages/1/page.png", "/jobs/x", "/healthz", "/metrics"]
+)
+def test_headers(client, sample, path):
+    headers = client.get(path.format(done=sample.done)).headers
+    assert headers["cache-control"] == "no-store"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert "unsafe" not in headers["content-security-policy"]
+
+
+class Outside(HTMLParser):
+    """Collects what the Content-Security-Policy would block, or what comes from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = dict(attrs)
+        if tag == "style" or (tag == "script" and "src" not in names):
+            self.found.append(tag)
+        self.found += [f"{tag} {name}" for name in names if name == "style" or name.startswith("on")]
+        for name in ("src", "href", "hx-get"):
+            if not (names.get(name) or "/").startswith(("/", "#")):
+                self.found.append(f"{tag} {names[name]}")
+
+
+@pytest.mark.parametrize("path", ["/", "/jobs/{done}", "/jobs/{running}", "/jobs/x"])
+def test_nothing_inline_and_nothing_from_elsewhere(client, sample, path):
+    parser = Outside()
+    parser.feed(client.get(path.format(**vars(sample))).text)
+    assert parser.found == []
+
+
+@pytest.mark.parametrize("path", ["/", "/jobs/{done}"])
+def test_landmarks_and_table_headers(client, sample, path):
+    html = client.get(path.format(done=sample.done)).text
+    assert '<html lang="en">' in html
+    for landmark in ("<header", "<main", "<footer", "<nav aria-label="):
+        assert landmark in html
+    assert html.count("<h1") == 1
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    for table in re.findall(r"<table.*?</table>", html, re.S):
+        assert 'scope="col"' in table
+    assert not re.search(r"<img(?![^>]*\balt=)", html)
+
+
+def test_peers_words_are_escaped(client, store, sample):
+    delivery = store.deliveries(sample.review)[0]
+    store.refuse(delivery.id, "<script>alert(1)</script>", "0xC000")
+    html = client.get(f"/jobs/{sample.review}").text
+    assert "<script>alert" not in html
+    assert "&lt;script&gt;alert" in html
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+@pytest.mark.parametrize("path", ["/", "/jobs/{done}", "/healthz"])
+def test_read_only(client, sample, method, path):
+    assert client.request(method, path.format(done=sample.done)).status_code == 405
+
+
+def test_a_name_of_the_worlds_does_not_reach_a_loopback_page(client):
+    assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
+    assert client.get("/", headers={"Host": "localhost:8080"}).status_code == 200
+
+
+def test_any_name_reaches_a_page_that_is_offered_to_the_network(store, spool):
+    with client_for(store, spool, host="0.0.0.0") as client:
+        assert client.get("/", headers={"Host": "gateway.hospital.example"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("seconds", "in_words"),
+    [(-1, "0 s"), (0, "0 s"), (59.9, "59 s"), (60, "1 min"), (3600, "1 h"), (86399, "23 h"), (200000, "2 d")],
+)
+def test_ages(seconds, in_words):
+    assert age_in_words(seconds) == in_words
+
+
+def test_healthy(client, sample):
+    answer = client.get("/healthz")
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["status"] == "ok"
+    assert {check["name"]: check["ok"] for check in body["checks"]} == {
+        "database": True,
+        "spool": True,
+        "running": True,
+    }
+    assert body["oldest_queued_age_s"] == pytest.approx(600, abs=30)
+
+
+def test_dead_thread_is_told(store, spool):
+    with client_for(store, spool, problems=["outbox", "worker 0 is not running"]) as client:
+        answer = client.get("/healthz")
+    assert answer.status_code == 503
+    failing = [check for check in answer.json()["checks"] if not check["ok"]]
+    assert failing == [{"name": "running", "ok": False, "detail": "outbox; worker 0 is not running"}]
+
+
+def test_full_spool_is_told(store, tmp_path):
+    with client_for(store, Spool(tmp_path / "full", minimum_free_mib=10**9)) as client:
+        answer = client.get("/healthz")
+    assert answer.status_code == 503
+    assert [check["name"] for check in answer.json()["checks"] if not check["ok"]] == ["spool"]
+
+
+def test_broken_database_is_told(client, store, sample):
+    store.close()
+    for name in (store.path, *store.path.parent.glob(store.path.name + "-*")):
+        name.write_bytes(b"this is no database" * 1000)
+    answer = client.get("/healthz")
+    assert answer.status_code == 503
+    assert answer.json()["oldest_queued_age_s"] is None
+    assert "database" in [check["name"] for check in answer.json()["checks"] if not check["ok"]]
+    page = client.get("/")
+    assert page.status_code == 503
+    assert "database" in page.text
+    assert client.get("/metrics").status_code == 503
+
+
+def test_metrics(client, sample):
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    lines = answer.text.splitlines()
+    assert 'ecg_gateway_jobs{status="DONE"} 1.0' in lines
+    assert 'ecg_gateway_jobs{status="CANCELLED"} 0.0' in lines
+    assert 'ecg_gateway_deliveries{destination="ehr",status="REFUSED"} 1.0' in lines
+    assert 'ecg_gateway_deliveries{destination="pacs",status="DELIVERED"} 1.0' in lines
+    assert "ecg_gateway_digitization_seconds_count 2.0" in lines
+    assert "ecg_gateway_digitization_seconds_sum 6.5" in lines
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    assert 590 < float(values["ecg_gateway_oldest_queued_age_seconds"]) < 640
+    assert float(values["ecg_gateway_spool_free_bytes"]) > 1e6
