@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sqlite3
 import sys
 import threading
 import traceback
@@ -23,7 +22,7 @@ from pynetdicom import _config as pynetdicom_config
 
 from gateway.errors import GatewayError
 from gateway.settings import LogSettings
-from pipeline.errors import DigitizationError
+from pipeline import DigitizationError
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ _job_id: ContextVar[str] = ContextVar("job_id", default="")
 _CONTROLS = {code: f"\\x{code:02x}" for code in range(32)}
 
 # Exceptions whose text names code or our own words, never a value from a data set or message.
-_SPEAKING = (GatewayError, DigitizationError, TypeError, AttributeError, ImportError, NameError, sqlite3.Error)
+_SPEAKING = (GatewayError, DigitizationError, TypeError, AttributeError, ImportError, NameError)
 
 
 @contextmanager

@@ -380,6 +380,22 @@ def test_readers_page_filter_and_count(store: Store) -> None:
     assert store.oldest_queued_age_s() > 0
 
 
+def test_figures_for_the_metrics(store: Store) -> None:
+    assert store.digitization_seconds() == (0, 0.0)
+    job_id = claimed(store)
+    pages = [page(job_id, 1), page(job_id, 2), page(job_id, 3)]
+    pages[0].seconds, pages[1].seconds = 1.5, 2.0  # page 3 failed before it began
+    store.complete(job_id, "w1", pages, [delivery(job_id, "pacs"), delivery(job_id, "ehr")], JobStatus.DONE)
+    (sent, _) = store.deliveries(job_id)
+    assert sent.id
+    store.delivered(sent.id, "0x0000")
+    assert store.digitization_seconds() == (2, 3.5)
+    assert store.delivery_counts_by_destination() == {
+        (DeliveryStatus.DELIVERED, "pacs"): 1,
+        (DeliveryStatus.PENDING, "ehr"): 1,
+    }
+
+
 def test_finished_jobs_need_no_files_once_delivered(store: Store) -> None:
     (pending,) = done(store, "pacs")
     assert store.needs_files(pending.job_id)
@@ -398,6 +414,20 @@ def test_migrations_make_the_tables_the_models_describe(store: Store) -> None:
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
     engine.dispose()
+
+
+def test_stores_that_open_together_make_one_database(tmp_path: Path) -> None:
+    opened: list[Store] = []
+    threads = [threading.Thread(target=lambda: opened.append(Store(tmp_path / "new" / "gateway.db"))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 6
+    submitted(opened[0])
+    assert all(store.counts()[JobStatus.QUEUED] == 1 for store in opened)
+    for store in opened:
+        store.close()
 
 
 def test_commits_are_durable(store: Store) -> None:
