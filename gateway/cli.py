@@ -20,7 +20,7 @@ from rich.table import Table
 from gateway.dicom.pages import read_context
 from gateway.errors import GatewayError, IntakeError, SettingsError
 from gateway.intake import Accepted, Intake, file_key, media_type_of
-from gateway.logs import setup_logging
+from gateway.logs import configure_logging
 from gateway.models import Job, JobStatus, StudyContext, utc_now
 from gateway.service import Service
 from gateway.settings import Settings, load_settings
@@ -49,7 +49,7 @@ def main() -> None:
 def serve(config: Config = None) -> None:
     """Run the gateway: receive, digitize, deliver, until SIGINT or SIGTERM."""
     settings = load_settings(config)
-    setup_logging(settings.log)
+    configure_logging(settings.log)
     command = [sys.executable, "-m", "gateway", "worker", *(["--config", str(config)] if config else [])]
     sys.exit(Service(settings, worker_command=command).run())
 
@@ -62,17 +62,12 @@ def worker(
 ) -> None:
     """Run one worker: digitize queued jobs until SIGINT or SIGTERM.  `serve` starts its own."""
     from gateway.worker import run_worker  # loads torch: nothing but this command needs it
-    from pipeline.errors import DigitizationError
 
     settings = load_settings(config)
-    setup_logging(settings.log)
+    configure_logging(settings.log)
     store, spool = _open(settings)
-    try:
-        run_worker(
-            settings, store, spool, name=name or f"worker-{socket.gethostname()}-{os.getpid()}", parent_pid=parent
-        )
-    except DigitizationError as error:
-        raise SettingsError(f"the digitizer cannot start: {error}") from error
+    name = name or f"worker-{socket.gethostname()}-{os.getpid()}"
+    run_worker(settings, store, spool, name=name, parent_pid=parent)
 
 
 @app.command()

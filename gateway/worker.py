@@ -14,19 +14,18 @@ import resource
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from typing import Protocol, Self
 
 from gateway.dicom.pages import read_instance
-from gateway.errors import IllegalTransition, IntakeError, StorageError
+from gateway.errors import IllegalTransition, IntakeError, SettingsError, StorageError
+from gateway.logs import bind_job
 from gateway.models import Job, StudyContext
 from gateway.results import JobFacts, PageResult, failed_page, job_facts, job_outcome, page_result
 from gateway.settings import Settings
 from gateway.spool import Spool
 from gateway.store import Store
 from pipeline import Calibration, Digitization, PageImage
-from pipeline.digitize import Digitizer
 from pipeline.errors import DigitizationError
 from pipeline.overlay import draw_overlay, write_png
 from pipeline.page import load_pages
@@ -102,12 +101,12 @@ class Worker:
         job = self._store.claim(self._name, self._settings.worker.lease_s)
         if job is None:
             return False
-        logger.info("Claimed, attempt %d", job.attempts, extra={"action": "claim", "job_id": job.id})
-        with _Lease(self._store, job, self._name, self._settings, self._alarm) as lease:
+        with bind_job(job.id), _Lease(self._store, job, self._name, self._settings, self._alarm) as lease:
+            logger.info("Claimed, attempt %d", job.attempts, extra={"action": "claim"})
             try:
                 self._work(job, lease)
             except IllegalTransition:
-                logger.warning("The lease is lost: the result is dropped", extra={"action": "lost", "job_id": job.id})
+                logger.warning("The lease is lost: the result is dropped", extra={"action": "lease_lost"})
         return True
 
     def _work(self, job: Job, lease: _Lease) -> None:
@@ -121,11 +120,11 @@ class Worker:
         except StorageError:
             raise
         except Exception as error:  # noqa: BLE001 - a fault of ours must fail one job, not the queue
-            reason = _broke("reading the file", error, job.id)
+            reason = _broke("reading the file", error)
         else:
             self._digitize(job, lease, job_facts(job, context, self._settings), images)
             return
-        logger.warning("The file cannot be read", extra={"action": "fail", "job_id": job.id})
+        logger.warning("The file cannot be read", extra={"action": "fail"})
         self._store.fail(job.id, self._name, reason)
 
     def _digitize(self, job: Job, lease: _Lease, facts: JobFacts, images: list[PageImage]) -> None:
@@ -133,7 +132,7 @@ class Worker:
         for image in images:
             if self._stopping.is_set():
                 self._store.release(job.id, self._name, "the worker was stopped")
-                logger.info("Put back: the worker is stopping", extra={"action": "release", "job_id": job.id})
+                logger.info("Put back: the worker is stopping", extra={"action": "release"})
                 return
             if lease.lost:
                 raise IllegalTransition(f"job {job.id} is not leased to {self._name}")
@@ -151,7 +150,7 @@ class Worker:
             status,
             len(pages),
             len(deliveries),
-            extra={"action": "complete", "job_id": job.id},
+            extra={"action": "complete"},
         )
 
     def _load(self, job: Job) -> tuple[StudyContext, list[PageImage]]:
@@ -180,7 +179,7 @@ class Worker:
         except MemoryError:
             reason = self._out_of_memory(what)
         except Exception as error:  # noqa: BLE001 - a fault of ours must fail one page, not the queue
-            reason = _broke(what, error, facts.job_id)
+            reason = _broke(what, error)
         return failed_page(facts, image.page_number, reason, time.monotonic() - started)
 
     def _out_of_memory(self, what: str) -> str:
@@ -271,24 +270,30 @@ def run_worker(
 
     Raises
     ------
-    DigitizationError
-        The networks cannot be loaded.
+    SettingsError
+        The networks or the layouts cannot be loaded.
     """
     limit_memory(settings.worker.memory_limit_mib)
-    if digitizer is None:
-        digitizer = Digitizer.load(device=settings.digitizer.device, layouts=settings.digitizer.layouts)
-    worker = Worker(
-        settings,
-        store,
-        spool,
-        digitizer,
-        name=name,
-        alarm=lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds),
-    )
+    digitizer = digitizer or load_digitizer(settings)
+
+    def alarm(seconds: float) -> None:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    worker = Worker(settings, store, spool, digitizer, name=name, alarm=alarm)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     worker.run(orphaned=lambda: parent_pid is not None and os.getppid() != parent_pid)
+
+
+def load_digitizer(settings: Settings) -> PageDigitizer:
+    """Load the networks and layouts; raise SettingsError where they are missing or not what they should be."""
+    from pipeline.digitize import Digitizer  # loads torch: seconds that nobody pays who brings a digitizer of their own
+
+    try:
+        return Digitizer.load(device=settings.digitizer.device, layouts=settings.digitizer.layouts)
+    except (DigitizationError, OSError, ValueError) as error:
+        raise SettingsError(f"the digitizer cannot start: {error}") from error
 
 
 def limit_memory(mib: int) -> None:
@@ -302,13 +307,7 @@ def limit_memory(mib: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
-def _broke(what: str, error: Exception, job_id: str) -> str:
-    """Log where an unexpected error came from, and return what a person is told.
-
-    Neither holds the error's own message, which may quote a patient's data.
-    """
-    where = "".join(traceback.format_tb(error.__traceback__))
-    logger.error(
-        "Internal error in %s: %s\n%s", what, type(error).__name__, where, extra={"action": "broke", "job_id": job_id}
-    )
+def _broke(what: str, error: Exception) -> str:
+    """Log where an unexpected error came from, and return what a person is told: not the text, it may quote data."""
+    logger.exception("Internal error in %s", what, extra={"action": "broke"})
     return f"internal error in {what} ({type(error).__name__}); the worker's log says where"

@@ -1,0 +1,213 @@
+"""The daemon: everything is built here, from settings alone, started in order and stopped in the reverse order.
+
+    web page -> outbox -> workers -> C-STORE SCP -> watched folders
+
+So nothing is received before it can be worked on, and a stop begins with the intake: no new jobs, then running jobs
+finish or go back to the queue, then the outbox ends its send.  A thread that dies takes the process with it: systemd
+(or a person) starts a whole one, and a half-alive one never goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import uvicorn
+from fastapi import FastAPI
+
+from gateway.dicom import scu
+from gateway.dicom.scp import StorageScp
+from gateway.errors import StorageError
+from gateway.folder import FolderWatcher, deliver_to_folder
+from gateway.hl7 import mllp
+from gateway.intake import Intake
+from gateway.outbox import Outbox, Sender
+from gateway.settings import Destination, DicomDestination, Hl7Destination, Settings
+from gateway.spool import Spool
+from gateway.store import Store
+from gateway.supervisor import WorkerPool
+from gateway.web.app import create_app
+
+logger = logging.getLogger(__name__)
+
+_TICK_S = 0.5
+_RESCUE_S = 5.0
+_SWEEP_S = 3600.0
+_WORKER_GRACE_S = 30.0  # a page takes seconds; one that takes longer starts again after the restart
+
+
+class Service:
+    """One gateway.
+
+    Parameters
+    ----------
+    worker_command
+        How to start a worker process (see `WorkerPool`).
+
+    Raises
+    ------
+    StorageError
+        Database or spool cannot be opened.
+    """
+
+    def __init__(self, settings: Settings, *, worker_command: Sequence[str]) -> None:
+        self._settings = settings
+        root = settings.storage.path
+        self._store = Store(root / "gateway.db")
+        self._spool = Spool(root / "spool", settings.storage.minimum_free_mib)
+        self._intake = Intake(self._spool, self._store)
+        self._scp = StorageScp(settings.dicom, self._intake)
+        self._watchers = [FolderWatcher(folder, self._intake) for folder in settings.folders]
+        self._outbox = Outbox(
+            self._store,
+            self._spool,
+            senders={destination.name: self._sender(destination) for destination in settings.destinations},
+            retry={destination.name: destination.retry for destination in settings.destinations},
+            rng=random.Random(),
+        )
+        self._workers = WorkerPool(
+            worker_command, settings.worker.processes, self._store, settings.worker.maximum_attempts
+        )
+        self._web: _WebServer | None = None
+        if settings.web.enabled:
+            app = create_app(self._store, self._spool, settings, self.problems)
+            self._web = _WebServer(app, settings.web.host, settings.web.port)
+        self._stopping = threading.Event()
+        self._running = ExitStack()
+        self._next_rescue = self._next_sweep = 0.0
+
+    def run(self) -> int:
+        """Be the daemon until SIGINT, SIGTERM or a fault; return the exit status."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stopping.set())
+        try:
+            self.start()
+        except (OSError, StorageError) as error:
+            logger.critical("Cannot start: %s", error, extra={"action": "start"})
+            self.stop()
+            return 1
+        notify("READY=1")
+        try:
+            return self._watch()
+        finally:
+            notify("STOPPING=1")
+            self.stop()
+
+    def start(self) -> None:
+        """Start everything; raise OSError where an address is taken, StorageError where a folder cannot be had."""
+        if self._web:
+            self._begin("web page", self._web)
+        self._begin("outbox", self._outbox)
+        self._workers.start()
+        self._running.callback(self._workers.stop, _WORKER_GRACE_S)
+        self._begin("C-STORE SCP", self._scp)
+        for watcher in self._watchers:
+            self._begin("watched folder", watcher)
+        logger.info(
+            "Receiving as %s on port %d", self._settings.dicom.ae_title, self._scp.port, extra={"action": "start"}
+        )
+
+    def stop(self) -> None:
+        """Stop what was started, in the reverse order."""
+        logger.info("Stopping", extra={"action": "stop"})
+        self._running.close()
+        self._store.close()
+        logger.info("Stopped", extra={"action": "stop"})
+
+    def dead(self) -> list[str]:
+        """Return the parts that ended although nobody stopped them; any one of them ends the process."""
+        parts: dict[str, bool] = {"outbox": self._outbox.alive, "C-STORE SCP": self._scp.is_alive}
+        parts |= {f"folder {number}": watcher.alive for number, watcher in enumerate(self._watchers, start=1)}
+        if self._web:
+            parts["web page"] = self._web.alive
+        return [name for name, alive in parts.items() if not alive]
+
+    def problems(self) -> list[str]:
+        """Return, in words, what does not run now: dead parts, and workers that wait to be started again."""
+        return [f"{name} does not run" for name in self.dead()] + self._workers.problems()
+
+    def _begin(self, what: str, part: StorageScp | FolderWatcher | Outbox | _WebServer) -> None:
+        logger.debug("Starting the %s", what, extra={"action": "start"})
+        part.start()
+        self._running.callback(part.stop)
+
+    def _watch(self) -> int:
+        while not self._stopping.wait(_TICK_S):
+            if dead := self.dead():
+                logger.critical("Ending: %s does not run any more", ", ".join(dead), extra={"action": "dead"})
+                return 1
+            notify("WATCHDOG=1")
+            try:
+                self._upkeep(time.monotonic())
+            except StorageError as error:  # the health page says so, and it may pass
+                logger.error("Storage is not usable: %s", error, extra={"action": "storage"})
+        return 0
+
+    def _upkeep(self, now: float) -> None:
+        """Start dead workers again, take back expired leases, delete old files."""
+        self._workers.check()
+        if now >= self._next_rescue:
+            self._next_rescue = now + min(_RESCUE_S, self._settings.worker.lease_s)
+            for job_id in self._store.rescue(self._settings.worker.maximum_attempts):
+                logger.warning("Taken from a silent worker", extra={"action": "rescue", "job_id": job_id})
+        if now >= self._next_sweep:
+            self._next_sweep = now + _SWEEP_S
+            self._intake.sweep(self._settings.storage.retention_days)
+
+    def _sender(self, destination: Destination) -> Sender:
+        """Return what sends one artefact to a destination."""
+        if isinstance(destination, DicomDestination):
+            calling_ae_title = destination.calling_ae_title or self._settings.dicom.ae_title
+            return lambda path, _: scu.send(path, destination, calling_ae_title)
+        if isinstance(destination, Hl7Destination):
+            return lambda path, _: mllp.send(path.read_bytes(), destination)
+        return lambda path, delivery: deliver_to_folder(destination.path, path, delivery)
+
+
+class _WebServer:
+    """The admin page in a thread of its own; it listens from `start` on, so that a taken port is noticed at once."""
+
+    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+        self._address = (host, port)
+        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=3)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, name="web", daemon=True)
+        self._socket: socket.socket | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        self._socket = socket.create_server(self._address)
+        logger.info("Web page on port %d", self._socket.getsockname()[1], extra={"action": "start"})
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+        if self._socket:
+            self._socket.close()
+
+    def _run(self) -> None:
+        assert self._socket is not None
+        self._server.run(sockets=[self._socket])
+
+
+def notify(state: str) -> None:
+    """Tell systemd how the service is (sd_notify(3)); without systemd, nothing happens."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        try:
+            channel.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+        except OSError as error:
+            logger.warning("systemd was not told %s: %s", state, error.strerror, extra={"action": "notify"})
