@@ -25,7 +25,6 @@ from pynetdicom import AE, evt
 from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.sop_class import Verification
 
-from gateway.dicom.acceptor import Acceptor
 from gateway.dicom.pages import (
     DOCUMENT_SOP_CLASSES,
     DOCUMENT_TRANSFER_SYNTAXES,
@@ -33,6 +32,7 @@ from gateway.dicom.pages import (
     IMAGE_TRANSFER_SYNTAXES,
     read_context,
 )
+from gateway.dicom.transport import Acceptor
 from gateway.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, is_uid
 from gateway.errors import IntakeError, StorageError, UnsupportedSopClass
 from gateway.intake import Accepted

@@ -16,10 +16,11 @@ from pathlib import Path
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, build_context
+from pynetdicom import build_context
 from pynetdicom.association import Association
 
 from gateway.dicom.pixels import DECODE_ERRORS
+from gateway.dicom.transport import Requestor
 from gateway.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gateway.errors import DeliveryDeferred, DeliveryRefused
 from gateway.settings import DicomDestination
@@ -79,7 +80,7 @@ def _read(path: Path) -> Dataset:
 
 def _associate(destination: DicomDestination, calling_ae_title: str, sop_class: UID) -> Association:
     """Return an established association that has a presentation context for `sop_class`."""
-    ae = AE(ae_title=calling_ae_title)
+    ae = Requestor(ae_title=calling_ae_title)
     ae.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = destination.timeout_s

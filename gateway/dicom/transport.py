@@ -1,4 +1,4 @@
-"""The association acceptor: pynetdicom's threaded server with bounds on what a peer may make us hold or wait for.
+"""pynetdicom's server and requestor, with bounds on what a peer may make us hold or wait for.
 
 Stock pynetdicom 3.0 buffers whatever length a PDU announces (4 GiB), waits for ever for the rest of a PDU, and collects
 a data set of any size.  Here a PDU is at most `MAXIMUM_PDU_BYTES` and must arrive within the network timeout, a command
@@ -14,11 +14,12 @@ from io import BytesIO
 from socketserver import BaseServer
 from typing import Any
 
+from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.pdu_primitives import P_DATA
-from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+from pynetdicom.transport import AddressInformation, AssociationSocket, RequestHandler, ThreadedAssociationServer
 
 MAXIMUM_PDU_BYTES = 1 << 20  # far above the 128 KiB we ask for and any A-ASSOCIATE-RQ
 MAXIMUM_COMMAND_BYTES = 1 << 16
@@ -49,6 +50,51 @@ class Acceptor(ThreadedAssociationServer):  # type: ignore[misc]
         self.server_close()
 
 
+class Requestor(AE):  # type: ignore[misc]
+    """An application entity whose associations are bounded too."""
+
+    def _create_socket(self, assoc: Association, address: AddressInformation, tls_args: Any) -> AssociationSocket:
+        connection = BoundedSocket(assoc, address=address)
+        connection.tls_args = tls_args
+        return connection
+
+
+class BoundedSocket(AssociationSocket):  # type: ignore[misc]
+    """A connection that takes PDUs up to `MAXIMUM_PDU_BYTES`, each within the network timeout."""
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Read `nr_bytes`, all of them within the network timeout; fewer only where the peer closed.
+
+        Raises
+        ------
+        OSError
+            The PDU is longer than allowed, or did not arrive in time: pynetdicom then closes the connection.
+        """
+        if nr_bytes > MAXIMUM_PDU_BYTES:
+            raise OSError(f"a PDU of {nr_bytes} bytes is longer than {MAXIMUM_PDU_BYTES}")
+        connection, timeout_s = self.socket, self.assoc.network_timeout
+        deadline = time.monotonic() + timeout_s
+        received = bytearray()
+        while len(received) < nr_bytes:
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0:
+                raise TimeoutError(f"a PDU took longer than {timeout_s:g} s")
+            connection.settimeout(remaining_s)
+            chunk = connection.recv(min(nr_bytes - len(received), 1 << 16))
+            if not chunk:
+                break
+            received += chunk
+        connection.settimeout(timeout_s)
+        return received
+
+    def _shutdown_socket(self) -> None:
+        """Close the connection, also one that was never made, which the stock socket leaves open."""
+        connection = self.socket
+        super()._shutdown_socket()
+        if connection is not None:
+            connection.close()
+
+
 class BoundedBuffer(BytesIO):
     """Holds up to `limit` bytes; what comes after is dropped, and `overflowed` tells."""
 
@@ -71,36 +117,9 @@ class _BoundedRequestHandler(RequestHandler):  # type: ignore[misc]
     def _create_association(self) -> Association:
         association = super()._create_association()
         association.dul.event_queue.get_nowait()  # the stock socket's "connection open"; ours brings its own
-        association.dul.socket = _BoundedSocket(association, client_socket=self.request)
+        association.dul.socket = BoundedSocket(association, client_socket=self.request)
         association.dimse = _BoundedDimse(association, self.server.maximum_object_bytes)
         return association
-
-
-class _BoundedSocket(AssociationSocket):  # type: ignore[misc]
-    def recv(self, nr_bytes: int) -> bytearray:
-        """Read `nr_bytes`, all of them within the network timeout; fewer only where the peer closed.
-
-        Raises
-        ------
-        OSError
-            The PDU is longer than allowed, or did not arrive in time: pynetdicom then closes the connection.
-        """
-        if nr_bytes > MAXIMUM_PDU_BYTES:
-            raise OSError(f"a PDU of {nr_bytes} bytes is longer than {MAXIMUM_PDU_BYTES}")
-        timeout_s = self.assoc.network_timeout
-        deadline = time.monotonic() + timeout_s
-        received = bytearray()
-        while len(received) < nr_bytes:
-            remaining_s = deadline - time.monotonic()
-            if remaining_s <= 0:
-                raise TimeoutError(f"a PDU took longer than {timeout_s:g} s")
-            self.socket.settimeout(remaining_s)
-            chunk = self.socket.recv(min(nr_bytes - len(received), 1 << 16))
-            if not chunk:
-                break
-            received += chunk
-        self.socket.settimeout(timeout_s)
-        return received
 
 
 class _BoundedDimse(DIMSEServiceProvider):  # type: ignore[misc]
