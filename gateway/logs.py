@@ -22,7 +22,6 @@ from pynetdicom import _config as pynetdicom_config
 
 from gateway.errors import GatewayError
 from gateway.settings import LogSettings
-from pipeline import DigitizationError
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ _job_id: ContextVar[str] = ContextVar("job_id", default="")
 _CONTROLS = {code: f"\\x{code:02x}" for code in range(32)}
 
 # Exceptions whose text names code or our own words, never a value from a data set or message.
-_SPEAKING = (GatewayError, DigitizationError, TypeError, AttributeError, ImportError, NameError)
+_SPEAKING = (GatewayError, TypeError, AttributeError, ImportError, NameError)
 
 
 @contextmanager
