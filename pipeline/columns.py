@@ -129,6 +129,14 @@ def _jumps(traces: TraceSet, rows: Sequence[int], centre_mm: float, reach_mm: fl
     return traces.x0_mm + columns / scale, total
 
 
+def _steepest(traces: TraceSet, rows: Sequence[int], x_mm: float, reach: int = 3) -> float:
+    """Find the column within `reach` of paper x where the rows step most: the first of what comes after the jump."""
+    centre = round((x_mm - traces.x0_mm) * traces.columns_per_mm)
+    window = traces.row_mm[list(rows), max(centre - reach - 1, 0) : centre + reach + 1]
+    steps = np.nan_to_num(np.abs(np.diff(window.astype(np.float64), axis=1)), nan=0.0).clip(0.0, 2.0).sum(0)
+    return traces.x0_mm + (max(centre - reach - 1, 0) + 1 + int(np.argmax(steps))) / traces.columns_per_mm
+
+
 def _gap(traces: TraceSet, rows: Sequence[int], centre_mm: float, reach_mm: float) -> tuple[float, float] | None:
     """Find a gap of at least 0.3 mm that most rows share near `centre_mm`: paper x of its two sides."""
     scale = traces.columns_per_mm
@@ -163,8 +171,7 @@ def _boundary(
     x_mm, jump_mm = _jumps(traces, rows, predicted_mm, reach_mm)
     if x_mm.size:
         best = int(np.argmax(jump_mm))
-        peak = jump_mm >= 0.999 * jump_mm[best]
-        at_mm = float(np.mean(x_mm[peak & (np.abs(x_mm - x_mm[best]) < 0.3)]))
+        at_mm = _steepest(traces, rows, float(x_mm[best]))
         elsewhere = jump_mm[np.abs(x_mm - at_mm) > 0.5]
         if jump_mm[best] >= 0.25 * len(rows) + 0.25 and jump_mm[best] >= 1.5 * elsewhere.max(initial=0.0):
             return at_mm, at_mm
