@@ -5,8 +5,8 @@ import pytest
 from paper_samples import labels_of, printed
 
 from pipeline import LEADS, Calibration, EcgRecord, Layout, LayoutMatch, Lead, TraceSet
-from pipeline.calibrate import calibrate, infer_speed
-from pipeline.datatypes import FloatArray
+from pipeline.calibrate import calibrate, infer_calibration, infer_speed
+from pipeline.datatypes import FloatArray, PrintedMarks, PulseBox
 from pipeline.errors import TraceNotFound
 from pipeline.layout import identify_layout, load_layouts
 from pipeline.training.simulate import simulate_ecg
@@ -134,3 +134,28 @@ def test_nothing_traced_is_an_error() -> None:
     traces.row_mm[:] = np.nan
     with pytest.raises(TraceNotFound):
         calibrate(traces, match, Calibration())
+
+
+def pulses(*sizes_mm: tuple[float, float]) -> PrintedMarks:
+    boxes = tuple(PulseBox(x0_mm=3.0, x1_mm=3.0 + w, y0_mm=10.0, y1_mm=10.0 + h) for w, h in sizes_mm)
+    return PrintedMarks(labels=(), rows=(), pulses=boxes)
+
+
+@pytest.mark.parametrize(
+    ("name", "speed", "marks", "expected"),
+    [
+        ("3x4", 50.0, pulses(), (50.0, "columns", 10.0, "default")),
+        ("3x4", 25.0, pulses((5.3, 10.4), (5.2, 9.8)), (25.0, "columns", 10.0, "pulse")),
+        ("12x1", 50.0, pulses((10.3, 5.2), (9.9, 5.3), (4.0, 9.0)), (50.0, "pulse", 5.0, "pulse")),
+        ("12x1", 25.0, pulses((7.2, 13.8)), (25.0, "default", 10.0, "default")),
+        ("12x1", 25.0, pulses((5.1, 20.9), (5.2, 10.1)), (25.0, "pulse", 10.0, "default")),
+    ],
+)
+def test_speed_and_gain_are_read_off_the_page(
+    name: str, speed: float, marks: PrintedMarks, expected: tuple[float, str, float, str]
+) -> None:
+    traces = printed(NAMED[name], simulate_ecg(np.random.default_rng(9), seconds=20), speed=speed)
+    match = identify_layout(labels_of(NAMED[name], traces, speed=speed), traces, LAYOUTS)
+    found = infer_calibration(traces, match, marks, Calibration())
+    values = (found.paper_speed_mm_per_s, found.speed_source, found.gain_mm_per_mv, found.gain_source)
+    assert values == expected
