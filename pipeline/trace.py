@@ -1,0 +1,137 @@
+"""Rows of the sheet -> TraceSet: the centre line of every printed row, at sub-pixel, with its confidence.
+
+The trace network sees one row at a time, cut from the original page through the composed map: 30 mm above and below
+the row's baseline, so that a neighbour's tall wave is seen for what it is.  It answers with a distribution over y for
+every column of 0.05 mm; the most probable connected path through it is the trace (a column of ink has no memory, a
+pen has), and the soft-argmax around the path its value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipeline.datatypes import ByteArray, FloatArray, RowBand, TraceSet
+from pipeline.errors import TraceNotFound
+from pipeline.inference import Network
+from pipeline.unet import ROW_BINS, ROW_HEIGHT_MM, TRACE_COLUMNS_PER_MM, TRACE_PX_PER_MM_X, TRACE_PX_PER_MM_Y
+
+Sampler = Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64]], ByteArray]  # x_mm (w,), y_mm (h,) -> (h, w, 3)
+_BIN_MM = ROW_HEIGHT_MM / ROW_BINS
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class RowReading:
+    """What the network says of one row; columns at TRACE_COLUMNS_PER_MM."""
+
+    y_mm: FloatArray  # (n,) paper y
+    mass: FloatArray  # (n,) probability within reach of the path
+    presence: FloatArray  # (n,) probability that anything is printed here
+
+
+def best_path(log_p: FloatArray, *, price: float = 0.35, free_bins: int = 0) -> npt.NDArray[np.intp]:
+    """Return the path through (rows, bins, columns) that maximises log probability less `price` per bin moved.
+
+    A Viterbi pass whose transition is a distance transform, so a step may be as long as it likes at its price: a QRS
+    is steep, and the ink under it pays for it.
+    """
+    rows, bins, columns = log_p.shape
+    slope = price * np.arange(bins, dtype=np.float32)
+    score = log_p[..., 0].copy()
+    back = np.empty((columns, rows, bins), np.int16)
+    index = np.arange(bins)
+    for k in range(1, columns):
+        up = score + slope  # best from above: max over j <= i of score[j] + price * j, less price * i
+        down = score - slope
+        best_up = np.maximum.accumulate(up, 1)
+        best_down = np.maximum.accumulate(down[:, ::-1], 1)[:, ::-1]
+        from_up = np.maximum.accumulate(np.where(up == best_up, index, 0), 1)
+        from_down = np.minimum.accumulate(np.where(down == best_down, index, bins - 1)[:, ::-1], 1)[:, ::-1]
+        a, b = best_up - slope, best_down + slope
+        take = a >= b
+        back[k] = np.where(take, from_up, from_down)
+        score = np.where(take, a, b) + log_p[..., k]
+    path = np.empty((rows, columns), np.intp)
+    path[:, -1] = score.argmax(1)
+    for k in range(columns - 1, 0, -1):
+        path[:, k - 1] = back[k, np.arange(rows), path[:, k]]
+    return path
+
+
+def read_row(strip: ByteArray, top_mm: float, network: Network, *, reach: int = 3) -> RowReading:
+    """Read one row from its strip (2 * ROW_BINS, w, 3), whose top edge is at paper y `top_mm`."""
+    columns, presence = network.run(strip[None])
+    n = strip.shape[1] * 2
+    log_p = torch.log_softmax(columns[..., :n], 1)
+    path = torch.from_numpy(best_path(np.maximum(log_p.numpy(), -12.0)))[0]
+    index = path[None] + torch.arange(-reach, reach + 1)[:, None]
+    near = log_p[0].exp().gather(0, index.clamp(0, ROW_BINS - 1)) * ((index >= 0) & (index < ROW_BINS))
+    mass = near.sum(0)
+    value = torch.where(mass > 1e-3, (near * index).sum(0) / mass.clamp(1e-6), path.float())
+    return RowReading(
+        y_mm=(top_mm + (value.numpy() + 0.5) * _BIN_MM).astype(np.float32),
+        mass=mass.numpy().astype(np.float32),
+        presence=presence[0, :n].sigmoid().numpy().astype(np.float32),
+    )
+
+
+def _present(presence: FloatArray, *, bridge_mm: float = 1.5, shortest_mm: float = 3.0) -> npt.NDArray[np.bool_]:
+    """Threshold presence with hysteresis of length: short holes are bridged, short islands dropped."""
+    flags = presence > 0.5
+    for value, length_mm in ((False, bridge_mm), (True, shortest_mm)):
+        edges = np.flatnonzero(np.diff(flags.astype(np.int8))) + 1
+        for start, stop in zip(np.r_[0, edges], np.r_[edges, len(flags)], strict=True):
+            inner = value or (start > 0 and stop < len(flags))
+            if flags[start] == value and inner and stop - start < length_mm * TRACE_COLUMNS_PER_MM:
+                flags[start:stop] = not value
+    return flags
+
+
+def trace_rows(sample: Sampler, rows: Sequence[RowBand], network: Network, *, margin_mm: float = 5.0) -> TraceSet:
+    """Trace every row.
+
+    Parameters
+    ----------
+    sample : callable
+        Gives the page's own pixels on any paper raster.
+    rows : sequence of RowBand
+        Top to bottom.
+    network : Network
+        The trace network.
+
+    Raises
+    ------
+    TraceNotFound
+        There are no rows, or nothing is printed in any.
+    """
+    if not rows:
+        raise TraceNotFound("no row of an ECG was found on the page")
+    x0 = min(row.x0_mm for row in rows) - margin_mm
+    width = int(np.ceil((max(row.x1_mm for row in rows) + margin_mm - x0) * TRACE_PX_PER_MM_X))
+    x_mm = x0 + (np.arange(width) + 0.5) / TRACE_PX_PER_MM_X
+    n = width * 2
+    y = np.full((len(rows), n), np.nan, np.float32)
+    confidence = np.zeros((len(rows), n), np.float32)
+    for index, row in enumerate(rows):
+        top = row.baseline_mm - ROW_HEIGHT_MM / 2
+        y_mm = top + (np.arange(2 * ROW_BINS) + 0.5) / TRACE_PX_PER_MM_Y
+        first = max(0, int((row.x0_mm - margin_mm - x0) * TRACE_PX_PER_MM_X))
+        last = min(width, int((row.x1_mm + margin_mm - x0) * TRACE_PX_PER_MM_X) + 1)
+        reading = read_row(sample(x_mm[first:last], y_mm), top, network)
+        there = _present(reading.presence)
+        part = slice(2 * first, 2 * last)
+        y[index, part] = np.where(there, reading.y_mm, np.nan)
+        confidence[index, part] = np.where(there, reading.mass * reading.presence, 0)
+    if not np.isfinite(y).any():
+        raise TraceNotFound("rows were found, but no trace is printed in them")
+    return TraceSet(
+        row_mm=y,
+        confidence=confidence,
+        baseline_mm=np.array([row.baseline_mm for row in rows], np.float32),
+        x0_mm=float(x0 + 0.5 / TRACE_COLUMNS_PER_MM),
+        columns_per_mm=TRACE_COLUMNS_PER_MM,
+    )

@@ -1,0 +1,1 @@
+"""Drawing pages, training the networks on them, exporting weights.  Not needed to digitize."""

@@ -1,0 +1,83 @@
+"""An endless stream of training batches: draw a page, cut several crops, mix crops of many pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from pipeline.training.augment import layout_sample, page_samples, row_samples
+from pipeline.training.records import load_records
+from pipeline.training.synth import DrawnPage, random_page, system_fonts
+from pipeline.unet import LAYOUT_STRIDE
+
+Sample = tuple[Tensor, ...]
+PAGE_CROP_PX = 384
+LAYOUT_CROP_PX = 384
+ROW_CROP_PX = 320
+
+
+def _page(page: DrawnPage, rng: np.random.Generator) -> list[Sample]:
+    return [
+        (torch.from_numpy(s.pixels), torch.from_numpy(s.classes)) for s in page_samples(page, PAGE_CROP_PX, 3, rng)
+    ]
+
+
+def _layout(page: DrawnPage, rng: np.random.Generator) -> list[Sample]:
+    samples = []
+    for _ in range(4):
+        s = layout_sample(page, LAYOUT_CROP_PX, rng)
+        half = LAYOUT_CROP_PX // LAYOUT_STRIDE
+        classes = np.ascontiguousarray(s.classes[1::LAYOUT_STRIDE, 1::LAYOUT_STRIDE])
+        bands = cv2.resize(s.bands, (half, half), interpolation=cv2.INTER_AREA)
+        samples.append((torch.from_numpy(s.pixels), torch.from_numpy(classes), torch.from_numpy(bands)))
+    return samples
+
+
+def _rows(page: DrawnPage, rng: np.random.Generator) -> list[Sample]:
+    return [(torch.from_numpy(s.pixels), torch.from_numpy(s.y_bin)) for s in row_samples(page, ROW_CROP_PX, 8, rng)]
+
+
+CROPS: dict[str, Callable[[DrawnPage, np.random.Generator], list[Sample]]] = {
+    "page": _page,
+    "layout": _layout,
+    "trace": _rows,
+}
+
+
+class CropStream(IterableDataset[Sample]):
+    """Crops for one network; each worker draws its own pages from its own seed.
+
+    Parameters
+    ----------
+    network : {"page", "layout", "trace"}
+    signals : Path
+        Folder of recordings, see `records.load_records`.
+    part : {"train", "validation"}
+    seed : int or sequence of int
+        The same seed and number of workers give the same crops.
+    mix : int
+        Crops held back to be mixed.
+    """
+
+    def __init__(self, network: str, signals: Path, part: str, seed: tuple[int, ...], mix: int = 96) -> None:
+        self.crops, self.seed, self.mix = CROPS[network], seed, mix
+        self.records = load_records(signals, part)
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Yield crops for ever."""
+        cv2.setNumThreads(1)
+        torch.set_num_threads(1)
+        info = get_worker_info()
+        rng = np.random.default_rng([*self.seed, info.id if info else 0])
+        fonts = system_fonts()
+        held: list[Sample] = []
+        while True:
+            held += self.crops(random_page(self.records, rng, fonts), rng)
+            while len(held) > self.mix:
+                yield held.pop(int(rng.integers(len(held))))

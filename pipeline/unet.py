@@ -1,0 +1,143 @@
+"""The networks, all of them: three small residual U-Nets on one plan.
+
+After the paper's segmentation network (arXiv 2510.19590, "Segmentation"): encoder blocks of two convolutions without
+bias, each followed by a norm and LeakyReLU, 2x2 strided convolutions down, bilinear interpolation and skips up.
+Unlike it, a strided stem halves the work, widths are a tenth, and the norm is BatchNorm, whose running statistics make
+a wide row and a narrow training crop see the same network (and fold into the convolutions).
+
+* `PageNetwork`: the page at 3..8 px/mm -> grid, trace, text, background.
+* `LayoutNetwork`: the canvas at `LAYOUT_PX_PER_MM` -> lead names and calibration pulses, row bands, column starts.
+* `TraceNetwork`: one row on the canvas -> a distribution over y for every column, and whether there is a trace.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+LAYOUT_PX_PER_MM = 4.0
+LAYOUT_STRIDE = 2  # the layout network answers at half that resolution
+LEAD_CLASSES = 12  # classes 1..12 in the order of LEADS
+PULSE_CLASS = 13
+
+ROW_HEIGHT_MM = 60.0  # a row crop: 30 mm above and below the row's baseline
+TRACE_PX_PER_MM_X = 10.0
+TRACE_PX_PER_MM_Y = 8.0
+TRACE_COLUMNS_PER_MM = 20.0  # one column per 500 Hz sample at 25 mm/s
+ROW_BINS = 240  # answers of 0.25 mm
+
+
+class Block(nn.Module):
+    """Two convolutions with norm and LeakyReLU around a skip."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, H, W)."""
+        y = functional.leaky_relu(self.norm1(self.conv1(x)), 0.01, inplace=True)
+        return functional.leaky_relu(self.norm2(self.conv2(y)) + self.skip(x), 0.01, inplace=True)
+
+
+class UNet(nn.Module):
+    """Strided stem, encoder, decoder; features come out at the stem's resolution."""
+
+    def __init__(self, inputs: int, widths: tuple[int, ...], stem_stride: tuple[int, int]) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(inputs, widths[0], 5, stride=stem_stride, padding=2, bias=False)
+        self.stem_norm = nn.BatchNorm2d(widths[0])
+        self.encoder = nn.ModuleList([Block(width, width) for width in widths])
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        self.down = nn.ModuleList([nn.Conv2d(a, b, 2, stride=2, bias=False) for a, b in pairs])
+        self.merge = nn.ModuleList([nn.Conv2d(a + b, a, 1, bias=False) for a, b in pairs])
+        self.decoder = nn.ModuleList([Block(a, a) for a, _ in pairs])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, widths[0], H / stride, W / stride); sides must divide by 16 strides."""
+        x = functional.leaky_relu(self.stem_norm(self.stem(x)), 0.01, inplace=True)
+        skips = []
+        for index, block in enumerate(self.encoder):
+            if index:
+                x = self.down[index - 1](x)
+            x = block(x)
+            skips.append(x)
+        for index in range(len(self.decoder) - 1, -1, -1):
+            up = functional.interpolate(x, size=skips[index].shape[-2:], mode="bilinear", align_corners=False)
+            x = self.decoder[index](self.merge[index](torch.cat([skips[index], up], 1)))
+        return x
+
+
+class PageNetwork(nn.Module):
+    """Four classes at full resolution: background, grid, trace, text."""
+
+    multiple = 32  # sides of the input must divide by this
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unet = UNet(3, (32, 48, 80, 112, 144), (2, 2))
+        self.head = nn.Conv2d(32, 16, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to logits (B, 4, H, W)."""
+        return functional.pixel_shuffle(self.head(self.unet(x)), 2)
+
+
+class LayoutNetwork(nn.Module):
+    """Lead names and pulses (14 classes), row band and column boundary (2 logits), at half resolution."""
+
+    multiple = 32
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unet = UNet(3, (32, 56, 96, 128, 160), (2, 2))
+        self.head = nn.Conv2d(32, 16, 3, padding=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (B, 3, H, W) to logits (B, 14, H/2, W/2) and (B, 2, H/2, W/2)."""
+        y = self.head(self.unet(x))
+        return y[:, :14], y[:, 14:]
+
+
+class TraceNetwork(nn.Module):
+    """Where the row's centre line runs: logits over `ROW_BINS` for every column, and a logit of its presence.
+
+    A cell of the features is 0.2 mm wide and one bin tall; it answers for the four columns inside it.
+    """
+
+    multiple = 32  # width of the input must divide by this
+    columns_per_cell = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unet = UNet(4, (32, 56, 80, 112, 144), (2, 2))
+        self.head = nn.Conv2d(32, self.columns_per_cell, 3, padding=1)
+        self.presence = nn.Conv1d(32, self.columns_per_cell, 9, padding=4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (B, 3, 2 * ROW_BINS, W) to logits (B, ROW_BINS, 2 W) and presence logits (B, 2 W)."""
+        place = torch.linspace(-1, 1, x.shape[2], device=x.device, dtype=x.dtype)[None, None, :, None]
+        features = self.unet(torch.cat([x, place.expand(x.shape[0], 1, -1, x.shape[3])], 1))
+        y = self.head(features)
+        columns = y.permute(0, 2, 3, 1).reshape(y.shape[0], y.shape[2], -1)
+        presence = self.presence(features.amax(2))
+        return columns, presence.permute(0, 2, 1).reshape(presence.shape[0], -1)
+
+
+NETWORKS: dict[str, type[PageNetwork] | type[LayoutNetwork] | type[TraceNetwork]] = {
+    "page": PageNetwork,
+    "layout": LayoutNetwork,
+    "trace": TraceNetwork,
+}
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """Map uint8 RGB (B, H, W, 3) to float (B, 3, H, W) around 0: paper near +0.5, ink near -2."""
+    return cast(Tensor, pixels.permute(0, 3, 1, 2).float().div(100).sub(2))
