@@ -322,3 +322,28 @@ def test_metrics(client, sample):
     values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     assert 590 < float(values["ecg_gateway_oldest_queued_age_seconds"]) < 640
     assert float(values["ecg_gateway_spool_free_bytes"]) > 1e6
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of #rrggbb or #rgb (WCAG 2.2)."""
+    digits = colour.lstrip("#")
+    digits = digits if len(digits) == 6 else "".join(2 * digit for digit in digits)
+    parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize(
+    ("text", "ground"),
+    [(tone, f"{tone}-ground") for tone in ("good", "busy", "warn", "bad", "idle")]
+    + [("ink", "ground"), ("quiet", "ground"), ("quiet", "card"), ("accent", "grid"), ("quiet", "bad-ground")],
+)
+def test_contrast(client, text, ground):
+    colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]+);", client.get("/static/style.css").text))
+    light, dark = sorted((luminance(colours[text]), luminance(colours[ground])), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_htmx_comes_with_its_licence(client):
+    assert "Zero-Clause BSD" in client.get("/static/htmx.LICENSE.txt").text
+    assert client.get("/static/htmx.min.js").headers["content-type"].startswith("text/javascript")
