@@ -1,0 +1,209 @@
+"""How far a record can be trusted: what was read, what contradicts itself, and an estimated SNR in dB.
+
+An ECG on paper checks itself.  Limb leads printed at the same time obey Einthoven (I + III = II) and Goldberger
+(aVR + aVL + aVF = 0), and a rhythm strip repeats a short lead: what is left over is misreading.  Together with the
+coverage, the tracer's confidence and the fit of grid and layout it gives the estimate that sends a page to a person.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.columns import column_times
+from pipeline.datatypes import EcgRecord, GridScale, LayoutMatch, Lead, Quality, TraceSet
+
+Float64 = npt.NDArray[np.float64]
+
+_EINTHOVEN = ((Lead.I, 1.0), (Lead.II, -1.0), (Lead.III, 1.0))
+_GOLDBERGER = ((Lead.AVR, 1.0), (Lead.AVL, 1.0), (Lead.AVF, 1.0))
+_UNKNOWN_DB = 12.0  # stands for a self-check the page does not offer
+_BEST_DB = 30.0  # above this a self-check says no more
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the estimate is made of; the order is that of its coefficients."""
+
+    coverage: float  # mean over the printed leads, in [0, 1]
+    worst_coverage: float  # of a printed lead
+    confidence: float  # the tracer's, mean over all samples read, in [0, 1]
+    doubtful_share: float  # samples read with a confidence under 0.5
+    limb_db: float  # signal over what the limb-lead sums leave over, at most 30
+    strip_db: float  # signal over the difference between a rhythm strip and its short lead, at most 30
+    layout_score: float
+    grid_score: float
+
+    def vector(self) -> Float64:
+        """Return the features as an array (8,), in the order of the fields."""
+        return np.array(astuple(self), np.float64)
+
+
+def _printed(record: EcgRecord, match: LayoutMatch) -> npt.NDArray[np.bool_]:
+    """Mark what the layout says is printed: (n_leads, n_samples)."""
+    printed = np.zeros(record.signal_mv.shape, bool)
+    times = column_times(match, record.calibration.paper_speed_mm_per_s)
+    rate = record.sampling_frequency_hz
+    for leads in match.layout.rows:
+        for lead, (start_s, end_s) in zip(leads, times, strict=False):
+            printed[record.leads.index(lead), round(start_s * rate) : round(end_s * rate)] = True
+    if times and match.rhythm:
+        whole_s = (match.column_mm[-1][1] - match.column_mm[0][0]) / record.calibration.paper_speed_mm_per_s
+        for lead in match.rhythm:
+            printed[record.leads.index(lead), : round(whole_s * rate)] = True
+    return printed
+
+
+def _sum_residual(record: EcgRecord, terms: tuple[tuple[Lead, float], ...]) -> tuple[Float64, Float64] | None:
+    """Return the leads of a sum that should be 0, (3, n), and the sum itself (n,), levels removed; None if never."""
+    signals = np.stack([record.signal_mv[record.leads.index(lead)].astype(np.float64) for lead, _ in terms])
+    both = np.isfinite(signals).all(0)
+    if both.sum() < 0.5 * record.sampling_frequency_hz:
+        return None
+    signals = signals[:, both]
+    signals = signals - np.median(signals, axis=1, keepdims=True)
+    left = np.array([sign for _, sign in terms]) @ signals
+    return signals, left - np.median(left)
+
+
+def _decibel(signal_power: float, noise_power: float) -> float:
+    """Power ratio in dB, between -10 and the best a self-check can tell."""
+    return float(np.clip(10 * np.log10(max(signal_power, 1e-12) / max(noise_power, 1e-12)), -10.0, _BEST_DB))
+
+
+def _limb_db(record: EcgRecord) -> float | None:
+    """Signal over noise as the worse of the limb-lead sums shows it: three leads' errors add up in each."""
+    sums = [found for terms in (_EINTHOVEN, _GOLDBERGER) if (found := _sum_residual(record, terms)) is not None]
+    return min(
+        (_decibel(float(np.mean(signals**2)), float(np.mean(left**2)) / 3.0) for signals, left in sums), default=None
+    )
+
+
+def _strip_db(match: LayoutMatch, traces: TraceSet) -> dict[Lead, float]:
+    """Signal over noise for each rhythm strip whose lead is printed short above it; both prints' errors add up."""
+    layout = match.layout
+    rows = match.row_index or tuple(range(layout.n_rows))
+    found: dict[Lead, float] = {}
+    for strip, name in zip(rows[len(layout.rows) :], match.rhythm, strict=False):
+        places = [
+            (row, c) for row, leads in zip(rows, layout.rows, strict=False) for c, x in enumerate(leads) if x == name
+        ]
+        if not places or min(strip, places[0][0]) < 0 or not layout.sequential:
+            continue
+        row, c = places[0]
+        start, stop = (round((edge - traces.x0_mm) * traces.columns_per_mm) for edge in match.column_mm[c])
+        window = slice(max(start, 0), max(stop, 0))
+        a, b = traces.row_mm[strip, window].astype(np.float64), traces.row_mm[row, window].astype(np.float64)
+        both = np.isfinite(a) & np.isfinite(b)
+        if both.sum() < 5 * traces.columns_per_mm:
+            continue
+        a, b = a[both], (-b[both] if name in layout.inverted else b[both])
+        found[name] = _decibel(float(np.var(a) + np.var(b)) / 2, float(np.var(a - b)) / 2)
+    return found
+
+
+def features(record: EcgRecord, match: LayoutMatch, traces: TraceSet, grid_scale: GridScale) -> Features:
+    """Measure what the estimate of `assess` is made of; a fit of its coefficients uses the same numbers."""
+    printed, known = _printed(record, match), np.isfinite(record.signal_mv)
+    shares = [known[row, on].mean() for row, on in enumerate(printed) if on.any()] or [0.0]
+    sure = record.confidence[known]
+    limb, strips = _limb_db(record), _strip_db(match, traces)
+    return Features(
+        coverage=float(np.mean(shares)),
+        worst_coverage=float(np.min(shares)),
+        confidence=float(sure.mean()) if sure.size else 0.0,
+        doubtful_share=float((sure < 0.5).mean()) if sure.size else 1.0,
+        limb_db=_UNKNOWN_DB if limb is None else limb,
+        strip_db=float(np.mean(list(strips.values()))) if strips else _UNKNOWN_DB,
+        layout_score=match.score,
+        grid_score=grid_scale.score,
+    )
+
+
+def _lead_warnings(coverage: dict[Lead, float], confidence: dict[Lead, float]) -> list[str]:
+    """Name the leads that were read badly."""
+    warnings = [
+        f"only {100 * share:.0f} % of lead {lead} could be read" for lead, share in coverage.items() if share < 0.9
+    ]
+    faint = [lead for lead, sure in confidence.items() if sure < 0.5 and coverage[lead] >= 0.9]
+    return warnings + ([f"lead {', '.join(faint)} was hard to read"] if faint else [])
+
+
+def _record_warnings(
+    record: EcgRecord, match: LayoutMatch, limb_db: float | None, strip_db: dict[Lead, float]
+) -> list[str]:
+    """Say where the record contradicts itself or what is plausible."""
+    warnings = []
+    if limb_db is not None and limb_db < 8.0:
+        warnings.append("the limb leads do not add up as Einthoven and Goldberger demand: one may be misread")
+    warnings += [
+        f"rhythm strip {lead} differs from lead {lead} in its column" for lead, db in strip_db.items() if db < 3.0
+    ]
+    height = np.max(np.abs(np.nan_to_num(record.signal_mv)), axis=1)
+    for row in np.flatnonzero(height > 8.0):
+        warnings.append(f"lead {record.leads[row]} reaches {height[row]:.1f} mV: the gain may be another")
+    if len(match.layout.rows[0]) > 1 and record.calibration.speed_source == "default":
+        speed = record.calibration.paper_speed_mm_per_s
+        warnings.append(f"the columns fit no usual paper speed; {speed:g} mm/s was assumed")
+    return warnings
+
+
+def _grid_warnings(grid_scale: GridScale) -> list[str]:
+    """Say where the scale is doubtful."""
+    warnings = []
+    if grid_scale.source != "grid" or grid_scale.score < 0.2:
+        origin = {"hint": "taken from the file", "default": "a guess"}.get(grid_scale.source, "doubtful")
+        warnings.append(f"the grid is hardly visible; the scale is {origin}")
+    if abs(grid_scale.px_per_mm_x / grid_scale.px_per_mm_y - 1) > 0.15:
+        warnings.append("the page is stretched: its grid is not square")
+    return warnings
+
+
+def assess(
+    record: EcgRecord,
+    match: LayoutMatch,
+    traces: TraceSet,
+    grid_scale: GridScale,
+    *,
+    intercept_db: float = -14.0,
+    coefficients_db: tuple[float, ...] = (10.0, 2.0, 10.0, -6.0, 0.25, 0.25, 3.0, 1.0),
+) -> Quality:
+    """Judge a record.
+
+    Parameters
+    ----------
+    record : EcgRecord
+    match : LayoutMatch
+    traces : TraceSet
+    grid_scale : GridScale
+    intercept_db, coefficients_db : float, tuple of float
+        Estimated SNR = intercept + coefficients . `features`, in dB; see `Features` for the order.
+
+    Returns
+    -------
+    Quality
+        `warnings` say in words why a person should look; none means none is known.
+    """
+    printed, known = _printed(record, match), np.isfinite(record.signal_mv)
+    coverage, confidence = {}, {}
+    for row, lead in enumerate(record.leads):
+        if printed[row].any():
+            coverage[lead] = float(known[row, printed[row]].mean())
+            confidence[lead] = float(record.confidence[row, known[row]].mean()) if known[row].any() else 0.0
+    measured = features(record, match, traces, grid_scale)
+    estimate = intercept_db + float(np.dot(coefficients_db, measured.vector()))
+    einthoven = _sum_residual(record, _EINTHOVEN)
+    warnings = [f"layout {match.layout.name} is uncertain: {reason}" for reason in match.reasons]
+    warnings += _lead_warnings(coverage, confidence)
+    warnings += _record_warnings(record, match, _limb_db(record), _strip_db(match, traces))
+    warnings += _grid_warnings(grid_scale)
+    return Quality(
+        coverage=coverage,
+        confidence=confidence,
+        einthoven_residual_mv=None if einthoven is None else float(np.median(np.abs(einthoven[1]))),
+        layout_score=match.score,
+        estimated_snr_db=float(np.clip(estimate, -5.0, 40.0)),
+        warnings=tuple(warnings),
+    )
