@@ -56,7 +56,6 @@ _MAXIMUM_BYTES = 512 * 1024 * 1024
 _MAXIMUM_NAME = 230  # bytes of a file's name that leave room for the claim's mark and ".reason.txt"
 _TEMPORARY = (".part", ".tmp", "~")
 _SIDECAR = ".json"
-_NO_IDENTITY = "nothing says whose ECG this is: there is no patient_id"
 
 
 @dataclass(slots=True)
@@ -267,7 +266,6 @@ class FolderWatcher:
             context=context,
             destinations=self._settings.destinations,
             actor="folder",
-            hold_reason="" if context.patient_id else _NO_IDENTITY,
         )
 
     def _identity(self, original: Path) -> StudyContext:

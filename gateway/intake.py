@@ -20,6 +20,7 @@ from gateway.store import Store
 
 logger = logging.getLogger(__name__)
 
+_NO_IDENTITY = "nothing says whose ECG this is: there is no patient_id"
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -67,7 +68,8 @@ class Intake:
         destinations : tuple[str, ...] or None
             Names of the destinations the results go to; None for all of them.
         hold_reason : str
-            Why a person must look before anything else happens ("" = nothing to wait for).
+            Why a person must look before anything else happens ("" = nothing to wait for).  An object without
+            `patient_id` always waits: whose ECG it is, is never guessed.
 
         Raises
         ------
@@ -77,6 +79,7 @@ class Intake:
         known = self._store.find(source_key)
         if known is not None:
             return self._duplicate(known.id)
+        hold_reason = hold_reason or ("" if context.patient_id else _NO_IDENTITY)
         job = Job(
             source=source,
             source_key=source_key,

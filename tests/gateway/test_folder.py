@@ -102,7 +102,8 @@ def test_a_page_with_its_sidecar_becomes_a_job(watch: Start, inbox: Path, store:
     assert (job.status, job.media_type, job.source) == (JobStatus.QUEUED, "image/png", f"folder:{inbox}")
     assert context(store) == StudyContext(**JANE)
     assert spool.source_path(job.id).read_bytes() == PNG
-    assert files(inbox / "processing") == [] and waits(inbox) == []
+    eventually(lambda: files(inbox / "processing") == [])
+    assert waits(inbox) == []
     assert watcher.alive
     watcher.stop()
     assert not watcher.alive
@@ -334,7 +335,7 @@ def test_a_crash_neither_loses_nor_doubles(
     watch()
     eventually(lambda: files(inbox / "done") == ["page.png", "page.png.json"])
     assert context(store).patient_id == "4711"
-    assert files(inbox / "processing") == []
+    eventually(lambda: files(inbox / "processing") == [])
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -357,7 +358,7 @@ def test_a_crash_while_putting_away_is_taken_up(watch: Start, inbox: Path, store
     watch()
     eventually(lambda: "page.png" in files(inbox / "done"))
     assert only_job(store).status == JobStatus.NEEDS_REVIEW  # it did not get the other's identity
-    assert files(inbox / "processing") == []
+    eventually(lambda: files(inbox / "processing") == [])
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -375,7 +376,7 @@ def test_a_crash_between_sidecar_and_file_gives_the_sidecar_back(
         assert context(store).patient_id == "4711"
     else:
         eventually(lambda: "page.png.json" in files(inbox / "rejected"))
-    assert files(inbox / "processing") == []
+    eventually(lambda: files(inbox / "processing") == [])
 
 
 def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path, intake: Intake) -> None:

@@ -13,13 +13,19 @@ from gateway.spool import Spool
 from gateway.store import Store
 
 
-def accept(intake: Intake, source_key: str = "1.2.3", source: str = "dicom:SCANNER", hold_reason: str = "") -> Accepted:
+def accept(
+    intake: Intake,
+    source_key: str = "1.2.3",
+    source: str = "dicom:SCANNER",
+    hold_reason: str = "",
+    patient_id: str = "4711",
+) -> Accepted:
     return intake.accept(
         source=source,
         source_key=source_key,
         media_type="application/dicom",
         data=b"bytes of " + source_key.encode(),
-        context=StudyContext(patient_id="4711", patient_name="Möller^Zoë"),
+        context=StudyContext(patient_id=patient_id, patient_name="Möller^Zoë"),
         destinations=("pacs",),
         actor="scp",
         hold_reason=hold_reason,
@@ -37,8 +43,10 @@ def test_what_is_accepted_is_in_spool_and_store(intake: Intake, spool: Spool, st
 
 
 def test_without_identity_the_job_waits_for_a_person(intake: Intake, store: Store) -> None:
-    job = store.job(accept(intake, hold_reason="no patient_id").job_id)
-    assert (job.status, job.reason) == (JobStatus.NEEDS_REVIEW, "no patient_id")
+    job = store.job(accept(intake, patient_id="").job_id)
+    assert job.status == JobStatus.NEEDS_REVIEW and "no patient_id" in job.reason
+    told = store.job(accept(intake, "1.2.4", hold_reason="two patients on one page").job_id)
+    assert (told.status, told.reason) == (JobStatus.NEEDS_REVIEW, "two patients on one page")
 
 
 def test_a_duplicate_is_the_same_job_and_no_second_file(intake: Intake, spool: Spool, store: Store) -> None:

@@ -43,7 +43,7 @@ class House:
             source_key=str(self.jobs),
             media_type="image/png",
             data=b"page",
-            context=StudyContext(),
+            context=StudyContext(patient_id="4711"),
             destinations=None,
             actor="test",
         )
