@@ -119,7 +119,7 @@ def _angle_angle(energy: Matrix, tiles: _Tiles, degrees: Matrix, spreads: Matrix
     score = np.empty((len(degrees), len(spreads)))
     for k, spread in enumerate(spreads):
         index = np.rint(np.arange(len(degrees)) + 0.5 * spread * rho / step).astype(int)
-        score[:, k] = energy[tile, index % len(degrees)].sum(axis=0)
+        score[:, k] = energy[tile, index % len(degrees)].sum(axis=0) * (1 - 0.004 * abs(spread))
     return score
 
 
