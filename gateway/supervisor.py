@@ -19,7 +19,7 @@ from gateway.store import Store
 
 logger = logging.getLogger(__name__)
 
-_FIRST_RESTART_S = 0.5
+_FIRST_RESTART_S = 0.25
 _MAXIMUM_RESTART_S = 60.0
 _YOUNG_S = 60.0  # a worker that lived longer did some work: its death says nothing about the next one's
 

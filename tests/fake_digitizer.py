@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 
 from gateway.logs import configure_logging
-from gateway.service import Service
 from gateway.settings import load_settings
 from gateway.spool import Spool
 from gateway.store import Store
@@ -156,6 +155,8 @@ def main() -> None:
     settings = load_settings(asked.config)
     configure_logging(settings.log)
     if asked.command == "serve":
+        from gateway.service import Service
+
         command = [sys.executable, "-m", "tests.fake_digitizer", "worker", str(asked.config)]
         sys.exit(Service(settings, worker_command=command).run())
     from gateway.worker import run_worker

@@ -154,8 +154,8 @@ def escape(text: str) -> str:
 
 
 def _segment(name: str, fields: dict[int, str]) -> str:
-    """Join numbered fields, already escaped, into a segment."""
-    return "|".join([name, *(fields.get(number, "") for number in range(1, max(fields) + 1))])
+    """Join numbered fields, already escaped, into a segment; empty ones at its end are left out."""
+    return "|".join([name, *(fields.get(number, "") for number in range(1, max(fields) + 1))]).rstrip("|")
 
 
 def _timestamp(at: datetime) -> str:

@@ -158,6 +158,13 @@ def test_page_without_identity_is_digitized_but_makes_nobodys_waveform(bench: Be
     assert set(bench.files(job_id)) == {"page-1.overlay.png", "page-1.record.npz"}
 
 
+def test_patient_id_alone_is_identity_enough(bench: Bench) -> None:
+    job_id = bench.submit(page_png(), context=StudyContext(patient_id="P7"))
+    bench.worker().run_once()
+    assert bench.store.job(job_id).status == JobStatus.DONE
+    assert [d.destination for d in bench.store.deliveries(job_id)] == ["pacs", "ehr"]
+
+
 def test_job_without_any_ecg_fails_in_words(bench: Bench) -> None:
     job_id = bench.submit(page_png(Behaviour.NO_ECG))
     bench.worker().run_once()
