@@ -23,3 +23,7 @@ check: $(STAMP)
 
 test: check
 	$(BIN)/pytest -m "not interop"
+
+interop: $(STAMP)
+	sh tests/interop/install_peers.sh
+	$(BIN)/pytest -m interop -rs

@@ -383,7 +383,6 @@ def still_serves(scp: StorageScp) -> bool:
         b"",  # connects and says nothing
         b"\x01\x00\x00\x00",  # half a header
         b"\x01\x00" + struct.pack(">L", 200) + b"\0" * 68,  # half of an A-ASSOCIATE-RQ
-        b"\x01\x00" + struct.pack(">L", 0xFFFFFFFF) + b"\0" * 1000,  # announces 4 GiB
         b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n",
         b"\x04\x00" + struct.pack(">L", 4) + b"\0\0\0\0",  # P-DATA before any association
     ],
@@ -396,6 +395,17 @@ def test_a_peer_that_stalls_or_lies_is_closed_and_others_are_served(
         connection.sendall(sent)
         assert still_serves(scp)
         assert closed_within(connection, TIMEOUT_S + 3)
+
+
+def test_a_pdu_that_announces_4_gib_is_not_collected(scp: StorageScp, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, logger="pynetdicom")
+    sent = 0
+    with socket.create_connection(("127.0.0.1", scp.port)) as connection:
+        connection.sendall(b"\x01\x00" + struct.pack(">L", 0xFFFFFFFF))
+        with pytest.raises(OSError):
+            while sent < 256 << 20:
+                sent += connection.send(b"\0" * (1 << 20))
+    assert sent < 64 << 20  # what fits in the sockets' buffers, and no more
 
 
 def test_a_pdu_that_trickles_in_is_cut_off(scp: StorageScp, caplog: pytest.LogCaptureFixture) -> None:

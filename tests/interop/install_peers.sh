@@ -1,0 +1,24 @@
+#!/bin/sh
+# Install the Debian peers the interoperability tests talk to; where that may not be, say so and go on: the tests then
+# skip what is missing, each with its reason.
+set -u
+missing=""
+for pair in dcmtk:/usr/bin/storescu dicom3tools:/usr/bin/dciodvfy orthanc:/usr/sbin/Orthanc; do
+    [ -x "${pair#*:}" ] || missing="$missing ${pair%%:*}"
+done
+if [ -z "$missing" ]; then
+    echo "interop: dcmtk, dicom3tools and orthanc are installed"
+    exit 0
+fi
+if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then
+    echo "interop: SKIPPING the tests that need:$missing (install them with: apt-get install$missing)"
+    exit 0
+fi
+export DEBIAN_FRONTEND=noninteractive
+# Orthanc's package starts a server when it is installed; the tests start their own.
+[ -e /usr/sbin/policy-rc.d ] || { printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d && made=1; }
+# shellcheck disable=SC2086 - a list of names
+(apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing) >/dev/null ||
+    echo "interop: SKIPPING what needs one of:$missing (apt-get could not install them)"
+[ "${made:-0}" = 1 ] && rm -f /usr/sbin/policy-rc.d
+exit 0
