@@ -105,7 +105,7 @@ def build_waveform(
     sop_class : "12-lead" or "general"
         The SOP class the destination wants.
     created_at : datetime
-        When the page was digitized, aware.
+        When the gateway took the page, aware: a second run then gives the same bytes.
 
     Raises
     ------
@@ -265,7 +265,7 @@ def _recorded_at(context: StudyContext) -> tuple[str, str]:
         return context.acquisition_date_time, "as the source states"
     if context.study_date:
         return context.study_date + context.study_time, "not stated, the study's is given"
-    return "", "not known, the time of digitization is given"
+    return "", "not known, the time the gateway took the page is given"
 
 
 def _equipment(dataset: Dataset, context: StudyContext, created_at: datetime) -> None:
