@@ -1,0 +1,97 @@
+"""A digitization as files: the signals as CSV, everything else that was learned as JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+
+import pipeline
+from pipeline.datatypes import LEADS, Digitization, EcgRecord, FloatArray, Lead
+
+
+def to_csv(record: EcgRecord) -> str:
+    """Write a record as CSV: `time_s` and the twelve leads in mV, an empty cell where nothing is known."""
+    columns = np.full((len(LEADS), record.signal_mv.shape[1]), np.nan, np.float32)
+    for lead, signal in zip(record.leads, record.signal_mv, strict=True):
+        columns[LEADS.index(lead)] = signal
+    lines = [",".join(["time_s", *LEADS])]
+    for k, values in enumerate(columns.T.tolist()):
+        cells = ("" if value != value else f"{value:.4f}" for value in values)
+        lines.append(",".join([f"{k / record.sampling_frequency_hz:.6g}", *cells]))
+    return "\n".join(lines) + "\n"
+
+
+def read_csv(path: Path) -> tuple[float, FloatArray]:
+    """Read what `to_csv` wrote: sampling frequency in Hz and (12, n) mV.
+
+    Raises
+    ------
+    ValueError
+        If the file has no `time_s` column, or fewer than two samples.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *rows = list(csv.reader(file))
+    if header[:1] != ["time_s"] or len(rows) < 2 or not set(header[1:]) <= set(LEADS):
+        raise ValueError(
+            f"{path}: not a page's signals: the columns must be time_s and leads, with two samples or more"
+        )
+    table = np.array([[float(cell) if cell else np.nan for cell in row] for row in rows])
+    signal = np.full((len(LEADS), len(rows)), np.nan, np.float32)
+    for name, values in zip(header[1:], table.T[1:], strict=True):
+        signal[LEADS.index(Lead(name))] = values
+    return (len(rows) - 1) / (table[-1, 0] - table[0, 0]), signal
+
+
+def to_json(digitization: Digitization) -> str:
+    """Write what was learned about a page, and how, as JSON."""
+    match, quality, rectified = digitization.layout_match, digitization.quality, digitization.rectified
+    calibration = digitization.record.calibration
+    content = {
+        "page_number": digitization.page.page_number,
+        "page_px": list(digitization.page.pixels.shape[1::-1]),
+        "layout": {
+            "name": match.layout.name,
+            "score": round(match.score, 4),
+            "cost": round(match.cost, 4),
+            "certain": match.certain,
+            "reasons": list(match.reasons),
+            "rhythm": list(match.rhythm),
+            "labels": [
+                {"lead": x.lead, "x_mm": round(x.x_mm, 2), "y_mm": round(x.y_mm, 2), "score": round(x.score, 3)}
+                for x in match.labels
+            ],
+            "column_mm": [[round(edge, 3) for edge in span] for span in match.column_mm],
+        },
+        "calibration": {
+            "paper_speed_mm_per_s": calibration.paper_speed_mm_per_s,
+            "paper_speed_source": calibration.speed_source,
+            "gain_mm_per_mv": calibration.gain_mm_per_mv,
+            "chest_gain_mm_per_mv": calibration.chest_gain_mm_per_mv,
+            "gain_source": calibration.gain_source,
+        },
+        "geometry": {
+            "px_per_mm_x": round(rectified.grid_scale.px_per_mm_x, 4),
+            "px_per_mm_y": round(rectified.grid_scale.px_per_mm_y, 4),
+            "grid_score": round(rectified.grid_scale.score, 4),
+            "scale_source": rectified.grid_scale.source,
+            "quarter_turns": rectified.quarter_turns,
+            "homography_mm_to_px": [[float(f"{value:.8g}") for value in row] for row in rectified.homography],
+        },
+        "sampling_frequency_hz": digitization.record.sampling_frequency_hz,
+        "samples": digitization.record.signal_mv.shape[1],
+        "quality": {
+            "estimated_snr_db": round(quality.estimated_snr_db, 2),
+            "einthoven_residual_mv": None
+            if quality.einthoven_residual_mv is None
+            else round(quality.einthoven_residual_mv, 4),
+            "coverage": {lead: round(share, 4) for lead, share in quality.coverage.items()},
+            "confidence": {lead: round(sure, 4) for lead, sure in quality.confidence.items()},
+            "warnings": list(quality.warnings),
+        },
+        "version": pipeline.__version__,
+        "weights_sha256": digitization.weights_sha256,
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
