@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
     TwelveLeadECGWaveformStorage,
 )
-from pynetdicom import AE, build_context
+from pynetdicom import AE, build_context, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import Verification
@@ -443,6 +444,57 @@ def test_an_endless_command_set_ends_the_association(scp: StorageScp, caplog: py
         time.sleep(0.02)
     assert association.is_aborted
     assert still_serves(scp)
+
+
+def recorded_store(scp: StorageScp) -> list[bytes]:
+    """The PDUs of one good C-STORE as the sender wrote them: A-ASSOCIATE-RQ, P-DATA..., A-RELEASE-RQ."""
+    pdus: list[bytes] = []
+    ae = AE(ae_title="CART1")
+    association = ae.associate(
+        "127.0.0.1",
+        scp.port,
+        [build_context(SecondaryCaptureImageStorage, ExplicitVRLittleEndian)],
+        ae_title="ECGGW",
+        evt_handlers=[(evt.EVT_DATA_SENT, lambda event: pdus.append(event.data))],
+    )
+    assert send_bytes(association, encoded(secondary_capture())).Status == 0x0000
+    association.release()
+    return pdus
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom says what is wrong with the mutants
+def test_mutated_conversations_harm_nobody_else(scp: StorageScp, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    pdus = recorded_store(scp)
+    assert len(pdus) >= 4
+    rng = np.random.default_rng(20260301)
+    before = threading.active_count()
+    for _ in range(60):
+        victim = int(rng.integers(len(pdus)))
+        with socket.create_connection(("127.0.0.1", scp.port)) as connection:
+            connection.settimeout(0.1)
+            try:
+                for number, pdu in enumerate(pdus):
+                    connection.sendall(mutated(pdu, rng) if number == victim else pdu)
+                    if number == 0:
+                        connection.recv(4096)
+                connection.recv(4096)
+            except OSError:  # closed, or no answer
+                continue
+    assert still_serves(scp)
+    deadline = time.monotonic() + 5 * TIMEOUT_S
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() <= before
+
+
+def mutated(pdu: bytes, rng: np.random.Generator) -> bytes:
+    """Change up to four bytes, most of them in the head, where the lengths and tags are."""
+    changed = bytearray(pdu)
+    for _ in range(int(rng.integers(1, 5))):
+        limit = len(changed) if rng.random() < 0.3 else min(len(changed), 120)
+        changed[int(rng.integers(limit))] = int(rng.integers(256))
+    return bytes(changed)
 
 
 def test_stop_closes_the_port_and_aborts_what_stays_open(intake: FakeIntake) -> None:
