@@ -132,8 +132,9 @@ def evaluate(
             estimate = _estimate(path, batch) if batch and path.suffix != ".csv" else read_csv(path)[1]
             scores.append(score_page(path, known[path], estimate))
             print(f"{path.name}  {scores[-1].snr_db:.2f} dB")
+    console = Console(width=max(Console().width, 120))  # a pipe says 80, which would wrap every row
     for table in tables(scores):
-        Console().print(table)
+        console.print(table)
     if batch:
         batch.report()
 

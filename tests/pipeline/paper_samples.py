@@ -4,8 +4,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline import LEADS, Layout, Lead, LeadLabel, TraceSet
+from pipeline import (
+    LEADS,
+    Calibration,
+    Digitization,
+    GridScale,
+    Layout,
+    Lead,
+    LeadLabel,
+    PageImage,
+    RectifiedPage,
+    TraceSet,
+)
+from pipeline.calibrate import calibrate
 from pipeline.datatypes import FloatArray
+from pipeline.layout import identify_layout, load_layouts
+from pipeline.quality import assess
+from pipeline.training.simulate import simulate_ecg
 
 
 def printed(
@@ -89,3 +104,31 @@ def labels_of(
         x_mm, y_mm = start_mm + 2.0 + c * pitch_mm + dx, float(traces.baseline_mm[r]) - above_mm + dy
         labels.append(LeadLabel(lead=lead, x_mm=x_mm, y_mm=y_mm, score=0.9))
     return labels
+
+
+def digitization(px_per_mm: float = 4.0, page_number: int = 1) -> Digitization:
+    """A blank sheet of 290 x 130 mm, seen straight, with a known ECG read from it."""
+    layouts = load_layouts()
+    layout = next(layout for layout in layouts if layout.name == "3x4+1R")
+    traces = printed(layout, simulate_ecg(np.random.default_rng(1), disease="none"))
+    match = identify_layout(labels_of(layout, traces), traces, layouts)
+    record = calibrate(traces, match, Calibration())
+    grid = GridScale(px_per_mm_x=px_per_mm, px_per_mm_y=px_per_mm, score=1.0, source="grid")
+    i, j = np.mgrid[0:27, 0:59]
+    rectified = RectifiedPage(
+        node_xy=np.stack([j * 5.0 * px_per_mm - 0.5, i * 5.0 * px_per_mm - 0.5], -1).astype(np.float32),
+        node_mm=5.0,
+        pixels=np.full((130, 290, 3), 255, np.uint8),
+        px_per_mm=1.0,
+        grid_scale=grid,
+        homography=np.diag([px_per_mm, px_per_mm, 1.0]),
+    )
+    blank = np.full((round(130 * px_per_mm), round(290 * px_per_mm), 3), 255, np.uint8)
+    return Digitization(
+        page=PageImage(pixels=blank, page_number=page_number),
+        rectified=rectified,
+        layout_match=match,
+        traces=traces,
+        record=record,
+        quality=assess(record, match, traces, grid),
+    )

@@ -1,42 +1,9 @@
 import numpy as np
 import pytest
-from paper_samples import labels_of, printed
+from paper_samples import digitization
 
-from pipeline import Calibration, Digitization, GridScale, PageImage, RectifiedPage
-from pipeline.calibrate import calibrate
-from pipeline.layout import identify_layout, load_layouts
 from pipeline.overlay import draw_overlay, write_png
 from pipeline.page import load_pages
-from pipeline.quality import assess
-from pipeline.training.simulate import simulate_ecg
-
-
-def digitization(px_per_mm: float) -> Digitization:
-    """A blank sheet of 290 x 130 mm, seen straight, with a known ECG read from it."""
-    layouts = load_layouts()
-    layout = next(layout for layout in layouts if layout.name == "3x4+1R")
-    traces = printed(layout, simulate_ecg(np.random.default_rng(1), disease="none"))
-    match = identify_layout(labels_of(layout, traces), traces, layouts)
-    record = calibrate(traces, match, Calibration())
-    grid = GridScale(px_per_mm_x=px_per_mm, px_per_mm_y=px_per_mm, score=1.0, source="grid")
-    i, j = np.mgrid[0:27, 0:59]
-    rectified = RectifiedPage(
-        node_xy=np.stack([j * 5.0 * px_per_mm - 0.5, i * 5.0 * px_per_mm - 0.5], -1).astype(np.float32),
-        node_mm=5.0,
-        pixels=np.full((130, 290, 3), 255, np.uint8),
-        px_per_mm=1.0,
-        grid_scale=grid,
-        homography=np.diag([px_per_mm, px_per_mm, 1.0]),
-    )
-    blank = np.full((round(130 * px_per_mm), round(290 * px_per_mm), 3), 255, np.uint8)
-    return Digitization(
-        page=PageImage(pixels=blank),
-        rectified=rectified,
-        layout_match=match,
-        traces=traces,
-        record=record,
-        quality=assess(record, match, traces, grid),
-    )
 
 
 @pytest.mark.parametrize("px_per_mm", [2.0, 8.0, 20.0])
