@@ -133,13 +133,13 @@ def show(
     store, spool = _open(load_settings(config))
     found = store.job(job)
     console = _console()
-    console.print(f"job {found.id}: {found.status}, {_age(found)} old, attempt {found.attempts}", markup=False)
-    console.print(f"source {found.source} ({found.media_type}), files in {spool.source_path(job).parent}", markup=False)
+    console.print(f"job {found.id}: {found.status}, {_age(found)} old, attempt {found.attempts}")
+    console.print(f"source {found.source} ({found.media_type}), files in {spool.source_path(job).parent}")
     if found.reason:
-        console.print(f"reason: {found.reason}", markup=False)
+        console.print(f"reason: {found.reason}")
     if patient:
         for field, value in json.loads(found.study_context_json).items():
-            console.print(f"{field}: {value}", markup=False)
+            console.print(f"{field}: {value}")
     pages = Table("page", "state", "layout", "est. SNR", "coverage", "seconds", "reason", title="pages")
     for page in store.pages(job):
         figures = (_figure(page.estimated_snr_db, "dB"), _figure(page.coverage, ""), _figure(page.seconds, "s"))
@@ -250,8 +250,8 @@ def _figure(value: float | None, unit: str) -> str:
 
 
 def _console() -> Console:
-    """Return a console that wraps for a person's terminal and never for a program that reads along."""
-    return Console(width=None if sys.stdout.isatty() else 1000)
+    """Return a console that prints text as it is, and wraps it for a person's terminal only."""
+    return Console(width=None if sys.stdout.isatty() else 1000, markup=False, highlight=False, emoji=False)
 
 
 def _print(table: Table) -> None:

@@ -86,7 +86,7 @@ class Service:
     def run(self) -> int:
         """Be the daemon until SIGINT, SIGTERM or a fault; return the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stopping.set())
+            signal.signal(number, lambda *_: self.ask_to_stop())
         try:
             self.start()
         except (OSError, StorageError) as error:
@@ -95,7 +95,7 @@ class Service:
             return 1
         notify("READY=1")
         try:
-            return self._watch()
+            return self.watch()
         finally:
             notify("STOPPING=1")
             self.stop()
@@ -113,6 +113,23 @@ class Service:
         logger.info(
             "Receiving as %s on port %d", self._settings.dicom.ae_title, self._scp.port, extra={"action": "start"}
         )
+
+    def watch(self) -> int:
+        """Look after everything until a stop is asked for (0) or a part has died (1)."""
+        while not self._stopping.wait(_TICK_S):
+            if dead := self.dead():
+                logger.critical("Ending: %s does not run any more", ", ".join(dead), extra={"action": "dead"})
+                return 1
+            notify("WATCHDOG=1")
+            try:
+                self._upkeep(time.monotonic())
+            except StorageError as error:  # the health page says so, and it may pass
+                logger.error("Storage is not usable: %s", error, extra={"action": "storage"})
+        return 0
+
+    def ask_to_stop(self) -> None:
+        """Make `watch` return."""
+        self._stopping.set()
 
     def stop(self) -> None:
         """Stop what was started, in the reverse order."""
@@ -137,18 +154,6 @@ class Service:
         logger.debug("Starting the %s", what, extra={"action": "start"})
         part.start()
         self._running.callback(part.stop)
-
-    def _watch(self) -> int:
-        while not self._stopping.wait(_TICK_S):
-            if dead := self.dead():
-                logger.critical("Ending: %s does not run any more", ", ".join(dead), extra={"action": "dead"})
-                return 1
-            notify("WATCHDOG=1")
-            try:
-                self._upkeep(time.monotonic())
-            except StorageError as error:  # the health page says so, and it may pass
-                logger.error("Storage is not usable: %s", error, extra={"action": "storage"})
-        return 0
 
     def _upkeep(self, now: float) -> None:
         """Start dead workers again, take back expired leases, delete old files."""

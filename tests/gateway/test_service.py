@@ -1,0 +1,254 @@
+"""The composed service in this process: it starts whole, notices what dies, and stops in order."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+from gateway.intake import Intake
+from gateway.models import Delivery, DeliveryStatus, Job, JobStatus, Page, StudyContext
+from gateway.service import Service, notify
+from gateway.settings import Settings
+from gateway.spool import Spool
+from gateway.store import Store
+from gateway.supervisor import WorkerPool
+from tests.acceptance.conftest import wait_for
+from tests.acceptance.peers import free_port
+
+SLEEPER = (sys.executable, "-c", "import time; time.sleep(60)")
+STUBBORN = (
+    sys.executable,
+    "-c",
+    "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(60)",
+)
+FAILING = (sys.executable, "-c", "raise SystemExit(3)")
+
+
+def settings_for(root: Path, **changes: Any) -> Settings:
+    tree = {
+        "dicom": {"port": free_port()},
+        "web": {"port": free_port()},
+        "storage": {"path": root, "minimum_free_mib": 0},
+        "folders": ({"path": root / "inbox", "settle_s": 0.1},),
+        "worker": {"processes": 0},
+    }
+    return Settings.model_validate(tree | changes)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., tuple[Service, Settings]]]:
+    services: list[Service] = []
+
+    def start(**changes: Any) -> tuple[Service, Settings]:
+        settings = settings_for(tmp_path, **changes)
+        services.append(Service(settings, worker_command=SLEEPER))
+        services[-1].start()
+        return services[-1], settings
+
+    yield start
+    for service in services:
+        service.stop()
+
+
+def health(settings: Settings) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{settings.web.port}/healthz", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def echo(settings: Settings) -> bool:
+    ae = AE("TEST")
+    ae.add_requested_context(Verification)
+    association = ae.associate("127.0.0.1", settings.dicom.port, ae_title="ECGGW")
+    assert association.is_established
+    status = association.send_c_echo()
+    association.release()
+    return bool(status.Status == 0x0000)
+
+
+def test_started_service_answers_and_a_stopped_one_does_not(start: Callable[..., tuple[Service, Settings]]) -> None:
+    service, settings = start()
+    before = {thread.name for thread in threading.enumerate()}
+    assert {"web", "dicom-scp"} <= before
+    assert echo(settings) and health(settings)[0] == 200
+    assert service.dead() == [] and service.problems() == []
+    service.stop()
+    for port in (settings.dicom.port, settings.web.port):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), 5).close()
+    left = {thread.name for thread in threading.enumerate()} & {"web", "dicom-scp", "folder-inbox"}
+    assert left == set()
+
+
+def test_watch_ends_with_zero_when_asked(start: Callable[..., tuple[Service, Settings]]) -> None:
+    service, _ = start()
+    threading.Timer(0.7, service.ask_to_stop).start()
+    assert service.watch() == 0
+
+
+def test_part_that_dies_ends_the_service_and_shows_in_its_health(
+    start: Callable[..., tuple[Service, Settings]],
+) -> None:
+    service, settings = start()
+    service._watchers[0].stop()
+    assert service.dead() == ["folder 1"]
+    status, body = health(settings)
+    assert status == 503 and "folder 1 does not run" in body
+    assert service.watch() == 1
+
+
+def test_worker_that_is_down_shows_in_the_health_and_ends_nothing(
+    start: Callable[..., tuple[Service, Settings]],
+) -> None:
+    service, settings = start(worker={"processes": 1})
+    (slot,) = service._workers._slots
+    assert slot.process is not None
+    slot.process.kill()
+    slot.process.wait()
+    service._workers.check()
+    assert service.problems() == ["worker 0 is not running"] and service.dead() == []
+    assert health(settings)[0] == 503
+    threading.Timer(2.0, service.ask_to_stop).start()
+    assert service.watch() == 0  # it was started again meanwhile
+    assert service.problems() == []
+
+
+def test_taken_port_is_told_and_what_was_started_is_stopped(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = settings_for(tmp_path, dicom={"port": taken.getsockname()[1]})
+        service = Service(settings, worker_command=SLEEPER)
+        with pytest.raises(OSError, match="in use"):
+            service.start()
+        service.stop()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", settings.web.port), 5).close()
+
+
+def test_result_for_a_folder_arrives_there(
+    start: Callable[..., tuple[Service, Settings]], tmp_path: Path, store: Store
+) -> None:
+    (tmp_path / "out").mkdir()
+    _, settings = start(destinations=[{"kind": "folder", "name": "drop", "path": tmp_path / "out"}])
+    spool = Spool(settings.storage.path / "spool", 0)
+    job_id = accept(Intake(spool, store))
+    assert store.claim("w", 60.0) is not None
+    spool.write_artefact(job_id, "page-1.txt", b"result")
+    page = Page(job_id=job_id, page_number=1, status=JobStatus.DONE)
+    delivery = Delivery(job_id=job_id, page_number=1, destination="drop", kind="folder", artefact="page-1.txt")
+    store.complete(job_id, "w", [page], [delivery], JobStatus.DONE)
+    wait_for("the delivery", lambda: store.deliveries(job_id)[0].status == DeliveryStatus.DELIVERED)
+    assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [b"result"]
+
+
+def test_expired_lease_is_taken_back(start: Callable[..., tuple[Service, Settings]], store: Store) -> None:
+    service, settings = start()
+    job_id = accept(Intake(Spool(settings.storage.path / "spool", 0), store))
+    assert store.claim("w", 0.1) is not None
+    threading.Timer(1.5, service.ask_to_stop).start()
+    service.watch()
+    assert store.job(job_id).status == JobStatus.QUEUED
+
+
+def accept(intake: Intake) -> str:
+    return intake.accept(
+        source="submit",
+        source_key="1",
+        media_type="image/png",
+        data=b"x",
+        context=StudyContext(patient_id="P1"),
+        destinations=None,
+        actor="test",
+    ).job_id
+
+
+def test_notify_speaks_to_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    notify("READY=1")  # nobody listens: nothing happens
+    for address, seen_as in ((str(tmp_path / "notify"), None), ("@ecg-gateway-test", "\0ecg-gateway-test")):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+            systemd.bind(seen_as or address)
+            monkeypatch.setenv("NOTIFY_SOCKET", address)
+            notify("READY=1")
+            systemd.settimeout(5)
+            assert systemd.recv(100) == b"READY=1"
+    notify("WATCHDOG=1")  # systemd's end is gone: a warning, no more
+
+
+# -- the worker pool --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pool(store: Store) -> Iterator[Callable[..., WorkerPool]]:
+    pools: list[WorkerPool] = []
+
+    def make(command: tuple[str, ...], count: int = 1) -> WorkerPool:
+        pools.append(WorkerPool(command, count, store, maximum_attempts=3))
+        pools[-1].start()
+        return pools[-1]
+
+    yield make
+    for made in pools:
+        made.stop(grace_s=0.0)
+
+
+def test_worker_that_cannot_start_is_tried_ever_more_rarely(pool: Callable[..., WorkerPool]) -> None:
+    workers = pool(FAILING)
+    (slot,) = workers._slots
+    pauses = []
+    for _ in range(3):
+        assert slot.process is not None
+        slot.process.wait(20)
+        workers.check()
+        assert workers.problems() == ["worker 0 is not running"]
+        pauses.append(slot.restart_s)
+        slot.restart_at = 0.0
+        workers.check()
+    assert pauses == [0.5, 1.0, 2.0]
+
+
+def test_job_of_a_dead_worker_goes_back_at_once_and_is_counted(
+    pool: Callable[..., WorkerPool], store: Store, intake: Intake
+) -> None:
+    workers = pool(SLEEPER)
+    (slot,) = workers._slots
+    job_id = accept(intake)
+    assert store.claim(slot.name, 600.0) is not None
+    assert slot.process is not None
+    slot.process.kill()
+    slot.process.wait()
+    workers.check()
+    job: Job = store.job(job_id)
+    assert (job.status, job.attempts) == (JobStatus.QUEUED, 1)
+
+
+def test_worker_that_will_not_stop_is_killed_and_its_job_goes_back_uncounted(
+    pool: Callable[..., WorkerPool], store: Store, intake: Intake, capfd: pytest.CaptureFixture[str]
+) -> None:
+    workers = pool(STUBBORN)
+    (slot,) = workers._slots
+    wait_for("the worker to be stubborn", lambda: capfd.readouterr().out)
+    job_id = accept(intake)
+    assert store.claim(slot.name, 600.0) is not None
+    workers.stop(grace_s=0.3)
+    assert slot.process is not None and slot.process.poll() == -9
+    job = store.job(job_id)
+    assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
+
+
+def test_health_body_is_json(start: Callable[..., tuple[Service, Settings]]) -> None:
+    _, settings = start()
+    assert isinstance(json.loads(health(settings)[1]), dict)
