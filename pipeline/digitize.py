@@ -76,7 +76,8 @@ class Digitizer:
         if not marks.rows:
             raise TraceNotFound("no row of an ECG was found on the page")
         traces = trace_rows(lambda x, y: sample_paper(page, rectified, x, y), marks.rows, self.trace_network)
-        match = identify_layout(marks.labels, traces, self.layouts)
+        seen_mm = [x for row in marks.rows for x in row.boundaries_mm]
+        match = identify_layout(marks.labels, traces, self.layouts, seen_mm=seen_mm)
         calibration = infer_calibration(traces, match, marks, default_calibration or Calibration())
         record = calibrate(traces, match, calibration)
         networks = (self.page_network, self.layout_network, self.trace_network)

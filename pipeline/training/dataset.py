@@ -66,18 +66,20 @@ class CropStream(IterableDataset[Sample]):
     """
 
     def __init__(self, network: str, signals: Path, part: str, seed: tuple[int, ...], mix: int = 96) -> None:
-        self.crops, self.seed, self.mix = CROPS[network], seed, mix
-        self.records = load_records(signals, part)
+        self.network, self.signals, self.part, self.seed, self.mix = network, signals, part, seed, mix
 
     def __iter__(self) -> Iterator[Sample]:
         """Yield crops for ever."""
-        cv2.setNumThreads(1)
-        torch.set_num_threads(1)
         info = get_worker_info()
+        if info:  # the trainer wants the cores
+            cv2.setNumThreads(1)
+            torch.set_num_threads(1)
+        records = load_records(self.signals, self.part)
+        crops = CROPS[self.network]
         rng = np.random.default_rng([*self.seed, info.id if info else 0])
         fonts = system_fonts()
         held: list[Sample] = []
         while True:
-            held += self.crops(random_page(self.records, rng, fonts), rng)
+            held += crops(random_page(records, rng, fonts), rng)
             while len(held) > self.mix:
                 yield held.pop(int(rng.integers(len(held))))

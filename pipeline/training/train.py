@@ -262,7 +262,13 @@ def train(
     held = iter(DataLoader(CropStream(network, signals, "validation", (seed, 7), mix=8), batch_size=8))
     validation = [next(held) for _ in range(8)]
     stream = CropStream(network, signals, "train", (seed, trainer.step))
-    loader = DataLoader(stream, batch_size=batch, num_workers=workers, prefetch_factor=4 if workers else None)
+    loader = DataLoader(
+        stream,
+        batch_size=batch,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        multiprocessing_context="spawn" if workers else None,  # a fork would inherit locked thread pools
+    )
     started, last, base, losses = time.monotonic(), time.monotonic(), trainer.elapsed_s, []
     trainer.model.train()
     for sample in loader:

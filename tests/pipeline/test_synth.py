@@ -1,0 +1,85 @@
+"""The generator: what it says is drawn is drawn, and the truth follows every geometric step."""
+
+import numpy as np
+import pytest
+
+from pipeline.training.augment import layout_sample, page_samples, row_samples
+from pipeline.training.simulate import simulate_ecg
+from pipeline.training.synth import (
+    INK_PX_PER_MM,
+    TRACE,
+    DrawnPage,
+    PageStyle,
+    draw_page,
+    random_page,
+    training_layouts,
+)
+from pipeline.unet import ROW_BINS
+
+
+@pytest.fixture(scope="module")
+def page() -> DrawnPage:
+    rng = np.random.default_rng(5)
+    layout = next(layout for layout, _ in training_layouts() if layout.name == "3x4_r1")
+    return draw_page(simulate_ecg(rng), layout, PageStyle(), rng)
+
+
+def test_rows_run_where_the_trace_is_painted(page: DrawnPage) -> None:
+    for row in page.rows:
+        there = np.isfinite(row.y_mm)
+        i = np.clip((row.y_mm[there] * INK_PX_PER_MM).astype(int), 0, page.classes.shape[0] - 1)
+        j = np.clip((row.x_mm[there] * INK_PX_PER_MM).astype(int), 0, page.classes.shape[1] - 1)
+        assert (page.classes[i, j] == TRACE).mean() > 0.98
+
+
+def test_signal_is_what_the_rows_show(page: DrawnPage) -> None:
+    rhythm = page.rows[-1]
+    lead_2 = page.signal_mv[1]
+    drawn = (rhythm.y_mm[0] - rhythm.y_mm) / page.calibration.gain_mm_per_mv
+    n = min(len(drawn), 5000)
+    assert np.allclose(drawn[:n] - drawn[0], lead_2[:n] - lead_2[0], atol=1e-3)
+    assert np.isfinite(page.signal_mv[6]).sum() == 1250  # V1 is printed for 2.5 s
+
+
+def test_same_seed_same_page() -> None:
+    def make() -> DrawnPage:
+        rng = np.random.default_rng(9)
+        return random_page([simulate_ecg(rng) for _ in range(2)], rng, ())
+
+    first, second = make(), make()
+    assert np.array_equal(first.pixels, second.pixels)
+    assert np.array_equal(first.signal_mv, second.signal_mv, equal_nan=True)
+
+
+def test_every_layout_can_be_drawn() -> None:
+    rng = np.random.default_rng(2)
+    signal = simulate_ecg(rng)
+    for layout, _ in training_layouts():
+        drawn = draw_page(signal, layout, PageStyle(), rng)
+        assert len(drawn.rows) == layout.n_rows, layout.name
+        assert {label.lead for label in drawn.labels} >= set(layout.leads), layout.name
+
+
+def test_row_crops_carry_the_centre_line(page: DrawnPage) -> None:
+    """In crops with black ink on white paper the truth lies on dark pixels, whatever the warp and rotation."""
+    rng = np.random.default_rng(11)
+    darkness = []
+    for sample in row_samples(page, 320, 24, rng):
+        columns = np.flatnonzero(np.isfinite(sample.y_bin))
+        if columns.size < 100:
+            continue
+        grey = sample.pixels.min(axis=2)
+        y = np.clip(np.rint((sample.y_bin[columns] + 0.5) * 2 - 0.5).astype(int), 0, 2 * ROW_BINS - 1)
+        on, off = grey[y, columns // 2], grey[np.clip(y + 30, 0, 2 * ROW_BINS - 1), columns // 2]
+        darkness.append(np.median(off.astype(float)) - np.median(on.astype(float)))
+    assert len(darkness) > 15
+    assert np.quantile(darkness, 0.2) > 40
+
+
+def test_page_and_layout_crops_have_their_truth(page: DrawnPage) -> None:
+    rng = np.random.default_rng(3)
+    shares = np.stack([s.classes for s in page_samples(page, 128, 12, rng)])
+    assert shares.shape == (12, 128, 128, 3)
+    assert (shares.reshape(-1, 3).max(0) > 200).all()
+    layouts = [layout_sample(page, 192, rng) for _ in range(12)]
+    assert any((s.classes > 0).any() and (s.bands[..., 0] > 200).any() for s in layouts)

@@ -1,0 +1,78 @@
+"""From columns of probability to the line a pen drew."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.datatypes import RowBand
+from pipeline.errors import TraceNotFound
+from pipeline.inference import Network
+from pipeline.trace import best_path, read_row, trace_rows
+from pipeline.unet import ROW_BINS, ROW_HEIGHT_MM
+
+
+class _InkReader(torch.nn.Module):
+    """Stands for the trained network: the darker a bin, the more probable; presence where there is any ink."""
+
+    multiple = 32
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        ink = (0.5 - x.mean(1)).clamp(0)  # normalised white is +0.55
+        columns = torch.nn.functional.avg_pool1d(ink.transpose(1, 2), 2).transpose(1, 2)
+        columns = columns.repeat_interleave(2, 2)
+        return torch.log(columns + 1e-4), (columns.amax(1) - 0.2) * 50
+
+
+@pytest.fixture
+def network() -> Network:
+    return Network(name="trace", module=_InkReader(), sha256="", device=torch.device("cpu"), half=False)
+
+
+def _strip(y_mm: np.ndarray, width: int, top_mm: float) -> np.ndarray:
+    """Draw a line (value per strip pixel column) on white."""
+    rows = top_mm + (np.arange(2 * ROW_BINS) + 0.5) * ROW_HEIGHT_MM / (2 * ROW_BINS)
+    ink = np.exp(-(((rows[:, None] - y_mm[None]) / 0.25) ** 2))
+    return np.repeat((255 * (1 - np.nan_to_num(ink)))[..., None], 3, 2).astype(np.uint8)
+
+
+def test_best_path_follows_a_connected_line_past_a_brighter_island() -> None:
+    true = np.rint(60 + 30 * np.sin(np.arange(300) / 15)).astype(int)
+    log_p = np.full((1, 120, 300), -8.0, np.float32)
+    log_p[0, true, np.arange(300)] = -1.0
+    log_p[0, 5, 100:110] = -0.5  # more probable, but far away
+    assert np.array_equal(best_path(log_p)[0], true)
+
+
+def test_best_path_takes_a_steep_wave() -> None:
+    true = np.full(200, 100)
+    true[85:105] = 100 - 45 + np.abs(np.arange(20) - 9) * 5  # 0.9 mV up and down in 40 ms
+    log_p = np.full((1, 120, 200), -12.0, np.float32)
+    log_p[0, true, np.arange(200)] = -0.2
+    assert np.array_equal(best_path(log_p)[0], true)
+
+
+def test_read_row_is_sub_pixel(network: Network) -> None:
+    x = np.arange(640)
+    y = 100 + 4 * np.sin(x / 60)
+    reading = read_row(_strip(y, 640, 70.0), 70.0, network)
+    assert np.abs(reading.y_mm[::2] - y)[5:-5].max() < 0.06
+    assert (reading.presence > 0.5).all()
+
+
+def test_trace_rows_leaves_gaps_empty(network: Network) -> None:
+    def sample(x_mm: np.ndarray, y_mm: np.ndarray) -> np.ndarray:
+        line = np.where((x_mm > 30) & (x_mm < 90), 50.0, np.nan)
+        ink = np.exp(-(((y_mm[:, None] - line[None]) / 0.25) ** 2))
+        return np.repeat((255 * (1 - np.nan_to_num(ink)))[..., None], 3, 2).astype(np.uint8)
+
+    traces = trace_rows(sample, [RowBand(baseline_mm=50.0, x0_mm=20, x1_mm=100)], network)
+    x = traces.x0_mm + np.arange(traces.row_mm.shape[1]) / traces.columns_per_mm
+    there = np.isfinite(traces.row_mm[0])
+    assert abs(x[there].min() - 30) < 0.2 and abs(x[there].max() - 90) < 0.2
+    assert np.abs(traces.row_mm[0, there] - 50).max() < 0.05
+    assert (traces.confidence[0, ~there] == 0).all()
+
+
+def test_no_rows_is_an_error_in_words(network: Network) -> None:
+    with pytest.raises(TraceNotFound, match="no row"):
+        trace_rows(lambda x, y: np.zeros((1, 1, 3), np.uint8), [], network)
