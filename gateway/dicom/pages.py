@@ -242,10 +242,12 @@ def _request_attributes(dataset: Dataset) -> str:
 
 def _document(dataset: Dataset) -> bytes:
     """Return the PDF of an Encapsulated PDF object (C.24.2), without the byte that pads it to an even length."""
-    data = dataset.get("EncapsulatedDocument")
+    try:
+        data, length = dataset.get("EncapsulatedDocument"), dataset.get("EncapsulatedDocumentLength")
+    except DECODE_ERRORS as error:
+        raise UndecodableDataset(f"the encapsulated document cannot be read ({type(error).__name__})") from error
     if not isinstance(data, bytes) or not data:
         raise UndecodableDataset("the Encapsulated PDF object holds no document")
-    length = dataset.get("EncapsulatedDocumentLength")
     if isinstance(length, int) and len(data) - 1 <= length <= len(data):
         return data[:length]
     return data

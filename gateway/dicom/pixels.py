@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import get_expected_length, pixel_array
 from pydicom.uid import HTJ2K, JPEG2000, HTJ2KLossless, JPEG2000Lossless, RLELossless
@@ -25,8 +26,10 @@ MAXIMUM_PIXELS = 500_000_000  # of all frames together
 MAXIMUM_FRAMES = 200
 
 # What pydicom and its decoders raise on bytes that make no sense; the cause stays in the traceback.
-DECODE_ERRORS = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
-DECODE_ERRORS += (struct.error,)  # type: ignore[assignment]
+DECODE_ERRORS: tuple[type[Exception], ...] = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError),
+    *(struct.error, BytesLengthException, InvalidDicomError),
+)
 
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _ONE_SAMPLE = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")

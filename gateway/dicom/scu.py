@@ -14,7 +14,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import build_context
 from pynetdicom.association import Association
@@ -74,7 +73,7 @@ def _read(path: Path) -> Dataset:
         return dcmread(path)
     except OSError as error:
         raise DeliveryDeferred(f"{path.name} cannot be read ({type(error).__name__})") from error
-    except (InvalidDicomError, *DECODE_ERRORS) as error:
+    except DECODE_ERRORS as error:
         raise DeliveryRefused(f"{path.name} is no DICOM file ({type(error).__name__})") from error
 
 

@@ -281,6 +281,29 @@ def test_a_truncated_file_is_refused(length: int) -> None:
         read_instance(part10(secondary_capture())[:length])
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom says what is wrong with the mutants
+def test_mutated_files_are_read_or_refused_and_nothing_else() -> None:
+    files = [
+        part10(secondary_capture()),
+        compressed(secondary_capture(), RLELossless),
+        compressed(secondary_capture(), JPEG2000Lossless),
+        encapsulated(HTJ2K_FRAME, HTJ2KLossless, Rows=16, Columns=24),
+        encapsulated_pdf(b"%PDF-1.4 xx"),
+    ]
+    rng = np.random.default_rng(20260301)
+    outcomes = set()
+    for number in range(500):
+        changed = bytearray(files[number % len(files)])
+        for _ in range(int(rng.integers(1, 6))):
+            changed[int(rng.integers(len(changed)))] = int(rng.integers(256))
+        try:
+            read_instance(bytes(changed))
+            outcomes.add("read")
+        except (UndecodableDataset, UnsupportedSopClass) as error:
+            outcomes.add(type(error).__name__)
+    assert outcomes == {"read", "UndecodableDataset", "UnsupportedSopClass"}
+
+
 def test_deflated_and_big_endian_are_refused_before_they_are_inflated() -> None:
     deflated = part10(secondary_capture(), DeflatedExplicitVRLittleEndian)
     with pytest.raises(UndecodableDataset, match=r"1\.2\.840\.10008\.1\.2\.1\.99 is not read"):
