@@ -13,6 +13,9 @@ $(STAMP): pyproject.toml config/constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c config/constraints.txt -e '.[test,evaluation]'
 	touch $@
 
+demo: $(STAMP)
+	$(BIN)/python -m gateway demo
+
 run: $(STAMP)
 	$(BIN)/python -m gateway serve
 
