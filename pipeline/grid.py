@@ -11,14 +11,16 @@ levels of lines in the ratio 1 : 5, the resolution the file states, and how wide
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from scipy import fft
 
 from pipeline.datatypes import GridScale
 
-Array = npt.NDArray[np.float64]
+Array = npt.NDArray[np.floating[Any]]
 _FINE = 4  # autocorrelation lags per pixel
 
 
@@ -45,7 +47,10 @@ def measure_grid(
     pitches = _joint_pitch(axes, largest_anisotropy)
     if pitches is None:
         return None
-    combs = [_Axis(lags=lags, pitch=p, score=_comb(lags, np.array([p]))[0]) for lags, p in zip(axes, pitches, strict=True)]
+    combs = [
+        _Axis(lags=lags, pitch=pitch, score=_comb(lags, np.array([pitch]))[0])
+        for lags, pitch in zip(axes, pitches, strict=True)
+    ]
     minor, odds = _millimetres_per_pitch(combs, extent, px_per_mm_hint)
     scales = [_refine(comb) / minor for comb in combs]
     periodic = float(np.clip(max(comb.score for comb in combs) / 0.15, 0, 1))
@@ -69,10 +74,14 @@ def _autocorrelation(lines: npt.NDArray[np.float32], *, strip_px: int = 12) -> A
 
 
 def _extent(lines: npt.NDArray[np.float32]) -> float:
-    """Longer side, in pixels, of the area that has lines (5 % to 95 % of their energy, grown to the full span)."""
+    """Longer side, in pixels, of the area that has lines: 5 % to 95 % of their energy, grown to the full span.
+
+    Energy is squared once more, so that a desk's grain, wide but faint beside the grid, does not count.
+    """
+    energy = cv2.blur(lines**2, (25, 25)) ** 2
     sides = []
     for axis in (0, 1):
-        mass = np.cumsum((lines**2).sum(axis=axis))
+        mass = np.cumsum(energy.sum(axis=axis))
         low, high = np.searchsorted(mass, [0.05 * mass[-1], 0.95 * mass[-1]])
         sides.append(float(high - low) / 0.9)
     return max(sides)
@@ -84,20 +93,25 @@ def _at(lags: Array, position: Array) -> Array:
 
 
 def _comb(lags: Array, pitch: Array, *, teeth: int = 8) -> Array:
-    """Mean of peaks at k d less the troughs half-way, tapered, for every candidate `pitch` d in pixels."""
-    k = np.arange(1, teeth + 1)
-    taper = 1 - (k - 1) / teeth
+    """Peaks at k d less the troughs half-way, tapered, for every candidate `pitch` d in pixels.
+
+    Each tooth counts as much as the weaker of it and the next, so that a half, a third or a fifth of the pitch, which
+    has lines under some of its teeth only, scores nothing.
+    """
+    k = np.arange(1, teeth + 2)
     position = np.multiply.outer(pitch, k)
-    usable = (position + 0.5 * pitch[:, None] < (len(lags) - 1) / _FINE) * taper
     contrast = _at(lags, position) - 0.5 * (
         _at(lags, position - 0.5 * pitch[:, None]) + _at(lags, position + 0.5 * pitch[:, None])
     )
+    taper = 1 - np.arange(teeth) / teeth
+    usable = (position[:, 1:] + 0.5 * pitch[:, None] < (len(lags) - 1) / _FINE) * taper
+    weaker = np.minimum(contrast[:, :-1], contrast[:, 1:])
     enough = usable.sum(axis=1) >= taper[:3].sum()
-    return np.where(enough, (contrast * usable).sum(axis=1) / np.maximum(usable.sum(axis=1), 1e-9), 0.0)
+    return np.where(enough, (weaker * usable).sum(axis=1) / np.maximum(usable.sum(axis=1), 1e-9), 0.0)
 
 
 def _joint_pitch(axes: list[Array], largest_anisotropy: float) -> tuple[float, float] | None:
-    """The pitch of the strongest comb along both axes at once, in pixels."""
+    """Return the pitch of the strongest comb along both axes at once, in pixels."""
     longest = min(len(lags) for lags in axes) / _FINE / 2.5
     candidates = np.exp(np.arange(np.log(2.4), np.log(max(longest, 3.0)), 0.004))
     first, second = (np.maximum(_comb(lags, candidates), 0) for lags in axes)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,7 +23,7 @@ from scipy.sparse import csgraph
 from pipeline.paper import apply_homography, interpolate_points, interpolate_raster
 
 FloatArray = npt.NDArray[np.float32]
-Array = npt.NDArray[np.float64]
+Array = npt.NDArray[np.floating[Any]]
 Complex = npt.NDArray[np.complex128]
 
 NODE_MM = 5.0
@@ -40,6 +41,34 @@ class Lattice:
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class _Sheet:
+    """A flat sheet, and by how many mm of it every node moved from there to where the grid was seen."""
+
+    homography: Array  # (3, 3) paper mm -> map px
+    moved: Array  # (n_i, n_j, 2) mm
+    clear: npt.NDArray[np.bool_]  # (n_i, n_j) the grid was seen here, along both axes
+
+    @property
+    def home(self) -> Array:
+        """Paper (n_i, n_j, 2) in mm of the nodes."""
+        i, j = np.mgrid[: self.moved.shape[0], : self.moved.shape[1]] * NODE_MM
+        return np.stack([j, i], axis=-1)
+
+    @property
+    def nodes(self) -> Array:
+        """Map pixels (n_i, n_j, 2) under the nodes."""
+        return apply_homography(self.homography, self.home + self.moved)
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class _Shift:
+    """How far from its node each line was seen, over any number of periods, and the weight (mm^-2) of that."""
+
+    mm: Array  # (n_i, n_j)
+    weight: Array  # (n_i, n_j)
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class _Phase:
     """Line displacement per node along one axis, modulo `period_mm`, and its signal-to-noise ratio."""
 
@@ -48,7 +77,7 @@ class _Phase:
     period_mm: float
 
 
-def fit_lattice(lines: FloatArray, homography: Array, *, passes: int = 3) -> Lattice:
+def fit_lattice(lines: FloatArray, homography: Array, *, passes: int = 4) -> Lattice:
     """Fit nodes to the grid lines of a map.
 
     `lines` (h, w) is line evidence with its local mean removed, at about 2.5 to 6 px/mm; `homography` maps paper mm
@@ -57,19 +86,20 @@ def fit_lattice(lines: FloatArray, homography: Array, *, passes: int = 3) -> Lat
     """
     origin, shape = _cover(lines.shape, homography)
     homography = homography @ _shift(origin)
-    nodes = _flat_nodes(homography, shape)
-    clarity = np.zeros(shape)
+    sheet = _Sheet(homography=homography, moved=np.zeros((*shape, 2)), clear=np.zeros(shape, bool))
     for step in range(passes):
-        measured = _measure(_flatten(lines, nodes))
-        if step == 0:
-            fields = [_unwrap_and_fit(*_primary(measured, axis)) for axis in (0, 1)]
+        # Far from flat, lines slant and only windows that follow the slant see them.
+        slants = np.linspace(-0.18, 0.18, 9 if step == 0 else 5) * (1.0, 0.5, 0.0, 0.0)[min(step, 3)]
+        measured = _measure(_flatten(lines, sheet.nodes), np.unique(slants))
+        if step < 2:
+            shifts = [_unwrapped(*_primary(measured, axis)) for axis in (0, 1)]
         else:
-            fields = [_fit_residual(measured[axis], use_fine=step > 1) for axis in (0, 1)]
-        clarity = np.sqrt(np.prod([np.maximum(*(p.clarity for p in measured[axis])) for axis in (0, 1)], axis=0))
-        nodes = _move(nodes, np.stack(fields, axis=-1))
+            shifts = [_residual(measured[axis], use_fine=step > 2) for axis in (0, 1)]
+        sheet = _refit(sheet, shifts, stiff=step > 1)
         if step == 0:
-            homography, nodes, clarity = _recentre(homography, nodes, clarity)
-    return Lattice(node_xy=nodes, clarity=clarity, homography=homography)
+            sheet = _trimmed(sheet)
+    clarity = np.sqrt(np.prod([np.maximum(*(p.clarity for p in measured[axis])) for axis in (0, 1)], axis=0))
+    return Lattice(node_xy=sheet.nodes, clarity=clarity * sheet.clear, homography=sheet.homography)
 
 
 def _shift(xy_mm: Array) -> Array:
@@ -90,65 +120,73 @@ def _cover(shape: tuple[int, ...], homography: Array, *, largest_mm: float = 480
     return low, (max(int(count[1]), 4), max(int(count[0]), 4))
 
 
-def _flat_nodes(homography: Array, shape: tuple[int, int]) -> Array:
-    i, j = np.mgrid[: shape[0], : shape[1]] * NODE_MM
-    return apply_homography(homography, np.stack([j, i], axis=-1))
-
-
 def _flatten(lines: FloatArray, nodes: Array) -> FloatArray:
     """Sample the map through the nodes at `_CANVAS_PX_PER_MM`; pixel 0 is centred on the first node."""
     step = NODE_MM * _CANVAS_PX_PER_MM
     rows, columns = (np.arange(int((n - 1) * step) + 1) / step for n in nodes.shape[:2])
     xy = interpolate_raster(nodes, rows, columns)
-    return np.asarray(cv2.remap(lines, xy, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), np.float32)
+    return np.asarray(
+        cv2.remap(lines, xy[..., 0], xy[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), np.float32
+    )
 
 
-def _measure(canvas: FloatArray) -> tuple[tuple[_Phase, _Phase], tuple[_Phase, _Phase]]:
+def _measure(canvas: FloatArray, slants: Array) -> tuple[tuple[_Phase, _Phase], tuple[_Phase, _Phase]]:
     """Displacements of the 5 mm and of the 1 mm lines: ((x at 5, x at 1), (y at 5, y at 1))."""
-    floor = 0.05 * float(np.sqrt(np.mean(canvas**2)))
-    along_x = [_demodulate(canvas, period, floor) for period in (5.0, 1.0)]
-    along_y = [_demodulate(canvas.T, period, floor) for period in (5.0, 1.0)]
-    turned = [_Phase(shift_mm=p.shift_mm.T, clarity=p.clarity.T, period_mm=p.period_mm) for p in along_y]
-    return (along_x[0], along_x[1]), (turned[0], turned[1])
+    along_x = _demodulate(canvas, slants)
+    along_y = _demodulate(canvas.T, slants)
+    return along_x, (_turned(along_y[0]), _turned(along_y[1]))
 
 
-def _demodulate(canvas: FloatArray, period_mm: float, floor: float) -> _Phase:
-    """Phase of vertical lines `period_mm` apart around every node of a flattened map.
+def _turned(phase: _Phase) -> _Phase:
+    return _Phase(shift_mm=phase.shift_mm.T, clarity=phase.clarity.T, period_mm=phase.period_mm)
 
-    The window is 10 mm of Hann along x (blind to the mean and to the slope of the shading) and 5 mm across.  Slabs of
-    1.25 mm are demodulated on their own first, so that slanted lines are not averaged away before their noise is known.
+
+def _demodulate(canvas: FloatArray, slants: Array) -> tuple[_Phase, _Phase]:
+    """Phase of vertical lines 5 mm and 1 mm apart around every node of a flattened map.
+
+    The window is 10 mm of Hann along x (blind to the mean and to the slope of the shading) and 5 mm across, in slabs of
+    1.25 mm.  For each of the `slants` (mm along x per mm across) the slabs are added up along lines leaning so; at
+    every node the clearest counts.
     """
-    step = NODE_MM * _CANVAS_PX_PER_MM
+    step = int(NODE_MM * _CANVAS_PX_PER_MM)
     n_i, n_j = (round((n - 1) / step) + 1 for n in canvas.shape)
-    slab = int(1.25 * _CANVAS_PX_PER_MM)
-    pad = 2 * slab
-    padded = np.pad(canvas, ((pad, pad), (0, 0)))
-    slabs = padded[: (n_i - 1) * int(step) + 2 * pad].reshape(-1, slab, canvas.shape[1]).mean(axis=1)
+    slab = step // 4
+    padded = np.pad(canvas, ((2 * slab, 2 * slab), (0, 0)))[: (n_i - 1) * step + 4 * slab]
+    slabs = padded.reshape(-1, slab, canvas.shape[1]).mean(axis=1)
     x = np.arange(canvas.shape[1])
-    offset = (x[:, None] - np.arange(n_j) * step) / (2 * step)  # in windows
-    window = np.where(np.abs(offset) < 1.0, 0.5 + 0.5 * np.cos(np.pi * np.clip(offset, -1, 1)), 0.0)
-    carrier = np.exp(-2j * np.pi * x / (period_mm * _CANVAS_PX_PER_MM))
-    phasor = slabs @ (carrier[:, None] * window)  # (n_slabs, n_j)
-    noise = (slabs**2 + floor**2) @ window**2
-    across = _slab_weights(len(slabs), n_i)
-    total = across @ phasor
-    clarity = np.abs(total) / np.sqrt((across**2) @ noise)
-    shift = -np.angle(total) * period_mm / (2 * np.pi)
+    offset = np.clip((x[:, None] - np.arange(n_j) * step) / (2 * step), -1, 1)
+    window = (0.5 + 0.5 * np.cos(np.pi * offset)).astype(np.float32)
+    floor = 0.05 * float(np.sqrt(np.mean(slabs**2)))
+    noise = (slabs**2 + floor**2) @ window**2  # (n_slabs, n_j)
+    phases = []
+    for period_mm in (5.0, 1.0):
+        cycles = x / (period_mm * _CANVAS_PX_PER_MM)
+        carrier = np.stack([np.cos(2 * np.pi * cycles), -np.sin(2 * np.pi * cycles)]).astype(np.float32)
+        real, imaginary = (slabs @ (part[:, None] * window) for part in carrier)
+        phases.append(_clearest(real + 1j * imaginary, noise, n_i, period_mm, slants))
+    return phases[0], phases[1]
+
+
+def _clearest(phasor: Complex, noise: Array, n_i: int, period_mm: float, slants: Array) -> _Phase:
+    """Add up the slabs (n_slabs, n_j) about each node along the slant that shows its lines best."""
+    shift, clarity = np.zeros((n_i, phasor.shape[1])), np.zeros((n_i, phasor.shape[1]))
+    weight = np.array([0.5, 1, 1, 1, 1, 0.5])
+    lean = (np.arange(6) - 2.5) * NODE_MM / 4  # mm from the node to each slab's middle
+    padded = np.pad(phasor, ((1, 1), (0, 0)))
+    quiet = np.pad(noise, ((1, 1), (0, 0)))
+    spread = np.sqrt(sum(w**2 * quiet[k : k + 4 * n_i : 4] for k, w in enumerate(weight)))
+    for slant in slants:
+        ramp = weight * np.exp(2j * np.pi * slant * lean / period_mm)
+        total = sum(factor * padded[k : k + 4 * n_i : 4] for k, factor in enumerate(ramp))
+        clear = np.abs(total) / spread
+        better = clear > clarity
+        shift[better] = -np.angle(total[better]) * period_mm / (2 * np.pi)
+        clarity[better] = clear[better]
     return _Phase(shift_mm=shift, clarity=clarity, period_mm=period_mm)
 
 
-def _slab_weights(n_slabs: int, n_nodes: int) -> Array:
-    """(n_nodes, n_slabs): each node sums the four slabs of 1.25 mm about it and half of their neighbours."""
-    weights = np.zeros((n_nodes, n_slabs))
-    for i in range(n_nodes):
-        for offset, weight in zip(range(-1, 5), (0.5, 1, 1, 1, 1, 0.5), strict=True):
-            if 0 <= 4 * i + offset < n_slabs:
-                weights[i, 4 * i + offset] = weight
-    return weights
-
-
 def _primary(measured: tuple[tuple[_Phase, _Phase], tuple[_Phase, _Phase]], axis: int) -> tuple[_Phase, _Phase]:
-    """The carrier to unwrap along an axis, and the other: 5 mm unless only the 1 mm lines can be seen."""
+    """Return the carrier to unwrap along an axis, and the other: 5 mm unless only the 1 mm lines can be seen."""
     coarse, fine = measured[axis]
     clear = np.maximum(coarse.clarity, fine.clarity)
     where = clear > max(3.0, 0.5 * float(np.quantile(clear, 0.9)))
@@ -157,42 +195,44 @@ def _primary(measured: tuple[tuple[_Phase, _Phase], tuple[_Phase, _Phase]], axis
     return coarse, fine
 
 
-def _variance(phase: _Phase) -> Array:
-    """Variance in mm^2 of a displacement, from its signal-to-noise ratio."""
-    cycles = 1 / (np.sqrt(2) * 2 * np.pi * np.maximum(phase.clarity, 1e-3))
-    result: Array = (phase.period_mm**2) * (np.minimum(cycles, 0.5) ** 2 + _PHASE_FLOOR**2)
-    result[phase.clarity < max(2.5, 0.25 * float(np.quantile(phase.clarity, 0.9)))] = np.inf
-    return result
+def _weight(phase: _Phase) -> Array:
+    """Weight (mm^-2) of a displacement by its signal-to-noise ratio; none where it may be noise."""
+    cycles = np.hypot(1 / (np.sqrt(2) * 2 * np.pi * np.maximum(phase.clarity, 1e-3)), _PHASE_FLOOR)
+    threshold = max(2.5, 0.25 * float(np.quantile(phase.clarity, 0.9)))
+    return np.where(phase.clarity > threshold, 1 / (phase.period_mm * cycles) ** 2, 0.0)
 
 
-def _unwrap_and_fit(phase: _Phase, other: _Phase) -> Array:
-    """Displacement of each node's grid line in mm, (n_i, n_j), over the whole sheet and any number of periods."""
-    weight = 1 / _variance(phase)
+def _unwrapped(phase: _Phase, other: _Phase) -> _Shift:
+    """Displacements over any number of periods, unwrapped from the clearest nodes outward."""
+    weight = _weight(phase)
     seeds = phase.clarity > max(2.5, 0.35 * float(np.quantile(phase.clarity, 0.9)))
     if not seeds.any():
-        return np.zeros_like(phase.shift_mm)
+        return _Shift(mm=np.zeros_like(weight), weight=np.zeros_like(weight))
     shift, island = _unwrap(phase, seeds)
     # Islands of grid are unwrapped each on its own; the largest decides how many periods the others are off.
-    order = np.argsort(-np.bincount(island[seeds]))
-    field = _smooth(shift, np.where(seeds & (island == order[0]), weight, 0.0))
-    for label in order[1:12]:
+    order = np.argsort(-np.bincount(island[seeds]))[:12]
+    joined = seeds & (island == order[0])
+    field = _smooth(shift, np.where(joined, weight, 0.0))
+    for label in order[1:]:
         where = seeds & (island == label)
         if where.sum() < 3:
             break
         shift[where] += phase.period_mm * np.round(np.median(field[where] - shift[where]) / phase.period_mm)
-        field = _smooth(shift, np.where(seeds & np.isin(island, order[: np.flatnonzero(order == label)[0] + 1]), weight, 0))
-    for _ in range(3):
+        joined |= where
+        field = _smooth(shift, np.where(joined, weight, 0.0))
+    for _ in range(2):
         shift = _nearest(phase, field)
-        field = _smooth(shift, _robust(weight, shift - field))
+        robust = _robust(weight, shift - field)
+        field = _smooth(shift, robust)
     if phase.period_mm < NODE_MM:
         # Put whole nodes on the 5 mm lines, if they show at all; else any 1 mm line will do.
-        lag = np.exp(2j * np.pi * (other.shift_mm - field) / NODE_MM) * np.where(np.isfinite(_variance(other)), other.clarity, 0)
-        field = field + np.round(np.angle(lag.sum()) * NODE_MM / (2 * np.pi))
-    return field
+        lag = np.exp(2j * np.pi * (other.shift_mm - field) / NODE_MM) * (_weight(other) > 0) * other.clarity
+        shift = shift + np.round(np.angle(lag.sum()) * NODE_MM / (2 * np.pi))
+    return _Shift(mm=shift, weight=robust)
 
 
 def _nearest(phase: _Phase, field: Array) -> Array:
-    """The displacement, of all that differ by whole periods, that is nearest to `field`."""
+    """Return the displacement, of all that differ by whole periods, that is nearest to `field`."""
     return phase.shift_mm + phase.period_mm * np.round((field - phase.shift_mm) / phase.period_mm)
 
 
@@ -235,7 +275,7 @@ def _unwrap(phase: _Phase, seeds: npt.NDArray[np.bool_]) -> tuple[Array, npt.NDA
 
 
 def _smooth(shift: Array, weight: Array, *, bend_mm: float = 0.08) -> Array:
-    """The smoothest field near the weighted displacements.
+    """Return the smoothest field near the weighted displacements.
 
     `bend_mm` is how much a sheet bends between neighbouring nodes (second difference, standard deviation): 0.03 mm for
     a curl of 10 mm over a sheet, 0.5 mm at a sharp fold.
@@ -273,50 +313,75 @@ def _stiffness(n_i: int, n_j: int) -> Array:
     return banded
 
 
-def _fit_residual(phases: tuple[_Phase, _Phase], *, use_fine: bool) -> Array:
-    """What is left after a first flattening: the 5 mm and (once it is unmistakable) the 1 mm phase together."""
+def _residual(phases: tuple[_Phase, _Phase], *, use_fine: bool) -> _Shift:
+    """Measure what is left after a first flattening: the 5 mm and (once it is unmistakable) the 1 mm phase together."""
     coarse, fine = phases
+    used = (coarse, fine) if use_fine or np.quantile(coarse.clarity, 0.9) < 3 else (coarse,)
+    weights = [_weight(phase) for phase in used]
     field = np.zeros_like(coarse.shift_mm)
     for _ in range(3):
-        total, moment = np.full_like(field, 1e-9), np.zeros_like(field)
-        for phase in (coarse, fine) if use_fine or not _any(coarse) else (coarse,):
-            shift = _nearest(phase, field)
-            weight = _robust(1 / _variance(phase), shift - field)
-            total, moment = total + weight, moment + weight * shift
-        field = _smooth(moment / total, total)
-    return field
+        shifts = [_nearest(phase, field) for phase in used]
+        robust = [_robust(weight, shift - field) for weight, shift in zip(weights, shifts, strict=True)]
+        total = np.sum(robust, axis=0)
+        mean = np.sum([w * shift for w, shift in zip(robust, shifts, strict=True)], axis=0) / np.maximum(total, 1e-9)
+        field = _smooth(mean, total)
+    return _Shift(mm=mean, weight=total)
 
 
-def _any(phase: _Phase) -> bool:
-    return bool(np.quantile(phase.clarity, 0.9) > 3)
+def _refit(sheet: _Sheet, shifts: list[_Shift], *, stiff: bool) -> _Sheet:
+    """Move the nodes onto their lines; what they moved altogether is kept as smooth as the sheet proves to be.
 
-
-def _move(nodes: Array, shift_mm: Array) -> Array:
-    """Nodes moved onto their lines: paper X now lies where the old sheet had X + shift, both in mm.
-
-    The shift is known where the line was seen, not where it belongs; a few steps of iteration settle that.
+    A shift is known where the line was seen, not where it belongs; a few steps of iteration settle that.
     """
-    i, j = np.mgrid[: nodes.shape[0], : nodes.shape[1]]
-    home = np.stack([j, i], axis=-1).reshape(-1, 2).astype(np.float64)
+    seen_shift = np.stack([_smooth(shift.mm, shift.weight) for shift in shifts], axis=-1)
+    raw = np.stack([np.where(s.weight > 0, s.mm, seen_shift[..., k]) for k, s in enumerate(shifts)], axis=-1)
+    home = (sheet.home / NODE_MM).reshape(-1, 2)
     seen = home.copy()
     for _ in range(8):
-        seen = home + interpolate_points(shift_mm, seen) / NODE_MM
-    return interpolate_points(nodes, seen).reshape(nodes.shape)
+        seen = home + interpolate_points(seen_shift, seen) / NODE_MM
+    # Smooth first, then add each node's own deviation, which the final fit weighs.
+    total = interpolate_points(sheet.home + sheet.moved, seen).reshape(raw.shape) - sheet.home
+    if not stiff:
+        return _Sheet(homography=sheet.homography, moved=total, clear=_clear(shifts, seen_shift))
+    total += raw - seen_shift
+    clear = _clear(shifts, seen_shift)
+    bend = _bend(sheet.moved, clear)
+    moved = np.stack([_smooth(total[..., k], s.weight, bend_mm=bend) for k, s in enumerate(shifts)], axis=-1)
+    return _Sheet(homography=sheet.homography, moved=moved, clear=clear)
 
 
-def _recentre(homography: Array, nodes: Array, clarity: Array) -> tuple[Array, Array, Array]:
+def _clear(shifts: list[_Shift], field: Array, *, tolerance_mm: float = 0.7) -> npt.NDArray[np.bool_]:
+    """Nodes in whose neighbourhood most windows show lines, and show them where the smooth field has them."""
+    agree = np.ones(field.shape[:2], bool)
+    for k, shift in enumerate(shifts):
+        agree &= (shift.weight > 0) & (np.abs(shift.mm - field[..., k]) < tolerance_mm)
+    return np.asarray(cv2.blur(agree.astype(np.float32), (3, 3), borderType=cv2.BORDER_REPLICATE) > 0.5)
+
+
+def _bend(moved: Array, clear: npt.NDArray[np.bool_]) -> float:
+    """How much this sheet bends between neighbouring nodes, in mm (root mean square second difference)."""
+    found = []
+    for axis in (0, 1):
+        second = np.diff(moved, 2, axis=axis)
+        where = clear[1:-1] if axis == 0 else clear[:, 1:-1]
+        found.append(second[where].ravel())
+    values = np.concatenate(found)
+    return float(np.clip(np.sqrt(np.mean(values**2)), 0.01, 0.12)) if len(values) else 0.08
+
+
+def _trimmed(sheet: _Sheet, *, margin: int = 4) -> _Sheet:
     """Crop to the part of the sheet that shows grid, and refit the flat approximation to it."""
-    clear = clarity > max(2.5, 0.3 * float(np.quantile(clarity, 0.95)))
-    clear = cv2.morphologyEx(clear.astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8)).astype(bool)
+    clear = sheet.clear
     if clear.sum() < 12:
-        return homography, nodes, clarity
-    rows, columns = np.flatnonzero(clear.any(axis=1)), np.flatnonzero(clear.any(axis=0))
-    i, j = np.mgrid[: nodes.shape[0], : nodes.shape[1]]
-    paper = np.stack([j, i], axis=-1) * NODE_MM
-    fitted, _ = cv2.findHomography(paper[clear], nodes[clear], 0)
+        return sheet
+    fitted, _ = cv2.findHomography(sheet.home[clear], sheet.nodes[clear], 0)
     if fitted is None:
-        return homography, nodes, clarity
-    first = np.maximum([rows[0] - 3, columns[0] - 3], 0)
-    last = np.minimum([rows[-1] + 4, columns[-1] + 4], clarity.shape)
+        return sheet
+    rows, columns = np.flatnonzero(clear.any(axis=1)), np.flatnonzero(clear.any(axis=0))
+    first = np.maximum([rows[0] - margin, columns[0] - margin], 0)
+    last = np.minimum([rows[-1] + margin + 1, columns[-1] + margin + 1], clear.shape)
     area = np.s_[first[0] : last[0], first[1] : last[1]]
-    return np.asarray(fitted, np.float64) @ _shift(first[::-1] * NODE_MM), nodes[area], clarity[area]
+    moved = apply_homography(np.linalg.inv(fitted), sheet.nodes) - sheet.home
+    return _Sheet(
+        homography=np.asarray(fitted, np.float64) @ _shift(first[::-1] * NODE_MM), moved=moved[area], clear=clear[area]
+    )

@@ -11,6 +11,7 @@ Canvas pixel (column c, row r) shows paper point ((c + 0.5) / px_per_mm, (r + 0.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from pipeline.datatypes import ByteArray, GridScale, PageImage, RectifiedPage
 
-Points = npt.NDArray[np.float64]
+Points = npt.NDArray[np.floating[Any]]
 _WHITE = (255, 255, 255)
 
 
@@ -54,7 +55,7 @@ def cubic_weights(position: Points, n_nodes: int) -> tuple[npt.NDArray[np.intp],
     return index, weight
 
 
-def interpolate_raster(nodes: npt.NDArray[np.floating], rows: Points, columns: Points) -> npt.NDArray[np.float32]:
+def interpolate_raster(nodes: Points, rows: Points, columns: Points) -> npt.NDArray[np.float32]:
     """Interpolate `nodes` (n_i, n_j, c) at every crossing of `rows` (h,) and `columns` (w,): (h, w, c).
 
     Positions are in node spacings.
@@ -71,7 +72,7 @@ def interpolate_raster(nodes: npt.NDArray[np.floating], rows: Points, columns: P
     return np.stack(planes, axis=-1)
 
 
-def interpolate_points(nodes: npt.NDArray[np.floating], points: Points) -> Points:
+def interpolate_points(nodes: Points, points: Points) -> Points:
     """Interpolate `nodes` (n_i, n_j, c) at `points` (n, 2) = (column, row) in node spacings: (n, c)."""
     j, across = cubic_weights(points[:, 0], nodes.shape[1])
     i, down = cubic_weights(points[:, 1], nodes.shape[0])
@@ -80,7 +81,7 @@ def interpolate_points(nodes: npt.NDArray[np.floating], points: Points) -> Point
     return result
 
 
-def apply_homography(homography: npt.NDArray[np.float64], points: Points) -> Points:
+def apply_homography(homography: Points, points: Points) -> Points:
     """Map `points` (..., 2) through a 3 x 3 homography."""
     mapped = points @ homography[:, :2].T + homography[:, 2]
     result: Points = mapped[..., :2] / mapped[..., 2:]
@@ -106,7 +107,7 @@ def page_to_paper(rectified: RectifiedPage, xy_px: Points, *, iterations: int = 
     return paper.reshape(np.shape(xy_px))
 
 
-def sample_nodes(pixels: ByteArray, node_xy: npt.NDArray[np.floating], columns: Points, rows: Points) -> ByteArray:
+def sample_nodes(pixels: ByteArray, node_xy: Points, columns: Points, rows: Points) -> ByteArray:
     """Sample a page through a lattice at `rows` (h,) x `columns` (w,), evenly spaced, in node spacings: (h, w, 3).
 
     Where the page has more pixels than the raster, each axis is supersampled by a whole factor and averaged; elsewhere
@@ -116,26 +117,27 @@ def sample_nodes(pixels: ByteArray, node_xy: npt.NDArray[np.floating], columns: 
     fine = [_supersample(position, factor) for position, factor in zip((columns, rows), factors, strict=True)]
     xy = interpolate_raster(node_xy, fine[1], fine[0])
     method = cv2.INTER_LINEAR if max(factors) > 1 else cv2.INTER_CUBIC
-    sampled = cv2.remap(pixels, xy, None, method, borderMode=cv2.BORDER_CONSTANT, borderValue=_WHITE)
+    sampled = cv2.remap(pixels, xy[..., 0], xy[..., 1], method, borderMode=cv2.BORDER_CONSTANT, borderValue=_WHITE)
     if max(factors) > 1:
         sampled = cv2.resize(sampled, (len(columns), len(rows)), interpolation=cv2.INTER_AREA)
     return np.asarray(sampled, np.uint8)
 
 
 def sample_paper(page: PageImage, rectified: RectifiedPage, x_mm: Points, y_mm: Points) -> ByteArray:
-    """The page's own pixels at paper columns `x_mm` (w,) and rows `y_mm` (h,), both evenly spaced: (h, w, 3) uint8."""
+    """Sample the page's own pixels at paper columns `x_mm` (w,) and rows `y_mm` (h,), evenly spaced: (h, w, 3)."""
     columns, rows = (np.asarray(mm, np.float64) / rectified.node_mm for mm in (x_mm, y_mm))
     return sample_nodes(page.pixels, rectified.node_xy, columns, rows)
 
 
 def turn(rectified: RectifiedPage, quarter_turns: int) -> RectifiedPage:
-    """The same sheet turned counter-clockwise by `quarter_turns` x 90 degrees; nothing is fitted or sampled again."""
+    """Turn the sheet counter-clockwise by `quarter_turns` x 90 degrees; nothing is fitted or sampled again."""
     turns = quarter_turns % 4
     homography = rectified.homography
     n_i, n_j = rectified.node_xy.shape[:2]
     for _ in range(turns):
         # New paper (x', y') shows what stood at (x, y) = (width - y', x').
-        homography = homography @ np.array([[0.0, -1.0, (n_j - 1) * rectified.node_mm], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+        width = (n_j - 1) * rectified.node_mm
+        homography = homography @ np.array([[0.0, -1.0, width], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
         n_i, n_j = n_j, n_i
     scale = rectified.grid_scale
     if turns % 2:
@@ -152,7 +154,7 @@ def turn(rectified: RectifiedPage, quarter_turns: int) -> RectifiedPage:
     )
 
 
-def _shrink(node_xy: npt.NDArray[np.floating], position: Points, axis: int) -> int:
+def _shrink(node_xy: Points, position: Points, axis: int) -> int:
     """How many page pixels one raster step covers along `axis`, as a whole factor (1 when enlarging)."""
     if len(position) < 2:
         return 1
@@ -166,4 +168,5 @@ def _supersample(position: Points, factor: int) -> Points:
         return position
     step = position[1] - position[0]
     offsets = ((np.arange(factor) + 0.5) / factor - 0.5) * step
-    return (position[:, None] + offsets).ravel()
+    fine: Points = (position[:, None] + offsets).ravel()
+    return fine

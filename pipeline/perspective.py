@@ -13,6 +13,7 @@ saturated map does no harm.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ import numpy.typing as npt
 from scipy import fft, sparse
 
 FloatArray = npt.NDArray[np.float32]
-Matrix = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -124,7 +125,7 @@ def _angle_angle(energy: Matrix, tiles: _Tiles, degrees: Matrix, spreads: Matrix
 
 
 def _two_families(score: Matrix) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The two strongest maxima (theta index, spread index) that lie 60 to 120 degrees apart (1 degree a step)."""
+    """Find the two strongest maxima (theta index, spread index) that lie 60 to 120 degrees apart (1 degree a step)."""
     best = score.max(axis=1)
     apart = np.arange(60, 121)
     partner = best[(np.arange(180)[:, None] + apart) % 180]
@@ -147,7 +148,8 @@ def _zoom(tiles: _Tiles, centre: float, spread: float, radius: float) -> tuple[t
     index = np.clip(np.rint(angle / 0.125).astype(int), 0, len(fine) - 1)
     score = energy[np.arange(len(energy)), index].sum(axis=-1)
     i, k = np.unravel_index(int(score.argmax()), score.shape)
-    start, slope = centre + starts[i] + _vertex(score[:, k], int(i)) * 0.125, slopes[k] + _vertex(score[i], int(k)) * 0.25
+    start = centre + starts[i] + _vertex(score[:, k], int(i)) * 0.125
+    slope = slopes[k] + _vertex(score[i], int(k)) * 0.25
     around = _ray_energy(tiles, np.deg2rad(centre + np.arange(15.0, 76.0, 5.0))).mean(axis=1).sum()
     ends = (float(np.deg2rad(start - 0.5 * slope)), float(np.deg2rad(start + 0.5 * slope)))
     return ends, float(score[i, k] / max(around, 1e-12))
@@ -185,6 +187,6 @@ def _homography(vanishing: list[Matrix], shape: tuple[int, ...]) -> Matrix:
 
 
 def line_evidence(grid: FloatArray, *, spread_px: float = 8.0) -> FloatArray:
-    """The grid map (h, w) less its local mean: flat areas, saturated or empty, become zero."""
+    """Return the grid map (h, w) less its local mean: flat areas, saturated or empty, become zero."""
     result: FloatArray = np.asarray(grid - cv2.GaussianBlur(grid, (0, 0), spread_px), np.float32)
     return result

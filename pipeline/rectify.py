@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,7 +27,7 @@ from pipeline.paper import interpolate_raster, sample_nodes, turn
 from pipeline.perspective import find_perspective, line_evidence
 
 FloatArray = npt.NDArray[np.float32]
-Array = npt.NDArray[np.float64]
+Array = npt.NDArray[np.floating[Any]]
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ def _map_to_map(factor: float) -> Array:
 
 
 def _flat_canvas(evidence: FloatArray, homography: Array) -> tuple[FloatArray, Array]:
-    """The map seen through the homography, and the translation from the canvas to flat pixels."""
+    """Return the map seen through the homography, and the translation from the canvas to flat pixels."""
     height, width = evidence.shape
     corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], np.float64)
     flat = corners @ np.linalg.inv(homography).T
@@ -128,7 +129,7 @@ def _flat_canvas(evidence: FloatArray, homography: Array) -> tuple[FloatArray, A
 
 
 def _flat_sheet(page: PageImage, px_per_mm: float) -> _Sheet:
-    """A page without a grid: as flat and upright as the picture."""
+    """Take a page without a grid as flat and as upright as the picture."""
     height, width = page.pixels.shape[:2]
     n_i, n_j = (int(np.ceil(n / px_per_mm / NODE_MM)) + 1 for n in (height, width))
     i, j = np.mgrid[:n_i, :n_j]
@@ -167,7 +168,7 @@ def _cut_out(page: PageImage, segmentation: SegmentationMap, sheet: _Sheet, px_p
 def _crop(
     page: PageImage, segmentation: SegmentationMap, sheet: _Sheet, *, margin: int = 2
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Node rows and columns of the canvas: all that has grid or trace, and `margin` nodes as far as the picture goes."""
+    """Node rows and columns of the canvas: all that has grid or trace, and `margin` nodes more inside the picture."""
     if sheet.source != "grid":
         return np.arange(sheet.node_xy.shape[0]), np.arange(sheet.node_xy.shape[1])
     clear = sheet.clarity > max(2.5, 0.3 * float(np.quantile(sheet.clarity, 0.95)))
@@ -188,7 +189,7 @@ def _crop(
 
 
 def _largest_parts(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """The parts of a mask that are no specks: at least a twentieth of the largest one, after closing small gaps."""
+    """Keep the parts of a mask that are no specks: a twentieth of the largest one or more, small gaps closed."""
     closed = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
     count, label, stats, _ = cv2.connectedComponentsWithStats(closed)
     if count < 2:
@@ -198,11 +199,13 @@ def _largest_parts(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return result
 
 
-def _flatten(values: FloatArray, scale: float, node_xy: npt.NDArray[np.floating], per_node: int) -> FloatArray:
-    """A map seen through the lattice, `per_node` samples per node spacing, half a sample off the first node."""
+def _flatten(values: FloatArray, scale: float, node_xy: Array, per_node: int) -> FloatArray:
+    """Return a map seen through the lattice, `per_node` samples per node spacing, half a sample off the first node."""
     rows, columns = ((np.arange((n - 1) * per_node) + 0.5) / per_node for n in node_xy.shape[:2])
     xy = (interpolate_raster(node_xy, rows, columns) + 0.5) * np.float32(scale) - np.float32(0.5)
-    return np.asarray(cv2.remap(values, xy, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), np.float32)
+    return np.asarray(
+        cv2.remap(values, xy[..., 0], xy[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), np.float32
+    )
 
 
 def _runs_down(segmentation: SegmentationMap, rectified: RectifiedPage) -> bool:
@@ -211,14 +214,20 @@ def _runs_down(segmentation: SegmentationMap, rectified: RectifiedPage) -> bool:
     Across the time axis a sheet shows the same number of traces everywhere; along it, none between two rows and many
     through the beats.  So the strokes met on a line are counted: their number varies less along the time axis.
     """
-    trace = _flatten(segmentation.trace, segmentation.scale, rectified.node_xy, 10) > 0.4
-    variation = []
-    for ink in (trace, trace.T):
-        strokes = np.count_nonzero(ink[1:] & ~ink[:-1], axis=0).astype(np.float64)
-        where = np.flatnonzero(strokes)
-        if len(where) < 20:
-            return False
-        low, high = np.quantile(where, [0.03, 0.97]).astype(int)
-        strokes = strokes[low : high + 1]
-        variation.append(float(strokes.std() / strokes.mean()))
-    return variation[0] > variation[1]
+    trace = _flatten(segmentation.trace, segmentation.scale, rectified.node_xy, 10)
+    balance = 0.0
+    for threshold in (0.15, 0.25):  # low: a baseline that is hardly seen counts as much as a bold beat
+        across, down = (_stroke_variation(ink) for ink in (trace > threshold, (trace > threshold).T))
+        balance += across - down
+    return balance > 0
+
+
+def _stroke_variation(ink: npt.NDArray[np.bool_]) -> float:
+    """Coefficient of variation of the number of strokes met in each column; 0 where hardly anything is drawn."""
+    strokes = np.count_nonzero(ink[1:] & ~ink[:-1], axis=0)
+    where = np.flatnonzero(strokes)
+    if len(where) < 20:
+        return 0.0
+    low, high = np.quantile(where, [0.03, 0.97]).astype(int)
+    strokes = strokes[low : high + 1]
+    return float(strokes.std() / strokes.mean())
