@@ -25,12 +25,12 @@ _BIN_MM = ROW_HEIGHT_MM / ROW_BINS
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class RowReading:
-    """What the network says of one row; columns at TRACE_COLUMNS_PER_MM."""
+class RowReadings:
+    """What the network says of the rows; columns at TRACE_COLUMNS_PER_MM."""
 
-    y_mm: FloatArray  # (n,) paper y
-    mass: FloatArray  # (n,) probability within reach of the path
-    presence: FloatArray  # (n,) probability that anything is printed here
+    y_bin: FloatArray  # (n_rows, n) bins below the strip's top edge
+    mass: FloatArray  # (n_rows, n) probability within reach of the path
+    presence: FloatArray  # (n_rows, n) probability that anything is printed here
 
 
 def best_path(log_p: FloatArray, *, price: float = 0.35, free_bins: int = 0) -> npt.NDArray[np.intp]:
@@ -62,21 +62,18 @@ def best_path(log_p: FloatArray, *, price: float = 0.35, free_bins: int = 0) -> 
     return path
 
 
-def read_row(strip: ByteArray, top_mm: float, network: Network, *, reach: int = 3) -> RowReading:
-    """Read one row from its strip (2 * ROW_BINS, w, 3), whose top edge is at paper y `top_mm`."""
-    columns, presence = network.run(strip[None])
-    n = strip.shape[1] * 2
-    log_p = torch.log_softmax(columns[..., :n], 1)
-    path = torch.from_numpy(best_path(np.maximum(log_p.numpy(), -12.0)))[0]
-    index = path[None] + torch.arange(-reach, reach + 1)[:, None]
-    near = log_p[0].exp().gather(0, index.clamp(0, ROW_BINS - 1)) * ((index >= 0) & (index < ROW_BINS))
-    mass = near.sum(0)
-    value = torch.where(mass > 1e-3, (near * index).sum(0) / mass.clamp(1e-6), path.float())
-    return RowReading(
-        y_mm=(top_mm + (value.numpy() + 0.5) * _BIN_MM).astype(np.float32),
-        mass=mass.numpy().astype(np.float32),
-        presence=presence[0, :n].sigmoid().numpy().astype(np.float32),
-    )
+def read_rows(strips: ByteArray, network: Network, *, reach: int = 3, batch: int = 3) -> RowReadings:
+    """Read rows from their strips (n_rows, 2 * ROW_BINS, w, 3); `batch` rows at a time bound the memory."""
+    n = strips.shape[2] * 2
+    parts = [network.run(strips[k : k + batch]) for k in range(0, len(strips), batch)]
+    log_p = torch.log_softmax(torch.cat([columns[..., :n] for columns, _ in parts]), 1)
+    presence = torch.cat([logits[:, :n] for _, logits in parts]).sigmoid()
+    path = torch.from_numpy(best_path(log_p.clamp(-12.0).numpy()))
+    index = path[:, None] + torch.arange(-reach, reach + 1)[None, :, None]
+    near = log_p.gather(1, index.clamp(0, ROW_BINS - 1)).exp() * ((index >= 0) & (index < ROW_BINS))
+    mass = near.sum(1)
+    value = torch.where(mass > 1e-3, (near * index).sum(1) / mass.clamp(1e-6), path.float())
+    return RowReadings(y_bin=value.numpy(), mass=mass.numpy(), presence=presence.numpy())
 
 
 def _present(presence: FloatArray, *, bridge_mm: float = 1.5, shortest_mm: float = 3.0) -> npt.NDArray[np.bool_]:
@@ -113,19 +110,12 @@ def trace_rows(sample: Sampler, rows: Sequence[RowBand], network: Network, *, ma
     x0 = min(row.x0_mm for row in rows) - margin_mm
     width = int(np.ceil((max(row.x1_mm for row in rows) + margin_mm - x0) * TRACE_PX_PER_MM_X))
     x_mm = x0 + (np.arange(width) + 0.5) / TRACE_PX_PER_MM_X
-    n = width * 2
-    y = np.full((len(rows), n), np.nan, np.float32)
-    confidence = np.zeros((len(rows), n), np.float32)
-    for index, row in enumerate(rows):
-        top = row.baseline_mm - ROW_HEIGHT_MM / 2
-        y_mm = top + (np.arange(2 * ROW_BINS) + 0.5) / TRACE_PX_PER_MM_Y
-        first = max(0, int((row.x0_mm - margin_mm - x0) * TRACE_PX_PER_MM_X))
-        last = min(width, int((row.x1_mm + margin_mm - x0) * TRACE_PX_PER_MM_X) + 1)
-        reading = read_row(sample(x_mm[first:last], y_mm), top, network)
-        there = _present(reading.presence)
-        part = slice(2 * first, 2 * last)
-        y[index, part] = np.where(there, reading.y_mm, np.nan)
-        confidence[index, part] = np.where(there, reading.mass * reading.presence, 0)
+    tops = np.array([row.baseline_mm - ROW_HEIGHT_MM / 2 for row in rows])
+    lines = (np.arange(2 * ROW_BINS) + 0.5) / TRACE_PX_PER_MM_Y
+    readings = read_rows(np.stack([sample(x_mm, top + lines) for top in tops]), network)
+    there = np.stack([_present(presence) for presence in readings.presence])
+    y = np.where(there, tops[:, None] + (readings.y_bin + 0.5) * _BIN_MM, np.nan).astype(np.float32)
+    confidence = np.where(there, readings.mass * readings.presence, 0).astype(np.float32)
     if not np.isfinite(y).any():
         raise TraceNotFound("rows were found, but no trace is printed in them")
     return TraceSet(

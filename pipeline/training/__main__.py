@@ -1,4 +1,4 @@
-"""python -m pipeline.training train|export: make the weights from recordings."""
+"""python -m pipeline.training train|export|render: make the weights from recordings, and pages to measure them on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.training.records import load_records
+from pipeline.training.render import render_pages
 from pipeline.training.train import export as export_weights
 from pipeline.training.train import train as train_network
 
@@ -35,6 +37,18 @@ def train(
 def export(network: str, checkpoint: Path, target: Path = Path("pipeline/weights")) -> None:
     """Write shipping weights (fp16) and their record."""
     export_weights(network, checkpoint, target)
+
+
+@app.command()
+def render(
+    signals: Annotated[Path, typer.Option(help="folder of recordings (*.npz)")],
+    out: Annotated[Path, typer.Option(help="folder for pages and truth.npz")],
+    kind: Annotated[str, typer.Option(help="clean | scan | copy | photo")] = "scan",
+    count: int = 20,
+    seed: int = 0,
+) -> None:
+    """Draw whole pages of recordings the networks never saw, with their truth, for `python -m pipeline evaluate`."""
+    render_pages(load_records(signals, "validation"), out, count=count, kind=kind, seed=seed)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import torch
 from pipeline.datatypes import RowBand
 from pipeline.errors import TraceNotFound
 from pipeline.inference import Network
-from pipeline.trace import best_path, read_row, trace_rows
+from pipeline.trace import best_path, read_rows, trace_rows
 from pipeline.unet import ROW_BINS, ROW_HEIGHT_MM
 
 
@@ -51,11 +51,12 @@ def test_best_path_takes_a_steep_wave() -> None:
     assert np.array_equal(best_path(log_p)[0], true)
 
 
-def test_read_row_is_sub_pixel(network: Network) -> None:
+def test_rows_are_read_at_sub_pixel(network: Network) -> None:
     x = np.arange(640)
     y = 100 + 4 * np.sin(x / 60)
-    reading = read_row(_strip(y, 640, 70.0), 70.0, network)
-    assert np.abs(reading.y_mm[::2] - y)[5:-5].max() < 0.06
+    reading = read_rows(_strip(y, 640, 70.0)[None], network)
+    y_mm = 70.0 + (reading.y_bin[0] + 0.5) * ROW_HEIGHT_MM / ROW_BINS
+    assert np.abs(y_mm[::2] - y)[5:-5].max() < 0.06
     assert (reading.presence > 0.5).all()
 
 

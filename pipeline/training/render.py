@@ -1,0 +1,95 @@
+"""Whole pages with truth, to measure on: what `evaluate` reads, made of recordings the networks never saw."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline.datatypes import ByteArray, FloatArray
+from pipeline.training.augment import Capture, Warp, expose, random_capture
+from pipeline.training.synth import INK_PX_PER_MM, DrawnPage, random_page, system_fonts
+
+
+def photograph(
+    page: DrawnPage, capture: Capture, px_per_mm: float, rng: np.random.Generator, *, margin_mm: float = 12.0
+) -> ByteArray:
+    """Return a picture of a whole page: flat and nearly straight from a scanner, in perspective and bent from a camera.
+
+    Parameters
+    ----------
+    page : DrawnPage
+    capture : Capture
+        Its kind decides about geometry: "photo" leans, turns and bends; everything else is skewed by under a degree.
+    px_per_mm : float
+        Resolution of the picture.
+
+    Returns
+    -------
+    (h, w, 3) uint8
+    """
+    photo = capture.kind == "photo"
+    width, height = page.style.width_mm, page.style.height_mm
+    margin = margin_mm if photo else 0.0
+    w, h = round((width + 2 * margin) * px_per_mm), round((height + 2 * margin) * px_per_mm)
+    u, v = np.meshgrid(
+        (np.arange(w, dtype=np.float32) + 0.5) / px_per_mm - margin - width / 2,
+        (np.arange(h, dtype=np.float32) + 0.5) / px_per_mm - margin - height / 2,
+    )
+    turn = rng.normal(0, 0.06) if photo else rng.normal(0, 0.006)
+    if photo:
+        lean = rng.normal(0, 0.0004, 2)
+        depth = 1 + lean[0] * u + lean[1] * v
+        u, v = u / depth, v / depth
+    x = np.cos(turn) * u - np.sin(turn) * v + width / 2
+    y = np.sin(turn) * u + np.cos(turn) * v + height / 2
+    warp = Warp(rng, 2.0 if photo else 0.0, kinks=1 if photo else 0, shortest_mm=90)
+    dx, dy = warp(x.astype(np.float32), y.astype(np.float32))
+    map_x, map_y = ((p + d) * INK_PX_PER_MM - 0.5 for p, d in ((x, dx), (y, dy)))
+    source = cv2.blur(page.pixels, (2, 2)) if px_per_mm < 6 else page.pixels
+    picture = cv2.remap(
+        source, map_x.astype(np.float32), map_y.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(96, 84, 70) if photo else (255, 255, 255),
+    )  # fmt: skip
+    return expose(np.asarray(picture, np.uint8), replace(capture, native_px_per_mm=px_per_mm), px_per_mm, rng)
+
+
+def render_pages(records: list[FloatArray], out: Path, *, count: int, kind: str, seed: int) -> None:
+    """Write `count` pages as PNG with ``truth.npz``: ``r<id>`` int16 microvolts (12, n) at 500 Hz, -32768 not printed.
+
+    Parameters
+    ----------
+    records : list of (12, n) float32
+    out : Path
+    kind : {"clean", "scan", "copy", "photo"}
+        What became of the paper.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    fonts = system_fonts()
+    truth: dict[str, np.ndarray] = {}
+    info = []
+    for index in range(count):
+        rng = np.random.default_rng([seed, index])
+        page = random_page(records, rng, fonts)
+        capture = random_capture(rng)
+        while capture.kind != kind:
+            capture = random_capture(rng)
+        px_per_mm = float(rng.uniform(5.0, 11.8)) if kind != "photo" else float(rng.uniform(7.0, 11.0))
+        picture = photograph(page, capture, px_per_mm, rng)
+        name = f"{index:04d}"
+        cv2.imwrite(str(out / f"{name}_{kind}.png"), picture[..., ::-1])
+        microvolts = np.nan_to_num(page.signal_mv * 1000, nan=-32768)
+        truth[f"r{name}"] = np.clip(np.rint(microvolts), -32768, 32767).astype(np.int16)
+        info.append(
+            {
+                "id": name,
+                "layout": page.layout.name,
+                "paper_speed_mm_per_s": page.style.speed_mm_per_s,
+                "gain_mm_per_mv": page.style.gain_mm_per_mv,
+                "px_per_mm": round(px_per_mm, 3),
+            }
+        )
+    np.savez_compressed(out / "truth.npz", info=json.dumps(info), **truth)
