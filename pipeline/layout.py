@@ -302,8 +302,12 @@ def _correlation(a: Float64, b: Float64, reach: int = 0) -> float:
         x = a[max(shift, 0) : a.size + min(shift, 0)]
         y = b[max(-shift, 0) : b.size + min(-shift, 0)]
         both = np.isfinite(x) & np.isfinite(y)
-        if both.sum() > 50 and np.std(x[both]) > 0 and np.std(y[both]) > 0:
-            best = max(best, float(np.corrcoef(x[both], y[both])[0, 1]))
+        if both.sum() <= 50:
+            continue
+        x, y = x[both] - x[both].mean(), y[both] - y[both].mean()
+        power = float((x @ x) * (y @ y))
+        if power > 0:
+            best = max(best, float(x @ y) / power**0.5)
     return best
 
 
