@@ -212,6 +212,7 @@ def notify(state: str) -> None:
     if not address:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.setblocking(False)
         try:
             channel.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
         except OSError as error:

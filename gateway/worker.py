@@ -273,6 +273,8 @@ def run_worker(
     SettingsError
         The networks or the layouts cannot be loaded.
     """
+    for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT):  # no job to finish yet: just end
+        signal.signal(number, signal.SIG_DFL)
     limit_memory(settings.worker.memory_limit_mib)
     digitizer = digitizer or load_digitizer(settings)
 
@@ -280,7 +282,6 @@ def run_worker(
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
     worker = Worker(settings, store, spool, digitizer, name=name, alarm=alarm)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     worker.run(orphaned=lambda: parent_pid is not None and os.getppid() != parent_pid)

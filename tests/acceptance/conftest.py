@@ -24,7 +24,7 @@ FAKE = (sys.executable, "-m", "tests.fake_digitizer")
 QUICK_RETRY = {"first_s": 0.2, "maximum_s": 1.0}
 
 
-def wait_for(what: str, probe: Callable[[], T], timeout_s: float = 30.0) -> T:
+def wait_for(what: str, probe: Callable[[], T], timeout_s: float = 60.0) -> T:
     """Return the first true value of `probe`; fail, naming `what`, when the time is over."""
     deadline = time.monotonic() + timeout_s
     while not (value := probe()):
@@ -88,7 +88,7 @@ class Gateway:
         self.process.kill()
         self.process.wait()
 
-    def stop(self, timeout_s: float = 30.0) -> int:
+    def stop(self, timeout_s: float = 60.0) -> int:
         """SIGTERM; return the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout_s)
@@ -104,11 +104,11 @@ class Gateway:
     def jobs(self) -> list[Job]:
         return self.store.jobs(limit=1000)
 
-    def wait_for_job(self, status: JobStatus, timeout_s: float = 30.0) -> Job:
+    def wait_for_job(self, status: JobStatus, timeout_s: float = 60.0) -> Job:
         """Return the first job found in `status`."""
         return wait_for(f"a {status} job", lambda: next(iter(self.store.jobs(status=status)), None), timeout_s)
 
-    def wait_until_settled(self, n_jobs: int, timeout_s: float = 40.0) -> list[Job]:
+    def wait_until_settled(self, n_jobs: int, timeout_s: float = 90.0) -> list[Job]:
         """Return all jobs when there are `n_jobs`, none waits or runs, and nothing is left to deliver."""
 
         def settled() -> list[Job]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -52,7 +54,7 @@ def test_service_killed_in_the_middle_of_the_deliveries(make_gateway: MakeGatewa
     gateway = make_gateway()
     gateway.start()
     assert c_store(gateway.port, secondary_capture(page_pixels())) == [0x0000]
-    assert pacs.arrived.wait(30) and ehr.arrived.wait(30)
+    assert pacs.arrived.wait(60) and ehr.arrived.wait(60)
     gateway.kill()
     pacs.gate.set()
     ehr.gate.set()
@@ -99,31 +101,39 @@ def test_page_that_kills_its_worker_three_times_fails_and_holds_up_no_other(
 
 
 def test_page_that_hangs_or_wants_all_memory_fails_in_words(make_gateway: MakeGateway) -> None:
-    gateway = make_gateway(worker={"page_timeout_s": 1.0, "maximum_attempts": 2, "lease_s": 3.0})
+    gateway = make_gateway(worker={"page_timeout_s": 3.0, "maximum_attempts": 2, "lease_s": 3.0})
     gateway.start()
     sources = [secondary_capture(page_pixels(behaviour)) for behaviour in (Behaviour.HANGING, Behaviour.GREEDY)]
     assert c_store(gateway.port, *sources) == [0x0000] * 2
     jobs = {job.source_key: job for job in gateway.wait_until_settled(2)}
     hanging, greedy = (jobs[source.SOPInstanceUID] for source in sources)
     assert (hanging.status, hanging.attempts) == (JobStatus.FAILED, 2)
-    assert hanging.reason == "page 1 took longer than 1 s"
+    assert hanging.reason == "page 1 took longer than 3 s"
     assert (greedy.status, greedy.attempts) == (JobStatus.FAILED, 1)
     assert "more memory than the 8192 MiB" in greedy.reason
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_clean_stop_with_a_job_running(make_gateway: MakeGateway, pacs: Pacs, number: signal.Signals) -> None:
+def test_clean_stop_with_a_job_running(
+    make_gateway: MakeGateway, pacs: Pacs, number: signal.Signals, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     gateway = make_gateway()
-    gateway.start()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        gateway.start()
+        wait_for("READY", lambda: systemd.recv(100) == b"READY=1")
+        assert systemd.recv(100) == b"WATCHDOG=1"
     slow, waiting = (secondary_capture(page_pixels(b)) for b in (Behaviour.SLOW, Behaviour.GOOD))
     assert c_store(gateway.port, slow, waiting) == [0x0000] * 2
     gateway.wait_for_job(JobStatus.RUNNING)
     workers = gateway.workers()
     gateway.process.send_signal(number)
-    assert gateway.process.wait(30) == 0
+    assert gateway.process.wait(60) == 0
     assert not any(os.path.exists(f"/proc/{pid}") for pid in workers)
     assert {job.status for job in gateway.jobs()} <= {JobStatus.DONE, JobStatus.QUEUED}
     assert "Traceback" not in gateway.log
+    monkeypatch.delenv("NOTIFY_SOCKET")
     gateway.start()
     assert {job.status for job in gateway.wait_until_settled(2)} == {JobStatus.DONE}
     assert sorted(pacs.uids) == sorted(set(pacs.uids)) and len(pacs.uids) == 2

@@ -53,8 +53,9 @@ def test_no_patient_in_any_log_line(make_gateway: Callable[..., Gateway], pacs: 
     wait_for("the text file to be rejected", (gateway.inbox / "rejected" / "x.txt").exists)
     jobs = gateway.wait_until_settled(len(sources) + 3)
     assert {JobStatus.NEEDS_REVIEW, JobStatus.FAILED} <= {job.status for job in jobs}
-    with urllib.request.urlopen(f"http://127.0.0.1:{gateway.web_port}/", timeout=10) as page:
-        page.read()
+    for path in ("", *(f"jobs/{job.id}" for job in jobs), "metrics", "healthz"):
+        with urllib.request.urlopen(f"http://127.0.0.1:{gateway.web_port}/{path}", timeout=10) as page:
+            page.read()
     assert gateway.stop() == 0
     assert any(PATIENT_ID == w.PatientID for w in pacs.received) and NAME.encode() in b"".join(ehr.received)
     if form == "json":

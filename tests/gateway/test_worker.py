@@ -262,6 +262,15 @@ def test_lease_is_extended_while_a_page_takes_longer(bench: Bench) -> None:
     assert bench.store.job(job_id).status == JobStatus.DONE
 
 
+def test_kernel_is_told_to_end_what_hangs_and_told_when_it_is_over(bench: Bench) -> None:
+    told: list[float] = []
+    bench.submit(tiff(page_pixels(), page_pixels()), media_type="image/tiff")
+    worker = bench.worker(worker={"page_timeout_s": 20.0})
+    worker._alarm = told.append
+    worker.run_once()
+    assert told == [30.0, 30.0, 30.0, 0.0]  # the file, two pages, done
+
+
 def test_stop_puts_a_job_with_pages_left_back_uncounted(bench: Bench) -> None:
     job_id = bench.submit(tiff(page_pixels(), page_pixels()), media_type="image/tiff")
     worker = bench.worker()
