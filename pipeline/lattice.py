@@ -318,7 +318,11 @@ def _residual(phases: tuple[_Phase, _Phase], *, use_fine: bool) -> _Shift:
     coarse, fine = phases
     used = (coarse, fine) if use_fine or np.quantile(coarse.clarity, 0.9) < 3 else (coarse,)
     weights = [_weight(phase) for phase in used]
-    field = np.zeros_like(coarse.shift_mm)
+    field = _smooth(_nearest(coarse, np.zeros_like(coarse.shift_mm)), weights[0])
+    if use_fine:
+        # Between two 1 mm lines there is no telling which is meant, unless the 5 mm lines are silent.
+        between = np.abs(_nearest(fine, field) - field) > 0.35
+        weights[1] = np.where(between & (weights[0] > 0), 0.0, weights[1])
     for _ in range(3):
         shifts = [_nearest(phase, field) for phase in used]
         robust = [_robust(weight, shift - field) for weight, shift in zip(weights, shifts, strict=True)]
@@ -359,14 +363,14 @@ def _clear(shifts: list[_Shift], field: Array, *, tolerance_mm: float = 0.7) -> 
 
 
 def _bend(moved: Array, clear: npt.NDArray[np.bool_]) -> float:
-    """How much this sheet bends between neighbouring nodes, in mm (root mean square second difference)."""
+    """How much this sheet bends between neighbouring nodes, in mm (1.5 root mean square second differences)."""
     found = []
     for axis in (0, 1):
         second = np.diff(moved, 2, axis=axis)
         where = clear[1:-1] if axis == 0 else clear[:, 1:-1]
         found.append(second[where].ravel())
     values = np.concatenate(found)
-    return float(np.clip(np.sqrt(np.mean(values**2)), 0.01, 0.12)) if len(values) else 0.08
+    return float(np.clip(1.5 * np.sqrt(np.mean(values**2)), 0.015, 0.25)) if len(values) else 0.08
 
 
 def _trimmed(sheet: _Sheet, *, margin: int = 4) -> _Sheet:
