@@ -1,7 +1,7 @@
 """The admin page: the queue, one job's trail with its pages, health and metrics.  Read-only.
 
 Everything is rendered here; htmx only fetches a page again and swaps a part of it.  No patient field is shown unless
-`[web] show_patient` says so; the pictures of a page, on which a name may be printed, then stay folded until asked for.
+`[web] show_patient` says so; the pictures of a page, on which a name may be printed, then wait until asked for.
 """
 
 from __future__ import annotations
@@ -118,10 +118,11 @@ def _add_pages(app: FastAPI, templates: Jinja2Templates, store: Store, spool: Sp
         )
 
     @app.get("/jobs/{job_id}", response_class=HTMLResponse)
-    def job(request: Request, job_id: str) -> Response:
+    def job(request: Request, job_id: str, pictures: Literal["on", "off"] | None = None) -> Response:
         show_patient = settings.web.show_patient
         view = job_view(store, spool, store.job(job_id), settings.review, show_patient)
-        return templates.TemplateResponse(request, "job.html", {"job": view, "show_patient": show_patient})
+        shown = pictures == "on" or (pictures is None and show_patient)
+        return templates.TemplateResponse(request, "job.html", {"job": view, "pictures": "on" if shown else "off"})
 
     @app.get("/jobs/{job_id}/pages/{number}/page.png")
     def page_image(job_id: str, number: int) -> Response:

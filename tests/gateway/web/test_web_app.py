@@ -104,7 +104,7 @@ def test_queue_in_pages(client, store, spool, add_job):
 
 
 def test_job_page(client, sample):
-    html = client.get(f"/jobs/{sample.done}").text
+    html = client.get(f"/jobs/{sample.done}?pictures=on").text
     text = words(html)
     assert "Estimated SNR 17.3 dB good" in text
     assert "Signal read 99 % good" in text
@@ -153,14 +153,16 @@ def test_patient_is_hidden_by_default(client, sample):
         assert not [secret for secret in SECRETS if secret in html], path
     html = client.get(f"/jobs/{sample.done}").text
     assert "Hidden by the configuration" in html
-    assert "<details>" in html  # the picture, with the name that may be printed on it, is not loaded unasked
+    assert "<img loading" not in html  # the picture, with the name that may be printed on it, is not loaded unasked
+    assert f'href="/jobs/{sample.done}?pictures=on#page-1"' in html
 
 
 def test_patient_is_shown_where_configured(store, spool, sample):
     with client_for(store, spool, show_patient=True) as client:
         text = words(client.get(f"/jobs/{sample.done}").text)
         assert "Patient ID MRN-SECRET Name Secret Ada Birth date 19610504 Accession number ACC-SECRET" in text
-        assert "<details>" not in client.get(f"/jobs/{sample.done}").text
+        assert "<img loading" in client.get(f"/jobs/{sample.done}").text
+        assert "<img loading" not in client.get(f"/jobs/{sample.done}?pictures=off").text
         assert "MRN-SECRET" not in client.get("/").text
 
 
