@@ -27,6 +27,9 @@ check: $(STAMP)
 test: check
 	$(BIN)/pytest -m "not interop"
 
+docs: $(STAMP)
+	$(BIN)/pytest tests/test_docs.py
+
 interop: $(STAMP)
 	sh tests/interop/install_peers.sh
 	$(BIN)/pytest -m interop -rs

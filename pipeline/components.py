@@ -1,4 +1,4 @@
-"""Ink map -> lines: the paper's segmentation-to-trace conversion (arXiv 2510.19590, "Segmentation-to-trace conversion").
+"""Ink map -> lines, after the paper (arXiv 2510.19590, "Segmentation-to-trace conversion").
 
 Connected components of the trace map; a component whose column centroids leave its own ink holds several rows and is
 snipped along the left-right path of least resistance, again and again; the pieces are rejoined by linear sum
@@ -106,9 +106,8 @@ def _link(lines: list[FloatArray], width: int) -> list[list[int]]:
     cost = along + 3.0 * np.abs(first_y[None] - last_y[:, None])
     np.fill_diagonal(cost, np.where(np.diag(wrapped), np.diag(cost), 4.0 * width))
     followers = dict(zip(*(v.tolist() for v in linear_sum_assignment(cost)), strict=True))
-    links = {
-        i: j for i, j in followers.items() if i != j and not wrapped[i, j] and cost[i, j] < 0.25 * width and dx[i, j] > -20
-    }
+    wanted = ~wrapped & (cost < 0.25 * width) & (dx > -20)
+    links = {i: j for i, j in followers.items() if i != j and wanted[i, j]}
     chains = []
     for start in sorted(set(range(len(lines))) - set(links.values())):
         chain = [start]
@@ -118,7 +117,9 @@ def _link(lines: list[FloatArray], width: int) -> list[list[int]]:
     return chains
 
 
-def ink_lines(trace_map: FloatArray, *, threshold: float = 0.3, rounds: int = 4, shortest: float = 0.2) -> list[InkLine]:
+def ink_lines(
+    trace_map: FloatArray, *, threshold: float = 0.3, rounds: int = 4, shortest: float = 0.2
+) -> list[InkLine]:
     """Return the lines of ink on a rectified trace map, top to bottom.
 
     Parameters
@@ -154,4 +155,3 @@ def rows_of_ink(lines: list[InkLine], px_per_mm: float) -> tuple[RowBand, ...]:
         baseline = (float(np.nanmedian(line.y)) + 0.5) / px_per_mm
         bands.append(RowBand(baseline_mm=baseline, x0_mm=first / px_per_mm, x1_mm=(last + 1) / px_per_mm, score=0.5))
     return tuple(bands)
-

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import LEADS, ByteArray, FloatArray, LeadLabel, PrintedMarks, PulseBox, RowBand
+from pipeline.datatypes import LEADS, ByteArray, FloatArray, Lead, LeadLabel, PrintedMarks, PulseBox, RowBand
 from pipeline.inference import Network
 from pipeline.unet import LAYOUT_PX_PER_MM, LAYOUT_STRIDE, PULSE_CLASS
 
@@ -29,9 +29,7 @@ def read_marks(canvas: ByteArray, network: Network) -> PrintedMarks:
     )
 
 
-def _blobs(
-    mask: npt.NDArray[np.bool_], weight: FloatArray
-) -> list[tuple[float, float, float, npt.NDArray[np.int32]]]:
+def _blobs(mask: npt.NDArray[np.bool_], weight: FloatArray) -> list[tuple[float, float, float, npt.NDArray[np.int32]]]:
     """Return (x, y, summed weight, box) of each connected blob; x and y in mm, weighted; box x, y, w, h, area."""
     count, index, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     total = np.bincount(index.ravel(), weight.ravel(), count)
@@ -44,14 +42,14 @@ def _blobs(
     ]
 
 
-def _labels(probability: FloatArray, lead: object, *, threshold: float = 0.35, full_mm2: float = 3.0) -> list[LeadLabel]:
+def _labels(probability: FloatArray, lead: Lead, *, threshold: float = 0.35, full_mm2: float = 3.0) -> list[LeadLabel]:
     """Blobs of one lead's class; a blob as large as a small letter scores its mean probability."""
     found = []
     for x, y, total, stats in _blobs(probability > threshold, probability):
         area = int(stats[cv2.CC_STAT_AREA])
         score = total / area * min(1.0, area * MM_PER_CELL**2 / full_mm2)
         if score > 0.15:
-            found.append(LeadLabel(lead=lead, x_mm=x, y_mm=y, score=float(score)))  # type: ignore[arg-type]
+            found.append(LeadLabel(lead=lead, x_mm=x, y_mm=y, score=float(score)))
     return found
 
 

@@ -14,7 +14,7 @@ def working_scale(page: PageImage, *, px_per_mm: float = 5.5, longest: int = 160
 
     The network was trained at 2.8 to 8 px/mm, a sheet of 250..300 mm spans 1200..1600 pixels at 5.
     """
-    side = max(page.pixels.shape[:2])
+    side: int = max(page.pixels.shape[:2])
     if page.px_per_mm_hint is not None:
         return float(min(px_per_mm / page.px_per_mm_hint, 2 * longest / side))
     return min(longest / side, max(1.0, shortest / side))
@@ -31,7 +31,7 @@ def segment(page: PageImage, network: Network) -> SegmentationMap:
     scale = working_scale(page)
     h, w = (max(64, round(side * scale)) for side in page.pixels.shape[:2])
     small = cv2.resize(page.pixels, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    (logits,) = network.run(small[None])
+    (logits,) = network.run(np.asarray(small, np.uint8)[None])
     shares = logits[0, :, :h, :w].softmax(0).numpy()
     grid, trace, text = (np.ascontiguousarray(shares[k], np.float32) for k in (1, 2, 3))
     return SegmentationMap(grid=grid, trace=trace, text=text, scale=scale)

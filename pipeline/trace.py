@@ -109,7 +109,7 @@ def trace_rows(sample: Sampler, rows: Sequence[RowBand], network: Network, *, ma
         raise TraceNotFound("no row of an ECG was found on the page")
     x0 = min(row.x0_mm for row in rows) - margin_mm
     width = int(np.ceil((max(row.x1_mm for row in rows) + margin_mm - x0) * TRACE_PX_PER_MM_X))
-    x_mm = x0 + (np.arange(width) + 0.5) / TRACE_PX_PER_MM_X
+    x_mm = x0 + (np.arange(width, dtype=np.float64) + 0.5) / TRACE_PX_PER_MM_X
     tops = np.array([row.baseline_mm - ROW_HEIGHT_MM / 2 for row in rows])
     lines = (np.arange(2 * ROW_BINS) + 0.5) / TRACE_PX_PER_MM_Y
     readings = read_rows(np.stack([sample(x_mm, top + lines) for top in tops]), network)

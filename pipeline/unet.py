@@ -12,7 +12,7 @@ a wide row and a narrow training crop see the same network (and fold into the co
 
 from __future__ import annotations
 
-from typing import cast
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ class UNet(nn.Module):
         self.stem = nn.Conv2d(inputs, widths[0], 5, stride=stem_stride, padding=2, bias=False)
         self.stem_norm = nn.BatchNorm2d(widths[0])
         self.encoder = nn.ModuleList([Block(width, width) for width in widths])
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(pairwise(widths))
         self.down = nn.ModuleList([nn.Conv2d(a, b, 2, stride=2, bias=False) for a, b in pairs])
         self.merge = nn.ModuleList([nn.Conv2d(a + b, a, 1, bias=False) for a, b in pairs])
         self.decoder = nn.ModuleList([Block(a, a) for a, _ in pairs])
@@ -140,4 +140,4 @@ NETWORKS: dict[str, type[PageNetwork] | type[LayoutNetwork] | type[TraceNetwork]
 
 def normalise(pixels: Tensor) -> Tensor:
     """Map uint8 RGB (B, H, W, 3) to float (B, 3, H, W) around 0: paper near +0.5, ink near -2."""
-    return cast(Tensor, pixels.permute(0, 3, 1, 2).float().div(100).sub(2))
+    return pixels.permute(0, 3, 1, 2).float().div(100).sub(2)

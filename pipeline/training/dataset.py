@@ -18,19 +18,17 @@ from pipeline.unet import LAYOUT_STRIDE
 
 Sample = tuple[Tensor, ...]
 PAGE_CROP_PX = 384
-LAYOUT_CROP_PX = 384
+LAYOUT_CROP_PX = 320
 ROW_CROP_PX = 320
 
 
 def _page(page: DrawnPage, rng: np.random.Generator) -> list[Sample]:
-    return [
-        (torch.from_numpy(s.pixels), torch.from_numpy(s.classes)) for s in page_samples(page, PAGE_CROP_PX, 3, rng)
-    ]
+    return [(torch.from_numpy(s.pixels), torch.from_numpy(s.classes)) for s in page_samples(page, PAGE_CROP_PX, 3, rng)]
 
 
 def _layout(page: DrawnPage, rng: np.random.Generator) -> list[Sample]:
-    samples = []
-    for _ in range(4):
+    samples: list[Sample] = []
+    for _ in range(6):
         s = layout_sample(page, LAYOUT_CROP_PX, rng)
         half = LAYOUT_CROP_PX // LAYOUT_STRIDE
         classes = np.ascontiguousarray(s.classes[1::LAYOUT_STRIDE, 1::LAYOUT_STRIDE])

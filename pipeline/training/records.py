@@ -38,7 +38,7 @@ def _archive(path: Path) -> Iterator[tuple[dict[str, Any], FloatArray]]:
                     lead_1 - lead_2 / 2,
                     lead_2 - lead_1 / 2,
                 ]
-                yield entry, np.concatenate([limb, independent[2:]]).astype(np.float32) / 1000
+                yield entry, (np.concatenate([limb, independent[2:]]).astype(np.float32) / 1000).astype(np.float32)
         else:
             for index, entry in enumerate(meta):
                 yield entry, archive[f"x{index:04d}"].astype(np.float32) / 1000

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.datatypes import ByteArray, FloatArray
-from pipeline.training.augment import Capture, Warp, expose, random_capture
+from pipeline.training.augment import Warp
+from pipeline.training.capture import Capture, expose, random_capture
 from pipeline.training.synth import INK_PX_PER_MM, DrawnPage, random_page, system_fonts
 
 
@@ -69,7 +71,7 @@ def render_pages(records: list[FloatArray], out: Path, *, count: int, kind: str,
     """
     out.mkdir(parents=True, exist_ok=True)
     fonts = system_fonts()
-    truth: dict[str, np.ndarray] = {}
+    truth: dict[str, npt.NDArray[np.int16]] = {}
     info = []
     for index in range(count):
         rng = np.random.default_rng([seed, index])
@@ -92,4 +94,4 @@ def render_pages(records: list[FloatArray], out: Path, *, count: int, kind: str,
                 "px_per_mm": round(px_per_mm, 3),
             }
         )
-    np.savez_compressed(out / "truth.npz", info=json.dumps(info), **truth)
+    np.savez_compressed(out / "truth.npz", info=json.dumps(info), **truth)  # type: ignore[arg-type]  # stub: allow_pickle

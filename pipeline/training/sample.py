@@ -13,7 +13,8 @@ import typer
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.training.simulate import simulate_ecg
-from pipeline.training.synth import INK_PX_PER_MM, DrawnPage, PageStyle, draw_page, training_layouts
+from pipeline.training.style import PageStyle, training_layouts
+from pipeline.training.synth import INK_PX_PER_MM, DrawnPage, draw_page
 
 _DPI = INK_PX_PER_MM * 25.4
 

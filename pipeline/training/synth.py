@@ -18,54 +18,11 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.datatypes import LEADS, ByteArray, Calibration, FloatArray, Layout, Lead, LeadLabel
+from pipeline.training.style import CHEST, PageStyle, random_style, training_layouts
+from pipeline.training.vary import random_signal
 
 INK_PX_PER_MM = 10.0
 BACKGROUND, GRID, TRACE, TEXT = range(4)
-
-_L = Lead
-_LIMB = (_L.I, _L.II, _L.III)
-_AUGMENTED = (_L.AVR, _L.AVL, _L.AVF)
-_CHEST = (_L.V1, _L.V2, _L.V3, _L.V4, _L.V5, _L.V6)
-_CABRERA = (_L.AVL, _L.I, _L.AVR, _L.II, _L.AVF, _L.III)
-
-
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class PageStyle:
-    """How a page looks; lengths in millimetres, colours RGB in [0, 255], shares and strengths in [0, 1]."""
-
-    width_mm: float = 280.0
-    height_mm: float = 200.0
-    paper: tuple[float, float, float] = (255.0, 252.0, 250.0)
-    grid_colour: tuple[float, float, float] = (240.0, 150.0, 150.0)
-    grid_minor: float = 0.5  # opacity of the 1 mm lines; 0 = none
-    grid_major: float = 0.9
-    grid_minor_mm: float = 0.12  # line widths
-    grid_major_mm: float = 0.25
-    grid_dotted: bool = False
-    grid_box: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1; None = the whole sheet
-    grid_phase: tuple[float, float] = (0.0, 0.0)
-    ink: tuple[float, float, float] = (15.0, 15.0, 20.0)
-    stroke_mm: float = 0.3
-    ink_opacity: float = 1.0
-    broken: float = 0.0  # share of the trace that faded away
-    left_mm: float = 14.0  # where the signal starts
-    top_mm: float = 50.0  # upper end of the signal area
-    bottom_mm: float = 15.0  # margin under the signal area
-    speed_mm_per_s: float = 25.0
-    gain_mm_per_mv: float = 10.0
-    chest_gain: float = 1.0  # relative to the limb leads
-    pulse: str = "left"  # left | right | each | none
-    separator: str = "none"  # none | tick | line | double
-    column_gap_mm: float = 0.0
-    label_place: str = "above"  # above | below | start | shifted
-    label_mm: float = 3.0  # height of the letters
-    label_shift_mm: float = 0.0  # extra x of every label after the first column, growing with the column
-    font: str = ""  # path of a TrueType font; "" = a plotter font
-    header: int = 6  # lines of print above
-    footer: bool = True
-    scribbles: int = 0
-    stamp: bool = False
-    barcode: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -102,100 +59,6 @@ class DrawnPage:
     style: PageStyle
 
 
-def training_layouts() -> list[tuple[Layout, float]]:
-    """Return the layouts to train on, each with its weight."""
-    columns = tuple(zip(_LIMB, _AUGMENTED, _CHEST[:3], _CHEST[3:], strict=True))
-    cabrera = tuple(zip(_CABRERA[:3], _CABRERA[3:], _CHEST[:3], _CHEST[3:], strict=True))
-    two = tuple(zip(_LIMB + _AUGMENTED, _CHEST, strict=True))
-    cabrera_two = tuple(zip(_CABRERA, _CHEST, strict=True))
-    minus = frozenset({_L.AVR})
-
-    def single(leads: tuple[Lead, ...]) -> tuple[tuple[Lead, ...], ...]:
-        return tuple((lead,) for lead in leads)
-
-    def layout(name: str, rows: tuple[tuple[Lead, ...], ...], seconds: float, *rhythm: Lead, **more: object) -> Layout:
-        return Layout(name=name, rows=rows, rhythm=rhythm, column_seconds=seconds, **more)  # type: ignore[arg-type]
-
-    return [
-        (layout("3x4", columns, 2.5), 2.0),
-        (layout("3x4_r1", columns, 2.5, _L.II), 5.0),
-        (layout("3x4_r2", columns, 2.5, _L.II, _L.V1), 1.0),
-        (layout("3x4_r3", columns, 2.5, _L.V1, _L.II, _L.V5), 2.0),
-        (layout("3x4_cabrera_r1", cabrera, 2.5, _L.II, inverted=minus), 0.7),
-        (layout("6x2", two, 5.0), 2.0),
-        (layout("6x2_r1", two, 5.0, _L.II), 1.0),
-        (layout("6x2_cabrera", cabrera_two, 5.0, inverted=minus), 0.7),
-        (layout("12x1", single(LEADS), 10.0), 2.0),
-        (layout("12x1_cabrera", single(_CABRERA + _CHEST), 10.0, inverted=minus), 0.5),
-        (layout("6x1_limb", single(_LIMB + _AUGMENTED), 10.0), 0.8),
-        (layout("6x1_chest", single(_CHEST), 10.0), 0.8),
-        (layout("6x1_cabrera", single(_CABRERA), 10.0, inverted=minus), 0.5),
-        (layout("3x1", single(_LIMB), 10.0), 0.3),
-        (layout("4x3", tuple(zip(*(_LIMB, _AUGMENTED, _CHEST[:3], _CHEST[3:]), strict=True))[0:0] or
-                ((_L.I, _L.AVL, _L.V3), (_L.II, _L.AVF, _L.V4), (_L.III, _L.V1, _L.V5), (_L.AVR, _L.V2, _L.V6)), 3.0), 0.4),
-    ]  # fmt: skip
-
-
-def random_style(rng: np.random.Generator, layout: Layout, fonts: tuple[str, ...]) -> PageStyle:
-    """Draw a style from what hospitals have."""
-    speed = float(rng.choice([25.0, 50.0, 12.5], p=[0.78, 0.18, 0.04]))
-    gain = float(rng.choice([10.0, 5.0, 20.0], p=[0.8, 0.12, 0.08]))
-    n_columns = len(layout.rows[0])
-    seconds = layout.column_seconds * (n_columns if layout.sequential else 1)
-    if speed * seconds > 300:  # a 50 mm/s page shows less time, or is a half page
-        seconds = 5.0 if n_columns == 1 else seconds
-    printed = min(speed * seconds, 300.0 if rng.random() < 0.7 else 560.0)
-    left = rng.uniform(8, 24)
-    height = rng.uniform(150, 216) if rng.random() < 0.7 else rng.uniform(95, 150)
-    top = min(rng.choice([rng.uniform(4, 15), rng.uniform(25, 75)]), height * 0.4)
-    hue = rng.choice(6, p=[0.5, 0.13, 0.09, 0.08, 0.1, 0.1])
-    base = np.array([(235, 90, 90), (240, 150, 80), (90, 190, 110), (110, 150, 230), (130, 130, 130), (40, 40, 40)][hue])
-    strength = rng.uniform(0.25, 1.0)
-    grid_colour = 255 - (255 - np.clip(base + rng.normal(0, 20, 3), 0, 255)) * strength
-    tint = rng.random() < 0.45
-    paper = 255 - (255 - grid_colour) * (rng.uniform(0.05, 0.3) if tint else 0.0) - rng.uniform(0, 25 if tint else 6)
-    kind = rng.choice(4, p=[0.6, 0.18, 0.14, 0.08])  # both lines, major only, dotted, minor only
-    ink = [(10, 10, 15), (25, 25, 90), (60, 60, 70), (90, 40, 40)][rng.choice(4, p=[0.75, 0.12, 0.1, 0.03])]
-    width = left + printed + rng.uniform(3, 22)
-    margin = rng.uniform(2, 14)
-    boxed = rng.random() < 0.35
-    return PageStyle(
-        width_mm=float(width),
-        height_mm=float(height),
-        paper=tuple(float(v) for v in np.clip(paper, 120, 255)),
-        grid_colour=tuple(float(v) for v in np.clip(grid_colour, 0, 250)),
-        grid_minor=0.0 if kind == 1 else float(rng.uniform(0.3, 1.0)),
-        grid_major=0.0 if kind == 3 else float(rng.uniform(0.55, 1.0)),
-        grid_minor_mm=float(rng.uniform(0.06, 0.2)),
-        grid_major_mm=float(rng.uniform(0.12, 0.45)),
-        grid_dotted=bool(kind == 2),
-        grid_box=(margin, max(top - 12, 1), width - margin * rng.uniform(0.2, 1), height - rng.uniform(2, 10)) if boxed else None,
-        grid_phase=(float(rng.uniform(0, 5)), float(rng.uniform(0, 5))),
-        ink=ink,
-        stroke_mm=float(rng.choice([rng.uniform(0.15, 0.35), rng.uniform(0.3, 0.6)])),
-        ink_opacity=float(rng.choice([1.0, rng.uniform(0.45, 1.0)])),
-        broken=float(rng.choice([0.0, rng.uniform(0.02, 0.15)], p=[0.85, 0.15])),
-        left_mm=float(left),
-        top_mm=float(top),
-        bottom_mm=float(rng.uniform(4, 22)),
-        speed_mm_per_s=speed,
-        gain_mm_per_mv=gain,
-        chest_gain=float(rng.choice([1.0, 0.5], p=[0.93, 0.07])),
-        pulse=str(rng.choice(["left", "right", "each", "none"], p=[0.6, 0.08, 0.04, 0.28])),
-        separator=str(rng.choice(["none", "tick", "line", "double"], p=[0.45, 0.35, 0.12, 0.08])),
-        column_gap_mm=float(rng.choice([0.0, rng.uniform(0.3, 3.0)], p=[0.8, 0.2])),
-        label_place=str(rng.choice(["above", "below", "start", "shifted"], p=[0.5, 0.2, 0.2, 0.1])),
-        label_mm=float(rng.uniform(1.9, 4.2)),
-        label_shift_mm=float(rng.choice([0.0, rng.uniform(-3, 8)], p=[0.85, 0.15])),
-        font=str(rng.choice(fonts)) if fonts and rng.random() < 0.8 else "",
-        header=int(rng.integers(0, 9)) if top > 20 else 0,
-        footer=bool(rng.random() < 0.6),
-        scribbles=int(rng.choice([0, rng.integers(1, 4)], p=[0.75, 0.25])),
-        stamp=bool(rng.random() < 0.08),
-        barcode=bool(rng.random() < 0.1),
-    )
-
-
 @lru_cache(maxsize=512)
 def _font(path: str, size_px: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, size_px)
@@ -213,7 +76,8 @@ def text_mask(text: str, height_mm: float, font: str) -> ByteArray:
     thickness = max(1, round(scale * 1.6))
     (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
     mask = np.zeros((height + base + 2 * thickness, width + 2 * thickness), np.uint8)
-    cv2.putText(mask, text, (thickness, height + thickness), cv2.FONT_HERSHEY_SIMPLEX, scale, 255, thickness, cv2.LINE_AA)
+    place = (thickness, height + thickness)
+    cv2.putText(mask, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, 255, thickness, cv2.LINE_AA)
     return mask
 
 
@@ -247,50 +111,56 @@ def _polyline(mask: ByteArray, x_mm: FloatArray, y_mm: FloatArray, width_mm: flo
     cv2.polylines(mask, [fixed], False, 255, thickness, cv2.LINE_AA, shift=4)
 
 
+def _comb(n: int, phase: float, pitch: float, width: float) -> FloatArray:
+    """Opacity along one axis (n,) of lines `width` wide every `pitch` mm."""
+    x = (np.arange(n) + 0.5) / INK_PX_PER_MM
+    distance = np.abs((x - phase + pitch / 2) % pitch - pitch / 2)
+    opacity = np.clip((width / 2 - distance) * INK_PX_PER_MM + 0.5, 0, min(1.0, width * INK_PX_PER_MM))
+    return np.asarray(opacity, np.float32)
+
+
 def _grid_alpha(style: PageStyle, shape: tuple[int, int]) -> FloatArray:
     """Opacity of the grid, (H, W)."""
-    r = INK_PX_PER_MM
-
-    def comb(n: int, phase: float, pitch: float, width: float) -> FloatArray:
-        x = (np.arange(n) + 0.5) / r
-        distance = np.abs((x - phase + pitch / 2) % pitch - pitch / 2)
-        return np.clip((width / 2 - distance) * r + 0.5, 0, min(1.0, width * r)).astype(np.float32)
-
     px, py = style.grid_phase
-    alpha = np.zeros(shape, np.float32)
+    alpha: FloatArray = np.zeros(shape, np.float32)
     if style.grid_minor:
-        cx, cy = comb(shape[1], px, 1.0, style.grid_minor_mm), comb(shape[0], py, 1.0, style.grid_minor_mm)
+        cx, cy = _comb(shape[1], px, 1.0, style.grid_minor_mm), _comb(shape[0], py, 1.0, style.grid_minor_mm)
         if style.grid_dotted:
-            dx, dy = comb(shape[1], px, 1.0, 0.25), comb(shape[0], py, 1.0, 0.25)
-            alpha = dy[:, None] * dx[None] * style.grid_minor
+            dx, dy = _comb(shape[1], px, 1.0, 0.25), _comb(shape[0], py, 1.0, 0.25)
+            alpha = np.asarray(dy[:, None] * dx[None] * style.grid_minor, np.float32)
         else:
-            alpha = np.maximum(cy[:, None], cx[None]) * style.grid_minor
+            alpha = np.asarray(np.maximum(cy[:, None], cx[None]) * style.grid_minor, np.float32)
     if style.grid_major:
-        mx, my = comb(shape[1], px, 5.0, style.grid_major_mm), comb(shape[0], py, 5.0, style.grid_major_mm)
+        mx, my = _comb(shape[1], px, 5.0, style.grid_major_mm), _comb(shape[0], py, 5.0, style.grid_major_mm)
         if style.grid_dotted and style.grid_minor > 0.6:  # dotted majors: a dot every mm along the line
-            mx2, my2 = comb(shape[1], px, 1.0, 0.45), comb(shape[0], py, 1.0, 0.45)
+            mx2, my2 = _comb(shape[1], px, 1.0, 0.45), _comb(shape[0], py, 1.0, 0.45)
             major = np.maximum(my[:, None] * mx2[None], my2[:, None] * mx[None])
         else:
             major = np.maximum(my[:, None], mx[None])
         alpha = np.maximum(alpha, major * style.grid_major)
     if style.grid_box is not None:
-        x0, y0, x1, y1 = (round(v * r) for v in style.grid_box)
+        x0, y0, x1, y1 = (round(v * INK_PX_PER_MM) for v in style.grid_box)
         inside = np.zeros_like(alpha)
         inside[max(y0, 0) : y1, max(x0, 0) : x1] = alpha[max(y0, 0) : y1, max(x0, 0) : x1]
-        cv2.rectangle(inside, (x0, y0), (x1, y1), style.grid_major or style.grid_minor, max(1, round(style.grid_major_mm * r)))
+        thickness = max(1, round(style.grid_major_mm * INK_PX_PER_MM))
+        cv2.rectangle(inside, (x0, y0), (x1, y1), style.grid_major or style.grid_minor, thickness)
         alpha = inside
     return alpha
 
 
-def _pulse_shape(x_mm: float, y_mm: float, width_mm: float, height_mm: float, foot_mm: float) -> tuple[FloatArray, FloatArray]:
+def _pulse_shape(
+    x_mm: float, y_mm: float, width_mm: float, height_mm: float, foot_mm: float
+) -> tuple[FloatArray, FloatArray]:
     x = np.array([-foot_mm, 0, 0, width_mm, width_mm, width_mm + foot_mm]) + x_mm
     y = np.array([0, 0, -height_mm, -height_mm, 0, 0]) + y_mm
     return x.astype(np.float32), y.astype(np.float32)
 
 
-_WORDS = ("Vent. rate PR interval QRS duration QT/QTc P-R-T axes Normal sinus rhythm ABNORMAL ECG Name ID Age Sex Male Female "
-          "bpm ms 25 mm/s 10 mm/mV 0.05-150 Hz Filter 50 Hz Confirmed by Dr Left axis deviation Nonspecific ST T wave "
-          "Hospital Ward Room Date Time Height cm kg Unconfirmed Diagnosis Technician Ref V 1.0 II III V5 aVL").split()  # fmt: skip
+_WORDS = (
+    "Vent. rate PR interval QRS duration QT/QTc P-R-T axes Normal sinus rhythm ABNORMAL ECG Name ID Age Sex Male "
+    "Female bpm ms 25 mm/s 10 mm/mV 0.05-150 Hz Filter 50 Hz Confirmed by Dr Left axis deviation Nonspecific ST T wave "
+    "Hospital Ward Room Date Time Height cm kg Unconfirmed Diagnosis Technician Ref V 1.0 II III V5 aVL"
+).split()
 
 
 class _Painter:
@@ -339,30 +209,36 @@ class _Painter:
         width = float(self.rng.uniform(0.25, 0.8))
         if kind == "tick":
             half = float(self.rng.uniform(1.5, 4.0))
-            _polyline(self.text, np.float32([x_mm, x_mm]), np.float32([y_mm - half, y_mm + half]), width)
+            self._upright(x_mm, y_mm - half, y_mm + half, width)
         elif kind == "double":
             for sign in (-1, 1):
                 a, b = 3.0 * sign, min(row_gap_mm * 0.3, 8.0) * sign
-                _polyline(self.text, np.float32([x_mm, x_mm]), np.float32([y_mm + a, y_mm + b]), width)
+                self._upright(x_mm, y_mm + a, y_mm + b, width)
         elif kind == "line":
-            _polyline(self.text, np.float32([x_mm, x_mm]), np.float32(whole), width * 0.6)
+            self._upright(x_mm, *whole, width * 0.6)
+
+    def _upright(self, x_mm: float, y0_mm: float, y1_mm: float, width_mm: float) -> None:
+        _polyline(self.text, np.array([x_mm, x_mm], np.float32), np.array([y0_mm, y1_mm], np.float32), width_mm)
 
     def print_lines(self) -> None:
         style, rng = self.style, self.rng
         size = float(rng.uniform(1.8, 3.4))
         for column_x in rng.uniform(3, style.width_mm * 0.8, size=int(rng.integers(1, 4))):
             for line in range(style.header):
-                _paste(self.text, text_mask(self.words(int(rng.integers(1, 5))), size, style.font), column_x, 3 + line * size * 1.7)
+                words = self.words(int(rng.integers(1, 5)))
+                _paste(self.text, text_mask(words, size, style.font), column_x, 3 + line * size * 1.7)
         if style.footer:
-            words = f"{style.speed_mm_per_s:g}{rng.choice([' ', ''])}mm/s  {style.gain_mm_per_mv:g}{rng.choice([' ', ''])}mm/mV  " + self.words(3)
-            _paste(self.text, text_mask(words, size, style.font), rng.uniform(4, style.width_mm / 2), style.height_mm - size * 1.6)
+            speed = f"{style.speed_mm_per_s:g}{rng.choice([' ', ''])}mm/s"
+            gain = f"{style.gain_mm_per_mv:g}{rng.choice([' ', ''])}mm/mV"
+            mask = text_mask(f"{speed}  {gain}  {self.words(3)}", size, style.font)
+            _paste(self.text, mask, rng.uniform(4, style.width_mm / 2), style.height_mm - size * 1.6)
 
     def disturb(self) -> None:
         style, rng = self.style, self.rng
         for _ in range(style.scribbles):
             n = int(rng.integers(6, 40))
             steps = np.cumsum(np.stack([rng.normal(1.2, 1.5, n), rng.normal(0, 2.2, n)], -1), 0)
-            smooth = cv2.GaussianBlur(np.repeat(steps, 6, 0).astype(np.float32), (1, 9), 0)
+            smooth = np.asarray(cv2.GaussianBlur(np.repeat(steps, 6, 0).astype(np.float32), (1, 9), 0), np.float32)
             smooth += rng.uniform([0, 0], [style.width_mm, style.height_mm])
             _polyline(self.text, smooth[:, 0], smooth[:, 1], float(rng.uniform(0.3, 0.8)))
         if style.barcode:
@@ -370,18 +246,30 @@ class _Painter:
             bars = np.repeat((rng.random(60) < 0.5).astype(np.uint8) * 255, 5)
             _paste(self.text, np.tile(bars, (80, 1)), x0, y0)
         if style.stamp:
-            mask = cv2.copyMakeBorder(text_mask(self.words(2), 6, style.font), 12, 12, 12, 12, cv2.BORDER_CONSTANT)
-            cv2.rectangle(mask, (2, 2), (mask.shape[1] - 3, mask.shape[0] - 3), 255, 4)
-            side = int(np.hypot(*mask.shape)) + 2
-            square = np.zeros((side, side), np.uint8)
-            oy, ox = (side - mask.shape[0]) // 2, (side - mask.shape[1]) // 2
-            square[oy : oy + mask.shape[0], ox : ox + mask.shape[1]] = mask
-            turn = cv2.getRotationMatrix2D((side / 2, side / 2), float(rng.uniform(-40, 40)), 1)
-            _paste(self.text, cv2.warpAffine(square, turn, (side, side)), *rng.uniform([0, 0], [style.width_mm * 0.7, style.height_mm * 0.7]))
+            self._stamp()
+
+    def _stamp(self) -> None:
+        """Press two words in a frame on the page, turned."""
+        style, rng = self.style, self.rng
+        mask = cv2.copyMakeBorder(text_mask(self.words(2), 6, style.font), 12, 12, 12, 12, cv2.BORDER_CONSTANT)
+        cv2.rectangle(mask, (2, 2), (mask.shape[1] - 3, mask.shape[0] - 3), 255, 4)
+        side = int(np.hypot(*mask.shape)) + 2
+        square = np.zeros((side, side), np.uint8)
+        oy, ox = (side - mask.shape[0]) // 2, (side - mask.shape[1]) // 2
+        square[oy : oy + mask.shape[0], ox : ox + mask.shape[1]] = mask
+        turn = cv2.getRotationMatrix2D((side / 2, side / 2), float(rng.uniform(-40, 40)), 1)
+        turned = np.asarray(cv2.warpAffine(square, turn, (side, side)), np.uint8)
+        _paste(self.text, turned, *rng.uniform([0, 0], [style.width_mm * 0.7, style.height_mm * 0.7]))
 
 
 def _row_line(
-    signals: FloatArray, layout: Layout, leads: tuple[Lead, ...], style: PageStyle, y_mm: float, seconds: float, clip: bool
+    signals: FloatArray,
+    layout: Layout,
+    leads: tuple[Lead, ...],
+    style: PageStyle,
+    y_mm: float,
+    seconds: float,
+    clip: bool,
 ) -> tuple[FloatArray, FloatArray, tuple[Segment, ...], list[tuple[Lead, int, FloatArray]]]:
     """Lay one row out: polyline, segments, and per lead (lead, first sample, millivolts) as printed."""
     xs, ys, segments, printed = [], [], [], []
@@ -392,7 +280,7 @@ def _row_line(
         mv = signals[LEADS.index(lead)][first : first + n]
         if len(mv) < 100:
             continue
-        gain = style.gain_mm_per_mv * (style.chest_gain if lead in _CHEST else 1.0)
+        gain = style.gain_mm_per_mv * (style.chest_gain if lead in CHEST else 1.0)
         sign = -1.0 if lead in layout.inverted else 1.0
         x = x0 + np.arange(len(mv)) * (style.speed_mm_per_s / 500)
         y = y_mm - sign * mv * gain
@@ -425,7 +313,8 @@ def _compose(painter: _Painter, style: PageStyle, rng: np.random.Generator) -> t
     classes[painter.text > 100] = TEXT
     classes[painter.trace > 100] = TRACE
     if style.broken:
-        noise = cv2.resize(rng.random((painter.shape[0] // 20 + 1, painter.shape[1] // 20 + 1)).astype(np.float32), painter.shape[::-1], interpolation=cv2.INTER_CUBIC)
+        coarse = rng.random((painter.shape[0] // 20 + 1, painter.shape[1] // 20 + 1)).astype(np.float32)
+        noise = np.asarray(cv2.resize(coarse, painter.shape[::-1], interpolation=cv2.INTER_CUBIC), np.float32)
         trace *= np.clip((noise - np.quantile(noise, style.broken)) * 8 + 0.5, 0.15, 1)
     ink = np.maximum(trace, painter.text.astype(np.float32) / 255) * style.ink_opacity
     pixels = np.empty((*painter.shape, 3), np.uint8)
@@ -461,9 +350,10 @@ def draw_page(signal_mv: FloatArray, layout: Layout, style: PageStyle, rng: np.r
     rows_of_leads += [((lead,), seconds * n_columns if layout.sequential else seconds) for lead in layout.rhythm]
     area = style.height_mm - style.top_mm - style.bottom_mm
     gap = area / len(rows_of_leads)
+    whole = (style.top_mm, style.height_mm - style.bottom_mm)
     painter.label_rise = float(rng.uniform(1.5, max(2.0, min(9.0, gap * 0.35))))
     clip = bool(rng.random() < 0.2)
-    truth = np.full((12, round(10 * 500)), np.nan, np.float32)
+    truth = np.full((12, 5000), np.nan, np.float32)
     rows = []
     for index, (leads, row_seconds) in enumerate(rows_of_leads):
         y_mm = style.top_mm + (index + 0.5) * gap + rng.normal(0, gap * 0.04)
@@ -482,7 +372,7 @@ def draw_page(signal_mv: FloatArray, layout: Layout, style: PageStyle, rng: np.r
         for column, segment in enumerate(segments):
             painter.label(segment.lead, segment.lead in layout.inverted, segment.x0_mm, y_mm, column)
             if column:
-                painter.separator(segment.x0_mm - style.column_gap_mm / 2, y_mm, gap, (style.top_mm, style.height_mm - style.bottom_mm))
+                painter.separator(segment.x0_mm - style.column_gap_mm / 2, y_mm, gap, whole)
     painter.print_lines()
     painter.disturb()
     pixels, classes = _compose(painter, style, rng)
@@ -507,41 +397,6 @@ def _runs(flags: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Return (start, stop) of every run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.view(np.int8), [0]])))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
-
-
-def random_signal(records: list[FloatArray], rng: np.random.Generator) -> FloatArray:
-    """Pick a recording and vary it: rate, amplitude, wander, noise, filters, thinning, reversal, flat leads."""
-    signal = records[int(rng.integers(len(records)))].copy()
-    if rng.random() < 0.5:  # heart rate
-        factor = float(rng.uniform(0.75, 1.35))
-        x = np.arange(5000) * factor % (2 * signal.shape[1] - 2)
-        x = np.where(x > signal.shape[1] - 1, 2 * signal.shape[1] - 2 - x, x)
-        signal = np.stack([np.interp(x, np.arange(signal.shape[1]), row) for row in signal]).astype(np.float32)
-    else:
-        signal = np.roll(signal, int(rng.integers(signal.shape[1])), axis=1)
-    signal *= float(rng.choice([1.0, rng.uniform(0.4, 1.0), rng.uniform(1.0, 2.2)], p=[0.5, 0.25, 0.25]))
-    if rng.random() < 0.1:
-        signal[[0, 1, 2, 3, 4, 5]] = signal[[0, 2, 1, 4, 3, 5]] * np.float32([[-1], [1], [1], [1], [1], [1]])
-    t = np.arange(signal.shape[1]) / 500
-    if rng.random() < 0.5:  # baseline wander
-        amplitude = rng.uniform(0, 0.35, (12, 1)) * (rng.random((12, 1)) < 0.6)
-        signal += amplitude * np.sin(2 * np.pi * rng.uniform(0.08, 0.5) * t + rng.uniform(0, 6.28, (12, 1)))
-    if rng.random() < 0.25:  # muscle and mains noise
-        signal += rng.normal(0, rng.uniform(0.005, 0.05), signal.shape)
-        signal += rng.uniform(0, 0.04) * np.sin(2 * np.pi * float(rng.choice([50, 60])) * t)
-    if rng.random() < 0.04:  # pacing spikes
-        start, period = int(rng.integers(0, 300)), int(rng.integers(300, 600))
-        for k in range(start, signal.shape[1] - 2, period):
-            signal[:, k : k + 2] += rng.uniform(-2.5, 2.5, (12, 1))
-    if rng.random() < 0.35:  # what the cart's filter or plotter left
-        step = int(rng.choice([2, 4]))
-        coarse = cv2.blur(signal.astype(np.float32), (step, 1))[:, ::step]
-        grid = np.arange(signal.shape[1]) / step
-        signal = np.stack([np.interp(grid, np.arange(coarse.shape[1]), row) for row in coarse])
-    if rng.random() < 0.06:
-        signal[rng.integers(12)] = rng.normal(0, 0.004, signal.shape[1])
-    signal -= np.median(signal, axis=1, keepdims=True) * float(rng.choice([0.0, 1.0]))
-    return signal.astype(np.float32)
 
 
 def random_page(records: list[FloatArray], rng: np.random.Generator, fonts: tuple[str, ...]) -> DrawnPage:

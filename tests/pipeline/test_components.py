@@ -6,7 +6,8 @@ import pytest
 
 from pipeline.components import ink_lines, rows_of_ink
 from pipeline.training.simulate import simulate_ecg
-from pipeline.training.synth import INK_PX_PER_MM, TRACE, PageStyle, draw_page, training_layouts
+from pipeline.training.style import PageStyle, training_layouts
+from pipeline.training.synth import INK_PX_PER_MM, TRACE, draw_page
 
 LAYOUTS = {layout.name: layout for layout, _ in training_layouts()}
 

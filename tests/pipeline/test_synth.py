@@ -5,15 +5,8 @@ import pytest
 
 from pipeline.training.augment import layout_sample, page_samples, row_samples
 from pipeline.training.simulate import simulate_ecg
-from pipeline.training.synth import (
-    INK_PX_PER_MM,
-    TRACE,
-    DrawnPage,
-    PageStyle,
-    draw_page,
-    random_page,
-    training_layouts,
-)
+from pipeline.training.style import PageStyle, training_layouts
+from pipeline.training.synth import INK_PX_PER_MM, TRACE, DrawnPage, draw_page, random_page
 from pipeline.unet import ROW_BINS
 
 
