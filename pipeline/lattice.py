@@ -94,7 +94,7 @@ def fit_lattice(lines: FloatArray, homography: Array, *, passes: int = 4) -> Lat
         if step < 2:
             shifts = [_unwrapped(*_primary(measured, axis)) for axis in (0, 1)]
         else:
-            shifts = [_residual(measured[axis], use_fine=step > 2) for axis in (0, 1)]
+            shifts = [_residual(*_primary(measured, axis), use_fine=step > 2) for axis in (0, 1)]
         sheet = _refit(sheet, shifts, stiff=step > 1)
         if step == 0:
             sheet = _trimmed(sheet)
@@ -313,15 +313,17 @@ def _stiffness(n_i: int, n_j: int) -> Array:
     return banded
 
 
-def _residual(phases: tuple[_Phase, _Phase], *, use_fine: bool) -> _Shift:
-    """Measure what is left after a first flattening: the 5 mm and (once it is unmistakable) the 1 mm phase together."""
-    coarse, fine = phases
-    used = (coarse, fine) if use_fine or np.quantile(coarse.clarity, 0.9) < 3 else (coarse,)
+def _residual(primary: _Phase, other: _Phase, *, use_fine: bool) -> _Shift:
+    """Measure what is left after a first flattening: the 5 mm and (once it is unmistakable) the 1 mm phase together.
+
+    Where only the 1 mm lines can be seen (they are `primary` then), they stand alone.
+    """
+    used = (primary, other) if use_fine and primary.period_mm > other.period_mm else (primary,)
     weights = [_weight(phase) for phase in used]
-    field = _smooth(_nearest(coarse, np.zeros_like(coarse.shift_mm)), weights[0])
-    if use_fine:
+    field = _smooth(_nearest(primary, np.zeros_like(primary.shift_mm)), weights[0])
+    if len(used) > 1:
         # Between two 1 mm lines there is no telling which is meant, unless the 5 mm lines are silent.
-        between = np.abs(_nearest(fine, field) - field) > 0.35
+        between = np.abs(_nearest(other, field) - field) > 0.35
         weights[1] = np.where(between & (weights[0] > 0), 0.0, weights[1])
     for _ in range(3):
         shifts = [_nearest(phase, field) for phase in used]
