@@ -15,7 +15,16 @@ from rich.progress import Progress
 from pipeline.datatypes import Calibration, Digitization, FloatArray, Layout
 from pipeline.digitize import Digitizer
 from pipeline.errors import DigitizationError
-from pipeline.evaluation.evaluate import PageScore, read_truth, score_page, tables, truth_of
+from pipeline.evaluation.evaluate import (
+    PageScore,
+    describe,
+    fit_estimate,
+    rank_correlation,
+    read_truth,
+    score_page,
+    tables,
+    truth_of,
+)
 from pipeline.layout import load_layouts
 from pipeline.output import read_csv, to_csv, to_json
 from pipeline.overlay import draw_overlay, write_png
@@ -104,9 +113,14 @@ def digitize(
     batch.report()
 
 
-def _estimate(path: Path, batch: _Batch) -> FloatArray | None:
-    """Digitize the first page of a file; None if it failed, which the batch remembers."""
-    return next((result.record.signal_mv for _, result in batch.pages(path)), None)
+def _score(path: Path, truth_mv: FloatArray, batch: _Batch | None) -> PageScore:
+    """Score a CSV, or the first page of a file after digitizing it; what fails is remembered by the batch."""
+    if batch is None or path.suffix == ".csv":
+        return score_page(path, truth_mv, read_csv(path)[1])
+    result = next((result for _, result in batch.pages(path)), None)
+    if result is None:
+        return score_page(path, truth_mv, None)
+    return describe(score_page(path, truth_mv, result.record.signal_mv), result)
 
 
 @app.command()
@@ -117,6 +131,7 @@ def evaluate(
     device: Device = "auto",
     paper_speed: Speed = 25.0,
     gain: Gain = 10.0,
+    fit: Annotated[bool, typer.Option("--fit", help="Fit the estimated SNR to these pages and print it.")] = False,
 ) -> None:
     """Score pages against the truth: per lead and per kind (folder); a page that fails scores as unread."""
     try:
@@ -129,12 +144,17 @@ def evaluate(
     scores: list[PageScore] = []
     with Progress(console=Console(stderr=True), disable=len(pages) < 2, transient=True) as progress:
         for path in progress.track(pages, description="scoring"):
-            estimate = _estimate(path, batch) if batch and path.suffix != ".csv" else read_csv(path)[1]
-            scores.append(score_page(path, known[path], estimate))
-            print(f"{path.name}  {scores[-1].snr_db:.2f} dB")
+            scores.append(score := _score(path, known[path], batch))
+            doubt = "" if score.certain or not score.layout else " (not certain)"
+            print(f"{path.name}  {score.snr_db:.2f} dB, estimated {score.estimated_snr_db:.1f}  {score.layout}{doubt}")
     console = Console(width=max(Console().width, 120))  # a pipe says 80, which would wrap every row
     for table in tables(scores):
         console.print(table)
+    console.print(f"rank correlation of estimated and true SNR: {rank_correlation(scores):.3f}")
+    if fit:
+        intercept, coefficients, left_out = fit_estimate(scores)
+        console.print(f"intercept_db={intercept:.2f}, coefficients_db={[round(float(c), 3) for c in coefficients]}")
+        console.print(f"rank correlation, each page left out of its own fit: {left_out:.3f}")
     if batch:
         batch.report()
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from rich.table import Table
+from scipy.stats import spearmanr
 
-from pipeline.datatypes import LEADS, FloatArray, Lead
+from pipeline.datatypes import LEADS, Digitization, FloatArray, Lead
 from pipeline.evaluation.metrics import LeadScore, pooled_db, power_ratio, score_lead
+from pipeline.quality import features
 
 TRUTH_HZ = 500.0
 _NOT_PRINTED = -32768
@@ -25,6 +27,10 @@ class PageScore:
     kind: str  # the folder the page lies in
     leads: dict[Lead, LeadScore]
     power_ratio: float
+    layout: str = ""  # as identified; "" = the page failed
+    certain: bool = False
+    estimated_snr_db: float = 0.0
+    features: tuple[float, ...] = ()  # of `quality.Features`
 
     @property
     def snr_db(self) -> float:
@@ -77,6 +83,19 @@ def truth_of(page: Path, truth: dict[str, FloatArray]) -> FloatArray:
     if page_id not in truth:
         raise KeyError(f"{page}: no truth for id {page_id}")
     return truth[page_id]
+
+
+def describe(score: PageScore, digitization: Digitization) -> PageScore:
+    """Add to a page's score what the digitizer itself thought of it."""
+    match, quality = digitization.layout_match, digitization.quality
+    measured = features(digitization.record, match, digitization.traces, digitization.rectified.grid_scale)
+    return replace(
+        score,
+        layout=match.layout.name,
+        certain=match.certain,
+        estimated_snr_db=quality.estimated_snr_db,
+        features=tuple(measured.vector().tolist()),
+    )
 
 
 def score_page(page: Path, truth_mv: FloatArray, estimate_mv: FloatArray | None) -> PageScore:
@@ -138,3 +157,40 @@ def tables(pages: Sequence[PageScore]) -> list[Table]:
         _table("Leads", "lead", [(lead, by_lead[lead], "") for lead in LEADS]),
         _table("Pages", "kind (pages)", [*kinds, row("all", pages)]),
     ]
+
+
+def rank_correlation(pages: Sequence[PageScore]) -> float:
+    """Spearman's correlation of the estimated with the true mean SNR over the pages that were read; NaN under three."""
+    read = [page for page in pages if page.layout]
+    if len(read) < 3:
+        return float("nan")
+    return float(spearmanr([page.estimated_snr_db for page in read], [page.snr_db for page in read]).statistic)
+
+
+def fit_estimate(pages: Sequence[PageScore], *, ridge: float = 0.05) -> tuple[float, FloatArray, float]:
+    """Fit the coefficients of `quality.assess` by ridge regression on standardised features.
+
+    Returns
+    -------
+    intercept_db, coefficients_db (n,), rank correlation of the left-out prediction of each page (leave one out)
+
+    Raises
+    ------
+    ValueError
+        Fewer pages were read than there are features and two.
+    """
+    read = [page for page in pages if page.layout]
+    x = np.array([page.features for page in read], np.float64)
+    y = np.array([page.snr_db for page in read])
+    if len(read) < (x.shape[1] if read else 0) + 2:
+        raise ValueError(f"{len(read)} pages were read: too few to fit")
+    mean, deviation = x.mean(0), x.std(0) + 1e-6
+    z = np.hstack([np.ones((len(x), 1)), (x - mean) / deviation])
+    penalty = ridge * len(x) * np.diag([0.0] + [1.0] * x.shape[1])
+    solve = np.linalg.inv(z.T @ z + penalty) @ z.T
+    weights = solve @ y
+    leverage = np.einsum("ij,ji->i", z, solve)
+    left_out = y - (y - z @ weights) / (1 - leverage)
+    coefficients = weights[1:] / deviation
+    intercept = float(weights[0] - coefficients @ mean)
+    return intercept, coefficients.astype(np.float32), float(spearmanr(left_out, y).statistic)

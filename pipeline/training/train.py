@@ -86,7 +86,7 @@ def layout_loss(output: tuple[Tensor, Tensor], classes: Tensor, bands: Tensor) -
     weight[0] = 0.15
     target = bands.permute(0, 3, 1, 2).float() / 255
     return (
-        20 * _focal(names, one_hot, weight)
+        40 * _focal(names, one_hot, weight)
         + 0.3 * _dice(names.softmax(1)[:, 1:], one_hot[:, 1:])
         + _dice(lines.sigmoid(), target)
         + functional.binary_cross_entropy_with_logits(lines, target)
