@@ -67,7 +67,9 @@ class FolderSettings(_Section):
             try:
                 groups = re.compile(self.filename_pattern).groupindex
             except re.error as error:
-                raise ValueError(f"filename_pattern {self.filename_pattern!r} is no regular expression: {error}") from None
+                raise ValueError(
+                    f"filename_pattern {self.filename_pattern!r} is no regular expression: {error}"
+                ) from None
             if "patient_id" not in groups:
                 raise ValueError("filename_pattern needs a named group (?P<patient_id>...)")
         return self
