@@ -67,7 +67,7 @@ def test_muon_descends() -> None:
     errors = []
     for _ in range(60):
         loss = ((weight - target) ** 2).mean()
-        errors.append(float(loss))
+        errors.append(float(loss.detach()))
         weight.grad = None
         loss.backward()
         optimizer.step()
