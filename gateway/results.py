@@ -83,27 +83,30 @@ def job_facts(job: Job, context: StudyContext, settings: Settings) -> JobFacts:
     )
 
 
-def failed_page(facts: JobFacts, page_number: int, reason: str, seconds: float) -> PageResult:
-    """Return the result of a page that could not be read; `reason` says why, in words."""
+def failed_page(facts: JobFacts, page_number: int, reason: str, seconds: float, page_png: bytes) -> PageResult:
+    """Return the result of a page that could not be read; `reason` says why, in words, and the picture is kept."""
     page = Page(
         job_id=facts.job_id, page_number=page_number, status=JobStatus.FAILED, reason=reason, seconds=round(seconds, 3)
     )
-    return PageResult(page=page)
+    return PageResult(page=page, artefacts=(Artefact(name=f"page-{page_number}.png", data=page_png),))
 
 
-def page_result(facts: JobFacts, digitization: Digitization, overlay_png: bytes, seconds: float) -> PageResult:
+def page_result(
+    facts: JobFacts, digitization: Digitization, pictures: tuple[bytes, bytes], seconds: float
+) -> PageResult:
     """Return what a page that was read becomes.
 
     Parameters
     ----------
-    overlay_png
-        The recovered traces drawn over the page, as a PNG file.
+    pictures
+        The page, and the recovered traces drawn over it, as PNG files.
     seconds
         How long the digitization took.
     """
     number = digitization.page.page_number
     artefacts = [
-        Artefact(name=f"page-{number}.overlay.png", data=overlay_png),
+        Artefact(name=f"page-{number}.png", data=pictures[0]),
+        Artefact(name=f"page-{number}.overlay.png", data=pictures[1]),
         Artefact(name=f"page-{number}.record.npz", data=record_npz(digitization.record)),
     ]
     deliveries: list[Delivery] = []

@@ -27,7 +27,7 @@ from gateway.spool import Spool
 from gateway.store import Store
 from pipeline import Calibration, Digitization, PageImage
 from pipeline.errors import DigitizationError
-from pipeline.overlay import draw_overlay, write_png
+from pipeline.overlay import draw_overlay, reduce_page, write_png
 from pipeline.page import load_pages
 
 logger = logging.getLogger(__name__)
@@ -173,14 +173,15 @@ class Worker:
         try:
             digitization = self._digitizer.digitize(image, default_calibration=self._calibration)
             seconds = time.monotonic() - started
-            return page_result(facts, digitization, write_png(draw_overlay(digitization)), seconds)
+            pictures = (write_png(reduce_page(image)), write_png(draw_overlay(digitization)))
+            return page_result(facts, digitization, pictures, seconds)
         except DigitizationError as error:
             reason = str(error)
         except MemoryError:
             reason = self._out_of_memory(what)
         except Exception as error:  # noqa: BLE001 - a fault of ours must fail one page, not the queue
             reason = _broke(what, error)
-        return failed_page(facts, image.page_number, reason, time.monotonic() - started)
+        return failed_page(facts, image.page_number, reason, time.monotonic() - started, write_png(reduce_page(image)))
 
     def _out_of_memory(self, what: str) -> str:
         return f"{what} needs more memory than the {self._settings.worker.memory_limit_mib} MiB a worker may take"

@@ -175,14 +175,8 @@ class PulseBox:
 class PrintedMarks:
     """What the layout network finds on the canvas."""
 
-    labels: tuple[LeadLabel, ...]  # several candidates a lead may stand here
     rows: tuple[RowBand, ...]  # top to bottom
     pulses: tuple[PulseBox, ...]
-
-    @property
-    def evidence(self) -> float:
-        """How much here reads as an upright ECG: label scores and row lengths (in 50 mm)."""
-        return sum(label.score for label in self.labels) + sum((r.x1_mm - r.x0_mm) / 50 * r.score for r in self.rows)
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)

@@ -6,34 +6,40 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.calibrate import calibrate, infer_calibration
+from pipeline.components import ink_lines, rows_of_ink
 from pipeline.datatypes import (
+    LEADS,
     Calibration,
     Digitization,
     Layout,
+    LeadLabel,
     PageImage,
-    PrintedMarks,
     RectifiedPage,
+    RowBand,
+    SegmentationMap,
 )
-from pipeline.errors import TraceNotFound
 from pipeline.inference import Network, choose_device, load_network
+from pipeline.labels import read_labels
 from pipeline.layout import identify_layout, load_layouts
 from pipeline.marks import read_marks
-from pipeline.paper import sample_paper, turn
+from pipeline.paper import sample_nodes, sample_paper, turn
 from pipeline.quality import assess
 from pipeline.rectify import rectify
 from pipeline.segment import segment
 from pipeline.trace import trace_rows
-from pipeline.unet import LAYOUT_PX_PER_MM
+from pipeline.unet import LABEL_PX_PER_MM, LAYOUT_PX_PER_MM
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Digitizer:
-    """The three networks and the layouts, loaded once."""
+    """The four networks and the layouts, loaded once."""
 
     page_network: Network
     layout_network: Network
+    label_network: Network
     trace_network: Network
     layouts: tuple[Layout, ...]
 
@@ -52,6 +58,7 @@ class Digitizer:
         return cls(
             page_network=load_network("page", chosen),
             layout_network=load_network("layout", chosen),
+            label_network=load_network("label", chosen),
             trace_network=load_network("trace", chosen),
             layouts=load_layouts(layouts),
         )
@@ -72,15 +79,15 @@ class Digitizer:
         """
         segmentation = segment(page, self.page_network)
         flat = rectify(page, segmentation, px_per_mm=LAYOUT_PX_PER_MM)
-        rectified, marks = self._upright(flat)
-        if not marks.rows:
-            raise TraceNotFound("no row of an ECG was found on the page")
-        traces = trace_rows(lambda x, y: sample_paper(page, rectified, x, y), marks.rows, self.trace_network)
+        rectified, labels = self._upright(page, flat)
+        marks = read_marks(rectified.pixels, self.layout_network)
+        rows = marks.rows or _rows_of_ink(segmentation, rectified)
+        traces = trace_rows(lambda x, y: sample_paper(page, rectified, x, y), rows, self.trace_network)
         seen_mm = [x for row in marks.rows for x in row.boundaries_mm]
-        match = identify_layout(marks.labels, traces, self.layouts, seen_mm=seen_mm)
+        match = identify_layout(labels, traces, self.layouts, seen_mm=seen_mm)
         calibration = infer_calibration(traces, match, marks, default_calibration or Calibration())
         record = calibrate(traces, match, calibration)
-        networks = (self.page_network, self.layout_network, self.trace_network)
+        networks = (self.page_network, self.layout_network, self.label_network, self.trace_network)
         return Digitization(
             page=page,
             rectified=rectified,
@@ -91,17 +98,39 @@ class Digitizer:
             weights_sha256={network.name: network.sha256 for network in networks},
         )
 
-    def _upright(self, flat: RectifiedPage, *, enough: float = 1.5) -> tuple[RectifiedPage, PrintedMarks]:
-        """Turn the sheet so that its lead names read; the other three turns are tried until one is clearly better."""
-        best: tuple[float, RectifiedPage, PrintedMarks] | None = None
-        tried = []
+    def _upright(
+        self, page: PageImage, flat: RectifiedPage, *, enough: float = 3.0, clearly: float = 1.0
+    ) -> tuple[RectifiedPage, tuple[LeadLabel, ...]]:
+        """Turn the sheet so that its lead names read.
+
+        It stays as it is unless another way up reads clearly better, and is laid on its side only where neither way
+        up reads enough.
+        """
+        x_mm, y_mm = _raster(flat, LABEL_PX_PER_MM)
+        canvas = sample_paper(page, flat, x_mm, y_mm)
+        best, most = 0, -1.0
+        best_labels: tuple[LeadLabel, ...] = ()
         for quarter in (0, 2, 1, 3):
-            sheet = turn(flat, quarter)
-            marks = read_marks(sheet.pixels, self.layout_network)
-            tried.append(marks.evidence)
-            if best is None or marks.evidence > best[0]:
-                best = (marks.evidence, sheet, marks)
-            if len(tried) >= 2 and best[0] > 6 and best[0] > enough * np.sort(tried)[-2]:
+            if quarter == 1 and most >= enough:
                 break
-        assert best is not None
-        return best[1], best[2]
+            labels = read_labels(np.ascontiguousarray(np.rot90(canvas, quarter)), self.label_network)
+            # I, II and III read the same on their heads
+            evidence = sum(max((x.score for x in labels if x.lead == lead), default=0.0) for lead in LEADS[3:])
+            if evidence > most + (clearly if quarter == 2 else 0.0 if quarter == 0 else 2 * clearly):
+                best, best_labels, most = quarter, labels, evidence
+        return turn(flat, best), best_labels
+
+
+def _raster(rectified: RectifiedPage, px_per_mm: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Paper columns (w,) and rows (h,) in mm of a canvas of the whole sheet."""
+    height, width = (round(side * px_per_mm / rectified.px_per_mm) for side in rectified.pixels.shape[:2])
+    return (np.arange(width) + 0.5) / px_per_mm, (np.arange(height) + 0.5) / px_per_mm
+
+
+def _rows_of_ink(segmentation: SegmentationMap, rectified: RectifiedPage) -> tuple[RowBand, ...]:
+    """Find the rows by the paper's way, from the ink: where the layout network saw none."""
+    x_mm, y_mm = _raster(rectified, rectified.px_per_mm)
+    blank = np.repeat((255 * (1 - segmentation.trace)).astype(np.uint8)[..., None], 3, axis=2)
+    nodes = (rectified.node_xy + 0.5) * segmentation.scale - 0.5
+    ink = 1 - sample_nodes(blank, nodes, x_mm / rectified.node_mm, y_mm / rectified.node_mm)[..., 0] / np.float32(255)
+    return rows_of_ink(ink_lines(ink.astype(np.float32)), rectified.px_per_mm)

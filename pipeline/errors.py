@@ -1,11 +1,11 @@
 """Errors of the digitizer.  All are deterministic: the same page fails the same way, so none is worth a retry.
 
-    DigitizationError
-    |-- PageUnreadable      the bytes are no picture or PDF we can decode, or too large to decode safely
-    |-- GridNotFound        no ECG grid and nothing else to take a scale from
-    |-- LayoutUnknown       no layout fits what is printed
-    |-- TraceNotFound       no ECG trace on the page
-    `-- WeightsMismatch     a weights file is not the one its record describes
+DigitizationError
+|-- PageUnreadable      the bytes are no picture or PDF we can decode, or too large to decode safely
+|-- GridNotFound        no ECG grid and nothing else to take a scale from
+|-- LayoutUnknown       no layout fits what is printed
+|-- TraceNotFound       no ECG trace on the page
+`-- WeightsMismatch     a weights file is not the one its record describes
 """
 
 

@@ -1,7 +1,6 @@
-"""Canvas -> PrintedMarks: lead names, rows, column starts and calibration pulses (paper, "Layout identification").
+"""Canvas -> PrintedMarks: rows, column starts and calibration pulses.
 
-The paper reads lead names from the text map; this network reads the canvas itself, and also finds where rows run,
-which says how many there are before anything is traced.  Turned pages give next to nothing: that decides upside down.
+The paper counts rows after tracing; this network sees where they run before anything is traced.
 """
 
 from __future__ import annotations
@@ -10,23 +9,19 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import LEADS, ByteArray, FloatArray, Lead, LeadLabel, PrintedMarks, PulseBox, RowBand
+from pipeline.datatypes import ByteArray, FloatArray, PrintedMarks, PulseBox, RowBand
 from pipeline.inference import Network
-from pipeline.unet import LAYOUT_PX_PER_MM, LAYOUT_STRIDE, PULSE_CLASS
+from pipeline.unet import LAYOUT_PX_PER_MM, LAYOUT_STRIDE
 
 MM_PER_CELL = LAYOUT_STRIDE / LAYOUT_PX_PER_MM
 
 
 def read_marks(canvas: ByteArray, network: Network) -> PrintedMarks:
     """Find the marks on a canvas (H, W, 3) of LAYOUT_PX_PER_MM, its top left corner at paper (0, 0)."""
-    names, bands = network.run(canvas[None])
+    (bands,) = network.run(canvas[None])
     h, w = -(-canvas.shape[0] // LAYOUT_STRIDE), -(-canvas.shape[1] // LAYOUT_STRIDE)
-    classes = names[0, :, :h, :w].softmax(0).numpy()
     lines = bands[0, :, :h, :w].sigmoid().numpy()
-    labels = [label for k, lead in enumerate(LEADS) for label in _labels(classes[k + 1], lead)]
-    return PrintedMarks(
-        labels=tuple(labels), rows=tuple(_rows(lines[0], lines[1])), pulses=tuple(_pulses(classes[PULSE_CLASS]))
-    )
+    return PrintedMarks(rows=tuple(_rows(lines[0], lines[1])), pulses=tuple(_pulses(lines[2])))
 
 
 def _blobs(mask: npt.NDArray[np.bool_], weight: FloatArray) -> list[tuple[float, float, float, npt.NDArray[np.int32]]]:
@@ -40,17 +35,6 @@ def _blobs(mask: npt.NDArray[np.bool_], weight: FloatArray) -> list[tuple[float,
         (float((x[k] + 0.5) * MM_PER_CELL), float((y[k] + 0.5) * MM_PER_CELL), float(total[k]), stats[k])
         for k in range(1, count)
     ]
-
-
-def _labels(probability: FloatArray, lead: Lead, *, threshold: float = 0.35, full_mm2: float = 3.0) -> list[LeadLabel]:
-    """Blobs of one lead's class; a blob as large as a small letter scores its mean probability."""
-    found = []
-    for x, y, total, stats in _blobs(probability > threshold, probability):
-        area = int(stats[cv2.CC_STAT_AREA])
-        score = total / area * min(1.0, area * MM_PER_CELL**2 / full_mm2)
-        if score > 0.15:
-            found.append(LeadLabel(lead=lead, x_mm=x, y_mm=y, score=float(score)))
-    return found
 
 
 def _rows(band: FloatArray, boundary: FloatArray, *, shortest_mm: float = 18.0, same_mm: float = 3.5) -> list[RowBand]:

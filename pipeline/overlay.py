@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import LEADS, ByteArray, Digitization, Lead
+from pipeline.datatypes import LEADS, ByteArray, Digitization, Lead, PageImage
 from pipeline.paper import paper_to_page
 
 Float64 = npt.NDArray[np.float64]
@@ -117,7 +117,7 @@ def _printed(digitization: Digitization) -> Iterator[tuple[Lead, int, tuple[floa
             yield lead, index, whole
 
 
-def draw_overlay(digitization: Digitization, *, px_per_mm: float = 8.0, max_pixels: int = 16_000_000) -> ByteArray:
+def draw_overlay(digitization: Digitization, *, px_per_mm: float = 8.0, max_pixels: int = 4_000_000) -> ByteArray:
     """Draw what was read over the page.
 
     Parameters
@@ -151,9 +151,16 @@ def draw_overlay(digitization: Digitization, *, px_per_mm: float = 8.0, max_pixe
     return np.asarray(canvas.pixels, np.uint8)
 
 
+def reduce_page(page: PageImage, *, max_pixels: int = 4_000_000) -> ByteArray:
+    """Bring a page to a size a browser shows well: (H, W, 3) uint8, never enlarged."""
+    zoom = min(1.0, (max_pixels / (page.pixels.shape[0] * page.pixels.shape[1])) ** 0.5)
+    size = (max(round(page.pixels.shape[1] * zoom), 1), max(round(page.pixels.shape[0] * zoom), 1))
+    return np.asarray(cv2.resize(page.pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def write_png(pixels: ByteArray) -> bytes:
     """Encode an (H, W, 3) RGB picture as PNG."""
-    done, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    done, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 4])
     if not done:
         raise ValueError(f"a picture of {pixels.shape} cannot be written as PNG")
     return bytes(data)

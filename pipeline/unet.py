@@ -1,4 +1,4 @@
-"""The networks, all of them: three small residual U-Nets on one plan.
+"""The networks, all of them: three small residual U-Nets on one plan, and a small classifier.
 
 After the paper's segmentation network (arXiv 2510.19590, "Segmentation"): encoder blocks of two convolutions without
 bias, each followed by a norm and LeakyReLU, 2x2 strided convolutions down, bilinear interpolation and skips up.
@@ -6,13 +6,15 @@ Unlike it, a strided stem halves the work, widths are a tenth, and the norm is B
 a wide row and a narrow training crop see the same network (and fold into the convolutions).
 
 * `PageNetwork`: the page at 3..8 px/mm -> grid, trace, text, background.
-* `LayoutNetwork`: the canvas at `LAYOUT_PX_PER_MM` -> lead names and calibration pulses, row bands, column starts.
+* `LayoutNetwork`: the canvas at `LAYOUT_PX_PER_MM` -> row bands, column starts, calibration pulses.
+* `LabelNetwork`: the canvas at `LABEL_PX_PER_MM` -> lead names.
 * `TraceNetwork`: one row on the canvas -> a distribution over y for every column, and whether there is a trace.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +22,11 @@ from torch.nn import functional
 
 LAYOUT_PX_PER_MM = 4.0
 LAYOUT_STRIDE = 2  # the layout network answers at half that resolution
-LEAD_CLASSES = 12  # classes 1..12 in the order of LEADS
-PULSE_CLASS = 13
+
+LEAD_CLASSES = 12  # classes 1..12 in the order of LEADS; 0 = none
+LABEL_PX_PER_MM = 8.0
+LABEL_WINDOW_PX = (48, 96)  # 6 x 12 mm: the widest name, and little else
+LABEL_STRIDE = 8  # px between neighbouring answers
 
 ROW_HEIGHT_MM = 60.0  # a row crop: 30 mm above and below the row's baseline
 TRACE_PX_PER_MM_X = 10.0
@@ -91,19 +96,43 @@ class PageNetwork(nn.Module):
 
 
 class LayoutNetwork(nn.Module):
-    """Lead names and pulses (14 classes), row band and column boundary (2 logits), at half resolution."""
+    """Row bands, column boundaries and calibration pulses (three logits), at half resolution."""
 
     multiple = 32
 
     def __init__(self) -> None:
         super().__init__()
         self.unet = UNet(3, (32, 56, 96, 128, 160), (2, 2))
-        self.head = nn.Conv2d(32, 16, 3, padding=1)
+        self.head = nn.Conv2d(32, 3, 3, padding=1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (B, 3, H, W) to logits (B, 14, H/2, W/2) and (B, 2, H/2, W/2)."""
-        y = self.head(self.unet(x))
-        return y[:, :14], y[:, 14:]
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to logits (B, 3, H/2, W/2)."""
+        return cast(Tensor, self.head(self.unet(x)))
+
+
+class LabelNetwork(nn.Module):
+    """Which lead's name stands upright in a window; on a canvas, an answer for every window of LABEL_STRIDE.
+
+    Convolutions are not padded, so that a window gets the same answer alone and inside a canvas.
+    """
+
+    multiple = LABEL_STRIDE
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (3, 32, 64, 96, 128)
+        pairs = list(pairwise(widths))
+        self.convolutions = nn.ModuleList(
+            [nn.Conv2d(a, b, 3, stride=2 if k < 3 else 1, bias=False) for k, (a, b) in enumerate(pairs)]
+        )
+        self.norms = nn.ModuleList([nn.BatchNorm2d(b) for _, b in pairs])
+        self.head = nn.Conv2d(128, 1 + LEAD_CLASSES, (3, 9))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, 3, 48 + 8 i, 96 + 8 j) to logits (B, 13, 1 + i, 1 + j); class 0 is "no name"."""
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = functional.leaky_relu(norm(convolution(x)), 0.01, inplace=True)
+        return cast(Tensor, self.head(x))
 
 
 class TraceNetwork(nn.Module):
@@ -131,9 +160,10 @@ class TraceNetwork(nn.Module):
         return columns, presence.permute(0, 2, 1).reshape(presence.shape[0], -1)
 
 
-NETWORKS: dict[str, type[PageNetwork] | type[LayoutNetwork] | type[TraceNetwork]] = {
+NETWORKS: dict[str, type[PageNetwork] | type[LayoutNetwork] | type[LabelNetwork] | type[TraceNetwork]] = {
     "page": PageNetwork,
     "layout": LayoutNetwork,
+    "label": LabelNetwork,
     "trace": TraceNetwork,
 }
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = {"page", "segment", "rectify", "marks", "trace", "layout", "calibrate", "quality"}  # what digitize.py composes
+# What digitize.py composes.
+STAGES = {"page", "segment", "rectify", "marks", "labels", "trace", "layout", "calibrate", "quality"}
 COMPOSERS = {"gateway.service", "gateway.cli", "gateway.demo"}  # they build the long-lived objects
 LONG_LIVED = {"Store", "Spool", "Intake", "StorageScp", "Outbox", "FolderWatcher", "Service", "Worker"}
 DRAWING = {"putText", "polylines", "circle", "arrowedLine", "drawMarker"}

@@ -18,7 +18,7 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 
 @app.command()
 def train(
-    network: Annotated[str, typer.Argument(help="page | layout | trace")],
+    network: Annotated[str, typer.Argument(help="page | layout | label | trace")],
     signals: Annotated[Path, typer.Option(help="folder of recordings (*.npz)")],
     out: Annotated[Path, typer.Option(help="folder for checkpoint and history")],
     minutes: Annotated[float, typer.Option(help="training time in all")] = 60.0,

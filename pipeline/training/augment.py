@@ -1,8 +1,8 @@
 """From a drawn page to what a scanner, copier or telephone makes of it, with the truth carried along.
 
-Three kinds of training sample come out, one per network: page crops (page frame, any rotation and perspective),
-layout crops (canvas at `LAYOUT_PX_PER_MM`) and row crops (canvas at the trace network's resolution).  A canvas is never
-perfectly flat: a small smooth residual warp stays in it, and the truth follows.
+Four kinds of training sample come out, one per network: page crops (page frame, any rotation and perspective),
+layout crops, label windows and row crops (canvas at those networks' resolution).  A canvas is never perfectly flat: a
+small smooth residual warp stays in it, and the truth follows.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from pipeline.datatypes import LEADS, ByteArray, FloatArray
 from pipeline.training.capture import Capture, desk, expose, random_capture
 from pipeline.training.synth import GRID, INK_PX_PER_MM, TEXT, TRACE, DrawnPage
 from pipeline.unet import (
+    LABEL_PX_PER_MM,
+    LABEL_WINDOW_PX,
     LAYOUT_PX_PER_MM,
-    PULSE_CLASS,
     ROW_BINS,
     ROW_HEIGHT_MM,
     TRACE_COLUMNS_PER_MM,
@@ -43,8 +44,7 @@ class LayoutSample:
     """A crop of the canvas for the layout network."""
 
     pixels: ByteArray  # (n, n, 3)
-    classes: ByteArray  # (n, n) 0 background, 1..12 leads, 13 pulse
-    bands: ByteArray  # (n, n, 2) row band, column boundary in [0, 255]
+    bands: ByteArray  # (n, n, 3) row band, column boundary, calibration pulse in [0, 255]
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -53,6 +53,14 @@ class RowSample:
 
     pixels: ByteArray  # (h, w, 3)
     y_bin: FloatArray  # (columns,) centre line in bins from the crop's top; NaN = none
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class LabelSample:
+    """A window of the canvas for the label network."""
+
+    pixels: ByteArray  # (LABEL_WINDOW_PX, 3)
+    lead: int  # 1..12 in the order of LEADS; 0 = no lead name stands here, or none that is upright
 
 
 class Warp:
@@ -180,10 +188,7 @@ def layout_sample(page: DrawnPage, size: int, rng: np.random.Generator) -> Layou
     pixels = expose(_halved(big), capture, r, rng)
     quarter = int(rng.integers(1, 4)) if rng.random() < 0.16 else 0
     if quarter:
-        empty = np.zeros((size, size), np.uint8)
-        return LayoutSample(
-            pixels=np.rot90(pixels, quarter).copy(), classes=empty, bands=np.zeros((size, size, 2), np.uint8)
-        )
+        return LayoutSample(pixels=np.rot90(pixels, quarter).copy(), bands=np.zeros((size, size, 3), np.uint8))
 
     def fixed(x_mm: Points, y_mm: Points) -> npt.NDArray[np.int32]:
         """Return points of the sheet as cv2's sixteenths of a crop pixel, (n, 2)."""
@@ -191,12 +196,12 @@ def layout_sample(page: DrawnPage, size: int, rng: np.random.Generator) -> Layou
         points = np.stack([(cx - x0) / stretch * r - 0.5, (cy - y0) / stretch * r - 0.5], -1)
         return np.asarray(np.round(np.clip(points, -4000, 4000) * 16), np.int32)
 
-    return LayoutSample(pixels=pixels, classes=_names(page, size, fixed), bands=_bands(page, size, fixed))
+    return LayoutSample(pixels=pixels, bands=_bands(page, size, fixed))
 
 
 def _bands(page: DrawnPage, size: int, fixed: Callable[[Points, Points], npt.NDArray[np.int32]]) -> ByteArray:
-    """Draw where rows run and where columns start and end, (size, size, 2)."""
-    bands = np.zeros((size, size, 2), np.uint8)
+    """Draw where rows run, where columns start and end, and where calibration pulses stand, (size, size, 3)."""
+    bands = np.zeros((size, size, 3), np.uint8)
 
     def draw(channel: int, points: npt.NDArray[np.int32], width_mm: float) -> None:
         mark = np.zeros((size, size), np.uint8)
@@ -208,20 +213,12 @@ def _bands(page: DrawnPage, size: int, fixed: Callable[[Points, Points], npt.NDA
         draw(0, fixed(np.linspace(first, last, 40), np.full(40, row.baseline_mm)), 2.4)
         for at in [*(s.x0_mm for s in row.segments), last]:
             draw(1, fixed(np.full(2, at), row.baseline_mm + np.array([-4.0, 4.0])), 1.2)
-    return bands
-
-
-def _names(page: DrawnPage, size: int, fixed: Callable[[Points, Points], npt.NDArray[np.int32]]) -> ByteArray:
-    """Draw where lead names and calibration pulses are printed, (size, size) of classes."""
-    classes = np.zeros((size, size), np.uint8)
+    pulses = np.zeros((size, size), np.uint8)
     for px0, py0, px1, py1 in page.pulses:
         corners = fixed(np.array([px0, px1, px1, px0]), np.array([py0, py0, py1, py1]))
-        cv2.fillPoly(classes, [corners], PULSE_CLASS, shift=4)
-    radius = round(page.style.label_mm * 0.5 * LAYOUT_PX_PER_MM * 16)
-    for label in page.labels:
-        x, y = fixed(np.array([label.x_mm]), np.array([label.y_mm]))[0].tolist()
-        cv2.circle(classes, (x, y), radius, LEADS.index(label.lead) + 1, -1, shift=4)
-    return classes
+        cv2.fillPoly(pulses, [corners], 255, shift=4)
+    bands[..., 2] = pulses
+    return bands
 
 
 def row_samples(page: DrawnPage, width: int, count: int, rng: np.random.Generator) -> list[RowSample]:
@@ -246,18 +243,8 @@ def _row_sample(page: DrawnPage, width: int, rng: np.random.Generator) -> RowSam
     turn = float(rng.choice([0.0, rng.normal(0, 0.03), rng.uniform(-0.6, 0.6)], p=[0.3, 0.4, 0.3]))
     shear = rng.normal(0, 0.03) if photo else 0.0
     forward = scale * np.array([[np.cos(turn), -np.sin(turn) + shear], [np.sin(turn), np.cos(turn)]])
-    right, bottom = span + 2, ROW_HEIGHT_MM + 2
-    corners = (forward @ (np.array([[-2, -2], [right, -2], [right, bottom], [-2, bottom]]) + np.array([x0, y0])).T).T
-    origin = np.floor(corners.min(0))
-    picture_w, picture_h = (int(v) + 1 for v in np.ceil(corners.max(0) - origin))
-    inverse = np.linalg.inv(forward)
-    oversample = 2 if scale < 6 else 1  # the ink raster is finer than the picture: average, do not pick
-    offset = INK_PX_PER_MM * inverse @ (origin + 0.5 / oversample) - 0.5
-    matrix = np.hstack([inverse * INK_PX_PER_MM / oversample, offset[:, None]])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    raster = (picture_w * oversample, picture_h * oversample)
-    drawn = cv2.warpAffine(page.pixels, matrix, raster, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    picture = expose(_halved(drawn) if oversample == 2 else np.asarray(drawn, np.uint8), capture, scale, rng)
+    box = (x0 - 2, y0 - 2, x0 + span + 2, y0 + ROW_HEIGHT_MM + 2)
+    picture, origin = _photographed(page, capture, box, forward, rng)
     # picture -> canvas, with the residual the rectifier leaves
     px, py = _canvas_points(x0, y0, width, height, warp)
     map_x = forward[0, 0] * px + forward[0, 1] * py - origin[0] - 0.5
@@ -270,6 +257,73 @@ def _row_sample(page: DrawnPage, width: int, rng: np.random.Generator) -> RowSam
     y_bin = (y_mm - y0) / ROW_HEIGHT_MM * ROW_BINS - 0.5
     y_bin[(y_bin < 0) | (y_bin > ROW_BINS - 1)] = np.nan
     return RowSample(pixels=np.asarray(pixels, np.uint8), y_bin=y_bin.astype(np.float32))
+
+
+def _photographed(
+    page: DrawnPage,
+    capture: Capture,
+    box: tuple[float, float, float, float],
+    forward: npt.NDArray[np.float64],
+    rng: np.random.Generator,
+) -> tuple[ByteArray, npt.NDArray[np.float64]]:
+    """Take a picture of a box (x0, y0, x1, y1 in mm) of the page through the linear map `forward` (px per mm).
+
+    Returns the picture (h, w, 3) and the map's value (x, y) at its top left corner.
+    """
+    x0, y0, x1, y1 = box
+    corners = (forward @ np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]).T).T
+    origin = np.floor(corners.min(0))
+    picture_w, picture_h = (int(v) + 1 for v in np.ceil(corners.max(0) - origin))
+    inverse = np.linalg.inv(forward)
+    scale = float(np.sqrt(abs(np.linalg.det(forward))))
+    oversample = 2 if scale < 6 else 1  # the ink raster is finer than the picture: average, do not pick
+    offset = INK_PX_PER_MM * inverse @ (origin + 0.5 / oversample) - 0.5
+    matrix = np.hstack([inverse * INK_PX_PER_MM / oversample, offset[:, None]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    raster = (picture_w * oversample, picture_h * oversample)
+    drawn = cv2.warpAffine(page.pixels, matrix, raster, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    picture = _halved(drawn) if oversample == 2 else np.asarray(drawn, np.uint8)
+    return expose(picture, capture, scale, rng), origin
+
+
+def label_samples(page: DrawnPage, rng: np.random.Generator) -> list[LabelSample]:
+    """Cut windows around every lead name, some of them turned, and as many around other print and trace."""
+    samples = []
+    ink = np.flatnonzero(page.classes.ravel() >= TRACE)
+    text = np.flatnonzero(page.classes.ravel() == TEXT)
+    names = np.array([[label.x_mm, label.y_mm] for label in page.labels]).reshape(-1, 2)
+    for label in page.labels:
+        at = np.array([label.x_mm, label.y_mm]) + rng.normal(0, 1, 2) * (0.8, 0.45)
+        quarter = int(rng.choice([0, 1, 2, 3], p=[0.76, 0.05, 0.14, 0.05]))
+        lead = 0 if quarter else LEADS.index(label.lead) + 1
+        samples.append(LabelSample(pixels=_window(page, at, quarter, rng), lead=lead))
+        pool = text if text.size and rng.random() < 0.6 else ink
+        i, j = np.divmod(int(pool[int(rng.integers(pool.size))]), page.classes.shape[1])
+        at = np.array([j, i]) / INK_PX_PER_MM + rng.normal(0, 1.5, 2)
+        if np.min(np.hypot(*(names - at).T)) > 6:
+            samples.append(LabelSample(pixels=_window(page, at, 0, rng), lead=0))
+    return samples
+
+
+def _window(page: DrawnPage, centre_mm: Points, quarter: int, rng: np.random.Generator) -> ByteArray:
+    """Show the paper around a point as the label network's canvas does, (LABEL_WINDOW_PX, 3)."""
+    capture = random_capture(rng)
+    height, width = LABEL_WINDOW_PX
+    scale = min(max(capture.native_px_per_mm, 3.3), 12.0)
+    turn = rng.normal(0, 0.03) if rng.random() < 0.7 else rng.uniform(-0.6, 0.6)
+    forward = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    box = (centre_mm[0] - 8, centre_mm[1] - 8, centre_mm[0] + 8, centre_mm[1] + 8)
+    picture, origin = _photographed(page, capture, box, forward, rng)
+    # canvas -> picture: quarter turns and the small scale error the rectifier leaves
+    angle = quarter * np.pi / 2
+    turned = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = forward @ turned * np.exp(rng.normal(0, 0.04)) / LABEL_PX_PER_MM
+    corner = forward @ centre_mm - origin - linear @ np.array([width / 2, height / 2])
+    matrix = np.hstack([linear, (corner + linear @ np.array([0.5, 0.5]) - 0.5)[:, None]])
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    return np.asarray(
+        cv2.warpAffine(picture, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE), np.uint8
+    )
 
 
 def _canvas_points(x0: float, y0: float, width: int, height: int, warp: Warp) -> tuple[FloatArray, FloatArray]:

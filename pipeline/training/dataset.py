@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from pipeline.training.augment import layout_sample, page_samples, row_samples
+from pipeline.training.augment import label_samples, layout_sample, page_samples, row_samples
 from pipeline.training.records import load_records
 from pipeline.training.synth import DrawnPage, random_page, system_fonts
 from pipeline.unet import LAYOUT_STRIDE
@@ -31,9 +31,8 @@ def _layout(page: DrawnPage, rng: np.random.Generator) -> list[Sample]:
     for _ in range(6):
         s = layout_sample(page, LAYOUT_CROP_PX, rng)
         half = LAYOUT_CROP_PX // LAYOUT_STRIDE
-        classes = np.ascontiguousarray(s.classes[1::LAYOUT_STRIDE, 1::LAYOUT_STRIDE])
         bands = cv2.resize(s.bands, (half, half), interpolation=cv2.INTER_AREA)
-        samples.append((torch.from_numpy(s.pixels), torch.from_numpy(classes), torch.from_numpy(bands)))
+        samples.append((torch.from_numpy(s.pixels), torch.from_numpy(bands)))
     return samples
 
 
@@ -41,9 +40,15 @@ def _rows(page: DrawnPage, rng: np.random.Generator) -> list[Sample]:
     return [(torch.from_numpy(s.pixels), torch.from_numpy(s.y_bin)) for s in row_samples(page, ROW_CROP_PX, 8, rng)]
 
 
+def _labels(page: DrawnPage, rng: np.random.Generator) -> list[Sample]:
+    samples = [s for _ in range(3) for s in label_samples(page, rng)]
+    return [(torch.from_numpy(s.pixels), torch.tensor(s.lead)) for s in samples]
+
+
 CROPS: dict[str, Callable[[DrawnPage, np.random.Generator], list[Sample]]] = {
     "page": _page,
     "layout": _layout,
+    "label": _labels,
     "trace": _rows,
 }
 
@@ -53,7 +58,7 @@ class CropStream(IterableDataset[Sample]):
 
     Parameters
     ----------
-    network : {"page", "layout", "trace"}
+    network : {"page", "layout", "label", "trace"}
     signals : Path
         Folder of recordings, see `records.load_records`.
     part : {"train", "validation"}

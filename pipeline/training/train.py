@@ -78,19 +78,10 @@ def page_loss(output: Tensor, classes: Tensor) -> Tensor:
     return _dice(output.softmax(1), target) + 4 * _focal(output, target, weight.to(output.device))
 
 
-def layout_loss(output: tuple[Tensor, Tensor], classes: Tensor, bands: Tensor) -> Tensor:
-    """Lead names: focal with the background held down; bands: Dice + cross-entropy."""
-    names, lines = output
-    one_hot = functional.one_hot(classes.long(), 14).permute(0, 3, 1, 2).float()
-    weight = torch.full((14,), 1.0, device=names.device)
-    weight[0] = 0.15
+def layout_loss(output: Tensor, bands: Tensor) -> Tensor:
+    """Dice + cross-entropy of row bands, boundaries and pulses; `bands` (B, H, W, 3) uint8."""
     target = bands.permute(0, 3, 1, 2).float() / 255
-    return (
-        40 * _focal(names, one_hot, weight)
-        + 0.3 * _dice(names.softmax(1)[:, 1:], one_hot[:, 1:])
-        + _dice(lines.sigmoid(), target)
-        + functional.binary_cross_entropy_with_logits(lines, target)
-    )
+    return _dice(output.sigmoid(), target) + functional.binary_cross_entropy_with_logits(output, target)
 
 
 def trace_loss(output: tuple[Tensor, Tensor], y_bin: Tensor, sigma: float = 0.8) -> Tensor:
@@ -106,7 +97,17 @@ def trace_loss(output: tuple[Tensor, Tensor], y_bin: Tensor, sigma: float = 0.8)
     return line + functional.binary_cross_entropy_with_logits(presence, there.float())
 
 
-LOSSES: dict[str, Callable[..., Tensor]] = {"page": page_loss, "layout": layout_loss, "trace": trace_loss}
+def label_loss(output: Tensor, lead: Tensor) -> Tensor:
+    """Cross-entropy; `lead` (B,) 0..12."""
+    return functional.cross_entropy(output[:, :, 0, 0], lead, label_smoothing=0.02)
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "page": page_loss,
+    "layout": layout_loss,
+    "label": label_loss,
+    "trace": trace_loss,
+}
 
 
 def decode_columns(columns: Tensor, reach: int = 3) -> tuple[Tensor, Tensor]:
@@ -128,17 +129,12 @@ def _score(network: str, output: Any, truth: Sample) -> dict[str, float]:
         overlap = (p * shares).sum((0, 2, 3)) * 2 / ((p**2).sum((0, 2, 3)) + (shares**2).sum((0, 2, 3)) + 1)
         return dict(zip(("dice_grid", "dice_trace", "dice_text"), overlap.tolist(), strict=True))
     if network == "layout":
-        names, lines = output
-        found, true = names.argmax(1), truth[0].long()
-        ink = true > 0
-        target = truth[1].permute(0, 3, 1, 2) > 127
-        iou = ((lines > 0) & target).sum((0, 2, 3)) / ((lines > 0) | target).sum((0, 2, 3)).clamp(1)
-        return {
-            "name_recall": float((found == true)[ink].float().mean()) if ink.any() else math.nan,
-            "name_precision": float((found == true)[found > 0].float().mean()) if (found > 0).any() else math.nan,
-            "band_iou": float(iou[0]),
-            "boundary_iou": float(iou[1]),
-        }
+        target = truth[0].permute(0, 3, 1, 2) > 127
+        iou = ((output > 0) & target).sum((0, 2, 3)) / ((output > 0) | target).sum((0, 2, 3)).clamp(1)
+        return dict(zip(("band_iou", "boundary_iou", "pulse_iou"), iou.tolist(), strict=True))
+    if network == "label":
+        found, true = output[:, :, 0, 0].argmax(1), truth[0]
+        return {"accuracy": float((found == true).float().mean())}
     y, _ = decode_columns(output[0])
     snr = []
     for estimate, true_y in zip(y, truth[0], strict=True):
@@ -248,7 +244,7 @@ def train(
 
     Parameters
     ----------
-    network : {"page", "layout", "trace"}
+    network : {"page", "layout", "label", "trace"}
     signals : Path
         Folder of recordings.
     out : Path

@@ -146,7 +146,7 @@ def test_nothing_traced_is_an_error() -> None:
 
 def pulses(*sizes_mm: tuple[float, float]) -> PrintedMarks:
     boxes = tuple(PulseBox(x0_mm=3.0, x1_mm=3.0 + w, y0_mm=10.0, y1_mm=10.0 + h) for w, h in sizes_mm)
-    return PrintedMarks(labels=(), rows=(), pulses=boxes)
+    return PrintedMarks(rows=(), pulses=boxes)
 
 
 @pytest.mark.parametrize(

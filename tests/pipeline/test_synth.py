@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.training.augment import layout_sample, page_samples, row_samples
+from pipeline.training.augment import label_samples, layout_sample, page_samples, row_samples
 from pipeline.training.simulate import simulate_ecg
 from pipeline.training.style import PageStyle, training_layouts
 from pipeline.training.synth import INK_PX_PER_MM, TRACE, DrawnPage, draw_page, random_page
@@ -75,4 +75,13 @@ def test_page_and_layout_crops_have_their_truth(page: DrawnPage) -> None:
     assert shares.shape == (12, 128, 128, 3)
     assert (shares.reshape(-1, 3).max(0) > 200).all()
     layouts = [layout_sample(page, 192, rng) for _ in range(12)]
-    assert any((s.classes > 0).any() and (s.bands[..., 0] > 200).any() for s in layouts)
+    assert any((s.bands[..., 2] > 200).any() and (s.bands[..., 0] > 200).any() for s in layouts)
+
+
+def test_label_windows_show_their_name(page: DrawnPage) -> None:
+    """A window with a name holds more ink around its centre than the paper has on average."""
+    rng = np.random.default_rng(4)
+    samples = [s for _ in range(10) for s in label_samples(page, rng)]
+    assert {s.lead for s in samples} == set(range(13))
+    named = [s.pixels[12:36, 24:72].astype(float).std() for s in samples if s.lead]
+    assert np.median(named) > 20

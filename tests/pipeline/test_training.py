@@ -38,12 +38,12 @@ def test_empty_folder_is_an_error(tmp_path: Path) -> None:
         load_records(tmp_path, "train")
 
 
-@pytest.mark.parametrize("name", ["page", "layout", "trace"])
+@pytest.mark.parametrize("name", ["page", "layout", "label", "trace"])
 def test_one_step_and_a_checkpoint(name: str, signals: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     trainer = Trainer(name, tmp_path, seed=0, lr=1e-3, device="cpu")
     stream = iter(CropStream(name, signals, "train", (0,), mix=0))
-    sample = tuple(t[None] for t in next(stream))
+    sample = tuple(torch.stack(tensors) for tensors in zip(next(stream), next(stream), strict=True))
     trainer.model.train()
     losses = [trainer.update(sample, 0.0) for _ in range(2)]
     assert np.isfinite(losses).all()
