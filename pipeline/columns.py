@@ -201,6 +201,29 @@ def _pitch(layout: Layout, extent_mm: float, label_pitch_mm: float | None) -> fl
     return extent_mm / n if abs(extent_mm / (n * best) - 1.0) <= 0.015 else best
 
 
+def _start_of_marks(
+    start_mm: float, pitch_mm: float, n_columns: int, seen_mm: Sequence[float], *, reach_mm: float = 9.0
+) -> float:
+    """Shift the start of the columns to where most boundary marks are explained by it.
+
+    A row's first wave may be too faint to be traced, while separators and the other rows' ends still show the raster.
+    The start moves only if the marks speak for it plainly.
+    """
+    marks = np.asarray(seen_mm, np.float64)
+    if marks.size < 3:
+        return start_mm
+    shifts = np.arange(-reach_mm, reach_mm + 0.01, 0.25)
+    lines = start_mm + shifts[:, None] + pitch_mm * np.arange(n_columns)[None, :]
+    support = np.clip(1 - np.abs(lines[:, :, None] - marks) / 1.5, 0, None).max(1).sum(1)
+    best = int(np.argmax(support - 0.01 * np.abs(shifts)))
+    here = float(support[np.argmin(np.abs(shifts))])
+    if support[best] < 2.0 or support[best] < 1.5 * here + 1.0:
+        return start_mm
+    near = marks[np.abs(lines[best][:, None] - marks).min(0) < 1.5]
+    offsets = near[:, None] - lines[best]
+    return float(start_mm + shifts[best] + np.median(offsets[np.arange(len(near)), np.abs(offsets).argmin(1)]))
+
+
 def locate_columns(
     traces: TraceSet,
     layout: Layout,
@@ -234,10 +257,17 @@ def locate_columns(
     start_mm, end_mm = span
     n = len(layout.rows[0])
     if n == 1 or not short:
+        start_mm = _start_of_marks(start_mm, end_mm - start_mm, 1, seen_mm)
         width_mm = (end_mm - start_mm) / n
         return tuple((start_mm + k * width_mm, start_mm + (k + 1) * width_mm) for k in range(n))
     pitch_mm = _pitch(layout, end_mm - start_mm, label_pitch_mm)
+    start_mm = _start_of_marks(start_mm, pitch_mm, n, seen_mm)
     sides = [_boundary(traces, short, start_mm + k * pitch_mm, seen_mm) for k in range(1, n)]
+    if n > 2:  # the boundaries between columns are seen more sharply than where the first row's ink begins
+        inner = np.array([right for _, right in sides])
+        extrapolated_mm = inner[0] - float(np.mean(np.diff(inner)))
+        if abs(extrapolated_mm - start_mm) < 9.0 and abs((inner[0] - extrapolated_mm) / pitch_mm - 1) < 0.02:
+            start_mm = extrapolated_mm
     starts = [start_mm, *(right for _, right in sides)]
     ends = [*(left for left, _ in sides), max(min(end_mm, start_mm + n * pitch_mm + 1.0), starts[-1])]
     return tuple(zip(starts, ends, strict=True))

@@ -33,7 +33,7 @@ def _peaks(
     least: int = 2,
 ) -> list[LeadLabel]:
     """Blobs of windows that agree on a name: a printed name is seen by several windows, one alone is chance."""
-    count, index, stats, _ = cv2.connectedComponentsWithStats((wins & (probability > floor)).astype(np.uint8))
+    _, index, stats, _ = cv2.connectedComponentsWithStats((wins & (probability > floor)).astype(np.uint8))
     labels = []
     for k in np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= least) + 1:
         rows, columns = np.nonzero(index == k)

@@ -175,12 +175,13 @@ class _Candidate:
         """Tell whether the evidence leaves no doubt between the two.
 
         Layouts whose names stand at the same places differ only in the signals: in the sign of a lead, or in whether
-        the columns were recorded together.
+        the columns were recorded together.  A regular rhythm cannot tell the latter; carts print one column after the
+        other, so that only the contrary needs evidence.
         """
         if self.layout.rows == other.layout.rows and len(self.layout.rhythm) == len(other.layout.rhythm):
             if self.layout.inverted != other.layout.inverted and self.residual is not None:
                 return (other.residual or 0.0) > 2.0 * self.residual + 0.003
-            return abs(self.in_step) > 0.15
+            return self.in_step < 0.15 if self.layout.sequential else self.in_step > 0.15
         return other.total - self.total >= margin
 
     @property
@@ -250,8 +251,9 @@ def _doubts(best: _Candidate, others: Sequence[_Candidate], found: Found) -> lis
         reasons.append(f"{spare} more row{'' if spare == 1 else 's'} traced than the layout has")
     if best.residual is not None and best.residual > 0.25:
         reasons.append("the limb leads do not obey Einthoven's law in this order")
-    if best.labels is not None and found.score[best.labels.unexplained].sum() > 2.0:
-        reasons.append(f"{best.labels.unexplained.size} lead names stand where the layout has none")
+    stray = best.labels.unexplained[found.score[best.labels.unexplained] > 0.6] if best.labels is not None else ()
+    if len(stray) > 2:
+        reasons.append(f"{len(stray)} lead names stand where the layout has none")
     if not best.layout.sequential and not best.layout.rhythm:
         reasons.append("the columns beat in step and are taken as recorded together")
     return reasons

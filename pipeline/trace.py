@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.ndimage import label
 
 from pipeline.datatypes import ByteArray, FloatArray, RowBand, TraceSet
 from pipeline.errors import TraceNotFound
@@ -33,7 +34,7 @@ class RowReadings:
     presence: FloatArray  # (n_rows, n) probability that anything is printed here
 
 
-def best_path(log_p: FloatArray, *, price: float = 0.35, free_bins: int = 0) -> npt.NDArray[np.intp]:
+def best_path(log_p: FloatArray, *, price: float = 0.1) -> npt.NDArray[np.intp]:
     """Return the path through (rows, bins, columns) that maximises log probability less `price` per bin moved.
 
     A Viterbi pass whose transition is a distance transform, so a step may be as long as it likes at its price: a QRS
@@ -76,9 +77,15 @@ def read_rows(strips: ByteArray, network: Network, *, reach: int = 3, batch: int
     return RowReadings(y_bin=value.numpy(), mass=mass.numpy(), presence=presence.numpy())
 
 
-def _present(presence: FloatArray, *, bridge_mm: float = 1.5, shortest_mm: float = 3.0) -> npt.NDArray[np.bool_]:
-    """Threshold presence with hysteresis of length: short holes are bridged, short islands dropped."""
-    flags = presence > 0.5
+def _present(
+    presence: FloatArray, *, sure: float = 0.5, likely: float = 0.12, bridge_mm: float = 3.0, shortest_mm: float = 3.0
+) -> npt.NDArray[np.bool_]:
+    """Threshold presence (n,) with hysteresis: likely columns count where they touch sure ones.
+
+    Short holes are bridged and short islands dropped; what is faint stays in the trace with its low confidence.
+    """
+    runs, _ = label(presence > likely)
+    flags = np.isin(runs, np.setdiff1d(runs[presence > sure], 0))
     for value, length_mm in ((False, bridge_mm), (True, shortest_mm)):
         edges = np.flatnonzero(np.diff(flags.astype(np.int8))) + 1
         for start, stop in zip(np.r_[0, edges], np.r_[edges, len(flags)], strict=True):
