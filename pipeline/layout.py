@@ -24,6 +24,8 @@ __all__ = ["identify_layout", "load_layouts"]
 
 Float64 = npt.NDArray[np.float64]
 
+_TOGETHER = 0.15  # from here on columns count as recorded together
+
 # Limb leads as sums of I and II (Einthoven, Goldberger).
 _LIMB = {
     Lead.I: (1.0, 0.0),
@@ -181,7 +183,7 @@ class _Candidate:
         if self.layout.rows == other.layout.rows and len(self.layout.rhythm) == len(other.layout.rhythm):
             if self.layout.inverted != other.layout.inverted and self.residual is not None:
                 return (other.residual or 0.0) > 2.0 * self.residual + 0.003
-            return self.in_step < 0.15 if self.layout.sequential else self.in_step > 0.15
+            return (self.in_step < _TOGETHER) == self.layout.sequential
         return other.total - self.total >= margin
 
     @property
@@ -194,7 +196,8 @@ class _Candidate:
         """Cost of all evidence: names, rows, limb-lead sums, step of the columns."""
         cost = self.labels.cost if self.labels else MISSING_COST
         cost += 0.35 * self.rows.cost + 0.2 * min(1.0, self.residual or 0.0) + self.names_outside
-        return cost + 0.05 * float(np.clip(self.in_step if self.layout.sequential else -self.in_step, 0.0, 1.0))
+        together = self.in_step - _TOGETHER  # what a regular rhythm shows by chance is no evidence
+        return cost + 0.05 * float(np.clip(together if self.layout.sequential else -together, 0.0, 1.0))
 
 
 def _weigh(

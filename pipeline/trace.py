@@ -95,6 +95,16 @@ def _present(
     return flags
 
 
+def _distinct(y_mm: FloatArray, *, same_mm: float = 0.5, share: float = 0.6) -> list[int]:
+    """Rows of (n_rows, n) to keep: one that runs on another's trace was that row seen twice, and is left out."""
+    kept: list[int] = []
+    for k, row in enumerate(y_mm):
+        own = max(int(np.isfinite(row).sum()), 1)
+        if all((np.abs(row - y_mm[other]) < same_mm).sum() < share * own for other in kept):
+            kept.append(k)
+    return kept
+
+
 def trace_rows(sample: Sampler, rows: Sequence[RowBand], network: Network, *, margin_mm: float = 5.0) -> TraceSet:
     """Trace every row.
 
@@ -125,10 +135,11 @@ def trace_rows(sample: Sampler, rows: Sequence[RowBand], network: Network, *, ma
     confidence = np.where(there, readings.mass * readings.presence, 0).astype(np.float32)
     if not np.isfinite(y).any():
         raise TraceNotFound("rows were found, but no trace is printed in them")
+    kept = _distinct(y)
     return TraceSet(
-        row_mm=y,
-        confidence=confidence,
-        baseline_mm=np.array([row.baseline_mm for row in rows], np.float32),
+        row_mm=y[kept],
+        confidence=confidence[kept],
+        baseline_mm=np.array([rows[k].baseline_mm for k in kept], np.float32),
         x0_mm=float(x0 + 0.5 / TRACE_COLUMNS_PER_MM),
         columns_per_mm=TRACE_COLUMNS_PER_MM,
     )

@@ -77,3 +77,12 @@ def test_trace_rows_leaves_gaps_empty(network: Network) -> None:
 def test_no_rows_is_an_error_in_words(network: Network) -> None:
     with pytest.raises(TraceNotFound, match="no row"):
         trace_rows(lambda x, y: np.zeros((1, 1, 3), np.uint8), [], network)
+
+
+def test_a_row_seen_twice_is_traced_once(network: Network) -> None:
+    def sample(x_mm: np.ndarray, y_mm: np.ndarray) -> np.ndarray:
+        ink = np.exp(-(((y_mm[:, None] - np.full_like(x_mm, 50.0)[None]) / 0.25) ** 2))
+        return np.repeat((255 * (1 - ink))[..., None], 3, 2).astype(np.uint8)
+
+    bands = [RowBand(baseline_mm=y, x0_mm=20, x1_mm=100) for y in (48.0, 52.0)]
+    assert trace_rows(sample, bands, network).row_mm.shape[0] == 1
