@@ -254,7 +254,8 @@ def _doubts(best: _Candidate, others: Sequence[_Candidate], found: Found) -> lis
         reasons.append(f"{spare} more row{'' if spare == 1 else 's'} traced than the layout has")
     if best.residual is not None and best.residual > 0.25:
         reasons.append("the limb leads do not obey Einthoven's law in this order")
-    stray = best.labels.unexplained[found.score[best.labels.unexplained] > 0.6] if best.labels is not None else ()
+    stray = best.labels.unexplained if best.labels is not None else np.zeros(0, np.int64)
+    stray = stray[(found.score[stray] > 0.6) & (found.lead[stray] > 2)]  # steep waves pass for I, II and III
     if len(stray) > 2:
         reasons.append(f"{len(stray)} lead names stand where the layout has none")
     if not best.layout.sequential and not best.layout.rhythm:
@@ -296,9 +297,9 @@ def identify_layout(
     best = candidates[0]
     lawful = best.rows.cost < 0.3 and best.residual is not None and best.residual < 0.15
     if best.n_labels == 0 and not lawful:
-        raise LayoutUnknown("no lead name was found, and the rows alone fit no layout")
+        raise LayoutUnknown("no ECG layout to be seen: no lead name was found, and the rows alone fit no layout")
     if best.n_labels < 3 and best.rows.cost > 0.6:
-        raise LayoutUnknown(f"{best.n_labels} lead names and {found.baseline_mm.size} rows fit no layout")
+        raise LayoutUnknown(f"no ECG layout to be seen: {best.n_labels} lead names and {found.baseline_mm.size} rows fit no layout")
     rhythm, reasons = _name_strips(traces, best.layout, best.labels, found, best.rows.row_index, best.columns)
     doubts = [*_doubts(best, candidates[1:], found), *reasons]
     believed = best.labels.slot_label[best.labels.slot_label >= 0] if best.labels else np.zeros(0, np.int64)

@@ -95,12 +95,18 @@ def _present(
     return flags
 
 
-def _distinct(y_mm: FloatArray, *, same_mm: float = 0.5, share: float = 0.6) -> list[int]:
-    """Rows of (n_rows, n) to keep: one that runs on another's trace was that row seen twice, and is left out."""
+def _distinct(y_mm: FloatArray, *, same_mm: float = 0.5, share: float = 0.6, shortest: float = 0.35) -> list[int]:
+    """Rows of (n_rows, n) to keep.
+
+    A row that runs on another's trace was that row seen twice; one much shorter than the longest is print or an edge.
+    """
     kept: list[int] = []
+    longest = int(np.isfinite(y_mm).sum(1).max())
     for k, row in enumerate(y_mm):
         own = max(int(np.isfinite(row).sum()), 1)
-        if all((np.abs(row - y_mm[other]) < same_mm).sum() < share * own for other in kept):
+        if own >= shortest * longest and all(
+            (np.abs(row - y_mm[other]) < same_mm).sum() < share * own for other in kept
+        ):
             kept.append(k)
     return kept
 

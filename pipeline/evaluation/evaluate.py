@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from rich.table import Table
+from scipy.optimize import lsq_linear
 from scipy.stats import spearmanr
 
 from pipeline.datatypes import LEADS, Digitization, FloatArray, Lead
 from pipeline.evaluation.metrics import LeadScore, pooled_db, power_ratio, score_lead
-from pipeline.quality import features
+from pipeline.quality import Features, features
 
 TRUTH_HZ = 500.0
 _NOT_PRINTED = -32768
@@ -168,7 +170,7 @@ def rank_correlation(pages: Sequence[PageScore]) -> float:
 
 
 def fit_estimate(pages: Sequence[PageScore], *, ridge: float = 0.05) -> tuple[float, FloatArray, float]:
-    """Fit the coefficients of `quality.assess` by ridge regression on standardised features.
+    """Fit the coefficients of `quality.assess`: least squares with a ridge, each feature with the sign it must have.
 
     Returns
     -------
@@ -184,13 +186,20 @@ def fit_estimate(pages: Sequence[PageScore], *, ridge: float = 0.05) -> tuple[fl
     y = np.array([page.snr_db for page in read])
     if len(read) < (x.shape[1] if read else 0) + 2:
         raise ValueError(f"{len(read)} pages were read: too few to fit")
-    mean, deviation = x.mean(0), x.std(0) + 1e-6
-    z = np.hstack([np.ones((len(x), 1)), (x - mean) / deviation])
-    penalty = ridge * len(x) * np.diag([0.0] + [1.0] * x.shape[1])
-    solve = np.linalg.inv(z.T @ z + penalty) @ z.T
-    weights = solve @ y
-    leverage = np.einsum("ij,ji->i", z, solve)
-    left_out = y - (y - z @ weights) / (1 - leverage)
-    coefficients = weights[1:] / deviation
-    intercept = float(weights[0] - coefficients @ mean)
+    names = [field.name for field in fields(Features)]
+    low = np.array([-np.inf if name == "doubtful_share" else 0.0 for name in names])
+    high = np.array([0.0 if name == "doubtful_share" else np.inf for name in names])
+
+    def solve(rows: npt.NDArray[np.bool_]) -> tuple[float, npt.NDArray[np.float64]]:
+        mean, deviation = x[rows].mean(0), x[rows].std(0) + 1e-6
+        z = np.vstack([(x[rows] - mean) / deviation, np.sqrt(ridge * rows.sum()) * np.eye(x.shape[1])])
+        target = np.concatenate([y[rows] - y[rows].mean(), np.zeros(x.shape[1])])
+        coefficients = lsq_linear(z, target, bounds=(low, high)).x / deviation
+        return float(y[rows].mean() - coefficients @ mean), coefficients
+
+    left_out = []
+    for k in range(len(read)):
+        intercept, coefficients = solve(np.arange(len(read)) != k)
+        left_out.append(intercept + float(coefficients @ x[k]))
+    intercept, coefficients = solve(np.ones(len(read), bool))
     return intercept, coefficients.astype(np.float32), float(spearmanr(left_out, y).statistic)
