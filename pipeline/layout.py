@@ -299,7 +299,8 @@ def identify_layout(
     if best.n_labels == 0 and not lawful:
         raise LayoutUnknown("no ECG layout to be seen: no lead name was found, and the rows alone fit no layout")
     if best.n_labels < 3 and best.rows.cost > 0.6:
-        raise LayoutUnknown(f"no ECG layout to be seen: {best.n_labels} lead names and {found.baseline_mm.size} rows fit no layout")
+        n_rows = found.baseline_mm.size
+        raise LayoutUnknown(f"no ECG layout to be seen: {best.n_labels} lead names and {n_rows} rows fit no layout")
     rhythm, reasons = _name_strips(traces, best.layout, best.labels, found, best.rows.row_index, best.columns)
     doubts = [*_doubts(best, candidates[1:], found), *reasons]
     believed = best.labels.slot_label[best.labels.slot_label >= 0] if best.labels else np.zeros(0, np.int64)
