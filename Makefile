@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo run test check interop docs clean
+.PHONY: setup demo run test check interop docs
 
 setup: $(STAMP)
 

@@ -17,7 +17,6 @@ import threading
 import time
 from io import BytesIO
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import Protocol
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -35,8 +34,7 @@ from gateway.dicom.pages import (
 from gateway.dicom.transport import Acceptor
 from gateway.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, is_uid
 from gateway.errors import IntakeError, StorageError, UnsupportedSopClass
-from gateway.intake import Accepted
-from gateway.models import StudyContext
+from gateway.intake import Intake
 from gateway.settings import CallerSettings, DicomSettings
 
 logger = logging.getLogger(__name__)
@@ -54,29 +52,10 @@ CANNOT_UNDERSTAND = 0xC000
 TOO_LARGE = 0xC001
 
 
-class ObjectIntake(Protocol):
-    """What the SCP asks of the intake; see `gateway.intake.Intake`."""
-
-    def accept(
-        self,
-        *,
-        source: str,
-        source_key: str,
-        media_type: str,
-        data: bytes,
-        context: StudyContext,
-        destinations: tuple[str, ...] | None,
-        actor: str,
-        hold_reason: str = "",
-    ) -> Accepted:
-        """Take one object; it is safe when this returns."""
-        ...
-
-
 class StorageScp:
     """Listens for associations between `start` and `stop`."""
 
-    def __init__(self, settings: DicomSettings, intake: ObjectIntake) -> None:
+    def __init__(self, settings: DicomSettings, intake: Intake) -> None:
         self._settings = settings
         self._intake = intake
         self._ae = _application_entity(settings)
