@@ -24,11 +24,41 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class TlsSettings(_Section):
+    """One side of a TLS connection (see `gateway.tls`); every file is PEM."""
+
+    profile: Literal["bcp195", "bcp195-modified"] = "bcp195"  # PS3.15 B.12, B.13
+    certificate_file: Path | None = None  # ours first, then its chain
+    private_key_file: Path | None = None
+    private_key_password_file: Path | None = None  # where the key is encrypted
+    ca_file: Path | None = None  # whose certificates are trusted
+
+
+class TlsListenerSettings(TlsSettings):
+    """The side that listens.  Without `ca_file` peers need no certificate."""
+
+    certificate_file: Path
+    private_key_file: Path
+
+
+class TlsClientSettings(TlsSettings):
+    """The side that connects.  Without `ca_file` the system's authorities are trusted."""
+
+    server_name: str | None = Field(default=None, min_length=1)  # in the server's certificate; None: the host
+
+    @model_validator(mode="after")
+    def _pair(self) -> TlsClientSettings:
+        if (self.certificate_file is None) != (self.private_key_file is None):
+            raise ValueError("certificate_file and private_key_file go together")
+        return self
+
+
 class CallerSettings(_Section):
     """One peer that may send to us.  Empty `hosts` means any address."""
 
     ae_title: AeTitle
     hosts: tuple[str, ...] = ()  # IP addresses or CIDR networks
+    certificate_names: tuple[str, ...] = ()  # one must be in its certificate; empty: any certificate, or none
 
     @field_validator("hosts")
     @classmethod
@@ -38,16 +68,34 @@ class CallerSettings(_Section):
         return hosts
 
 
+class DicomTlsSettings(TlsListenerSettings):
+    """The C-STORE / C-ECHO SCP's second port, which speaks TLS."""
+
+    port: Port = 2762
+
+
 class DicomSettings(_Section):
     """The C-STORE / C-ECHO SCP.  No `callers` means every calling AE title is taken."""
 
     ae_title: AeTitle = "ECGGW"
     host: str = "127.0.0.1"
     port: Port = 11112
+    plain: bool = True  # false: `port` is not listened on, only [dicom.tls]
+    tls: DicomTlsSettings | None = None
     callers: tuple[CallerSettings, ...] = ()
     maximum_associations: int = Field(default=25, ge=1)
+    maximum_connections_per_host: int = Field(default=15, ge=1)
     timeout_s: float = Field(default=30.0, gt=0)
     maximum_object_mib: int = Field(default=512, ge=1)
+
+    @model_validator(mode="after")
+    def _listens(self) -> DicomSettings:
+        if not self.plain and self.tls is None:
+            raise ValueError("plain = false needs [dicom.tls]: nothing would be listened on")
+        named = [caller.ae_title for caller in self.callers if caller.certificate_names]
+        if named and (self.tls is None or self.tls.ca_file is None):
+            raise ValueError(f"certificate_names of {named} need [dicom.tls] with a ca_file")
+        return self
 
 
 class FolderSettings(_Section):
@@ -98,6 +146,7 @@ class DicomDestination(_Destination):
     calling_ae_title: AeTitle | None = None  # None: [dicom].ae_title
     sop_class: Literal["12-lead", "general"] = "12-lead"
     timeout_s: float = Field(default=30.0, gt=0)
+    tls: TlsClientSettings | None = None
 
 
 class Hl7Destination(_Destination):
