@@ -2,8 +2,8 @@
 
 The trace network sees one row at a time, cut from the original page through the composed map: 30 mm above and below
 the row's baseline, so that a neighbour's tall wave is seen for what it is.  It answers with a distribution over y for
-every column of 0.05 mm; the most probable connected path through it is the trace (a column of ink has no memory, a
-pen has), and the soft-argmax around the path its value.
+every column of 0.05 mm; heard together, as one line that a pen drew, the columns give a posterior over y, and its mean
+is the value: of all estimates the one with the least squared error.
 """
 
 from __future__ import annotations
@@ -30,51 +30,53 @@ class RowReadings:
     """What the network says of the rows; columns at TRACE_COLUMNS_PER_MM."""
 
     y_bin: FloatArray  # (n_rows, n) bins below the strip's top edge
-    mass: FloatArray  # (n_rows, n) probability within reach of the path
+    mass: FloatArray  # (n_rows, n) probability within reach of y_bin
     presence: FloatArray  # (n_rows, n) probability that anything is printed here
 
 
-def best_path(log_p: FloatArray, *, price: float = 0.1) -> npt.NDArray[np.intp]:
-    """Return the path through (rows, bins, columns) that maximises log probability less `price` per bin moved.
+def posterior(log_p: FloatArray, *, price: float = 0.1, least: float = 1e-6) -> FloatArray:
+    """Return what each column says of y once all the others have been heard, (columns, rows, bins), bins sum to 1.
 
-    A Viterbi pass whose transition is a distance transform, so a step may be as long as it likes at its price: a QRS
-    is steep, and the ink under it pays for it.
+    The network answers column by column; a pen moves on from where it was.  A step over d bins is exp(-`price` d) times
+    as likely as none, so a QRS may be as steep as it likes at its price (forward-backward over a hidden Markov chain).
+
+    Parameters
+    ----------
+    log_p : (rows, bins, columns)
+        Log probability of every bin, column by column.
+    price : float
+        Per bin moved.
+    least : float
+        What a column leaves to every bin, relative to its best: a column may be wrong.
     """
-    rows, bins, columns = log_p.shape
-    slope = price * np.arange(bins, dtype=np.float32)
-    score = log_p[..., 0].copy()
-    back = np.empty((columns, rows, bins), np.int16)
-    index = np.arange(bins)
-    for k in range(1, columns):
-        up = score + slope  # best from above: max over j <= i of score[j] + price * j, less price * i
-        down = score - slope
-        best_up = np.maximum.accumulate(up, 1)
-        best_down = np.maximum.accumulate(down[:, ::-1], 1)[:, ::-1]
-        from_up = np.maximum.accumulate(np.where(up == best_up, index, 0), 1)
-        from_down = np.minimum.accumulate(np.where(down == best_down, index, bins - 1)[:, ::-1], 1)[:, ::-1]
-        a, b = best_up - slope, best_down + slope
-        take = a >= b
-        back[k] = np.where(take, from_up, from_down)
-        score = np.where(take, a, b) + log_p[..., k]
-    path = np.empty((rows, columns), np.intp)
-    path[:, -1] = score.argmax(1)
-    for k in range(columns - 1, 0, -1):
-        path[:, k - 1] = back[k, np.arange(rows), path[:, k]]
-    return path
+    bins = np.arange(log_p.shape[1])
+    step = np.exp(-np.float32(price) * np.abs(bins[:, None] - bins)).astype(np.float32)
+    step /= step.sum(0)
+    seen = np.ascontiguousarray(np.exp(log_p - log_p.max(1, keepdims=True)).transpose(2, 0, 1)) + np.float32(least)
+    past, future = np.empty_like(seen), np.empty_like(seen)
+    past[0], future[-1] = seen[0], 1
+    for k in range(1, len(seen)):
+        reached = (past[k - 1] @ step) * seen[k]
+        past[k] = reached / reached.sum(1, keepdims=True)
+    for k in range(len(seen) - 2, -1, -1):
+        reached = (future[k + 1] * seen[k + 1]) @ step
+        future[k] = reached / reached.sum(1, keepdims=True)
+    past *= future
+    past /= past.sum(2, keepdims=True)
+    return past
 
 
-def read_rows(strips: ByteArray, network: Network, *, reach: int = 3, batch: int = 3) -> RowReadings:
+def read_rows(strips: ByteArray, network: Network, *, reach: float = 3.0, batch: int = 3) -> RowReadings:
     """Read rows from their strips (n_rows, 2 * ROW_BINS, w, 3); `batch` rows at a time bound the memory."""
     n = strips.shape[2] * 2
     parts = [network.run(strips[k : k + batch]) for k in range(0, len(strips), batch)]
-    log_p = torch.log_softmax(torch.cat([columns[..., :n] for columns, _ in parts]), 1)
-    presence = torch.cat([logits[:, :n] for _, logits in parts]).sigmoid()
-    path = torch.from_numpy(best_path(log_p.clamp(-12.0).numpy()))
-    index = path[:, None] + torch.arange(-reach, reach + 1)[None, :, None]
-    near = log_p.gather(1, index.clamp(0, ROW_BINS - 1)).exp() * ((index >= 0) & (index < ROW_BINS))
-    mass = near.sum(1)
-    value = torch.where(mass > 1e-3, (near * index).sum(1) / mass.clamp(1e-6), path.float())
-    return RowReadings(y_bin=value.numpy(), mass=mass.numpy(), presence=presence.numpy())
+    log_p = torch.log_softmax(torch.cat([columns[..., :n] for columns, _ in parts]), 1).numpy()
+    presence = torch.cat([logits[:, :n] for _, logits in parts]).sigmoid().numpy()
+    p = posterior(log_p)
+    bins = np.arange(ROW_BINS, dtype=np.float32)
+    y_bin = p @ bins
+    mass = np.where(np.abs(bins - y_bin[..., None]) <= reach, p, 0).sum(2)
+    return RowReadings(y_bin=y_bin.T, mass=mass.T, presence=presence)
 
 
 def _present(

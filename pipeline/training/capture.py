@@ -28,6 +28,9 @@ class Capture:
     shadows: int
     creases: int
     glare: float
+    specks: int = 0  # dust, holes
+    fax_lines: int = 0  # rows the scanner lost or doubled
+    moire: float = 0.0  # strength of the fringes of a photographed screen
     native_px_per_mm: float  # resolution the picture once had
 
 
@@ -56,6 +59,9 @@ def random_capture(rng: np.random.Generator) -> Capture:
         shadows=int(rng.integers(0, 4)) if photo else 0,
         creases=int(rng.integers(0, 5)) if photo or (kind == "scan" and rng.random() < 0.3) else 0,
         glare=float(rng.uniform(0.1, 0.5)) if photo and rng.random() < 0.12 else 0.0,
+        specks=int(rng.integers(1, 30)) if dirty and not photo and rng.random() < 0.25 else 0,
+        fax_lines=int(rng.integers(1, 6)) if kind == "copy" and rng.random() < 0.3 else 0,
+        moire=float(rng.uniform(0.02, 0.12)) if photo and rng.random() < 0.08 else 0.0,
         native_px_per_mm=float(rng.choice([rng.uniform(3.3, 6), rng.uniform(6, 13)], p=[0.25, 0.75])),
     )
 
@@ -134,12 +140,35 @@ def _tones(image: ByteArray, capture: Capture, rng: np.random.Generator) -> Byte
         along_y = ((np.arange(h) - rng.uniform(0, h)) / (0.2 * h)) ** 2
         spot = np.exp(-along_x[None] - along_y[:, None])
         value += np.float32(capture.glare) * spot[..., None].astype(np.float32)
+    if capture.moire:
+        value *= _moire(capture.moire, (h, w), rng)
     if capture.noise:
         value += rng.standard_normal((h, w, 1 if capture.grey else 3), np.float32) * np.float32(capture.noise / 255)
     if capture.threshold:
         bits = (value > np.median(value) * (0.4 + 0.5 * capture.threshold)).astype(np.float32)
         value = np.asarray(cv2.GaussianBlur(bits, (0, 0), 0.45), np.float32)
+    _litter(value, capture, rng)
     return (np.clip(value, 0, 1) * 255).astype(np.uint8)
+
+
+def _moire(strength: float, shape: tuple[int, int], rng: np.random.Generator) -> FloatArray:
+    """Return the fringes between a screen's pixels and the camera's, (h, w, 3)."""
+    yy, xx = np.ogrid[0 : shape[0], 0 : shape[1]]
+    turn, length = rng.uniform(0, np.pi), rng.uniform(3, 14)
+    phase = (np.cos(turn) * xx + np.sin(turn) * yy).astype(np.float32) * np.float32(2 * np.pi / length)
+    bend = np.sin(yy * np.float32(rng.uniform(0, 0.02))) * np.float32(rng.uniform(0, 4))
+    return np.stack([1 + np.float32(strength) * np.sin(phase + bend + shift) for shift in rng.uniform(0, 2, 3)], -1)
+
+
+def _litter(value: FloatArray, capture: Capture, rng: np.random.Generator) -> None:
+    """Put dust, holes and lost lines on a picture in [0, 1], in place."""
+    h, w = value.shape[:2]
+    for _ in range(capture.specks):
+        shade = float(rng.choice([rng.uniform(0, 0.4), 1.0]))
+        centre = (int(rng.integers(w)), int(rng.integers(h)))
+        cv2.circle(value, centre, int(rng.choice([1, 1, 2, 5])), (shade,) * 3, -1, cv2.LINE_AA)
+    for _ in range(capture.fax_lines):
+        value[int(rng.integers(h))] = float(rng.choice([0.0, 1.0]))
 
 
 def _jpeg(image: ByteArray, quality: int) -> ByteArray:

@@ -19,18 +19,18 @@ from pipeline.training.synth import INK_PX_PER_MM, DrawnPage, draw_page
 _DPI = INK_PX_PER_MM * 25.4
 
 
-def draw_sample(seed: int, layout_name: str = "3x4_r1") -> DrawnPage:
+def draw_sample(seed: int, layout_name: str = "3x4+1R") -> DrawnPage:
     """Return a page of ten seconds at 25 mm/s and 10 mm/mV on red millimetre paper, with its truth."""
     rng = np.random.default_rng(seed)
     signal_mv = simulate_ecg(rng, seconds=10.0, sampling_frequency_hz=500.0, disease="none")
     layout = next(layout for layout, _ in training_layouts() if layout.name == layout_name)
-    return draw_page(signal_mv, layout, PageStyle(top_mm=35.0, bottom_mm=20.0, header=0, footer=False), rng)
+    return draw_page(signal_mv, layout, PageStyle(top_mm=35.0, bottom_mm=20.0, header=0, footer="none"), rng)
 
 
 def write_sample(
     file: Annotated[Path, typer.Argument(help="Where the page goes: .png or .pdf.")],
     seed: int = 1,
-    layout: Annotated[str, typer.Option(help="3x4_r1, 6x2, 12x1, ...")] = "3x4_r1",
+    layout: Annotated[str, typer.Option(help="3x4+1R, 6x2, 12x1, ...")] = "3x4+1R",
 ) -> None:
     """Draw a page into a file that knows its resolution."""
     page = Image.fromarray(draw_sample(seed, layout).pixels)

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import LEADS, Layout, Lead
+from pipeline.datatypes import Layout, Lead
+from pipeline.layout_file import load_layouts
 
-_L = Lead
-_LIMB = (_L.I, _L.II, _L.III)
-_AUGMENTED = (_L.AVR, _L.AVL, _L.AVF)
-CHEST = (_L.V1, _L.V2, _L.V3, _L.V4, _L.V5, _L.V6)
-_CABRERA = (_L.AVL, _L.I, _L.AVR, _L.II, _L.AVF, _L.III)
+CHEST = (Lead.V1, Lead.V2, Lead.V3, Lead.V4, Lead.V5, Lead.V6)
 
 Colour = tuple[float, float, float]
 
@@ -46,60 +43,24 @@ class PageStyle:
     pulse: str = "left"  # left | right | each | none
     separator: str = "none"  # none | tick | line | double
     column_gap_mm: float = 0.0
+    column_seconds: float | None = None  # printed in a column; None = what the layout says
     label_place: str = "above"  # above | below | start | shifted
     label_mm: float = 3.0  # height of the letters
     label_shift_mm: float = 0.0  # extra x of every label after the first column, growing with the column
     font: str = ""  # path of a TrueType font; "" = a plotter font
     header: int = 6  # lines of print above
-    footer: bool = True
+    footer: str = "bottom"  # where speed and gain are printed: bottom | top | none
     scribbles: int = 0
     stamp: bool = False
     barcode: bool = False
 
 
+_WEIGHTS = {"3x4+1R": 5.0, "3x4": 2.0, "3x4+3R": 2.0, "6x2": 2.0, "12x1": 2.0, "6x2+1R": 1.0, "3x4+2R": 1.0}
+
+
 def training_layouts() -> list[tuple[Layout, float]]:
-    """Return the layouts to train on, each with its weight."""
-    columns = tuple(zip(_LIMB, _AUGMENTED, CHEST[:3], CHEST[3:], strict=True))
-    cabrera = tuple(zip(_CABRERA[:3], _CABRERA[3:], CHEST[:3], CHEST[3:], strict=True))
-    two = tuple(zip(_LIMB + _AUGMENTED, CHEST, strict=True))
-    cabrera_two = tuple(zip(_CABRERA, CHEST, strict=True))
-    three = (
-        (_L.I, _L.AVL, _L.V3),
-        (_L.II, _L.AVF, _L.V4),
-        (_L.III, _L.V1, _L.V5),
-        (_L.AVR, _L.V2, _L.V6),
-    )
-    minus = frozenset({_L.AVR})
-
-    def single(leads: tuple[Lead, ...]) -> tuple[tuple[Lead, ...], ...]:
-        return tuple((lead,) for lead in leads)
-
-    def layout(
-        name: str,
-        rows: tuple[tuple[Lead, ...], ...],
-        seconds: float,
-        *rhythm: Lead,
-        inverted: frozenset[Lead] = frozenset(),
-    ) -> Layout:
-        return Layout(name=name, rows=rows, rhythm=rhythm, column_seconds=seconds, inverted=inverted)
-
-    return [
-        (layout("3x4", columns, 2.5), 2.0),
-        (layout("3x4_r1", columns, 2.5, _L.II), 5.0),
-        (layout("3x4_r2", columns, 2.5, _L.II, _L.V1), 1.0),
-        (layout("3x4_r3", columns, 2.5, _L.V1, _L.II, _L.V5), 2.0),
-        (layout("3x4_cabrera_r1", cabrera, 2.5, _L.II, inverted=minus), 0.7),
-        (layout("6x2", two, 5.0), 2.0),
-        (layout("6x2_r1", two, 5.0, _L.II), 1.0),
-        (layout("6x2_cabrera", cabrera_two, 5.0, inverted=minus), 0.7),
-        (layout("12x1", single(LEADS), 10.0), 2.0),
-        (layout("12x1_cabrera", single(_CABRERA + CHEST), 10.0, inverted=minus), 0.5),
-        (layout("6x1_limb", single(_LIMB + _AUGMENTED), 10.0), 0.8),
-        (layout("6x1_chest", single(CHEST), 10.0), 0.8),
-        (layout("6x1_cabrera", single(_CABRERA), 10.0, inverted=minus), 0.5),
-        (layout("3x1", single(_LIMB), 10.0), 0.3),
-        (layout("4x3", three, 3.0), 0.4),
-    ]
+    """Return the layouts to train on, those that come with the package, each with its weight."""
+    return [(layout, _WEIGHTS.get(layout.name, 0.4)) for layout in load_layouts()]
 
 
 _GRID_COLOURS = ((235, 90, 90), (240, 150, 80), (90, 190, 110), (110, 150, 230), (130, 130, 130), (40, 40, 40))
@@ -116,10 +77,11 @@ def random_style(rng: np.random.Generator, layout: Layout, fonts: tuple[str, ...
     speed = float(rng.choice([25.0, 50.0, 12.5], p=[0.78, 0.18, 0.04]))
     gain = float(rng.choice([10.0, 5.0, 20.0], p=[0.8, 0.12, 0.08]))
     n_columns = len(layout.rows[0])
-    seconds = layout.column_seconds * (n_columns if layout.sequential else 1)
-    if speed * seconds > 300:  # a 50 mm/s page shows less time, or is a half page
-        seconds = 5.0 if n_columns == 1 else seconds
-    printed = min(speed * seconds, 300.0 if rng.random() < 0.7 else 560.0)
+    if speed * layout.column_seconds * n_columns > 300 and rng.random() < 0.7:  # at 50 mm/s a page shows half the time
+        column_seconds = layout.column_seconds / 2
+    else:
+        column_seconds = layout.column_seconds
+    printed = speed * column_seconds * n_columns
     left = rng.uniform(8, 24)
     height = rng.uniform(150, 216) if rng.random() < 0.7 else rng.uniform(95, 150)
     top = min(rng.choice([rng.uniform(4, 15), rng.uniform(25, 75)]), height * 0.4)
@@ -157,6 +119,7 @@ def random_style(rng: np.random.Generator, layout: Layout, fonts: tuple[str, ...
         top_mm=float(top),
         bottom_mm=float(rng.uniform(4, 22)),
         speed_mm_per_s=speed,
+        column_seconds=column_seconds,
         gain_mm_per_mv=gain,
         chest_gain=float(rng.choice([1.0, 0.5], p=[0.93, 0.07])),
         pulse=str(rng.choice(["left", "right", "each", "none"], p=[0.6, 0.08, 0.04, 0.28])),
@@ -167,7 +130,7 @@ def random_style(rng: np.random.Generator, layout: Layout, fonts: tuple[str, ...
         label_shift_mm=float(rng.choice([0.0, rng.uniform(-3, 8)], p=[0.85, 0.15])),
         font=str(rng.choice(fonts)) if fonts and rng.random() < 0.8 else "",
         header=int(rng.integers(0, 9)) if top > 20 else 0,
-        footer=bool(rng.random() < 0.6),
+        footer=str(rng.choice(["bottom", "top", "none"], p=[0.75, 0.15, 0.1])),
         scribbles=int(rng.choice([0, int(rng.integers(1, 4))], p=[0.75, 0.25])),
         stamp=bool(rng.random() < 0.08),
         barcode=bool(rng.random() < 0.1),

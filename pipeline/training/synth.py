@@ -227,11 +227,24 @@ class _Painter:
             for line in range(style.header):
                 words = self.words(int(rng.integers(1, 5)))
                 _paste(self.text, text_mask(words, size, style.font), column_x, 3 + line * size * 1.7)
-        if style.footer:
-            speed = f"{style.speed_mm_per_s:g}{rng.choice([' ', ''])}mm/s"
-            gain = f"{style.gain_mm_per_mv:g}{rng.choice([' ', ''])}mm/mV"
-            mask = text_mask(f"{speed}  {gain}  {self.words(3)}", size, style.font)
-            _paste(self.text, mask, rng.uniform(4, style.width_mm / 2), style.height_mm - size * 1.6)
+        if style.footer != "none":
+            self._print_scale(size)
+
+    def _print_scale(self, size_mm: float) -> None:
+        """Print speed and gain as carts word them, with a filter or two."""
+        style, rng = self.style, self.rng
+        gap = str(rng.choice([" ", ""]))
+        speed = f"{style.speed_mm_per_s:g}{gap}{rng.choice(['mm/s', 'mm/s', 'mm/sec'])}"
+        gain = f"{style.gain_mm_per_mv:g}{gap}mm/mV"
+        if style.chest_gain != 1:
+            gain = f"Limb: {gain}  Chest: {style.gain_mm_per_mv * style.chest_gain:g}{gap}mm/mV"
+        words = [speed, gain, str(rng.choice(["", "0.05-150 Hz", "F 60~ 0.5-40 Hz", "50 Hz", self.words(2)]))]
+        if rng.random() < 0.3:
+            words.reverse()
+        mask = text_mask("  ".join(word for word in words if word), size_mm, style.font)
+        room = max(style.width_mm - mask.shape[1] / INK_PX_PER_MM - 3, 3.5)
+        y_mm = style.height_mm - size_mm * 1.6 if style.footer == "bottom" else 1.5
+        _paste(self.text, mask, rng.uniform(3, room), y_mm)
 
     def disturb(self) -> None:
         style, rng = self.style, self.rng
@@ -343,11 +356,11 @@ def draw_page(signal_mv: FloatArray, layout: Layout, style: PageStyle, rng: np.r
     """
     painter = _Painter(style, rng)
     n_columns = len(layout.rows[0])
-    room = style.width_mm - style.left_mm - 2
-    total = min(room / style.speed_mm_per_s, signal_mv.shape[1] / 500)
-    seconds = min(layout.column_seconds, total / (n_columns if layout.sequential else 1))
+    room = (style.width_mm - style.left_mm - 2) / style.speed_mm_per_s / n_columns
+    recorded = signal_mv.shape[1] / 500 / (n_columns if layout.sequential else 1)
+    seconds = min(style.column_seconds or layout.column_seconds, room, recorded)
     rows_of_leads = [(row, seconds) for row in layout.rows]
-    rows_of_leads += [((lead,), seconds * n_columns if layout.sequential else seconds) for lead in layout.rhythm]
+    rows_of_leads += [((lead,), min(seconds * n_columns, signal_mv.shape[1] / 500)) for lead in layout.rhythm]
     area = style.height_mm - style.top_mm - style.bottom_mm
     gap = area / len(rows_of_leads)
     whole = (style.top_mm, style.height_mm - style.bottom_mm)

@@ -17,7 +17,12 @@ def random_signal(records: list[FloatArray], rng: np.random.Generator) -> FloatA
         x = np.where(x > signal.shape[1] - 1, 2 * signal.shape[1] - 2 - x, x)
         signal = np.stack([np.interp(x, np.arange(signal.shape[1]), row) for row in signal]).astype(np.float32)
     else:
-        signal = np.roll(signal, int(rng.integers(signal.shape[1])), axis=1)
+        seam = int(rng.integers(100, signal.shape[1] - 100))
+        signal = np.roll(signal, seam, axis=1)
+        ramp = np.clip((np.arange(signal.shape[1]) - seam) / 100 + 0.5, 0, 1).astype(np.float32)
+        near = (ramp > 0) & (ramp < 1)  # the end runs into the beginning within a fifth of a second
+        before, after = signal[:, seam - 51 : seam - 50], signal[:, seam + 50 : seam + 51]
+        signal[:, near] = before + (after - before) * ramp[near]
     signal *= float(rng.choice([1.0, rng.uniform(0.4, 1.0), rng.uniform(1.0, 2.2)], p=[0.5, 0.25, 0.25]))
     if rng.random() < 0.1:  # arms exchanged
         signal[:6] = signal[[0, 2, 1, 4, 3, 5]]

@@ -12,7 +12,7 @@ from pipeline.training.synth import INK_PX_PER_MM, TRACE, draw_page
 LAYOUTS = {layout.name: layout for layout, _ in training_layouts()}
 
 
-@pytest.mark.parametrize("name", ["3x4_r1", "6x2", "6x1_chest", "3x1"])
+@pytest.mark.parametrize("name", ["3x4+1R", "6x2", "6x1 chest", "3x1 limb"])
 def test_lines_are_the_rows(name: str) -> None:
     rng = np.random.default_rng(1)
     page = draw_page(0.5 * simulate_ecg(rng), LAYOUTS[name], PageStyle(top_mm=20), rng)

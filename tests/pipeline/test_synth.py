@@ -13,7 +13,7 @@ from pipeline.unet import ROW_BINS
 @pytest.fixture(scope="module")
 def page() -> DrawnPage:
     rng = np.random.default_rng(5)
-    layout = next(layout for layout, _ in training_layouts() if layout.name == "3x4_r1")
+    layout = next(layout for layout, _ in training_layouts() if layout.name == "3x4+1R")
     return draw_page(simulate_ecg(rng), layout, PageStyle(), rng)
 
 

@@ -7,7 +7,7 @@ import torch
 from pipeline.datatypes import RowBand
 from pipeline.errors import TraceNotFound
 from pipeline.inference import Network
-from pipeline.trace import best_path, read_rows, trace_rows
+from pipeline.trace import posterior, read_rows, trace_rows
 from pipeline.unet import ROW_BINS, ROW_HEIGHT_MM
 
 
@@ -35,20 +35,20 @@ def _strip(y_mm: np.ndarray, width: int, top_mm: float) -> np.ndarray:
     return np.repeat((255 * (1 - np.nan_to_num(ink)))[..., None], 3, 2).astype(np.uint8)
 
 
-def test_best_path_follows_a_connected_line_past_a_brighter_island() -> None:
+def test_posterior_follows_a_connected_line_past_a_brighter_island() -> None:
     true = np.rint(60 + 30 * np.sin(np.arange(300) / 15)).astype(int)
     log_p = np.full((1, 120, 300), -8.0, np.float32)
     log_p[0, true, np.arange(300)] = -1.0
     log_p[0, 5, 100:110] = -0.5  # more probable, but far away
-    assert np.array_equal(best_path(log_p)[0], true)
+    assert np.array_equal(posterior(log_p)[:, 0].argmax(1), true)
 
 
-def test_best_path_takes_a_steep_wave() -> None:
+def test_posterior_takes_a_steep_wave() -> None:
     true = np.full(200, 100)
     true[85:105] = 100 - 45 + np.abs(np.arange(20) - 9) * 5  # 0.9 mV up and down in 40 ms
     log_p = np.full((1, 120, 200), -12.0, np.float32)
     log_p[0, true, np.arange(200)] = -0.2
-    assert np.array_equal(best_path(log_p)[0], true)
+    assert np.array_equal(posterior(log_p)[:, 0].argmax(1), true)
 
 
 def test_rows_are_read_at_sub_pixel(network: Network) -> None:
