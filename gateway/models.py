@@ -2,6 +2,7 @@
 
 A *job* is one accepted object (a DICOM instance or a file).  It has *pages*; every page that holds an ECG gives one
 waveform.  A *delivery* is one page's result on its way to one destination.  *Job events* are the audit trail.
+*Patients* and *orders* are what HL7 messages told; they say whose a page is that only names an order.
 
 State changes go through the two tables below; an illegal pair raises `IllegalTransition`.
 """
@@ -41,6 +42,8 @@ class JobAction(StrEnum):
     RELEASE = "RELEASE"  # back to the queue: lease expired, worker stopped
     RETRY = "RETRY"  # a person asks for another run
     CANCEL = "CANCEL"  # a person drops it
+    CONFIRM = "CONFIRM"  # a person has looked: the result is final
+    REPOINT = "REPOINT"  # its patient was merged into another: what was made for the old one is made again
 
 
 JOB_TRANSITIONS: dict[tuple[JobStatus, JobAction], JobStatus] = {
@@ -56,6 +59,13 @@ JOB_TRANSITIONS: dict[tuple[JobStatus, JobAction], JobStatus] = {
     (JobStatus.FAILED, JobAction.RETRY): JobStatus.QUEUED,
     (JobStatus.FAILED, JobAction.CANCEL): JobStatus.CANCELLED,
     (JobStatus.CANCELLED, JobAction.RETRY): JobStatus.QUEUED,
+    (JobStatus.DONE, JobAction.RETRY): JobStatus.QUEUED,  # what was delivered will be corrected
+    (JobStatus.DONE, JobAction.CONFIRM): JobStatus.DONE,
+    (JobStatus.NEEDS_REVIEW, JobAction.CONFIRM): JobStatus.DONE,
+    (JobStatus.QUEUED, JobAction.REPOINT): JobStatus.QUEUED,
+    (JobStatus.RUNNING, JobAction.REPOINT): JobStatus.QUEUED,
+    (JobStatus.DONE, JobAction.REPOINT): JobStatus.QUEUED,
+    (JobStatus.NEEDS_REVIEW, JobAction.REPOINT): JobStatus.QUEUED,
 }
 
 
@@ -196,6 +206,9 @@ class Job(SQLModel, table=True):
     updated_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     lease_expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     worker: str = ""
+    unmatched: bool = Field(default=False, index=True)  # waits for an order, or a person, to say whose it is
+    revision: int = 0  # how often it ran again after something of it had been delivered
+    confirmed_by: str = ""  # who looked at the result as it is now and found it right
 
 
 class Page(SQLModel, table=True):
@@ -234,6 +247,7 @@ class Delivery(SQLModel, table=True):
     reason: str = ""
     artefact: str = ""  # file in the job's spool folder that is sent, byte for byte, on every attempt
     identifier: str = ""  # SOP Instance UID or MSH-10
+    result_status: str = ""  # of a message, HL7 table 0123: "P", "F" or "C"
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     delivered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
@@ -247,3 +261,101 @@ class JobEvent(SQLModel, table=True):
     action: str  # "RECEIVED", a JobAction, "DELIVERY_...", ...
     actor: str = ""  # "scp", "folder", "worker:<pid>", "outbox", "cli"
     detail: str = ""  # no patient data
+
+
+class PatientUpdate(BaseModel):
+    """What one message says about a patient, in DICOM form; None: nothing, "": that there is none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    patient_id: str
+    issuer_of_patient_id: str = ""
+    patient_name: str | None = None
+    patient_birth_date: str | None = None
+    patient_sex: str | None = None
+
+
+class PatientMerge(BaseModel):
+    """One message's word that two records are the same person, and which of them goes on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prior: PatientUpdate
+    surviving: PatientUpdate
+
+
+class OrderUpdate(BaseModel):
+    """What one message says about an order; a number that is not told is ""."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    patient: PatientUpdate
+    placer_order_number: str = ""
+    filler_order_number: str = ""
+    accession_number: str = ""
+    description: str | None = None
+    referring_physician_name: str | None = None
+    cancelled: bool = False
+
+
+PatientData = PatientUpdate | PatientMerge | OrderUpdate
+
+
+class Patient(SQLModel, table=True):
+    """A patient as HL7 messages told; fields in their DICOM form."""
+
+    __table_args__ = (UniqueConstraint("patient_id", "issuer_of_patient_id"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    patient_id: str
+    issuer_of_patient_id: str = ""
+    patient_name: str = ""
+    patient_birth_date: str = ""
+    patient_sex: str = ""
+    merged_into: int | None = Field(default=None, foreign_key="patient.id")
+    told_at: datetime = Field(sa_type=UtcDateTime)  # when the newest of the messages was made
+
+
+class Order(SQLModel, table=True):
+    """An order as HL7 messages told; at least one of its numbers is not empty."""
+
+    __tablename__ = "patient_order"
+
+    id: int | None = Field(default=None, primary_key=True)
+    patient: int = Field(foreign_key="patient.id", index=True)
+    placer_order_number: str = Field(default="", index=True)
+    filler_order_number: str = Field(default="", index=True)
+    accession_number: str = Field(default="", index=True)
+    description: str = ""
+    referring_physician_name: str = ""
+    cancelled: bool = False
+    told_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class ReceivedMessage(SQLModel, table=True):
+    """An HL7 message that was taken, and what it was answered: a repeat gets the same answer and changes nothing."""
+
+    __table_args__ = (UniqueConstraint("sending_application", "sending_facility", "control_id", "digest"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    sending_application: str
+    sending_facility: str
+    control_id: str  # MSH-10
+    digest: str  # SHA-256 of the segments after MSH: a sender may use a number twice
+    message_type: str  # "ADT^A08"
+    data: bytes
+    answer: bytes
+    received_at: datetime = Field(default_factory=utc_now, index=True, sa_type=UtcDateTime)
+
+
+class MergeNotice(SQLModel, table=True):
+    """A job whose result was delivered under an identity that has since been merged: the archive must be told."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    job_id: str = Field(foreign_key="job.id", index=True)
+    prior_patient_id: str
+    prior_issuer: str = ""
+    surviving_patient_id: str
+    surviving_issuer: str = ""
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    settled_by: str = ""  # who says that it is done

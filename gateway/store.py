@@ -1,33 +1,22 @@
-"""The one truth for state: jobs, pages, deliveries and their audit trail, in SQLite.
+"""The one truth for state: jobs, pages, deliveries and their audit trail.
 
-Every SQL statement of the gateway is here.  Intake submits a job; a worker claims it under a lease and completes it
-together with its pages and deliveries; the outbox advances each delivery.  A change of status is looked up in the
-tables of `gateway.models` and leaves a `JobEvent` in the same transaction.
-
-The database is in WAL mode with `synchronous=FULL`: what is committed outlives a power cut.  Writers begin with
-`BEGIN IMMEDIATE`, so threads and processes take turns and nobody decides on a state that is no longer true.  Rows
-come back detached: plain values that follow no later change.  Any failure of the database is a `StorageError`.
+Intake submits a job; a worker claims it under a lease and completes it together with its pages and deliveries; the
+outbox advances each delivery.  A change of status is looked up in the tables of `gateway.models` and leaves a
+`JobEvent` in the same transaction.  What HL7 messages tell is in `gateway.store_orders`, the file itself in
+`gateway.database`; these three hold every SQL statement of the gateway.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
-from sqlalchemy import Connection, create_engine, event, func, text, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import func, update
 from sqlmodel import Session, col, delete, select
 
-from gateway.errors import IllegalTransition, NotFound, StorageError
+from gateway.database import advance_delivery, advance_job, cancel_pending, find_delivery, find_job, log_event
+from gateway.errors import IllegalTransition
 from gateway.models import (
     Delivery,
     DeliveryAction,
@@ -37,10 +26,11 @@ from gateway.models import (
     JobEvent,
     JobStatus,
     Page,
-    next_delivery_status,
+    StudyContext,
     next_job_status,
     utc_now,
 )
+from gateway.store_orders import OrderStore
 
 _RESULT_ACTIONS = {
     JobStatus.DONE: JobAction.COMPLETE,
@@ -49,38 +39,8 @@ _RESULT_ACTIONS = {
 }
 
 
-class Store:
-    """Jobs and deliveries in one SQLite file; safe to share between threads, and to open in several processes.
-
-    Parameters
-    ----------
-    path : Path
-        The database file; it and its folder are made where missing, and the schema is brought up to date.
-    busy_timeout_s : float
-        How long a writer waits for its turn before it gives up.
-
-    Raises
-    ------
-    StorageError
-        The file cannot be opened, is no database, or is of a newer version of the gateway.
-    """
-
-    def __init__(self, path: Path, busy_timeout_s: float = 10.0) -> None:
-        self.path = path
-        self._engine = create_engine(
-            f"sqlite:///{path}",
-            connect_args={"timeout": busy_timeout_s, "isolation_level": None},
-            max_overflow=-1,
-            hide_parameters=True,  # parameters hold patient data; errors reach the log
-        )
-        event.listen(self._engine, "connect", _set_pragmas)
-        event.listen(self._engine, "begin", _begin)
-        self._writer = self._engine.execution_options(writes=True)
-        self._migrate()
-
-    def close(self) -> None:
-        """Close the connections of this process."""
-        self._engine.dispose()
+class Store(OrderStore):
+    """Jobs and deliveries in one SQLite file; see `Database` for how it is opened."""
 
     # -- jobs: intake ---------------------------------------------------------------------------------------------
 
@@ -106,9 +66,9 @@ class Store:
             new = Job(**job.model_dump())
             session.add(new)
             session.flush()
-            _log(session, new.id, "RECEIVED", actor, new.source)
+            log_event(session, new.id, "RECEIVED", actor, new.source)
             if new.status == JobStatus.NEEDS_REVIEW:
-                _log(session, new.id, JobAction.HOLD, actor, new.reason)
+                log_event(session, new.id, JobAction.HOLD, actor, new.reason)
             return new, True
 
     def find(self, source_key: str) -> Job | None:
@@ -147,7 +107,7 @@ class Store:
         with self._write() as session:
             job = session.scalars(statement).one_or_none()
             if job is not None:
-                _log(session, job.id, JobAction.CLAIM, worker, f"attempt {job.attempts}")
+                log_event(session, job.id, JobAction.CLAIM, worker, f"attempt {job.attempts}")
             return job
 
     def heartbeat(self, job_id: str, worker: str, lease_s: float) -> bool:
@@ -172,7 +132,7 @@ class Store:
         with self._write() as session:
             job = _leased(session, job_id, worker)
             job.attempts -= 1
-            _advance_job(session, job, JobAction.RELEASE, worker, reason)
+            advance_job(session, job, JobAction.RELEASE, worker, reason)
 
     def rescue(self, maximum_attempts: int) -> list[str]:
         """Take back every job whose lease expired: QUEUED again, or FAILED when its attempts are used up.
@@ -188,7 +148,7 @@ class Store:
             for job in jobs:
                 reason = f"worker {job.worker} stopped answering in attempt {job.attempts} of {maximum_attempts}"
                 used_up = job.attempts >= maximum_attempts
-                _advance_job(session, job, JobAction.FAIL if used_up else JobAction.RELEASE, "rescue", reason)
+                advance_job(session, job, JobAction.FAIL if used_up else JobAction.RELEASE, "rescue", reason)
             return [job.id for job in jobs]
 
     def complete(
@@ -222,7 +182,7 @@ class Store:
             session.add_all(Page(**page.model_dump(exclude={"id"})) for page in pages)
             for delivery in deliveries:
                 _put_delivery(session, delivery)
-            _advance_job(session, job, _RESULT_ACTIONS[status], worker, reason)
+            advance_job(session, job, _RESULT_ACTIONS[status], worker, reason)
 
     def hold(self, job_id: str, worker: str, reason: str) -> None:
         """End a claimed job NEEDS_REVIEW without a result."""
@@ -235,18 +195,62 @@ class Store:
     # -- jobs: a person -------------------------------------------------------------------------------------------
 
     def retry_job(self, job_id: str, actor: str) -> None:
-        """Queue a job for another run with fresh attempts; what it has not delivered yet is cancelled."""
+        """Queue a job for another run with fresh attempts; what it has not delivered yet is cancelled.
+
+        Where something was delivered, the run makes a new revision of the job's result.
+        """
         with self._write() as session:
-            job = _job(session, job_id)
-            job.attempts = 0
-            _advance_job(session, job, JobAction.RETRY, actor, "")
-            _cancel_pending(session, job_id, actor)
+            _queue_again(session, find_job(session, job_id), actor, "")
+
+    def identify(self, job_id: str, context: StudyContext, actor: str) -> None:
+        """Say whose ECG a held job is, and queue it again.
+
+        Parameters
+        ----------
+        context
+            Everything that is known now; it takes the place of what the job had.
+
+        Raises
+        ------
+        IllegalTransition
+            The job runs, waits in the queue, or has ended well.
+        """
+        with self._write() as session:
+            job = find_job(session, job_id)
+            if job.status == JobStatus.DONE:
+                raise IllegalTransition(f"a {job.status} job has its identity")
+            job.study_context_json = context.model_dump_json(exclude_defaults=True)
+            job.unmatched = False
+            log_event(session, job_id, "IDENTIFY", actor, "")
+            _queue_again(session, job, actor, "")
+
+    def confirm(self, job_id: str, deliveries: Sequence[Delivery], actor: str) -> None:
+        """Record that a person found the result right, and send it as final.
+
+        Messages that still wait to say that it is preliminary are cancelled; what is on its way or has arrived stays.
+
+        Raises
+        ------
+        IllegalTransition
+            The job has no result.
+        """
+        with self._write() as session:
+            job = find_job(session, job_id)
+            advance_job(session, job, JobAction.CONFIRM, actor, "")
+            job.confirmed_by = actor
+            preliminary = select(Delivery).where(
+                Delivery.job_id == job_id, Delivery.status == DeliveryStatus.PENDING, Delivery.result_status != ""
+            )
+            for delivery in session.exec(preliminary).all():
+                advance_delivery(session, delivery, DeliveryAction.CANCEL, actor, "the result is final")
+            for delivery in deliveries:
+                _put_delivery(session, delivery)
 
     def cancel_job(self, job_id: str, actor: str) -> None:
         """Drop a job and what it has not delivered yet."""
         with self._write() as session:
-            _advance_job(session, _job(session, job_id), JobAction.CANCEL, actor, "")
-            _cancel_pending(session, job_id, actor)
+            advance_job(session, find_job(session, job_id), JobAction.CANCEL, actor, "")
+            cancel_pending(session, job_id, actor)
 
     # -- deliveries -----------------------------------------------------------------------------------------------
 
@@ -284,26 +288,26 @@ class Store:
     def retry_delivery(self, delivery_id: int, actor: str) -> None:
         """Send it again, with fresh attempts."""
         with self._write() as session:
-            delivery = _delivery(session, delivery_id)
+            delivery = find_delivery(session, delivery_id)
             delivery.attempts = 0
             delivery.next_attempt_at = utc_now()
-            _advance_delivery(session, delivery, DeliveryAction.RETRY, actor, "")
+            advance_delivery(session, delivery, DeliveryAction.RETRY, actor, "")
 
     def _attempted(self, delivery_id: int, action: DeliveryAction, **changes: Any) -> None:
         """Record how one attempt ended."""
         with self._write() as session:
-            delivery = _delivery(session, delivery_id)
+            delivery = find_delivery(session, delivery_id)
             delivery.sqlmodel_update(changes)
             delivery.attempts += 1
             detail = " ".join(part for part in (changes.get("response"), changes["reason"]) if part)
-            _advance_delivery(session, delivery, action, "outbox", detail)
+            advance_delivery(session, delivery, action, "outbox", detail)
 
     # -- readers --------------------------------------------------------------------------------------------------
 
     def job(self, job_id: str) -> Job:
         """Return a job; raise NotFound where there is none."""
         with self._read() as session:
-            return _job(session, job_id)
+            return find_job(session, job_id)
 
     def has_job(self, job_id: str) -> bool:
         """Tell whether this id is a job's."""
@@ -317,6 +321,12 @@ class Store:
             statement = statement.where(Job.status == status)
         with self._read() as session:
             return list(session.exec(statement).all())
+
+    def unmatched_jobs(self, limit: int = 100) -> list[Job]:
+        """Return the jobs that wait until somebody says whose ECG they are, oldest first."""
+        statement = select(Job).where(col(Job.unmatched), Job.status == JobStatus.NEEDS_REVIEW)
+        with self._read() as session:
+            return list(session.exec(statement.order_by(col(Job.created_at), col(Job.id)).limit(limit)).all())
 
     def pages(self, job_id: str) -> list[Page]:
         """Return a job's pages in page order."""
@@ -381,104 +391,22 @@ class Store:
             finished = job is None or job.status in (JobStatus.DONE, JobStatus.CANCELLED)
             return not finished or session.exec(pending.limit(1)).first() is not None
 
-    def ping(self) -> None:
-        """Commit a write that changes nothing; raise StorageError where the database cannot take one."""
-        with self._write() as session:
-            session.connection().execute(text("UPDATE alembic_version SET version_num = version_num"))
-
-    # -- the database ---------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _read(self) -> Iterator[Session]:
-        with _as_storage_error(), Session(self._engine, expire_on_commit=False) as session:
-            yield session
-
-    @contextmanager
-    def _write(self) -> Iterator[Session]:
-        with _as_storage_error(), Session(self._writer, expire_on_commit=False) as session, session.begin():
-            yield session
-
-    def _migrate(self) -> None:
-        """Bring the schema up to date; processes that start together take turns."""
-        config = Config()
-        migrations = Path(__file__).with_name("migrations")
-        config.set_main_option("script_location", str(migrations).replace("%", "%%"))
-        with _as_storage_error():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(self.path.with_name(self.path.name + ".lock")):
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-                with closing(sqlite3.connect(self.path)) as plain:  # the mode cannot change inside a transaction
-                    plain.execute("PRAGMA journal_mode=WAL")
-                with self._writer.begin() as connection:
-                    config.attributes["connection"] = connection
-                    command.upgrade(config, "head")
-
-
-@contextmanager
-def _as_storage_error() -> Iterator[None]:
-    try:
-        yield
-    except SQLAlchemyError as error:
-        raise StorageError(f"database: {getattr(error, 'orig', None) or type(error).__name__}") from error
-    except (CommandError, OSError, sqlite3.Error) as error:
-        raise StorageError(f"database: {error}") from error
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on the file `path`."""
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA foreign_keys=ON")
-
-
-def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
-
-
-def _log(session: Session, job_id: str, action: str, actor: str, detail: str) -> None:
-    session.add(JobEvent(job_id=job_id, action=str(action), actor=actor, detail=detail))
-
-
-def _job(session: Session, job_id: str) -> Job:
-    job = session.get(Job, job_id)
-    if job is None:
-        raise NotFound(f"no job {job_id}")
-    return job
-
 
 def _leased(session: Session, job_id: str, worker: str) -> Job:
-    job = _job(session, job_id)
+    job = find_job(session, job_id)
     if job.status != JobStatus.RUNNING or job.worker != worker:
         raise IllegalTransition(f"job {job_id} is {job.status}, not leased to {worker}")
     return job
 
 
-def _advance_job(session: Session, job: Job, action: JobAction, actor: str, reason: str) -> None:
-    job.status = next_job_status(job.status, action)
-    job.reason = reason
-    job.worker = ""
-    job.lease_expires_at = None
-    job.updated_at = utc_now()
-    _log(session, job.id, action, actor, reason)
-
-
-def _delivery(session: Session, delivery_id: int) -> Delivery:
-    delivery = session.get(Delivery, delivery_id)
-    if delivery is None:
-        raise NotFound(f"no delivery {delivery_id}")
-    return delivery
-
-
-def _advance_delivery(session: Session, delivery: Delivery, action: DeliveryAction, actor: str, detail: str) -> None:
-    delivery.status = next_delivery_status(delivery.status, action)
-    where = f"{delivery.destination}, page {delivery.page_number}"
-    _log(session, delivery.job_id, f"DELIVERY_{action}", actor, f"{where}: {detail}" if detail else where)
+def _queue_again(session: Session, job: Job, actor: str, reason: str) -> None:
+    delivered = select(Delivery.id).where(Delivery.job_id == job.id, Delivery.status == DeliveryStatus.DELIVERED)
+    job.attempts = 0
+    job.confirmed_by = ""
+    advance_job(session, job, JobAction.RETRY, actor, reason)
+    cancel_pending(session, job.id, actor)
+    if session.exec(delivered.limit(1)).first() is not None:
+        job.revision += 1
 
 
 def _put_delivery(session: Session, new: Delivery) -> None:
@@ -493,12 +421,7 @@ def _put_delivery(session: Session, new: Delivery) -> None:
     ).one_or_none()
     if old is None:
         session.add(Delivery(**new.model_dump(exclude={"id"})))
-    elif old.status != DeliveryStatus.DELIVERED:
-        old.sqlmodel_update({"attempts": 0, "next_attempt_at": utc_now(), "identifier": new.identifier, "reason": ""})
-        _advance_delivery(session, old, DeliveryAction.RENEW, "worker", "")
-
-
-def _cancel_pending(session: Session, job_id: str, actor: str) -> None:
-    pending = select(Delivery).where(Delivery.job_id == job_id, Delivery.status == DeliveryStatus.PENDING)
-    for delivery in session.exec(pending).all():
-        _advance_delivery(session, delivery, DeliveryAction.CANCEL, actor, "")
+    elif old.status not in (DeliveryStatus.DELIVERED, DeliveryStatus.PENDING):
+        renewed = {"attempts": 0, "next_attempt_at": utc_now(), "identifier": new.identifier, "reason": ""}
+        old.sqlmodel_update(renewed | {"result_status": new.result_status})
+        advance_delivery(session, old, DeliveryAction.RENEW, "worker", "")

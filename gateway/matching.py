@@ -1,0 +1,104 @@
+"""Whose ECG it is, looked up: an order or a patient record completes what came with a page, or contradicts it.
+
+A page that names an order gets the order's patient; one that names a patient gets the rest of the record.  Where the
+two disagree nothing is guessed: the job waits for a person.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from gateway.models import Order, Patient, StudyContext
+
+NO_ORDER = "no order has this accession number yet: it goes on when one arrives, or when a person says whose it is"
+CANCELLED = "the order with this accession number was cancelled"
+OTHER_PATIENT = "the order with this accession number is for another patient than the page names"
+CONTRADICTION = "the patient's record has another {} than the page names"
+
+
+class Match(NamedTuple):
+    """What is known after the look-up, and why a person must look ("" = no reason)."""
+
+    context: StudyContext
+    hold_reason: str
+
+
+class Directory(Protocol):
+    """Where patients and orders are looked up."""
+
+    def patient(self, patient_id: str, issuer: str = "") -> Patient | None:
+        """Return the record of a patient ID, or the one it was merged into."""
+        ...
+
+    def order(self, number: str) -> tuple[Order, Patient] | None:
+        """Return the order with this number, and its patient."""
+        ...
+
+
+def match(context: StudyContext, directory: Directory) -> Match:
+    """Complete what is known of a page from the orders and patients that HL7 messages told.
+
+    Without any such message the context comes back as it is; a patient or an order that is not known is no
+    contradiction.  Reasons hold no patient data.
+    """
+    found = directory.order(context.accession_number) if context.accession_number else None
+    if found is not None:
+        return _match_order(context, *found)
+    if not context.patient_id:
+        return Match(context, NO_ORDER if context.accession_number else "")
+    patient = directory.patient(context.patient_id, context.issuer_of_patient_id)
+    return Match(context, "") if patient is None else _match_patient(context, patient)
+
+
+def with_order(context: StudyContext, order: Order, patient: Patient) -> StudyContext:
+    """Return the context with the order's patient and numbers; what the page names itself stays."""
+    told = {
+        "placer_order_number": order.placer_order_number,
+        "filler_order_number": order.filler_order_number,
+        "accession_number": order.accession_number,
+        "referring_physician_name": order.referring_physician_name,
+    }
+    missing = {name: value for name, value in told.items() if value and not getattr(context, name)}
+    return _with_patient(context.model_copy(update=missing), patient)
+
+
+def same_issuer(one: str, other: str) -> bool:
+    """Tell whether two issuers may be the same: one that is not named may be any."""
+    return not one or not other or one == other
+
+
+def _match_order(context: StudyContext, order: Order, patient: Patient) -> Match:
+    if order.cancelled:
+        return Match(context, CANCELLED)
+    if not context.patient_id:
+        return Match(with_order(context, order, patient), "")
+    same = same_issuer(context.issuer_of_patient_id, patient.issuer_of_patient_id)
+    if context.patient_id != patient.patient_id or not same:
+        return Match(context, OTHER_PATIENT)
+    matched = _match_patient(context, patient)
+    return matched if matched.hold_reason else Match(with_order(context, order, patient), "")
+
+
+def _match_patient(context: StudyContext, patient: Patient) -> Match:
+    """Complete the context from the record, or say what contradicts it."""
+    pairs = (
+        ("birth date", context.patient_birth_date, patient.patient_birth_date),
+        ("sex", context.patient_sex, patient.patient_sex),
+        ("family name", _family_name(context.patient_name), _family_name(patient.patient_name)),
+    )
+    for what, told, known in pairs:
+        if told and known and told != known:
+            return Match(context, CONTRADICTION.format(what))
+    return Match(_with_patient(context, patient), "")
+
+
+def _with_patient(context: StudyContext, patient: Patient) -> StudyContext:
+    identity = {"patient_id": patient.patient_id, "issuer_of_patient_id": patient.issuer_of_patient_id}
+    for name in ("patient_name", "patient_birth_date", "patient_sex"):
+        if not getattr(context, name):
+            identity[name] = getattr(patient, name)
+    return context.model_copy(update={name: value for name, value in identity.items() if value})
+
+
+def _family_name(name: str) -> str:
+    return name.split("=")[0].split("^")[0].strip().casefold()

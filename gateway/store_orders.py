@@ -1,0 +1,273 @@
+"""What HL7 messages told: patients, their merges, their orders, and the messages themselves.
+
+A message, its answer, and everything it changes are committed together, before the answer is sent.  Messages may
+arrive late, in any order and more than once: an older one fills only what is still empty, and a repeat is known.
+
+A merge changes every job that has not ended: it goes on under the surviving identity, and what was made for the
+prior one is made again.  What was delivered before is noted for the archive, which merges its own objects.
+An order changes the jobs that were waiting for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, func, or_
+from sqlmodel import Session, col, delete, select
+
+from gateway.database import Database, advance_job, cancel_pending, log_event
+from gateway.errors import NotFound
+from gateway.matching import same_issuer, with_order
+from gateway.models import (
+    Delivery,
+    DeliveryStatus,
+    Job,
+    JobAction,
+    JobStatus,
+    MergeNotice,
+    Order,
+    OrderUpdate,
+    Page,
+    Patient,
+    PatientData,
+    PatientMerge,
+    PatientUpdate,
+    ReceivedMessage,
+    StudyContext,
+)
+
+_ACTOR = "hl7"
+
+
+class OrderStore(Database):
+    """Patients, orders and received messages."""
+
+    def received(self, message: ReceivedMessage) -> ReceivedMessage | None:
+        """Return the message that was taken before under the same sender, control ID and content, if any."""
+        statement = select(ReceivedMessage).where(
+            ReceivedMessage.sending_application == message.sending_application,
+            ReceivedMessage.sending_facility == message.sending_facility,
+            ReceivedMessage.control_id == message.control_id,
+            ReceivedMessage.digest == message.digest,
+        )
+        with self._read() as session:
+            return session.exec(statement).one_or_none()
+
+    def receive(self, message: ReceivedMessage, told: Sequence[PatientData], told_at: datetime) -> list[str]:
+        """Keep a message with its answer, and do what it tells, in one transaction.
+
+        Parameters
+        ----------
+        told_at
+            When the message was made: it overrides what older ones said.
+
+        Returns
+        -------
+        list[str]
+            The jobs that were changed.
+
+        Raises
+        ------
+        StorageError
+            Nothing is kept, a message that is known already included.
+        """
+        changed: list[str] = []
+        with self._write() as session:
+            session.add(message)
+            session.flush()
+            for item in told:
+                if isinstance(item, PatientMerge):
+                    changed += _merge(session, item, told_at)
+                elif isinstance(item, OrderUpdate):
+                    changed += _put_order(session, item, told_at)
+                else:
+                    _put_patient(session, item, told_at)
+        return changed
+
+    def forget_messages(self, before: datetime) -> int:
+        """Delete the messages received before a moment; return how many there were."""
+        with self._write() as session:
+            return session.exec(delete(ReceivedMessage).where(col(ReceivedMessage.received_at) < before)).rowcount
+
+    def patient(self, patient_id: str, issuer: str = "") -> Patient | None:
+        """Return the record of a patient ID, or the one it was merged into; None where it is unknown or not unique."""
+        with self._read() as session:
+            return _surviving(session, _find_patient(session, patient_id, issuer))
+
+    def order(self, number: str) -> tuple[Order, Patient] | None:
+        """Return the order with this accession, placer or filler number and its patient; None unless it is just one."""
+        with self._read() as session:
+            orders = session.exec(select(Order).where(_has_number(number)).limit(2)).all() if number else []
+            if len(orders) != 1:
+                return None
+            patient = _surviving(session, session.get(Patient, orders[0].patient))
+            assert patient is not None
+            return orders[0], patient
+
+    def merge_notices(self, limit: int = 100) -> list[MergeNotice]:
+        """Return the deliveries under a merged identity that nobody has settled yet, oldest first."""
+        statement = select(MergeNotice).where(MergeNotice.settled_by == "").order_by(col(MergeNotice.id))
+        with self._read() as session:
+            return list(session.exec(statement.limit(limit)).all())
+
+    def settle_merge(self, notice_id: int, actor: str) -> None:
+        """Record that the archive knows of a merge; raise NotFound where there is no such notice."""
+        with self._write() as session:
+            notice = session.get(MergeNotice, notice_id)
+            if notice is None:
+                raise NotFound(f"no merge notice {notice_id}")
+            notice.settled_by = actor
+            log_event(session, notice.job_id, "MERGE_SETTLED", actor, "")
+
+
+def _find_patient(session: Session, patient_id: str, issuer: str) -> Patient | None:
+    """Return the record of just this identifier; one without an issuer stands for any."""
+    known = session.exec(select(Patient).where(Patient.patient_id == patient_id)).all()
+    exact = [patient for patient in known if patient.issuer_of_patient_id == issuer]
+    alike = exact or [patient for patient in known if same_issuer(patient.issuer_of_patient_id, issuer)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _surviving(session: Session, patient: Patient | None) -> Patient | None:
+    seen: set[int | None] = set()
+    while patient is not None and patient.merged_into is not None and patient.id not in seen:
+        seen.add(patient.id)
+        patient = session.get(Patient, patient.merged_into)
+    return patient
+
+
+def _has_number(number: str) -> ColumnElement[bool]:
+    return or_(
+        col(Order.accession_number) == number,
+        col(Order.placer_order_number) == number,
+        col(Order.filler_order_number) == number,
+    )
+
+
+def _put_patient(session: Session, update: PatientUpdate, told_at: datetime) -> Patient:
+    key = (Patient.patient_id == update.patient_id, Patient.issuer_of_patient_id == update.issuer_of_patient_id)
+    patient = session.exec(select(Patient).where(*key)).one_or_none()
+    if patient is None:
+        told = {name: value for name, value in update.model_dump().items() if value is not None}
+        patient = Patient(**told, told_at=told_at)
+        session.add(patient)
+    else:
+        _take_over(patient, update, ("patient_name", "patient_birth_date", "patient_sex"), told_at)
+    session.flush()
+    return patient
+
+
+def _take_over(
+    row: Patient | Order, update: PatientUpdate | OrderUpdate, fields: Sequence[str], told_at: datetime
+) -> None:
+    """Copy what is told; an older message fills only what is empty."""
+    newer = told_at >= row.told_at
+    for name in fields:
+        value = getattr(update, name)
+        if value is not None and (newer or not getattr(row, name)):
+            setattr(row, name, value)
+    row.told_at = max(row.told_at, told_at)
+
+
+def _put_order(session: Session, update: OrderUpdate, told_at: datetime) -> list[str]:
+    """Keep an order and queue the jobs that waited for it; return their ids."""
+    patient = _put_patient(session, update.patient, told_at)
+    assert patient.id is not None
+    order = _known_order(session, update)
+    if order is None:
+        told = {name: value for name, value in update.model_dump(exclude={"patient"}).items() if value is not None}
+        order = Order(**told, patient=patient.id, told_at=told_at)
+        session.add(order)
+    else:
+        if told_at >= order.told_at:
+            order.patient, order.cancelled = patient.id, update.cancelled
+        numbers = ("placer_order_number", "filler_order_number", "accession_number")
+        fields = [name for name in numbers if getattr(update, name)]
+        _take_over(order, update, [*fields, "description", "referring_physician_name"], told_at)
+    session.flush()
+    return [] if order.cancelled else _match_waiting(session, order)
+
+
+def _known_order(session: Session, update: OrderUpdate) -> Order | None:
+    """Return the order that a message is about: by the placer's number, else the filler's, else the accession."""
+    for column, value in (
+        (Order.placer_order_number, update.placer_order_number),
+        (Order.filler_order_number, update.filler_order_number),
+        (Order.accession_number, update.accession_number),
+    ):
+        if value and (order := session.exec(select(Order).where(column == value).limit(1)).first()):
+            return order
+    return None
+
+
+def _match_waiting(session: Session, order: Order) -> list[str]:
+    numbers = {order.accession_number, order.placer_order_number, order.filler_order_number} - {""}
+    accession = func.json_extract(col(Job.study_context_json), "$.accession_number")
+    waiting = select(Job).where(col(Job.unmatched), Job.status == JobStatus.NEEDS_REVIEW, accession.in_(numbers))
+    patient = _surviving(session, session.get(Patient, order.patient))
+    assert patient is not None
+    matched: list[str] = []
+    for job in session.exec(waiting).all():
+        context = StudyContext.model_validate_json(job.study_context_json)
+        if context.patient_id:  # held because it contradicts an order: a person decides
+            continue
+        job.study_context_json = with_order(context, order, patient).model_dump_json(exclude_defaults=True)
+        job.unmatched = False
+        log_event(session, job.id, "MATCH", _ACTOR, "an order names the patient")
+        advance_job(session, job, JobAction.RETRY, _ACTOR, "")
+        matched.append(job.id)
+    return matched
+
+
+def _merge(session: Session, merge: PatientMerge, told_at: datetime) -> list[str]:
+    """Let one record go on for two; return the jobs that changed."""
+    prior = _put_patient(session, merge.prior, told_at)
+    surviving = _put_patient(session, merge.surviving, told_at)
+    if prior.id == surviving.id:
+        return []
+    prior.merged_into = surviving.id
+    surviving.merged_into = None  # a merge of before, the other way round, is over
+    has_id = func.json_extract(col(Job.study_context_json), "$.patient_id") == prior.patient_id
+    changed: list[str] = []
+    for job in session.exec(select(Job).where(has_id)).all():
+        context = StudyContext.model_validate_json(job.study_context_json)
+        if same_issuer(context.issuer_of_patient_id, prior.issuer_of_patient_id):
+            _repoint(session, job, context, prior, surviving)
+            changed.append(job.id)
+    return changed
+
+
+def _repoint(session: Session, job: Job, context: StudyContext, prior: Patient, surviving: Patient) -> None:
+    """Give a job its patient's surviving identity; what left under the prior one is noted for the archive."""
+    sent = session.exec(select(Delivery.status).where(Delivery.job_id == job.id)).all()
+    if DeliveryStatus.DELIVERED in sent:
+        _note_for_archive(session, job, prior, surviving)
+    if job.status == JobStatus.DONE and DeliveryStatus.PENDING not in sent:
+        return
+    identity = {
+        "patient_id": surviving.patient_id,
+        "issuer_of_patient_id": surviving.issuer_of_patient_id,
+        "patient_name": surviving.patient_name or context.patient_name,
+        "patient_birth_date": surviving.patient_birth_date or context.patient_birth_date,
+        "patient_sex": surviving.patient_sex or context.patient_sex,
+    }
+    job.study_context_json = context.model_copy(update=identity).model_dump_json(exclude_defaults=True)
+    log_event(session, job.id, "MERGE", _ACTOR, "the patient's records were merged")
+    has_result = session.exec(select(Page.id).where(Page.job_id == job.id).limit(1)).first() is not None
+    if job.status in (JobStatus.RUNNING, JobStatus.DONE) or (job.status == JobStatus.NEEDS_REVIEW and has_result):
+        job.attempts = 0
+        advance_job(session, job, JobAction.REPOINT, _ACTOR, "")
+        cancel_pending(session, job.id, _ACTOR)
+
+
+def _note_for_archive(session: Session, job: Job, prior: Patient, surviving: Patient) -> None:
+    session.add(
+        MergeNotice(
+            job_id=job.id,
+            prior_patient_id=prior.patient_id,
+            prior_issuer=prior.issuer_of_patient_id,
+            surviving_patient_id=surviving.patient_id,
+            surviving_issuer=surviving.issuer_of_patient_id,
+        )
+    )
