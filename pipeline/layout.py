@@ -24,6 +24,7 @@ __all__ = ["identify_layout", "load_layouts"]
 
 Float64 = npt.NDArray[np.float64]
 
+_LIMB_BARS = frozenset({Lead.I, Lead.II, Lead.III})  # names that a steep stroke may be taken for
 _TOGETHER = 0.15  # from here on columns count as recorded together
 
 # Limb leads as sums of I and II (Einthoven, Goldberger).
@@ -125,28 +126,46 @@ def _in_step(traces: TraceSet, rows: Sequence[int], strips: Sequence[int], colum
     return float(2.0 * together - 1.3)
 
 
+def _likeness(
+    traces: TraceSet, layout: Layout, row_index: Sequence[int], strip: int, columns: Spans
+) -> dict[Lead, float]:
+    """Compare a strip with every short lead printed at the same time, in shape and height; 1 = the same."""
+    likeness: dict[Lead, float] = {}
+    for c, (start_mm, end_mm) in enumerate(columns):
+        n = int((end_mm - start_mm) * 10)
+        own_mm = start_mm if layout.sequential else columns[0][0]
+        long = _stretch(traces, strip, own_mm, own_mm + end_mm - start_mm, n)
+        for r, leads in enumerate(layout.rows):
+            short = _stretch(traces, row_index[r], start_mm, end_mm, n)
+            if long is None or short is None:
+                continue
+            heights = np.nanstd(short), np.nanstd(long)
+            alike = 2 * heights[0] * heights[1] / max(heights[0] ** 2 + heights[1] ** 2, 1e-9)
+            likeness[leads[c]] = alike * _correlation(-short if leads[c] in layout.inverted else short, long, 10)
+    return likeness
+
+
 def _name_strips(
     traces: TraceSet, layout: Layout, labels: LabelFit | None, found: Found, row_index: Sequence[int], columns: Spans
 ) -> tuple[tuple[Lead, ...], list[str]]:
-    """Name each rhythm strip: by its label, else by the short lead it resembles, else by the layout's custom."""
+    """Name each rhythm strip: by the short lead it repeats and by its label, else by the layout's custom.
+
+    A label is believed unless the strip plainly repeats another lead: its name may be a steep wave's or a pulse's.
+    """
     names, reasons = [], []
     n_short = len(layout.rows)
     for number, usual in enumerate(layout.rhythm):
-        label = int(labels.slot_label[len(layout.leads) + number]) if labels else -1
-        if label >= 0:
-            names.append(found.labels[label].lead)
-            continue
-        likeness: dict[Lead, float] = {}
-        for c, (start_mm, end_mm) in enumerate(columns if layout.sequential else columns[:1]):
-            n = int((end_mm - start_mm) * 10)
-            strip = _stretch(traces, row_index[n_short + number], start_mm, end_mm, n)
-            for r in range(n_short):
-                short = _stretch(traces, row_index[r], start_mm, end_mm, n)
-                if strip is not None and short is not None:
-                    lead = layout.rows[r][c]
-                    likeness[lead] = _correlation(-short if lead in layout.inverted else short, strip, 10)
-        best = max(likeness, key=lambda lead: likeness[lead] + (0.03 if lead == usual else 0.0), default=usual)
-        if likeness.get(best, 0.0) < 0.8:
+        at = int(labels.slot_label[len(layout.leads) + number]) if labels else -1
+        label = found.labels[at] if at >= 0 else None
+        likeness = _likeness(traces, layout, row_index, row_index[n_short + number], columns)
+        evidence = {lead: alike + (0.05 if lead == usual else 0.0) for lead, alike in likeness.items()}
+        if label is not None:
+            weight = 0.05 if label.lead in _LIMB_BARS else 0.2
+            evidence[label.lead] = evidence.get(label.lead, 0.6) + weight * label.score
+        best = max(evidence, key=lambda lead: evidence[lead], default=usual)
+        if label is not None and best != label.lead and label.score > 0.8 and label.lead not in _LIMB_BARS:
+            reasons.append(f"rhythm strip {number + 1} is named {label.lead} and resembles {best}")
+        elif label is None and likeness.get(best, 0.0) < 0.7:
             best = usual
             reasons.append(f"rhythm strip {number + 1} has no name and resembles no lead; taken as {usual}")
         names.append(best)
