@@ -1,15 +1,26 @@
 """pynetdicom's server and requestor, with bounds on what a peer may make us hold or wait for.
 
-Stock pynetdicom 3.0 buffers whatever length a PDU announces (4 GiB), waits for ever for the rest of a PDU, and collects
-a data set of any size.  Here a PDU is at most `MAXIMUM_PDU_BYTES` and must arrive within the network timeout, a command
-set is at most `MAXIMUM_COMMAND_BYTES`, and of a data set beyond the limit the rest is dropped as it comes in, so that
-the sender still gets its answer.
+Stock pynetdicom 3.0 shakes hands for TLS in the thread that accepts, without a timeout, so that one silent client stops
+all of them; buffers whatever length a PDU announces (4 GiB); waits for ever for the rest of a PDU; and collects a data
+set of any size.  Here
+
+* a connection over the limits (in all, and from one address) is closed as it comes, before a thread is made for it;
+* the TLS handshake has a thread of its own and must end within the network timeout;
+* a PDU is at most `MAXIMUM_PDU_BYTES` and must arrive within the network timeout;
+* a command set is at most `MAXIMUM_COMMAND_BYTES`, and of a data set beyond the limit the rest is dropped as it comes
+  in, so that the sender still gets its answer.
+
+A requestor's association has the same bounds, and says in `BoundedSocket.error` why it has no connection any more.
 """
 
 from __future__ import annotations
 
+import logging
 import socket
+import threading
 import time
+from collections import Counter
+from contextlib import suppress
 from io import BytesIO
 from socketserver import BaseServer
 from typing import Any
@@ -19,10 +30,54 @@ from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.pdu_primitives import P_DATA
-from pynetdicom.transport import AddressInformation, AssociationSocket, RequestHandler, ThreadedAssociationServer
+from pynetdicom.transport import (
+    T_CONNECT,
+    AddressInformation,
+    AssociationSocket,
+    RequestHandler,
+    ThreadedAssociationServer,
+)
+
+from gateway.tls import ListenerTls, accept_tls
+
+logger = logging.getLogger(__name__)
 
 MAXIMUM_PDU_BYTES = 1 << 20  # far above the 128 KiB we ask for and any A-ASSOCIATE-RQ
 MAXIMUM_COMMAND_BYTES = 1 << 16
+MAXIMUM_IDENTIFIER_BYTES = 1 << 24  # of an answer to a request of ours, e.g. one C-FIND match
+
+
+class ConnectionLimit:
+    """Counts open connections, on all ports that share it."""
+
+    def __init__(self, maximum: int, maximum_per_host: int) -> None:
+        self._maximum = maximum
+        self._maximum_per_host = maximum_per_host
+        self._lock = threading.Lock()
+        self._open: Counter[str] = Counter()
+        self._full = False
+
+    def admit(self, host: str) -> bool:
+        """Count a connection from `host`, or return False: there are too many."""
+        with self._lock:
+            full = self._open[host] >= self._maximum_per_host or self._open.total() >= self._maximum
+            if full and not self._full:  # said once: a flood of connections must not become one of log lines
+                logger.warning(
+                    "Closing connections: %d are open, %d of them from %s",
+                    *(self._open.total(), self._open[host], host),
+                    extra={"action": "connection_refused"},
+                )
+            self._full = full
+            if not full:
+                self._open[host] += 1
+            return not full
+
+    def leave(self, host: str) -> None:
+        """Take back a connection that was admitted and is closed."""
+        with self._lock:
+            self._open[host] -= 1
+            if not self._open[host]:
+                del self._open[host]
 
 
 class Acceptor(ThreadedAssociationServer):  # type: ignore[misc]
@@ -32,17 +87,51 @@ class Acceptor(ThreadedAssociationServer):  # type: ignore[misc]
     ----------
     maximum_object_bytes : int
         The largest data set that is kept.
+    limit : ConnectionLimit
+        Who may connect.
+    tls : ListenerTls | None
+        What to shake hands with; None: the port is plain.
     """
 
-    def __init__(self, *args: Any, maximum_object_bytes: int, **kwargs: Any) -> None:
+    daemon_threads = True  # each waits for its association, and none of them for `shutdown`
+    request_queue_size = 64
+
+    def __init__(
+        self, *args: Any, maximum_object_bytes: int, limit: ConnectionLimit, tls: ListenerTls | None, **kwargs: Any
+    ) -> None:
         self.maximum_object_bytes = maximum_object_bytes
+        self.limit = limit
+        self.tls = tls
         super().__init__(*args, request_handler=_BoundedRequestHandler, **kwargs)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept a connection on which no single call waits longer than the network timeout."""
-        connection, address = super().get_request()
+        try:
+            connection, address = super().get_request()
+        except OSError:  # out of file descriptors, say: the port stays ready, and asking at once would spin
+            time.sleep(0.1)
+            raise
         connection.settimeout(self.ae.network_timeout)
         return connection, address
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Return whether the connection is within the limits; if not it is closed."""
+        return self.limit.admit(client_address[0])
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Make a thread for a connection."""
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # the system has no thread left
+            self.limit.leave(client_address[0])
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection until its association has ended."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.limit.leave(client_address[0])
 
     def shutdown(self) -> None:
         """Stop listening; associations that are open go on."""
@@ -54,13 +143,43 @@ class Requestor(AE):  # type: ignore[misc]
     """An application entity whose associations are bounded too."""
 
     def _create_socket(self, assoc: Association, address: AddressInformation, tls_args: Any) -> AssociationSocket:
+        assoc.dimse = _BoundedDimse(assoc, MAXIMUM_IDENTIFIER_BYTES)
         connection = BoundedSocket(assoc, address=address)
         connection.tls_args = tls_args
         return connection
 
 
 class BoundedSocket(AssociationSocket):  # type: ignore[misc]
-    """A connection that takes PDUs up to `MAXIMUM_PDU_BYTES`, each within the network timeout."""
+    """A connection that takes PDUs up to `MAXIMUM_PDU_BYTES`, each within the network timeout.
+
+    `error` is what went wrong on it, if anything did.
+    """
+
+    socket: Any
+    error: OSError | None = None
+
+    def connect(self, primitive: T_CONNECT) -> None:
+        """Connect, and shake hands where there are `tls_args`; each may take the connection timeout."""
+        connection = self.socket
+        try:
+            connection.settimeout(self.assoc.connection_timeout)
+            connection.connect(primitive.address_info.as_tuple)
+            if self.tls_args:
+                context, server_name = self.tls_args
+                connection = context.wrap_socket(connection, server_hostname=server_name)
+        except OSError as error:
+            self.error = error
+            connection.close()
+            self.socket = None
+            primitive.result = "Evt17"
+        else:
+            connection.settimeout(self.assoc.network_timeout)
+            self.socket = connection
+            self.assoc.requestor.address_info = AddressInformation.from_tuple(connection.getsockname())
+            self._is_connected = True
+            primitive.result = "Evt2"
+        self.provider_queue.put(primitive)
+        self._ready.set()
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read `nr_bytes`, all of them within the network timeout; fewer only where the peer closed.
@@ -72,6 +191,13 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc]
         """
         if nr_bytes > MAXIMUM_PDU_BYTES:
             raise OSError(f"a PDU of {nr_bytes} bytes is longer than {MAXIMUM_PDU_BYTES}")
+        try:
+            return self._recv(nr_bytes)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def _recv(self, nr_bytes: int) -> bytearray:
         connection, timeout_s = self.socket, self.assoc.network_timeout
         deadline = time.monotonic() + timeout_s
         received = bytearray()
@@ -86,6 +212,13 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc]
             received += chunk
         connection.settimeout(timeout_s)
         return received
+
+    def hang_up(self) -> None:
+        """End the connection under whoever waits for it: they see it closed."""
+        connection = self.socket
+        if connection is not None:
+            with suppress(OSError):  # closed already
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def _shutdown_socket(self) -> None:
         """Close the connection, also one that was never made, which the stock socket leaves open."""
@@ -113,6 +246,25 @@ class BoundedBuffer(BytesIO):
 
 class _BoundedRequestHandler(RequestHandler):  # type: ignore[misc]
     server: Acceptor
+    request: Any
+
+    def handle(self) -> None:
+        """Shake hands if the port asks for it, then serve the association to its end."""
+        if self.server.tls is not None:
+            try:
+                self.request = accept_tls(self.request, self.server.tls.context(), self.ae.network_timeout)
+            except OSError as error:
+                logger.warning(
+                    "TLS handshake with %s failed: %s", self.client_address[0], error, extra={"action": "tls_refused"}
+                )
+                return
+        association = self._create_association()
+        association.start()
+        association.join()
+
+    def finish(self) -> None:
+        """Close the connection, whatever state its association ended in."""
+        self.request.close()
 
     def _create_association(self) -> Association:
         association = super()._create_association()

@@ -1,21 +1,16 @@
-"""The C-STORE SCP over real sockets: what is kept, what is answered, who is let in, what a hostile peer gets."""
+"""The C-STORE SCP over real sockets: what is kept, what is answered, who is let in."""
 
 from __future__ import annotations
 
 import logging
 import socket
-import struct
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from io import BytesIO
 
 import numpy as np
 import pytest
-from pydicom import Dataset, dcmread
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
+from pydicom import dcmread
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     EncapsulatedPDFStorage,
@@ -28,63 +23,14 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
     TwelveLeadECGWaveformStorage,
 )
-from pynetdicom import AE, build_context, evt
-from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import Verification
 
 from gateway.dicom.pages import IMAGE_TRANSFER_SYNTAXES, read_context
 from gateway.dicom.scp import StorageScp, is_allowed
 from gateway.errors import IntakeError, StorageError
-from gateway.intake import Accepted
-from gateway.models import StudyContext
-from gateway.settings import CallerSettings, DicomSettings
+from gateway.settings import CallerSettings
 from tests.gateway.dicom_samples import compressed, secondary_capture
-
-TIMEOUT_S = 1.0
-
-
-@dataclass
-class FakeIntake:
-    """Keeps what it is given, or raises `error`."""
-
-    error: Exception | None = None
-    taken: list[dict[str, object]] = field(default_factory=list)
-
-    def accept(
-        self,
-        *,
-        source: str,
-        source_key: str,
-        media_type: str,
-        data: bytes,
-        context: StudyContext,
-        destinations: tuple[str, ...] | None,
-        actor: str,
-        hold_reason: str = "",
-    ) -> Accepted:
-        if self.error is not None:
-            raise self.error
-        self.taken.append(
-            {
-                "source": source,
-                "source_key": source_key,
-                "media_type": media_type,
-                "data": data,
-                "context": context,
-                "destinations": destinations,
-                "actor": actor,
-                "hold_reason": hold_reason,
-            }
-        )
-        return Accepted(job_id="1", duplicate=len(self.taken) > 1)
-
-
-def listen(intake: FakeIntake, **changes: object) -> StorageScp:
-    settings = DicomSettings(**{"port": 0, "timeout_s": TIMEOUT_S, **changes})  # type: ignore[arg-type]
-    scp = StorageScp(settings, intake)
-    scp.start()
-    return scp
+from tests.gateway.scp_peers import FakeIntake, associate, encoded, listen, rejection, send_bytes, store
 
 
 @pytest.fixture(scope="module")
@@ -105,56 +51,6 @@ def intake(shared: tuple[StorageScp, FakeIntake]) -> FakeIntake:
 @pytest.fixture
 def scp(shared: tuple[StorageScp, FakeIntake], intake: FakeIntake) -> StorageScp:
     return shared[0]
-
-
-def associate(
-    scp: StorageScp,
-    sop_class: str = SecondaryCaptureImageStorage,
-    syntaxes: tuple[str, ...] = (ExplicitVRLittleEndian,),
-    called: str = "ECGGW",
-    calling: str = "CART1",
-) -> Association:
-    ae = AE(ae_title=calling)
-    ae.network_timeout = ae.acse_timeout = ae.dimse_timeout = 10
-    return ae.associate("127.0.0.1", scp.port, [build_context(sop_class, list(syntaxes))], ae_title=called)
-
-
-def encoded(dataset: Dataset) -> bytes:
-    buffer = DicomBytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = True, False
-    write_dataset(buffer, dataset)
-    return buffer.getvalue()
-
-
-def send_bytes(
-    association: Association, data: bytes, sop_class: str = SecondaryCaptureImageStorage, uid: str = "2.25.1003"
-) -> Dataset:
-    """C-STORE `data` as it is, under the association's one context; returns the response's status group."""
-    request = C_STORE()
-    request.MessageID = 1
-    request.Priority = 2
-    request.AffectedSOPClassUID = sop_class
-    request.AffectedSOPInstanceUID = uid
-    request.DataSet = BytesIO(data)
-    association._reactor_checkpoint.clear()
-    while not association._is_paused:
-        time.sleep(0.001)
-    association.dimse.send_msg(request, association.accepted_contexts[0].context_id)
-    _, response = association.dimse.get_msg(block=True)
-    association._reactor_checkpoint.set()
-    answer = Dataset()
-    if response is not None:
-        answer.Status = response.Status
-        answer.ErrorComment = response.ErrorComment or ""
-    return answer
-
-
-def store(scp: StorageScp, data: bytes, **names: str) -> Dataset:
-    association = associate(scp)
-    assert association.is_established
-    answer = send_bytes(association, data, **names)
-    association.release()
-    return answer
 
 
 # ---- what is kept
@@ -310,12 +206,6 @@ def test_other_contexts_are_not_accepted(scp: StorageScp, sop_class: str, syntax
     assert association.accepted_contexts == []
 
 
-def rejection(association: Association) -> tuple[int, int, int]:
-    assert association.is_rejected
-    answer = association.acceptor.primitive
-    return answer.result, answer.result_source, answer.diagnostic
-
-
 def test_another_called_ae_title_is_rejected(scp: StorageScp) -> None:
     assert rejection(associate(scp, called="OTHER")) == (0x01, 0x01, 0x07)
 
@@ -357,144 +247,6 @@ def test_associations_over_the_maximum_are_told_to_come_back(intake: FakeIntake)
     assert rejection(associate(scp)) == (0x02, 0x03, 0x02)
     first.release()
     scp.stop()
-
-
-# ---- hostile peers
-
-
-def closed_within(connection: socket.socket, seconds: float) -> bool:
-    connection.settimeout(seconds)
-    try:
-        while connection.recv(4096):
-            pass
-    except TimeoutError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def still_serves(scp: StorageScp) -> bool:
-    return bool(store(scp, encoded(secondary_capture())).Status == 0x0000)
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"",  # connects and says nothing
-        b"\x01\x00\x00\x00",  # half a header
-        b"\x01\x00" + struct.pack(">L", 200) + b"\0" * 68,  # half of an A-ASSOCIATE-RQ
-        b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n",
-        b"\x04\x00" + struct.pack(">L", 4) + b"\0\0\0\0",  # P-DATA before any association
-    ],
-)
-def test_a_peer_that_stalls_or_lies_is_closed_and_others_are_served(
-    scp: StorageScp, sent: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.CRITICAL, logger="pynetdicom")
-    with socket.create_connection(("127.0.0.1", scp.port)) as connection:
-        connection.sendall(sent)
-        assert still_serves(scp)
-        assert closed_within(connection, TIMEOUT_S + 3)
-
-
-def test_a_pdu_that_announces_4_gib_is_not_collected(scp: StorageScp, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL, logger="pynetdicom")
-    sent = 0
-    with socket.create_connection(("127.0.0.1", scp.port)) as connection:
-        connection.sendall(b"\x01\x00" + struct.pack(">L", 0xFFFFFFFF))
-        with pytest.raises(OSError):
-            while sent < 256 << 20:
-                sent += connection.send(b"\0" * (1 << 20))
-    assert sent < 64 << 20  # what fits in the sockets' buffers, and no more
-
-
-def test_a_pdu_that_trickles_in_is_cut_off(scp: StorageScp, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL, logger="pynetdicom")
-    with socket.create_connection(("127.0.0.1", scp.port)) as connection:
-        connection.sendall(b"\x01\x00" + struct.pack(">L", 1000))
-        started = time.monotonic()
-        closed = False
-        while not closed and time.monotonic() - started < 5 * TIMEOUT_S:
-            time.sleep(TIMEOUT_S / 5)
-            try:
-                connection.sendall(b"\0")
-                connection.setblocking(False)
-                closed = connection.recv(100) == b""
-            except BlockingIOError:
-                connection.setblocking(True)
-            except OSError:
-                closed = True
-        assert closed
-
-
-def test_an_endless_command_set_ends_the_association(scp: StorageScp, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL, logger="pynetdicom")
-    association = associate(scp)
-    fragment = b"\x01" + b"\0" * 16000  # command, not the last
-    pdv = struct.pack(">LB", len(fragment) + 1, 1) + fragment
-    pdu = b"\x04\x00" + struct.pack(">L", len(pdv)) + pdv
-    try:
-        for _ in range(20):
-            association.dul.socket.socket.sendall(pdu)
-    except OSError:
-        pass
-    deadline = time.monotonic() + 5
-    while association.is_established and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert association.is_aborted
-    assert still_serves(scp)
-
-
-def recorded_store(scp: StorageScp) -> list[bytes]:
-    """The PDUs of one good C-STORE as the sender wrote them: A-ASSOCIATE-RQ, P-DATA..., A-RELEASE-RQ."""
-    pdus: list[bytes] = []
-    ae = AE(ae_title="CART1")
-    association = ae.associate(
-        "127.0.0.1",
-        scp.port,
-        [build_context(SecondaryCaptureImageStorage, ExplicitVRLittleEndian)],
-        ae_title="ECGGW",
-        evt_handlers=[(evt.EVT_DATA_SENT, lambda event: pdus.append(event.data))],
-    )
-    assert send_bytes(association, encoded(secondary_capture())).Status == 0x0000
-    association.release()
-    return pdus
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom says what is wrong with the mutants
-def test_mutated_conversations_harm_nobody_else(scp: StorageScp, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL)
-    pdus = recorded_store(scp)
-    assert len(pdus) >= 4
-    rng = np.random.default_rng(20260301)
-    before = threading.active_count()
-    for _ in range(60):
-        victim = int(rng.integers(len(pdus)))
-        with socket.create_connection(("127.0.0.1", scp.port)) as connection:
-            connection.settimeout(0.1)
-            try:
-                for number, pdu in enumerate(pdus):
-                    connection.sendall(mutated(pdu, rng) if number == victim else pdu)
-                    if number == 0:
-                        connection.recv(4096)
-                connection.recv(4096)
-            except OSError:  # closed, or no answer
-                continue
-    assert still_serves(scp)
-    deadline = time.monotonic() + 5 * TIMEOUT_S
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert threading.active_count() <= before
-
-
-def mutated(pdu: bytes, rng: np.random.Generator) -> bytes:
-    """Change up to four bytes, most of them in the head, where the lengths and tags are."""
-    changed = bytearray(pdu)
-    for _ in range(int(rng.integers(1, 5))):
-        limit = len(changed) if rng.random() < 0.3 else min(len(changed), 120)
-        changed[int(rng.integers(limit))] = int(rng.integers(256))
-    return bytes(changed)
 
 
 def test_stop_closes_the_port_and_aborts_what_stays_open(intake: FakeIntake) -> None:
