@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.datatypes import ByteArray
 from pipeline.errors import WeightsMismatch
+from pipeline.fold import fold
 from pipeline.unet import NETWORKS, normalise
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -25,13 +26,15 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Network:
-    """A network ready to run, and the hash of its weights."""
+    """A network ready to run, and the hash of its weights.
+
+    Its numbers are bfloat16 where the device multiplies those in hardware (CUDA, AMX), float32 elsewhere.
+    """
 
     name: str
     module: nn.Module
     sha256: str
     device: torch.device
-    half: bool  # run convolutions in bfloat16
 
     def run(self, pixels: ByteArray) -> tuple[Tensor, ...]:
         """Run on pictures (B, H, W, 3) uint8; sides are padded by repetition to what the network needs and cut back.
@@ -41,7 +44,7 @@ class Network:
         multiple = self.module.multiple
         pad_h, pad_w = (-pixels.shape[1]) % multiple, (-pixels.shape[2]) % multiple
         padded = np.pad(pixels, ((0, 0), (0, pad_h), (0, pad_w), (0, 0)), mode="edge")
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+        with torch.inference_mode():
             x = normalise(torch.from_numpy(padded).to(self.device)).contiguous(memory_format=torch.channels_last)
             output = self.module(x)
         heads = output if isinstance(output, tuple) else (output,)
@@ -60,7 +63,7 @@ def load_network(name: str, device: torch.device, folder: Path = WEIGHTS) -> Net
 
     Parameters
     ----------
-    name : {"page", "layout", "trace"}
+    name : {"page", "layout", "label", "trace"}
 
     Raises
     ------
@@ -80,6 +83,7 @@ def load_network(name: str, device: torch.device, folder: Path = WEIGHTS) -> Net
         module.load_state_dict(load(data))
     except RuntimeError as error:
         raise WeightsMismatch(f"{name}.safetensors does not fit the network: {error}") from error
-    module = module.float().eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     half = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
-    return Network(name=name, module=module, sha256=digest, device=device, half=half)
+    folded = fold(module, torch.bfloat16 if half else torch.float32)
+    folded = folded.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Network(name=name, module=folded, sha256=digest, device=device)

@@ -25,7 +25,7 @@ class _InkReader(torch.nn.Module):
 
 @pytest.fixture
 def network() -> Network:
-    return Network(name="trace", module=_InkReader(), sha256="", device=torch.device("cpu"), half=False)
+    return Network(name="trace", module=_InkReader(), sha256="", device=torch.device("cpu"))
 
 
 def _strip(y_mm: np.ndarray, width: int, top_mm: float) -> np.ndarray:
