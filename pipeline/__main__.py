@@ -15,6 +15,7 @@ from rich.progress import Progress
 from pipeline.datatypes import Calibration, Digitization, FloatArray, Layout
 from pipeline.digitize import Digitizer
 from pipeline.errors import DigitizationError
+from pipeline.evaluation.cli import budget
 from pipeline.evaluation.evaluate import (
     PageScore,
     describe,
@@ -185,6 +186,9 @@ def layouts(
         raise typer.Exit(2) from error
     for layout in known:
         print(_sketch(layout) + "\n" if check else layout.name)
+
+
+app.command()(budget)
 
 
 if __name__ == "__main__":
