@@ -116,6 +116,16 @@ def peer_names(connection: ssl.SSLSocket) -> frozenset[str]:
     return frozenset(names)
 
 
+def words(error: OSError) -> str:
+    """Return what OpenSSL or the system says is wrong, without numbers and names of source files."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate not trusted: {error.verify_message}"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+    return (reason or type(error).__name__).lower().replace("_", " ")
+
+
 def expiries(settings: TlsSettings) -> Iterator[CertificateExpiry]:
     """Yield when our certificate (or the first of its chain) ends, and when the last authority we trust does.
 
@@ -187,7 +197,7 @@ def _context(protocol: int, settings: TlsSettings) -> ssl.SSLContext:
         try:
             context.load_verify_locations(settings.ca_file)
         except OSError as error:  # ssl.SSLError among them
-            raise SettingsError(f"ca_file {settings.ca_file}: {_words(error)}") from error
+            raise SettingsError(f"ca_file {settings.ca_file}: {words(error)}") from error
     return context
 
 
@@ -213,19 +223,13 @@ def _load_certificate(context: ssl.SSLContext, settings: TlsSettings) -> None:
     try:
         context.load_cert_chain(certificate, key, read_password)
     except OSError as error:
-        raise SettingsError(f"certificate_file {certificate} with private_key_file {key}: {_words(error)}") from error
+        raise SettingsError(f"certificate_file {certificate} with private_key_file {key}: {words(error)}") from error
 
 
 def _read(path: Path) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(path.read_bytes())
     except OSError as error:
-        raise SettingsError(f"{path}: {_words(error)}") from error
+        raise SettingsError(f"{path}: {words(error)}") from error
     except ValueError as error:
         raise SettingsError(f"{path} holds no PEM certificate") from error
-
-
-def _words(error: OSError) -> str:
-    """Return what OpenSSL or the system says, without numbers that say nothing."""
-    reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
-    return (reason or type(error).__name__).lower().replace("_", " ")

@@ -14,13 +14,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import build_context
-from pynetdicom.association import Association
 
+from gateway.dicom.association import associate
 from gateway.dicom.pixels import DECODE_ERRORS
-from gateway.dicom.transport import Requestor
-from gateway.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gateway.errors import DeliveryDeferred, DeliveryRefused
 from gateway.settings import DicomDestination
 
@@ -45,7 +43,7 @@ def send(path: Path, destination: DicomDestination, calling_ae_title: str) -> st
     path : Path
         A file `gateway.dicom.waveform.encode` made.
     destination : DicomDestination
-        The peer; each of connecting, associating and answering may take its `timeout_s`.
+        The peer; each of connecting, shaking hands, associating and answering may take its `timeout_s`.
     calling_ae_title : str
         Our AE title.
 
@@ -57,7 +55,10 @@ def send(path: Path, destination: DicomDestination, calling_ae_title: str) -> st
         The peer will not take it as it stands, or the file cannot be read.
     """
     dataset = _read(path)
-    association = _associate(destination, calling_ae_title, UID(dataset.SOPClassUID))
+    contexts = [
+        build_context(dataset.SOPClassUID, syntax) for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+    ]
+    association = associate(destination, calling_ae_title, contexts)
     try:
         status = association.send_c_store(dataset).get("Status")
     except (ValueError, RuntimeError) as error:  # no context fits; the association ended meanwhile
@@ -75,27 +76,6 @@ def _read(path: Path) -> Dataset:
         raise DeliveryDeferred(f"{path.name} cannot be read ({type(error).__name__})") from error
     except DECODE_ERRORS as error:
         raise DeliveryRefused(f"{path.name} is no DICOM file ({type(error).__name__})") from error
-
-
-def _associate(destination: DicomDestination, calling_ae_title: str, sop_class: UID) -> Association:
-    """Return an established association that has a presentation context for `sop_class`."""
-    ae = Requestor(ae_title=calling_ae_title)
-    ae.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
-    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = destination.timeout_s
-    contexts = [build_context(sop_class, syntax) for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)]
-    try:
-        association = ae.associate(destination.host, destination.port, contexts, ae_title=destination.ae_title)
-    except OSError as error:
-        raise DeliveryDeferred(f"{destination.name}: {destination.host} cannot be resolved") from error
-    if association.is_established:
-        return association
-    answer = association.acceptor.primitive
-    if answer is not None and answer.result == 0x00:
-        raise DeliveryRefused(f"{destination.name}: the peer takes no {sop_class.name}")
-    if association.is_rejected:
-        raise DeliveryDeferred(f"{destination.name}: association rejected: {answer.reason_str}")
-    raise DeliveryDeferred(f"{destination.name}: no association with {destination.host}:{destination.port}")
 
 
 def _outcome(destination: DicomDestination, status: int | None) -> str:

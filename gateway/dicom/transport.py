@@ -38,7 +38,7 @@ from pynetdicom.transport import (
     ThreadedAssociationServer,
 )
 
-from gateway.tls import ListenerTls, accept_tls
+from gateway.tls import ListenerTls, accept_tls, words
 
 logger = logging.getLogger(__name__)
 
@@ -255,7 +255,9 @@ class _BoundedRequestHandler(RequestHandler):  # type: ignore[misc]
                 self.request = accept_tls(self.request, self.server.tls.context(), self.ae.network_timeout)
             except OSError as error:
                 logger.warning(
-                    "TLS handshake with %s failed: %s", self.client_address[0], error, extra={"action": "tls_refused"}
+                    "TLS handshake with %s failed: %s",
+                    *(self.client_address[0], words(error)),
+                    extra={"action": "tls_refused"},
                 )
                 return
         association = self._create_association()

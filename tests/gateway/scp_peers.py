@@ -11,11 +11,12 @@ from pydicom import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
-from pynetdicom import AE, build_context
+from pynetdicom import build_context
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 
 from gateway.dicom.scp import StorageScp
+from gateway.dicom.transport import Requestor
 from gateway.intake import Accepted
 from gateway.models import StudyContext
 from gateway.settings import DicomSettings
@@ -76,7 +77,7 @@ def associate(
     source: str = "127.0.0.1",
 ) -> Association:
     """Ask for an association, from the loopback address `source`, on the TLS port where `tls` is given."""
-    ae = AE(ae_title=calling)
+    ae = Requestor(ae_title=calling)  # the stock one leaves sockets open where no connection is made
     ae.network_timeout = ae.acse_timeout = ae.dimse_timeout = 10
     return ae.associate(
         "127.0.0.1",
