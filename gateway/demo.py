@@ -30,7 +30,7 @@ from pynetdicom.sop_class import GeneralECGWaveformStorage, TwelveLeadECGWavefor
 from rich.console import Console
 from rich.table import Column, Table
 
-from gateway.hl7.messages import build_ack, scan_header
+from gateway.hl7.acks import build_ack, scan_header
 from gateway.hl7.mllp import MllpListener
 from gateway.models import Delivery, DeliveryStatus, Job, JobStatus, StudyContext
 from gateway.spool import Spool
@@ -91,12 +91,12 @@ class Ehr:
         self._listener.start()
         self.port = self._listener.port
 
-    def _keep(self, message: bytes) -> bytes:
+    def _keep(self, message: bytes) -> tuple[bytes]:
         header = scan_header(message)
         if header is None:
-            return build_ack(message, "AR", error_code="100")
+            return (build_ack(message, "AR", error_code="100"),)
         self.messages[header.field(10).decode("ascii", "replace")] = message
-        return build_ack(message, "AA")
+        return (build_ack(message, "AA"),)
 
     def stop(self) -> None:
         """Close the port and every connection."""

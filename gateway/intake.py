@@ -14,6 +14,7 @@ import logging
 from dataclasses import dataclass
 
 from gateway.errors import IntakeError
+from gateway.matching import match
 from gateway.models import Job, JobStatus, StudyContext
 from gateway.spool import Spool
 from gateway.store import Store
@@ -69,7 +70,8 @@ class Intake:
             Names of the destinations the results go to; None for all of them.
         hold_reason : str
             Why a person must look before anything else happens ("" = nothing to wait for).  An object without
-            `patient_id` always waits: whose ECG it is, is never guessed.
+            `patient_id` takes that of the order it names; without one it always waits, and so does one that
+            contradicts its order or its patient's record: whose ECG it is, is never guessed.
 
         Raises
         ------
@@ -79,7 +81,9 @@ class Intake:
         known = self._store.find(source_key)
         if known is not None:
             return self._duplicate(known.id)
-        hold_reason = hold_reason or ("" if context.patient_id else _NO_IDENTITY)
+        context, contradiction = match(context, self._store)
+        unmatched = contradiction or ("" if context.patient_id else _NO_IDENTITY)
+        hold_reason = hold_reason or unmatched
         job = Job(
             source=source,
             source_key=source_key,
@@ -88,6 +92,7 @@ class Intake:
             reason=hold_reason,
             study_context_json=context.model_dump_json(exclude_defaults=True),
             destinations_json=json.dumps(destinations),
+            unmatched=bool(unmatched),
         )
         self._spool.write_source(job.id, data)
         stored, created = self._store.submit(job, actor)  # a failure leaves an orphan, which nobody was told about

@@ -1,6 +1,6 @@
 """The daemon: everything is built here, from settings alone, started in order and stopped in the reverse order.
 
-    web page -> outbox -> workers -> C-STORE SCP -> watched folders
+    web page -> outbox -> workers -> C-STORE SCP -> MLLP listener -> watched folders
 
 So nothing is received before it can be worked on, and a stop begins with the intake: no new jobs, then running jobs
 finish or go back to the queue, then the outbox ends its send.  A thread that dies takes the process with it: systemd
@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from datetime import timedelta
 
 import uvicorn
 from fastapi import FastAPI
@@ -26,13 +27,17 @@ from gateway.dicom import scu
 from gateway.dicom.scp import StorageScp
 from gateway.errors import StorageError
 from gateway.folder import FolderWatcher, deliver_to_folder
-from gateway.hl7 import mllp
+from gateway.hl7.client import MllpClient
+from gateway.hl7.mllp import MllpListener
+from gateway.hl7.receiver import Receiver
 from gateway.intake import Intake
+from gateway.models import utc_now
 from gateway.outbox import Outbox, Sender
 from gateway.settings import Destination, DicomDestination, Hl7Destination, Settings
 from gateway.spool import Spool
 from gateway.store import Store
 from gateway.supervisor import WorkerPool
+from gateway.tls import ListenerTls
 from gateway.web.app import create_app
 
 logger = logging.getLogger(__name__)
@@ -60,10 +65,12 @@ class Service:
     def __init__(self, settings: Settings, *, worker_command: Sequence[str]) -> None:
         self._settings = settings
         root = settings.storage.path
+        self._clients: list[MllpClient] = []
         self._store = Store(root / "gateway.db")
         self._spool = Spool(root / "spool", settings.storage.minimum_free_mib)
         self._intake = Intake(self._spool, self._store)
         self._scp = StorageScp(settings.dicom, self._intake)
+        self._listener = self._make_listener() if settings.hl7.enabled else None
         self._watchers = [FolderWatcher(folder, self._intake) for folder in settings.folders]
         self._outbox = Outbox(
             self._store,
@@ -104,10 +111,14 @@ class Service:
         """Start everything; raise OSError where an address is taken, StorageError where a folder cannot be had."""
         if self._web:
             self._begin("web page", self._web)
+        for client in self._clients:
+            self._running.callback(client.close)
         self._begin("outbox", self._outbox)
         self._workers.start()
         self._running.callback(self._workers.stop, _WORKER_GRACE_S)
         self._begin("C-STORE SCP", self._scp)
+        if self._listener:
+            self._begin("MLLP listener", self._listener)
         for watcher in self._watchers:
             self._begin("watched folder", watcher)
         logger.info(
@@ -142,6 +153,8 @@ class Service:
         """Return the parts that ended although nobody stopped them; any one of them ends the process."""
         parts: dict[str, bool] = {"outbox": self._outbox.alive, "C-STORE SCP": self._scp.is_alive}
         parts |= {f"folder {number}": watcher.alive for number, watcher in enumerate(self._watchers, start=1)}
+        if self._listener:
+            parts["MLLP listener"] = self._listener.alive
         if self._web:
             parts["web page"] = self._web.alive
         return [name for name, alive in parts.items() if not alive]
@@ -150,7 +163,7 @@ class Service:
         """Return, in words, what does not run now: dead parts, and workers that wait to be started again."""
         return [f"{name} does not run" for name in self.dead()] + self._workers.problems()
 
-    def _begin(self, what: str, part: StorageScp | FolderWatcher | Outbox | _WebServer) -> None:
+    def _begin(self, what: str, part: StorageScp | MllpListener | FolderWatcher | Outbox | _WebServer) -> None:
         logger.debug("Starting the %s", what, extra={"action": "start"})
         part.start()
         self._running.callback(part.stop)
@@ -165,6 +178,21 @@ class Service:
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_S
             self._intake.sweep(self._settings.storage.retention_days)
+            self._store.forget_messages(utc_now() - timedelta(days=self._settings.storage.retention_days))
+
+    def _make_listener(self) -> MllpListener:
+        hl7 = self._settings.hl7
+        return MllpListener(
+            hl7.host,
+            hl7.port,
+            Receiver(self._store, hl7.character_set),
+            tls=ListenerTls(hl7.tls) if hl7.tls else None,
+            hosts=hl7.hosts,
+            idle_timeout_s=hl7.idle_timeout_s,
+            maximum_frame_bytes=hl7.maximum_message_mib * 1024 * 1024,
+            maximum_connections=hl7.maximum_connections,
+            maximum_connections_per_host=hl7.maximum_connections_per_host,
+        )
 
     def _sender(self, destination: Destination) -> Sender:
         """Return what sends one artefact to a destination."""
@@ -172,7 +200,9 @@ class Service:
             calling_ae_title = destination.calling_ae_title or self._settings.dicom.ae_title
             return lambda path, _: scu.send(path, destination, calling_ae_title)
         if isinstance(destination, Hl7Destination):
-            return lambda path, _: mllp.send(path.read_bytes(), destination)
+            client = MllpClient(destination)
+            self._clients.append(client)
+            return lambda path, _: client.send(path.read_bytes())
         return lambda path, delivery: deliver_to_folder(destination.path, path, delivery)
 
 

@@ -14,10 +14,40 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from gateway.errors import SettingsError
+from gateway.models import StudyContext
 
 AeTitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[^\\\x00-\x1f]*[^\\\x00-\x20][^\\\x00-\x1f]*$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
+CharacterSet = Literal[  # HL7 table 0211
+    "ASCII",
+    "8859/1",
+    "8859/2",
+    "8859/3",
+    "8859/4",
+    "8859/5",
+    "8859/6",
+    "8859/7",
+    "8859/8",
+    "8859/9",
+    "8859/15",
+    "ISO IR14",
+    "ISO IR87",
+    "ISO IR159",
+    "GB 18030-2000",
+    "KS X 1001",
+    "BIG-5",
+    "UNICODE",
+    "UNICODE UTF-8",
+]
+Hl7Code = Annotated[str, Field(pattern=r"^[^|~\\\x00-\x1f]+$")]  # a CE: code^text^coding system
+Hl7Path = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9]{2}(-[1-9]\d?(\.[1-9]\d?)?)?$")]  # "PV1", "PV1-2", "PV1-3.1"
+Hl7Template = Annotated[str, Field(pattern=r"^[^\x00-\x1f]*$")]
+HL7_PLACEHOLDERS = frozenset(StudyContext.model_fields) | {
+    "message_control_id",
+    "result_status",
+    "waveform_sop_instance_uid",
+}
 
 
 class _Section(BaseModel):
@@ -63,9 +93,7 @@ class CallerSettings(_Section):
     @field_validator("hosts")
     @classmethod
     def _networks(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
-        for host in hosts:
-            ip_network(host, strict=False)
-        return hosts
+        return _checked_networks(hosts)
 
 
 class DicomTlsSettings(TlsListenerSettings):
@@ -98,6 +126,39 @@ class DicomSettings(_Section):
         return self
 
 
+class Hl7CodeSettings(_Section):
+    """What OBR-4 and OBX-3 of our messages say; code^text^coding system."""
+
+    study: Hl7Code = "11524-6^EKG study^LN"
+    dicom_study: Hl7Code = "113014^DICOM Study^DCM"
+    waveform: Hl7Code = "WAVEFORM^Waveform SOP Instance UID^99ECGGW"
+    report: Hl7Code = "REPORT^ECG report^99ECGGW"
+    note: Hl7Code = "NOTE^Note^99ECGGW"
+    quality: Hl7Code = "QUALITY^Digitization quality^99ECGGW"
+    warning: Hl7Code = "WARNING^Warning^99ECGGW"
+
+
+class Hl7Settings(_Section):
+    """The MLLP listener that patients and orders come in by, and the codes of what goes out."""
+
+    enabled: bool = False
+    host: str = "127.0.0.1"
+    port: Port = 2575
+    tls: TlsListenerSettings | None = None  # None: plain
+    hosts: tuple[str, ...] = ()  # IP addresses or CIDR networks that may connect; empty: any
+    maximum_connections: int = Field(default=50, ge=1)
+    maximum_connections_per_host: int = Field(default=10, ge=1)
+    idle_timeout_s: float = Field(default=300.0, gt=0)
+    maximum_message_mib: int = Field(default=16, ge=1)
+    character_set: CharacterSet = "UNICODE UTF-8"  # of a message whose MSH-18 says nothing
+    codes: Hl7CodeSettings = Hl7CodeSettings()
+
+    @field_validator("hosts")
+    @classmethod
+    def _networks(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        return _checked_networks(hosts)
+
+
 class FolderSettings(_Section):
     """A watched folder.  Identity comes from a sidecar JSON or the file name, never from a guess."""
 
@@ -118,8 +179,8 @@ class FolderSettings(_Section):
                 raise ValueError(
                     f"filename_pattern {self.filename_pattern!r} is no regular expression: {error}"
                 ) from None
-            if "patient_id" not in groups:
-                raise ValueError("filename_pattern needs a named group (?P<patient_id>...)")
+            if not {"patient_id", "accession_number"} & set(groups):
+                raise ValueError("filename_pattern needs a group (?P<patient_id>...) or (?P<accession_number>...)")
         return self
 
 
@@ -150,17 +211,39 @@ class DicomDestination(_Destination):
 
 
 class Hl7Destination(_Destination):
-    """An EHR or interface engine that takes ORU^R01 over MLLP."""
+    """An EHR or interface engine that takes ORU^R01 or MDM^T02 over MLLP."""
 
     kind: Literal["hl7"] = "hl7"
     host: str
     port: Port
     version: Literal["2.3.1", "2.5", "2.5.1"] = "2.5.1"
+    message: Literal["ORU^R01", "MDM^T02"] = "ORU^R01"
+    character_set: CharacterSet = "UNICODE UTF-8"
     sending_application: str = "ECGGW"
     sending_facility: str = "HOSPITAL"
     receiving_application: str = "EHR"
     receiving_facility: str = "HOSPITAL"
+    report: Literal["none", "embed", "link"] = "none"  # the PDF report: as ED, or as RP to `report_url`
+    report_url: Hl7Template = ""
+    batch: bool = False  # true: each message in a file and batch of its own (FHS, BHS)
+    fields: dict[Hl7Path, Hl7Template] = {}  # what is set or removed last, in this order
     timeout_s: float = Field(default=10.0, gt=0)
+    tls: TlsClientSettings | None = None
+
+    @model_validator(mode="after")
+    def _templates(self) -> Hl7Destination:
+        if self.report == "link" and not self.report_url:
+            raise ValueError("report = 'link' needs report_url")
+        for path, template in self.fields.items():
+            if path in ("MSH", "MSH-1", "MSH-2", "MSH-10"):
+                raise ValueError(f"{path} cannot be set")
+            if "-" not in path and template:
+                raise ValueError(f'{path} = {template!r}: a whole segment can only be removed (= "")')
+        for template in (self.report_url, *self.fields.values()):
+            unknown = set(re.findall(r"\{([^{}]*)\}", template)) - HL7_PLACEHOLDERS
+            if unknown:
+                raise ValueError(f"{template!r} has unknown placeholders {sorted(unknown)}")
+        return self
 
 
 class FolderDestination(_Destination):
@@ -228,6 +311,7 @@ class Settings(_Section):
     """The whole tree."""
 
     dicom: DicomSettings = DicomSettings()
+    hl7: Hl7Settings = Hl7Settings()
     folders: tuple[FolderSettings, ...] = (FolderSettings(path=Path("var/inbox")),)
     destinations: tuple[Destination, ...] = ()
     digitizer: DigitizerSettings = DigitizerSettings()
@@ -247,6 +331,12 @@ class Settings(_Section):
             if unknown:
                 raise ValueError(f"folder {folder.path} names unknown destinations {sorted(unknown)}")
         return self
+
+
+def _checked_networks(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    for host in hosts:
+        ip_network(host, strict=False)
+    return hosts
 
 
 def load_settings(path: Path | None) -> Settings:

@@ -94,6 +94,27 @@ def test_started_service_answers_and_a_stopped_one_does_not(start: Callable[...,
     assert left == set()
 
 
+def test_orders_come_in_by_mllp_and_say_whose_a_scan_is(
+    start: Callable[..., tuple[Service, Settings]], tmp_path: Path
+) -> None:
+    scans = {"path": tmp_path / "inbox", "settle_s": 0.1, "identity": "filename"}
+    pattern = "(?P<accession_number>A[0-9]+)"
+    _, settings = start(hl7={"enabled": True, "port": free_port()}, folders=({**scans, "filename_pattern": pattern},))
+    message = (
+        b"MSH|^~\\&|RIS|H|ECGGW|H|20261122||ORM^O01|M1|P|2.3.1\rPID|1||P7^^^H^MR||Doe^Jane\r"
+        b"ORC|NW|ORD1\rOBR|1|ORD1||EKG||||||||||||||A7\r"
+    )
+    with socket.create_connection(("127.0.0.1", settings.hl7.port), 5) as connection:
+        connection.sendall(b"\x0b" + message + b"\x1c\r")
+        assert b"MSA|AA|M1\r" in connection.recv(1000)
+    (tmp_path / "inbox" / "A7.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    store = Store(tmp_path / "gateway.db")
+    job = wait_for("the scan", lambda: next(iter(store.jobs()), None))
+    assert job.status == JobStatus.QUEUED
+    assert StudyContext.model_validate_json(job.study_context_json).patient_id == "P7"
+    store.close()
+
+
 def test_watch_ends_with_zero_when_asked(start: Callable[..., tuple[Service, Settings]]) -> None:
     service, _ = start()
     threading.Timer(0.7, service.ask_to_stop).start()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gateway.hl7.mllp import FrameParser
+from gateway.hl7.frames import FrameParser
 from gateway.settings import Hl7Destination
 
 Script = Callable[[socket.socket, bytes], None]

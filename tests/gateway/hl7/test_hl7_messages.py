@@ -10,7 +10,8 @@ from hl7apy.consts import VALIDATION_LEVEL
 from hl7apy.parser import parse_message
 
 from gateway.errors import DeliveryRefused, IdentityMissing
-from gateway.hl7.messages import build_ack, build_oru, escape, message_control_id, scan_acknowledgement, scan_header
+from gateway.hl7.acks import build_ack, scan_acknowledgement, scan_header
+from gateway.hl7.messages import build_oru, escape, message_control_id
 from gateway.models import StudyContext
 from gateway.settings import Hl7Destination
 from pipeline import LEADS, Calibration, EcgRecord, Lead, Quality

@@ -8,18 +8,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.hl7.messages import build_ack, scan_acknowledgement
-from gateway.hl7.mllp import FS_CR, VT, FrameParser, FrameTooLong, MllpListener, frame
+from gateway.hl7.acks import build_ack, scan_acknowledgement
+from gateway.hl7.frames import FS, FS_CR, VT, FrameParser, FrameTooLong, frame
+from gateway.hl7.mllp import MllpListener
 
 
 def message(control_id: str, tail: str = "") -> bytes:
     return f"MSH|^~\\&|A|B|C|D|20261122||ADT^A01^ADT_A01|{control_id}|P|2.5\rEVN||20261122{tail}\r".encode()
 
 
-def accept(received: bytes) -> bytes:
+def accept(received: bytes) -> tuple[bytes]:
     if b"BOOM" in received:
         raise RuntimeError("planned")
-    return build_ack(received, "AA")
+    return (build_ack(received, "AA"),)
 
 
 @pytest.fixture
@@ -120,13 +121,61 @@ def test_connections_beyond_the_limit_are_closed():
         listener.stop()
 
 
+def test_connections_of_one_address_are_limited():
+    listener = MllpListener("127.0.0.1", 0, accept, maximum_connections_per_host=1)
+    listener.start()
+    try:
+        with Client(listener.port) as first:
+            first.socket.sendall(frame(message("M1")))
+            assert first.answers(1) == [("AA", "M1")]
+            with Client(listener.port) as second:
+                assert second.answers(1) == []
+            with socket.create_connection(("127.0.0.1", listener.port), 5, ("127.0.0.2", 0)) as other:
+                other.sendall(frame(message("M2")))
+                assert b"MSA|AA|M2" in other.recv(1000)
+    finally:
+        listener.stop()
+
+
+def test_only_hosts_that_are_listed_may_connect():
+    listener = MllpListener("127.0.0.1", 0, accept, hosts=("127.0.0.2/32",))
+    listener.start()
+    try:
+        with Client(listener.port) as stranger:
+            assert stranger.answers(1) == []
+        with socket.create_connection(("127.0.0.1", listener.port), 5, ("127.0.0.2", 0)) as known:
+            known.sendall(frame(message("M2")))
+            assert b"MSA|AA|M2" in known.recv(1000)
+    finally:
+        listener.stop()
+
+
+def test_message_that_never_ends_is_closed_though_bytes_keep_coming(listener):
+    with Client(listener.port) as client:
+        client.socket.sendall(VT)
+        started = time.monotonic()
+        with pytest.raises(OSError):
+            while time.monotonic() - started < 4:
+                client.socket.sendall(b"x")
+                time.sleep(0.1)
+        assert 0.5 < time.monotonic() - started < 3
+
+
+def test_frame_without_its_final_cr(listener):
+    with Client(listener.port) as client:
+        client.socket.sendall(VT + message("M1") + FS)
+        assert client.answers(1) == [("AA", "M1")]
+        client.socket.sendall(b"\r" + frame(message("M2")))
+        assert client.answers(1) == [("AA", "M2")]
+
+
 def test_stop_lets_a_message_in_hand_be_answered():
     entered, leave = threading.Event(), threading.Event()
 
-    def slow(received: bytes) -> bytes:
+    def slow(received: bytes) -> tuple[bytes]:
         entered.set()
         leave.wait(5)
-        return build_ack(received, "AA")
+        return (build_ack(received, "AA"),)
 
     listener = MllpListener("127.0.0.1", 0, slow)
     listener.start()

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import itertools
 import logging
 import socket
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 
 import pytest
 
-from gateway.errors import DeliveryDeferred, DeliveryRefused
-from gateway.hl7.messages import build_ack
-from gateway.hl7.mllp import FS_CR, VT, MllpListener, frame, send
+from gateway.errors import DeliveryDeferred, DeliveryError, DeliveryRefused
+from gateway.hl7.acks import build_ack
+from gateway.hl7.client import MllpClient
+from gateway.hl7.frames import FS_CR, VT, FrameParser, frame
+from gateway.hl7.mllp import MllpListener
 from gateway.settings import Hl7Destination
 
 MESSAGE = b"MSH|^~\\&|ECGGW|HOSP|EHR|HOSP|20261122101530+0100||ORU^R01^ORU_R01|GW42|P|2.5.1\rPID|1||SECRET^^^H^MR\r"
@@ -16,6 +22,18 @@ MESSAGE = b"MSH|^~\\&|ECGGW|HOSP|EHR|HOSP|20261122101530+0100||ORU^R01^ORU_R01|G
 
 def answer(code: str, control_id: bytes = b"GW42", tail: bytes = b"") -> bytes:
     return VT + b"MSH|^~\\&|E|H|G|H|20261122||ACK|X1|P|2.3\rMSA|" + code.encode() + b"|" + control_id + tail + FS_CR
+
+
+def send(message: bytes, destination: Hl7Destination) -> str:
+    """Send over a connection of its own."""
+    with closing(MllpClient(destination)) as client:
+        return client.send(message)
+
+
+def other(number: int) -> tuple[bytes, bytes]:
+    """Another message and its MSH-10."""
+    control_id = f"GW{number}".encode()
+    return MESSAGE.replace(b"GW42", control_id), control_id
 
 
 @pytest.mark.parametrize("code", ["AA", "CA"])
@@ -47,7 +65,6 @@ def test_refused(start_peer, code):
         (answer("AA", b""), "MSA-2"),
         (answer("AR", b"GW41"), "MSA-2"),  # somebody else's refusal is not ours
         (answer("AA")[:-9], "closed"),  # half an answer
-        (answer("AA")[:-1], "closed"),  # FS without CR
         (answer("AA")[1:], "closed"),  # no VT
         (b"", "closed"),
         (VT + b"hello" + FS_CR, "no acknowledgement"),
@@ -67,6 +84,135 @@ def test_answer_dribbles_in_among_garbage(start_peer):
             connection.sendall(bytes([byte]))
 
     assert send(MESSAGE, start_peer(dribble).destination) == "AA"
+
+
+def test_final_cr_of_the_frame_is_missing(start_peer):
+    assert send(MESSAGE, start_peer(lambda connection, message: connection.sendall(answer("AA")[:-1])).destination)
+
+
+def test_answer_in_a_batch(start_peer):
+    def reply(connection: socket.socket, message: bytes) -> None:
+        inner = answer("AA")[1:-2]
+        connection.sendall(frame(b"FHS|^~\\&\rBHS|^~\\&\r" + inner + b"\rBTS|1\rFTS|1\r"))
+
+    batch = b"FHS|^~\\&|A\rBHS|^~\\&|A\r" + MESSAGE + b"BTS|1\rFTS|1\r"
+    assert send(batch, start_peer(reply).destination) == "AA"
+
+
+# -- one connection for many messages ------------------------------------------------------------------------------
+
+
+@contextmanager
+def keeping_peer(reply: Callable[[socket.socket, int, bytes], bool]) -> Iterator[tuple[MllpClient, list[int]]]:
+    """A receiver that keeps its connections until `reply(connection, number of the message, MSH-10)` is False.
+
+    Yields a client, and for each message received the number of the connection it came by.
+    """
+    came_by: list[int] = []
+
+    def serve(connection: socket.socket, number: int) -> None:
+        parser = FrameParser()
+        with connection:
+            connection.settimeout(3)
+            while data := connection.recv(65536):
+                for message in parser.feed(data):
+                    came_by.append(number)
+                    if not reply(connection, len(came_by), message.split(b"|")[9]):
+                        return
+
+    def accept() -> None:
+        for number in itertools.count(1):
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=serve, args=(connection, number), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=accept)
+        thread.start()
+        port = listening.getsockname()[1]
+        with closing(MllpClient(Hl7Destination(name="ehr", host="127.0.0.1", port=port, timeout_s=0.5))) as client:
+            yield client, came_by
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+def say(connection: socket.socket, *answers: bytes) -> bool:
+    connection.sendall(b"".join(answers))
+    return True
+
+
+def test_one_connection_carries_many_messages():
+    with keeping_peer(lambda connection, n, control_id: say(connection, answer("AA", control_id))) as (client, came_by):
+        for number in range(5):
+            assert client.send(other(number)[0]) == "AA"
+    assert came_by == [1] * 5
+
+
+@pytest.mark.parametrize("code", ["AE", "AR"])
+def test_a_no_keeps_the_connection(code):
+    codes = [code, "AA"]
+    with keeping_peer(lambda c, n, control_id: say(c, answer(codes[n - 1], control_id))) as (client, came_by):
+        with pytest.raises(DeliveryError, match=f"answered {code}"):
+            client.send(other(1)[0])
+        assert client.send(other(2)[0]) == "AA"
+    assert came_by == [1, 1]
+
+
+def test_peer_hung_up_between_messages():
+    def once(connection: socket.socket, n: int, control_id: bytes) -> bool:
+        say(connection, answer("AA", control_id))
+        return False
+
+    with keeping_peer(once) as (client, came_by):
+        for number in range(3):
+            assert client.send(other(number)[0]) == "AA"
+            time.sleep(0.05)
+    assert came_by == [1, 2, 3]
+
+
+def test_peer_hung_up_as_the_next_message_came():
+    """Whether it was taken is unknown: it is sent again at once, and the receiver knows the repeat by MSH-10."""
+    with keeping_peer(lambda c, n, control_id: n != 2 and say(c, answer("AA", control_id))) as (client, came_by):
+        assert client.send(other(1)[0]) == "AA"
+        assert client.send(other(2)[0]) == "AA"
+    assert came_by == [1, 1, 2]
+
+
+def test_answers_that_come_twice_are_known():
+    with keeping_peer(lambda c, n, control_id: say(c, *[answer("AA", control_id)] * 2)) as (client, came_by):
+        for number in range(4):
+            assert client.send(other(number)[0]) == "AA"
+    assert came_by == [1] * 4
+
+
+def test_late_answer_meets_a_closed_connection():
+    def late_once(connection: socket.socket, n: int, control_id: bytes) -> bool:
+        if n == 1:
+            time.sleep(0.8)
+        try:
+            return say(connection, answer("AA", control_id))
+        except OSError:
+            return False
+
+    with keeping_peer(late_once) as (client, came_by):
+        with pytest.raises(DeliveryDeferred, match="no answer"):
+            client.send(other(1)[0])
+        assert client.send(other(2)[0]) == "AA"
+    assert came_by == [1, 2]
+
+
+def test_wrong_msa_2_closes_the_connection():
+    def wrong_once(connection: socket.socket, n: int, control_id: bytes) -> bool:
+        return say(connection, answer("AA", b"GW999" if n == 2 else control_id))
+
+    with keeping_peer(wrong_once) as (client, came_by):
+        assert client.send(other(1)[0]) == "AA"
+        with pytest.raises(DeliveryDeferred, match="MSA-2"):
+            client.send(other(2)[0])
+        assert client.send(other(2)[0]) == "AA"
+    assert came_by == [1, 1, 2]
 
 
 def test_lf_segment_ends(start_peer):
@@ -160,10 +306,10 @@ def test_what_is_no_message_is_not_sent(start_peer, data):
 def test_logs_hold_no_bodies(start_peer, caplog):
     caplog.set_level(logging.DEBUG)
 
-    def handler(message: bytes) -> bytes:
+    def handler(message: bytes) -> tuple[bytes]:
         if b"GW13" in message:
             raise RuntimeError("planned")
-        return build_ack(message, "AA")
+        return (build_ack(message, "AA"),)
 
     listener = MllpListener("127.0.0.1", 0, handler)
     listener.start()
