@@ -12,22 +12,12 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from pipeline.datatypes import Calibration, Digitization, FloatArray, Layout
+from pipeline.datatypes import Calibration, Digitization, Layout
 from pipeline.digitize import Digitizer
 from pipeline.errors import DigitizationError
-from pipeline.evaluation.cli import budget
-from pipeline.evaluation.evaluate import (
-    PageScore,
-    describe,
-    fit_estimate,
-    rank_correlation,
-    read_truth,
-    score_page,
-    tables,
-    truth_of,
-)
+from pipeline.evaluation.cli import budget, evaluate
 from pipeline.layout import load_layouts
-from pipeline.output import read_csv, to_csv, to_json
+from pipeline.output import to_csv, to_json
 from pipeline.overlay import draw_overlay, write_png
 from pipeline.page import load_pages
 
@@ -114,52 +104,6 @@ def digitize(
     batch.report()
 
 
-def _score(path: Path, truth_mv: FloatArray, batch: _Batch | None) -> PageScore:
-    """Score a CSV, or the first page of a file after digitizing it; what fails is remembered by the batch."""
-    if batch is None or path.suffix == ".csv":
-        return score_page(path, truth_mv, read_csv(path)[1])
-    result = next((result for _, result in batch.pages(path)), None)
-    if result is None:
-        return score_page(path, truth_mv, None)
-    return describe(score_page(path, truth_mv, result.record.signal_mv), result)
-
-
-@app.command()
-def evaluate(
-    truth: Annotated[Path, typer.Argument(help="npz archive of true signals: r<id>, int16 microvolts at 500 Hz.")],
-    pages: Annotated[list[Path], typer.Argument(help="Pages named <id>_*.*, or CSVs that `digitize` wrote.")],
-    config: Config = None,
-    device: Device = "auto",
-    paper_speed: Speed = 25.0,
-    gain: Gain = 10.0,
-    fit: Annotated[bool, typer.Option("--fit", help="Fit the estimated SNR to these pages and print it.")] = False,
-) -> None:
-    """Score pages against the truth: per lead and per kind (folder); a page that fails scores as unread."""
-    try:
-        signals = read_truth(truth)
-        known = {path: truth_of(path, signals) for path in pages}
-    except (OSError, ValueError, KeyError) as error:
-        print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
-        raise typer.Exit(2) from error
-    batch = _load(device, config, paper_speed, gain) if any(path.suffix != ".csv" for path in pages) else None
-    scores: list[PageScore] = []
-    with Progress(console=Console(stderr=True), disable=len(pages) < 2, transient=True) as progress:
-        for path in progress.track(pages, description="scoring"):
-            scores.append(score := _score(path, known[path], batch))
-            doubt = "" if score.certain or not score.layout else " (not certain)"
-            print(f"{path.name}  {score.snr_db:.2f} dB, estimated {score.estimated_snr_db:.1f}  {score.layout}{doubt}")
-    console = Console(width=max(Console().width, 120))  # a pipe says 80, which would wrap every row
-    for table in tables(scores):
-        console.print(table)
-    console.print(f"rank correlation of estimated and true SNR: {rank_correlation(scores):.3f}")
-    if fit:
-        intercept, coefficients, left_out = fit_estimate(scores)
-        console.print(f"intercept_db={intercept:.2f}, coefficients_db={[round(float(c), 3) for c in coefficients]}")
-        console.print(f"rank correlation, each page left out of its own fit: {left_out:.3f}")
-    if batch:
-        batch.report()
-
-
 def _sketch(layout: Layout) -> str:
     """Draw a layout in text: a line a row, its leads where they start; -aVR for an inverted lead."""
     order = "one after the other" if layout.sequential else "recorded together"
@@ -188,6 +132,7 @@ def layouts(
         print(_sketch(layout) + "\n" if check else layout.name)
 
 
+app.command()(evaluate)
 app.command()(budget)
 
 

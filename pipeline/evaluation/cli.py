@@ -1,7 +1,10 @@
-"""The commands that measure: `python -m pipeline budget`."""
+"""The commands that measure: `python -m pipeline evaluate | budget | ablate`."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +12,19 @@ import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import Progress
+from rich.table import Table
 
-from pipeline.datatypes import FloatArray
+from pipeline.datatypes import Calibration, Digitization, FloatArray, Layout
 from pipeline.digitize import Digitizer
+from pipeline.errors import DigitizationError
 from pipeline.evaluation.budget import budget_table, count_table, measure_page, page_table
+from pipeline.evaluation.evaluate import Example, PageScore, describe, fit_estimate, rank_correlation, score_page
+from pipeline.evaluation.tables import layouts_counted, tables, worst_pages
+from pipeline.evaluation.truth import PageTruth, Truth, printed_as, read_truth, to_truth_rate
+from pipeline.layout import load_layouts
+from pipeline.output import read_csv
+from pipeline.overlay import draw_overlay, write_png
+from pipeline.page import load_pages
 from pipeline.training.records import load_records
 from pipeline.training.render import draw_pictures
 from pipeline.training.simulate import simulate_ecg
@@ -21,10 +33,179 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Signals = Annotated[
     Path | None, typer.Option(help="Folder of recordings to draw (those held back); hearts are simulated without it.")
 ]
-_WIDTH = 230  # of a table of pages; a pipe says 80, which would wrap every row
+# Defects of ours, beside a page's own reasons: such a page scores as unread, and the others go on.
+_DEFECTS = (ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+_WIDTH = 120  # of a table at least; a pipe says 80, which would wrap every row
 
 
-def recordings(signals: Path | None) -> list[FloatArray]:
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class _Reading:
+    """What was read of one page of a file; nothing where it failed."""
+
+    page_number: int = 1
+    signal_mv: FloatArray | None = None
+    digitization: Digitization | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class _Scorer:
+    """Reads pages, or what was read of them before, and scores them; keeps the reasons of those that failed."""
+
+    truth: Truth
+    printed: Layout | None  # what a page shows of a whole recording; None = the truth says it
+    digitizer: Digitizer | None  # None = there are only CSVs to score
+    calibration: Calibration
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def true(self, path: Path, page_number: int = 1) -> PageTruth:
+        """Return the truth of one page of a file; raises KeyError where there is none."""
+        found = self.truth.find(path, page_number)
+        return found if self.printed is None else printed_as(found, self.printed)
+
+    def read(self, path: Path) -> Iterator[_Reading]:
+        """Read every page of a file; a file that cannot be opened is one page that failed."""
+        if self.digitizer is None or path.suffix == ".csv":
+            rate, signal_mv = read_csv(path)
+            yield _Reading(signal_mv=to_truth_rate(signal_mv, rate))
+            return
+        try:
+            pages = load_pages(path.read_bytes())
+        except (DigitizationError, OSError) as error:
+            self.failed[str(path)] = str(error)
+            yield _Reading()
+            return
+        for page in pages:
+            where = str(path) if len(pages) == 1 else f"{path} page {page.page_number}"
+            try:
+                result = self.digitizer.digitize(page, default_calibration=self.calibration)
+            except DigitizationError as error:
+                self.failed[where] = str(error)
+            except _DEFECTS as error:
+                self.failed[where] = f"{type(error).__name__}: {error}"
+            else:
+                yield _Reading(page_number=page.page_number, signal_mv=result.record.signal_mv, digitization=result)
+                continue
+            yield _Reading(page_number=page.page_number)
+
+    def score(self, path: Path) -> Iterator[PageScore]:
+        """Score every page of a file."""
+        kind = self.truth.kind(path)
+        for reading in self.read(path):
+            number = reading.page_number
+            try:
+                truth = self.true(path, number)
+            except (OSError, ValueError) as error:
+                self.failed[f"truth of {path}"] = str(error)
+                continue
+            score = score_page(path, truth, reading.signal_mv, kind=kind, page_number=number)
+            yield score if reading.digitization is None else describe(score, reading.digitization)
+
+    def leave(self) -> None:
+        """Name every failure on stderr and leave with status 1 if there is one."""
+        for where, reason in self.failed.items():
+            print(f"{where}: {reason}", file=sys.stderr)
+        if self.failed:
+            raise typer.Exit(1)
+
+    def example(self, title: str, score: PageScore) -> Example:
+        """Read one page again, to be looked at."""
+        reading = next((r for r in self.read(score.path) if r.page_number == score.page_number), _Reading())
+        overlay = None if reading.digitization is None else write_png(draw_overlay(reading.digitization))
+        return Example(
+            title=title,
+            score=score,
+            truth_mv=self.true(score.path, score.page_number).signal_mv,
+            estimate_mv=reading.signal_mv,
+            overlay_png=overlay,
+        )
+
+
+def _scorer(
+    truth: Path,
+    pages: list[Path] | None,
+    printed: str | None,
+    config: Path | None,
+    device: str,
+    calibration: Calibration,
+) -> tuple[_Scorer, Sequence[Path]]:
+    """Read the truth, find the pages and load the networks they need; raises what says why it cannot."""
+    known = read_truth(truth)
+    layouts = {layout.name: layout for layout in load_layouts(config)}
+    if printed is not None and printed not in layouts:
+        raise ValueError(f"there is no layout {printed!r}: `python -m pipeline layouts` lists them")
+    paths: Sequence[Path] = pages or known.pages
+    if not paths:
+        raise ValueError(f"{truth}: no pages beside it, and none named")
+    for path in paths:
+        known.name_of(path)
+    digitizer = Digitizer.load(device=device, layouts=config) if any(path.suffix != ".csv" for path in paths) else None
+    layout = None if printed is None else layouts[printed]
+    return _Scorer(truth=known, printed=layout, digitizer=digitizer, calibration=calibration), paths
+
+
+def _report(file: Path, title: str, scorer: _Scorer, scores: Sequence[PageScore], summary: Sequence[Table]) -> None:
+    """Write the HTML report, with the best, the median and the worst page read again to be shown."""
+    # only a report needs matplotlib, which comes with the `evaluation` extra
+    from pipeline.evaluation.report import html_report
+
+    ordered = sorted(scores, key=lambda score: score.snr_db, reverse=True)
+    places = {"Best page": 0, "Median page": len(ordered) // 2, "Worst page": len(ordered) - 1}
+    examples = [scorer.example(name, ordered[place]) for name, place in places.items()]
+    file.write_text(html_report(title, scores, summary, examples), encoding="utf-8")
+
+
+def evaluate(
+    truth: Annotated[
+        Path, typer.Argument(help="truth.npz, the competition's folder, or a folder of WFDB or DICOM waveforms.")
+    ],
+    pages: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Pages named after their record, or CSVs `digitize` wrote; none: those beside the truth."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A layouts file of your own instead of config/layouts.toml.")
+    ] = None,
+    device: Device = "auto",
+    paper_speed: Annotated[float, typer.Option(help="mm/s where the page does not say.")] = 25.0,
+    gain: Annotated[float, typer.Option(help="mm/mV where the page does not say.")] = 10.0,
+    printed: Annotated[
+        str | None, typer.Option(help="Layout the pages are printed in, where the truth is the whole recording.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="HTML file for tables, plots and three pages to look at.")] = None,
+    fit: Annotated[bool, typer.Option("--fit", help="Fit the estimated SNR to these pages and print it.")] = False,
+) -> None:
+    """Score pages against the truth: per lead, kind, layout, speed and gain; a page that fails scores as unread."""
+    calibration = Calibration(paper_speed_mm_per_s=paper_speed, gain_mm_per_mv=gain)
+    try:
+        scorer, paths = _scorer(truth, pages, printed, config, device, calibration)
+    except (DigitizationError, OSError, ValueError, KeyError) as error:
+        print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
+        raise typer.Exit(2) from error
+    scores: list[PageScore] = []
+    with Progress(console=Console(stderr=True), disable=len(paths) < 2, transient=True) as progress:
+        for path in progress.track(paths, description="scoring"):
+            for score in scorer.score(path):
+                scores.append(score)
+                doubt = "" if score.certain or not score.layout else " (not certain)"
+                own = f", estimated {score.estimated_snr_db:.1f}  {score.layout}{doubt}" if score.layout else ""
+                print(f"{score.name}  {score.snr_db:.2f} dB{own}")
+    if not scores:
+        scorer.leave()
+    summary = [*tables(scores), layouts_counted(scores), worst_pages(scores)]
+    console = Console(width=max(Console().width, _WIDTH))
+    for table in summary:
+        console.print(table)
+    console.print(f"rank correlation of estimated and true SNR: {rank_correlation(scores):.3f}")
+    if fit:
+        intercept, coefficients, left_out = fit_estimate(scores)
+        console.print(f"intercept_db={intercept:.2f}, coefficients_db={[round(float(c), 3) for c in coefficients]}")
+        console.print(f"rank correlation, each page left out of its own fit: {left_out:.3f}")
+    if report is not None:
+        _report(report, f"{len(scores)} pages against {truth.name}", scorer, scores, summary)
+    scorer.leave()
+
+
+def _recordings(signals: Path | None) -> list[FloatArray]:
     """Return what is drawn: recordings of a folder that no network was trained on, or simulated hearts."""
     if signals is not None:
         return load_records(signals, "validation")
@@ -39,13 +220,13 @@ def budget(
     device: Device = "auto",
 ) -> None:
     """Draw pages and tell what each stage costs in dB: geometry, rows, layout, speed and gain, trace."""
-    records = recordings(signals)
+    records = _recordings(signals)
     digitizer = Digitizer.load(device=device)
     pages = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
         pictures = draw_pictures(records, count=count, kind=kind, seed=seed)
         for picture in progress.track(pictures, total=count, description="measuring"):
             pages.append(measure_page(picture, digitizer))
-    console = Console(width=max(Console().width, _WIDTH))
+    console = Console(width=max(Console().width, 2 * _WIDTH))
     for table in (page_table(pages), budget_table(pages), count_table(pages)):
         console.print(table)

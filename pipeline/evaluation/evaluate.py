@@ -1,164 +1,104 @@
-"""Pages with known truth: read it, score what was digitized, put the scores in tables."""
+"""Score what was read from pages with known truth, and judge what the digitizer thought of it."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from rich.table import Table
 from scipy.optimize import lsq_linear
 from scipy.stats import spearmanr
 
 from pipeline.datatypes import LEADS, Digitization, FloatArray, Lead
-from pipeline.evaluation.metrics import LeadScore, pooled_db, power_ratio, score_lead
+from pipeline.evaluation.metrics import LeadScore, power_ratio, score_lead
+from pipeline.evaluation.truth import TRUTH_HZ, PageTruth
 from pipeline.quality import Features, features
-
-TRUTH_HZ = 500.0
-_NOT_PRINTED = -32768
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageScore:
-    """All leads of one page."""
+    """All leads of one page; `path` and `page_number` say where it came from."""
 
-    page: str
-    kind: str  # the folder the page lies in
+    path: Path
+    page_number: int
+    kind: str
     leads: dict[Lead, LeadScore]
     power_ratio: float
-    layout: str = ""  # as identified; "" = the page failed
+    true_layout: str = ""  # "" = not known
+    true_speed_mm_per_s: float | None = None
+    true_gain_mm_per_mv: float | None = None
+    layout: str = ""  # as identified; "" = the page failed, or only its CSV was read
     certain: bool = False
+    speed_mm_per_s: float | None = None  # as read
+    gain_mm_per_mv: float | None = None
     estimated_snr_db: float = 0.0
     features: tuple[float, ...] = ()  # of `quality.Features`
+
+    @property
+    def name(self) -> str:
+        """The file, and the page in it from the second on."""
+        return self.path.name if self.page_number == 1 else f"{self.path.name} p{self.page_number}"
 
     @property
     def snr_db(self) -> float:
         """Mean over the printed leads."""
         return float(np.mean([score.snr_db for score in self.leads.values()])) if self.leads else 0.0
 
+    @property
+    def layout_right(self) -> bool | None:
+        """Whether the layout is the true one; None where either is not known."""
+        return self.layout == self.true_layout if self.layout and self.true_layout else None
 
-def read_truth(path: Path) -> dict[str, FloatArray]:
-    """Read the true signals of a set of pages.
 
-    Parameters
-    ----------
-    path : Path
-        An npz archive with an array ``r<id>`` for each page: (12, n) int16 microvolts at 500 Hz, -32768 where nothing
-        is printed.
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Example:
+    """A page to look at: its signals as recorded and as read, and the page with what was read drawn over it."""
 
-    Returns
-    -------
-    dict of str to (12, n) float32
-        mV by page id, NaN where nothing is printed.
+    title: str
+    score: PageScore
+    truth_mv: FloatArray  # (12, n) at TRUTH_HZ
+    estimate_mv: FloatArray | None  # (12, m); None = the page failed
+    overlay_png: bytes | None  # None = only the signals are known
 
-    Raises
-    ------
-    ValueError
-        If the archive holds no such array.
+
+def score_page(
+    page: Path, truth: PageTruth, estimate_mv: FloatArray | None, *, kind: str = "", page_number: int = 1
+) -> PageScore:
+    """Score one page at `TRUTH_HZ`; None, a page that failed, scores as if nothing had been read.
+
+    `kind` is the folder the page lies in, if not given.
     """
-    truth: dict[str, FloatArray] = {}
-    with np.load(path) as archive:
-        for name in archive.files:
-            if not name.startswith("r"):
-                continue
-            counts = archive[name]
-            if counts.dtype != np.int16 or counts.ndim != 2 or counts.shape[0] != len(LEADS):
-                raise ValueError(f"{path}: {name} must be (12, n) int16, got {counts.shape} {counts.dtype}")
-            truth[name[1:]] = np.where(counts == _NOT_PRINTED, np.nan, counts / 1000.0).astype(np.float32)
-    if not truth:
-        raise ValueError(f"{path}: no array r<id> in it")
-    return truth
-
-
-def truth_of(page: Path, truth: dict[str, FloatArray]) -> FloatArray:
-    """Find the truth of a page: its id is its name up to the first underscore.
-
-    Raises
-    ------
-    KeyError
-        If there is none.
-    """
-    page_id = page.stem.split("_")[0]
-    if page_id not in truth:
-        raise KeyError(f"{page}: no truth for id {page_id}")
-    return truth[page_id]
+    truth_mv = truth.signal_mv
+    if estimate_mv is None:
+        estimate_mv = np.full_like(truth_mv, np.nan)
+    scores = {lead: score_lead(truth_mv[row], estimate_mv[row], TRUTH_HZ) for row, lead in enumerate(LEADS)}
+    return PageScore(
+        path=page,
+        page_number=page_number,
+        kind=kind or page.parent.name,
+        leads={lead: score for lead, score in scores.items() if score is not None},
+        power_ratio=power_ratio(truth_mv, estimate_mv, TRUTH_HZ),
+        true_layout=truth.layout,
+        true_speed_mm_per_s=truth.paper_speed_mm_per_s,
+        true_gain_mm_per_mv=truth.gain_mm_per_mv,
+    )
 
 
 def describe(score: PageScore, digitization: Digitization) -> PageScore:
     """Add to a page's score what the digitizer itself thought of it."""
-    match, quality = digitization.layout_match, digitization.quality
+    match, quality, calibration = digitization.layout_match, digitization.quality, digitization.record.calibration
     measured = features(digitization.record, match, digitization.traces, digitization.rectified.grid_scale)
     return replace(
         score,
         layout=match.layout.name,
         certain=match.certain,
+        speed_mm_per_s=calibration.paper_speed_mm_per_s,
+        gain_mm_per_mv=calibration.gain_mm_per_mv,
         estimated_snr_db=quality.estimated_snr_db,
         features=tuple(measured.vector().tolist()),
     )
-
-
-def score_page(page: Path, truth_mv: FloatArray, estimate_mv: FloatArray | None) -> PageScore:
-    """Score one page at `TRUTH_HZ`; None, a page that failed, scores as if nothing had been read."""
-    if estimate_mv is None:
-        estimate_mv = np.full_like(truth_mv, np.nan)
-    scores = {lead: score_lead(truth_mv[row], estimate_mv[row], TRUTH_HZ) for row, lead in enumerate(LEADS)}
-    return PageScore(
-        page=page.name,
-        kind=page.parent.name,
-        leads={lead: score for lead, score in scores.items() if score is not None},
-        power_ratio=power_ratio(truth_mv, estimate_mv, TRUTH_HZ),
-    )
-
-
-def _cells(scores: Sequence[LeadScore]) -> list[str]:
-    """Summarise leads: how many, mean and median SNR, RMSE, correlation, coverage, shift, share under 5 dB."""
-    snr = np.array([score.snr_db for score in scores])
-    return [
-        str(len(scores)),
-        f"{snr.mean():.2f}",
-        f"{np.median(snr):.2f}",
-        f"{np.mean([score.rmse_uv for score in scores]):.1f}",
-        f"{np.mean([score.correlation for score in scores]):.3f}",
-        f"{np.mean([score.coverage for score in scores]):.3f}",
-        f"{np.mean([abs(score.shift_ms) for score in scores]):.1f}",
-        f"{100 * np.mean(snr < 5):.1f}",
-    ]
-
-
-def _table(title: str, first: str, groups: Iterable[tuple[str, Sequence[LeadScore], str]]) -> Table:
-    """Build a table of groups of leads: (name, scores, pooled dB)."""
-    table = Table(title=title)
-    table.add_column(first)
-    headings = ("leads", "SNR dB", "median", "RMSE uV", "corr.", "coverage", "|shift| ms", "< 5 dB %", "pooled dB")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for name, scores, pooled in groups:
-        if scores:
-            table.add_row(name, *_cells(scores), pooled)
-    return table
-
-
-def tables(pages: Sequence[PageScore]) -> list[Table]:
-    """Sum up pages: a table with one row a lead, and one with one row a kind of page and one for all."""
-    by_lead: dict[Lead, list[LeadScore]] = defaultdict(list)
-    by_kind: dict[str, list[PageScore]] = defaultdict(list)
-    for page in pages:
-        by_kind[page.kind].append(page)
-        for lead, score in page.leads.items():
-            by_lead[lead].append(score)
-
-    def row(name: str, group: Sequence[PageScore]) -> tuple[str, list[LeadScore], str]:
-        scores = [score for page in group for score in page.leads.values()]
-        return f"{name} ({len(group)})", scores, f"{pooled_db([page.power_ratio for page in group]):.2f}"
-
-    kinds = [row(kind, group) for kind, group in sorted(by_kind.items())]
-    return [
-        _table("Leads", "lead", [(lead, by_lead[lead], "") for lead in LEADS]),
-        _table("Pages", "kind (pages)", [*kinds, row("all", pages)]),
-    ]
 
 
 def rank_correlation(pages: Sequence[PageScore]) -> float:

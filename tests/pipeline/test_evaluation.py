@@ -1,12 +1,16 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from pipeline import LEADS, Calibration, EcgRecord, Lead
-from pipeline.evaluation.evaluate import read_truth, score_page, tables, truth_of
+from pipeline.evaluation.evaluate import PageScore, rank_correlation, score_page
 from pipeline.evaluation.metrics import pooled_db, power_ratio, score_lead
+from pipeline.evaluation.tables import layouts_counted, tables, worst_pages
+from pipeline.evaluation.truth import PageTruth
 from pipeline.output import read_csv, to_csv
 from pipeline.training.simulate import simulate_ecg
 
@@ -97,34 +101,63 @@ def test_signals_go_to_csv_and_back(tmp_path: Path) -> None:
         read_csv(path)
 
 
-def archive(path: Path) -> Path:
-    counts = np.round(ECG * 1000).astype(np.int16)
-    counts[0, 1250:] = -32768
-    np.savez(path, r00017=counts, info=np.array("a note"))
-    return path
+KNOWN = PageTruth(signal_mv=ECG, layout="3x4", paper_speed_mm_per_s=50.0, gain_mm_per_mv=5.0)
 
 
-def test_truth_is_found_by_the_page_s_id(tmp_path: Path) -> None:
-    truth = read_truth(archive(tmp_path / "truth.npz"))
-    signal = truth_of(Path("photos/00017_hr-0.jpg"), truth)
-    assert np.isfinite(signal[0]).sum() == 1250
-    assert signal[1] == pytest.approx(ECG[1], abs=6e-4)
-    with pytest.raises(KeyError, match="no truth for id 99"):
-        truth_of(Path("99_hr.jpg"), truth)
-    np.savez(tmp_path / "empty.npz", info=np.array("a note"))
-    with pytest.raises(ValueError, match="no array"):
-        read_truth(tmp_path / "empty.npz")
+def printed(*shown: Table) -> str:
+    console = Console(width=160)
+    with console.capture() as captured:
+        for table in shown:
+            console.print(table)
+    return captured.get()
 
 
-def test_tables_have_a_row_for_every_lead_and_kind() -> None:
-    good = score_page(Path("scans/1_a.png"), ECG, ECG)
-    lost = score_page(Path("photos/1_b.png"), ECG, None)
+def judged(name: str, layout: str, certain: bool, estimated_snr_db: float = 0.0, noise: float = 0.0) -> PageScore:
+    read = (ECG + noise * RNG.normal(0, 1, ECG.shape)).astype(np.float32)
+    score = score_page(Path(name), KNOWN, read)
+    return replace(
+        score,
+        layout=layout,
+        certain=certain,
+        estimated_snr_db=estimated_snr_db,
+        speed_mm_per_s=50.0,
+        gain_mm_per_mv=10.0,
+    )
+
+
+def test_tables_have_a_row_for_every_lead_kind_layout_speed_and_gain() -> None:
+    good = score_page(Path("scans/1_a.png"), KNOWN, ECG)
+    lost = score_page(Path("photos/1_b.png"), replace(KNOWN, layout="12x1", paper_speed_mm_per_s=None), None)
+    second = score_page(Path("photos/1_b.pdf"), KNOWN, None, kind="faxes", page_number=2)
     assert good.snr_db > 60 and lost.snr_db == 0
     assert list(good.leads) == list(Lead)
-    console = Console(width=140)
-    with console.capture() as captured:
-        for table in tables([good, lost]):
-            console.print(table)
-    text = captured.get()
+    text = printed(*tables([good, lost, second]))
     assert all(f"{lead} " in text for lead in Lead)
-    assert "scans (1)" in text and "photos (1)" in text and "all (2)" in text
+    for row in ("scans (1)", "photos (1)", "faxes (1)", "all (3)", "3x4 (2)", "12x1 (1)", "50 mm/s (2)", "5 mm/mV (3)"):
+        assert row in text, row
+    assert "By gain" not in printed(*tables([score_page(Path("a/1.png"), PageTruth(signal_mv=ECG), ECG)]))
+    worst = printed(worst_pages([good, lost, second], count=2))
+    assert "1_b.png" in worst and "1_b.pdf p2" in worst and "1_a.png" not in worst
+
+
+def test_wrong_layouts_are_counted_with_those_that_were_flagged() -> None:
+    pages = [
+        judged("a/1.png", "3x4", True),
+        judged("a/2.png", "3x4", False),
+        judged("a/3.png", "12x1", False),
+        judged("a/4.png", "6x2", True),
+        judged("a/5.png", "6x2", True),
+    ]
+    lines = printed(layouts_counted([*pages, score_page(Path("a/6.png"), KNOWN, None)])).splitlines()
+    layout = next(line for line in lines if "layout" in line)
+    assert layout.replace("│", "").split() == ["layout", "2", "3", "1", "1", "of", "3"]
+    assert next(line for line in lines if "speed" in line).replace("│", "").split() == ["speed", "5", "0"]
+    assert next(line for line in lines if "gain" in line).replace("│", "").split() == ["gain", "0", "5"]
+    assert "6x2 (is 3x4)" in printed(worst_pages(pages)) and "10 (is 5)" in printed(worst_pages(pages))
+
+
+def test_the_estimate_is_ranked_against_the_truth() -> None:
+    pages = [judged(f"a/{k}.png", "3x4", True, 20.0 - k, 0.01 * 2**k) for k in range(5)]
+    assert rank_correlation(pages) == pytest.approx(1)
+    assert rank_correlation([replace(page, estimated_snr_db=-page.estimated_snr_db) for page in pages]) < -0.99
+    assert np.isnan(rank_correlation(pages[:2]))
