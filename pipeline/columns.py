@@ -129,14 +129,6 @@ def _jumps(traces: TraceSet, rows: Sequence[int], centre_mm: float, reach_mm: fl
     return traces.x0_mm + columns / scale, total
 
 
-def _steepest(traces: TraceSet, rows: Sequence[int], x_mm: float, reach: int = 3) -> float:
-    """Find the column within `reach` of paper x where the rows step most: the first of what comes after the jump."""
-    centre = round((x_mm - traces.x0_mm) * traces.columns_per_mm)
-    window = traces.row_mm[list(rows), max(centre - reach - 1, 0) : centre + reach + 1]
-    steps = np.nan_to_num(np.abs(np.diff(window.astype(np.float64), axis=1)), nan=0.0).clip(0.0, 2.0).sum(0)
-    return traces.x0_mm + (max(centre - reach - 1, 0) + 1 + int(np.argmax(steps))) / traces.columns_per_mm
-
-
 def _gap(traces: TraceSet, rows: Sequence[int], centre_mm: float, reach_mm: float) -> tuple[float, float] | None:
     """Find a gap of at least 0.3 mm that most rows share near `centre_mm`: paper x of its two sides."""
     scale = traces.columns_per_mm
@@ -155,28 +147,67 @@ def _gap(traces: TraceSet, rows: Sequence[int], centre_mm: float, reach_mm: floa
     return traces.x0_mm + (first + start) / scale, traces.x0_mm + (first + stop) / scale
 
 
-def _boundary(
-    traces: TraceSet, rows: Sequence[int], predicted_mm: float, seen_mm: Sequence[float], reach_mm: float = 1.5
+def _lay_columns(
+    traces: TraceSet,
+    rows: Sequence[int],
+    coarse: tuple[float, float],
+    n: int,
+    seconds: float,
+    span: tuple[float, float],
+    seen_mm: Sequence[float],
+    *,
+    reach_mm: float = 1.5,
+    stretch: float = 0.016,
 ) -> tuple[float, float]:
-    """Refine one boundary: where the left column ends and the right one starts.
+    """Lay `n` evenly spaced columns over all that shows where they stand; (start, pitch) in mm.
 
-    In this order: a common gap, a common jump that stands out, what the layout network saw, the prediction.
+    Carts space columns evenly to a hundredth of a millimetre, so that every boundary speaks for all: the jumps or gaps
+    the rows share there, the marks that the layout network saw, and the first and last ink.
     """
-    gap = _gap(traces, rows, predicted_mm, 3.0)
+    start = coarse[0] + np.arange(-reach_mm, reach_mm + 0.01, 0.05)[:, None]
+    pitch = coarse[1] * (1 + np.arange(-stretch, stretch + 1e-4, 0.0008))[None, :]
+    marks = np.asarray(seen_mm, np.float64)
+    score = 0.5 * np.exp(-0.5 * ((start - span[0]) / 0.25) ** 2) + 0.25 * np.exp(
+        -0.5 * ((start + n * pitch - span[1]) / 0.4) ** 2
+    )
+    likely = [coarse[1], *(speed * seconds for speed in PAPER_SPEEDS_MM_PER_S)]
+    strangeness = np.min([np.abs(pitch / known - 1) for known in likely], axis=0)
+    score = score - 0.4 * np.minimum((strangeness / 0.004) ** 2, 3.0)
+    for k in range(n + 1):
+        at = start + k * pitch
+        if marks.size:
+            score += 0.8 * np.exp(-0.5 * ((at[..., None] - marks) / 0.4) ** 2).sum(-1) / len(rows)
+        if 0 < k < n:
+            x_mm, shared = _shared_step(traces, rows, coarse[0] + k * coarse[1], reach_mm + 2.0)
+            score += np.interp(at, x_mm, shared, left=0.0, right=0.0) if x_mm.size else 0.0
+    best = np.unravel_index(int(np.argmax(score)), score.shape)
+    pitch_mm = float(pitch[0, best[1]])
+    return _steepest(traces, rows, float(start[best[0], 0]), pitch_mm, n), pitch_mm
+
+
+def _steepest(
+    traces: TraceSet, rows: Sequence[int], start_mm: float, pitch_mm: float, n: int, *, reach_mm: float = 0.3
+) -> float:
+    """Move `start_mm` by at most `reach_mm` to where the rows step most at the column starts, to the column."""
+    scale = traces.columns_per_mm
+    y_mm = traces.row_mm[list(rows)].astype(np.float64)
+    steps = np.abs(np.diff(y_mm, axis=1, prepend=np.nan))
+    begins = np.isnan(np.roll(y_mm, 1, axis=1)) & np.isfinite(y_mm)
+    step = np.where(begins, 1.0, np.nan_to_num(steps, nan=0.0).clip(0.0, 1.0)).sum(0)
+    offsets = np.arange(-round(reach_mm * scale), round(reach_mm * scale) + 1)
+    at = np.round((start_mm + pitch_mm * np.arange(1, n)[:, None] - traces.x0_mm) * scale).astype(np.int64) + offsets
+    total = np.where((at >= 0) & (at < step.size), step[at.clip(0, step.size - 1)], 0.0).sum(0)
+    best = int(np.argmax(total * np.exp(-2.0 * (offsets / (reach_mm * scale)) ** 2)))
+    return traces.x0_mm + float(at[0, best]) / scale - pitch_mm
+
+
+def _shared_step(traces: TraceSet, rows: Sequence[int], centre_mm: float, reach_mm: float) -> tuple[Float64, Float64]:
+    """Measure how plainly a new column begins at each paper x (m,) near `centre_mm`: (m,), 1 = in every row."""
+    x_mm, jump_mm = _jumps(traces, rows, centre_mm, reach_mm)
+    gap = _gap(traces, rows, centre_mm, reach_mm)
     if gap is not None:
-        return gap
-    close = [x for x in seen_mm if abs(x - predicted_mm) <= 2.5]
-    if close:
-        predicted_mm, reach_mm = float(np.median(close)), 1.0
-    x_mm, jump_mm = _jumps(traces, rows, predicted_mm, reach_mm)
-    jump_mm = jump_mm * np.exp(-0.5 * ((x_mm - predicted_mm) / (0.5 * reach_mm)) ** 2)
-    if x_mm.size:
-        best = int(np.argmax(jump_mm))
-        at_mm = _steepest(traces, rows, float(x_mm[best]))
-        elsewhere = jump_mm[np.abs(x_mm - at_mm) > 0.5]
-        if jump_mm[best] >= 0.25 * len(rows) + 0.25 and jump_mm[best] >= 1.5 * elsewhere.max(initial=0.0):
-            return at_mm, at_mm
-    return predicted_mm, predicted_mm
+        return x_mm, np.exp(-0.5 * ((x_mm - gap[1]) / 0.15) ** 2)
+    return x_mm, np.clip(jump_mm / len(rows), 0.0, 1.0)
 
 
 def _pitch(layout: Layout, extent_mm: float, label_pitch_mm: float | None) -> float:
@@ -262,14 +293,11 @@ def locate_columns(
         return tuple((start_mm + k * width_mm, start_mm + (k + 1) * width_mm) for k in range(n))
     pitch_mm = _pitch(layout, end_mm - start_mm, label_pitch_mm)
     start_mm = _start_of_marks(start_mm, pitch_mm, n, seen_mm)
-    sides = [_boundary(traces, short, start_mm + k * pitch_mm, seen_mm) for k in range(1, n)]
-    if n > 2:  # the boundaries between columns are seen more sharply than where the first row's ink begins
-        inner = np.array([right for _, right in sides])
-        extrapolated_mm = inner[0] - float(np.mean(np.diff(inner)))
-        if abs(extrapolated_mm - start_mm) < 9.0 and abs((inner[0] - extrapolated_mm) / pitch_mm - 1) < 0.02:
-            start_mm = extrapolated_mm
-    starts = [start_mm, *(right for _, right in sides)]
-    ends = [*(left for left, _ in sides), max(min(end_mm, start_mm + n * pitch_mm + 1.0), starts[-1])]
+    start_mm, pitch_mm = _lay_columns(traces, short, (start_mm, pitch_mm), n, layout.column_seconds, span, seen_mm)
+    starts = [start_mm + k * pitch_mm for k in range(n)]
+    gaps = [_gap(traces, short, start, 3.0) for start in starts[1:]]
+    ends = [start if gap is None else min(gap[0], start) for start, gap in zip(starts[1:], gaps, strict=True)]
+    ends.append(max(min(end_mm, start_mm + n * pitch_mm + 1.0), starts[-1]))
     return tuple(zip(starts, ends, strict=True))
 
 

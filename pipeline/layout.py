@@ -139,8 +139,8 @@ def _likeness(
             short = _stretch(traces, row_index[r], start_mm, end_mm, n)
             if long is None or short is None:
                 continue
-            heights = np.nanstd(short), np.nanstd(long)
-            alike = 2 * heights[0] * heights[1] / max(heights[0] ** 2 + heights[1] ** 2, 1e-9)
+            a, b = float(np.nanstd(short)), float(np.nanstd(long))
+            alike = 2 * a * b / max(a * a + b * b, 1e-9)
             likeness[leads[c]] = alike * _correlation(-short if leads[c] in layout.inverted else short, long, 10)
     return likeness
 
@@ -168,6 +168,8 @@ def _name_strips(
         elif label is None and likeness.get(best, 0.0) < 0.7:
             best = usual
             reasons.append(f"rhythm strip {number + 1} has no name and resembles no lead; taken as {usual}")
+        if best in names:
+            reasons.append(f"two rhythm strips resemble {best}: a row may be read twice")
         names.append(best)
     return tuple(names), reasons
 

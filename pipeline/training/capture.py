@@ -147,8 +147,9 @@ def _tones(image: ByteArray, capture: Capture, rng: np.random.Generator) -> Byte
     if capture.threshold:
         bits = (value > np.median(value) * (0.4 + 0.5 * capture.threshold)).astype(np.float32)
         value = np.asarray(cv2.GaussianBlur(bits, (0, 0), 0.45), np.float32)
-    _litter(value, capture, rng)
-    return (np.clip(value, 0, 1) * 255).astype(np.uint8)
+    littered = value.astype(np.float32)
+    _litter(littered, capture, rng)
+    return (np.clip(littered, 0, 1) * 255).astype(np.uint8)
 
 
 def _moire(strength: float, shape: tuple[int, int], rng: np.random.Generator) -> FloatArray:
