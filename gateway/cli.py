@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
+from gateway.certificates import certificates, check_tls
 from gateway.dicom.pages import read_context
 from gateway.errors import GatewayError, IntakeError, SettingsError
 from gateway.intake import Accepted, Intake, file_key, media_type_of
@@ -173,8 +174,15 @@ def cancel(job: JobId, config: Config = None) -> None:
 
 @app.command()
 def check_config(config: Config = None) -> None:
-    """Check a settings file and print every setting in effect, as TOML."""
-    print(to_toml(load_settings(config)))
+    """Check a settings file and the certificates it names, and print every setting in effect, as TOML."""
+    settings = load_settings(config)
+    check_tls(settings)
+    print(to_toml(settings))
+    for certificate in certificates(settings, utc_now()):
+        if certificate.not_after is not None:
+            print(f"# {certificate.file} ends on {certificate.not_after:%Y-%m-%d}")
+        if certificate.problem:
+            print(f"warning: {certificate.problem}", file=sys.stderr)
 
 
 @app.command()

@@ -23,6 +23,7 @@ from datetime import timedelta
 import uvicorn
 from fastapi import FastAPI
 
+from gateway.certificates import certificates
 from gateway.dicom import scu
 from gateway.dicom.scp import StorageScp
 from gateway.errors import StorageError
@@ -45,6 +46,7 @@ logger = logging.getLogger(__name__)
 _TICK_S = 0.5
 _RESCUE_S = 5.0
 _SWEEP_S = 3600.0
+_CERTIFICATES_S = 86400.0
 _WORKER_GRACE_S = 30.0  # a page takes seconds; one that takes longer starts again after the restart
 
 
@@ -60,6 +62,8 @@ class Service:
     ------
     StorageError
         Database or spool cannot be opened.
+    SettingsError
+        Certificates cannot be used.
     """
 
     def __init__(self, settings: Settings, *, worker_command: Sequence[str]) -> None:
@@ -88,7 +92,7 @@ class Service:
             self._web = _WebServer(app, settings.web.host, settings.web.port)
         self._stopping = threading.Event()
         self._running = ExitStack()
-        self._next_rescue = self._next_sweep = 0.0
+        self._next_rescue = self._next_sweep = self._next_certificates = 0.0
 
     def run(self) -> int:
         """Be the daemon until SIGINT, SIGTERM or a fault; return the exit status."""
@@ -171,6 +175,11 @@ class Service:
     def _upkeep(self, now: float) -> None:
         """Start dead workers again, take back expired leases, delete old files."""
         self._workers.check()
+        if now >= self._next_certificates:
+            self._next_certificates = now + _CERTIFICATES_S
+            for certificate in certificates(self._settings, utc_now()):
+                if certificate.problem:
+                    logger.warning("Certificate: %s", certificate.problem, extra={"action": "certificate"})
         if now >= self._next_rescue:
             self._next_rescue = now + min(_RESCUE_S, self._settings.worker.lease_s)
             for job_id in self._store.rescue(self._settings.worker.maximum_attempts):

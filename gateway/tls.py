@@ -1,4 +1,4 @@
-"""TLS for whatever listens or connects: contexts from settings, and certificates that say when they end.
+"""TLS for whatever listens or connects: contexts from settings, and files that may be replaced while it runs.
 
 Two profiles of PS3.15 annex B, both TLS 1.2 or 1.3 and nothing older, and no static key exchange:
 
@@ -18,20 +18,13 @@ import logging
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
-
-from cryptography import x509
 
 from gateway.errors import SettingsError
 from gateway.settings import TlsClientSettings, TlsListenerSettings, TlsSettings
 
 logger = logging.getLogger(__name__)
-
-EXPIRY_WARNING = timedelta(days=30)
 
 # For TLS 1.2; those of TLS 1.3 are OpenSSL's: AES-256-GCM, ChaCha20-Poly1305, AES-128-GCM.
 _RECOMMENDED = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:" + (
@@ -43,22 +36,6 @@ CIPHER_SUITES = {
     + ":ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
     + ":ECDHE-ECDSA-AES256-CCM:ECDHE-ECDSA-AES256-CCM8:ECDHE-ECDSA-AES128-CCM:ECDHE-ECDSA-AES128-CCM8",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CertificateExpiry:
-    """A file with certificates, and when what it is for ends."""
-
-    file: Path
-    not_after: datetime  # UTC
-
-    def problem(self, now: datetime) -> str:
-        """Return, in words, that it has ended or ends within `EXPIRY_WARNING`; "" where neither."""
-        if now >= self.not_after:
-            return f"{self.file} expired on {self.not_after:%Y-%m-%d}"
-        if now >= self.not_after - EXPIRY_WARNING:
-            return f"{self.file} expires on {self.not_after:%Y-%m-%d}"
-        return ""
 
 
 def server_context(settings: TlsListenerSettings) -> ssl.SSLContext:
@@ -124,22 +101,6 @@ def words(error: OSError) -> str:
         return "no answer in time"
     reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
     return (reason or type(error).__name__).lower().replace("_", " ")
-
-
-def expiries(settings: TlsSettings) -> Iterator[CertificateExpiry]:
-    """Yield when our certificate (or the first of its chain) ends, and when the last authority we trust does.
-
-    Raises
-    ------
-    SettingsError
-        A file cannot be read or holds no certificate.
-    """
-    if settings.certificate_file is not None:
-        ends = [certificate.not_valid_after_utc for certificate in _read(settings.certificate_file)]
-        yield CertificateExpiry(file=settings.certificate_file, not_after=min(ends))
-    if settings.ca_file is not None:
-        ends = [certificate.not_valid_after_utc for certificate in _read(settings.ca_file)]
-        yield CertificateExpiry(file=settings.ca_file, not_after=max(ends))
 
 
 class ListenerTls:
@@ -224,12 +185,3 @@ def _load_certificate(context: ssl.SSLContext, settings: TlsSettings) -> None:
         context.load_cert_chain(certificate, key, read_password)
     except OSError as error:
         raise SettingsError(f"certificate_file {certificate} with private_key_file {key}: {words(error)}") from error
-
-
-def _read(path: Path) -> list[x509.Certificate]:
-    try:
-        return x509.load_pem_x509_certificates(path.read_bytes())
-    except OSError as error:
-        raise SettingsError(f"{path}: {words(error)}") from error
-    except ValueError as error:
-        raise SettingsError(f"{path} holds no PEM certificate") from error

@@ -36,7 +36,7 @@ from gateway.dicom.pages import (
 )
 from gateway.dicom.transport import Acceptor, ConnectionLimit
 from gateway.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, is_uid
-from gateway.errors import IntakeError, SettingsError, StorageError, UnsupportedSopClass
+from gateway.errors import IntakeError, StorageError, UnsupportedSopClass
 from gateway.intake import Intake
 from gateway.settings import CallerSettings, DicomSettings
 from gateway.tls import ListenerTls, peer_names
@@ -58,12 +58,19 @@ TOO_LARGE = 0xC001
 
 
 class StorageScp:
-    """Listens for associations between `start` and `stop`."""
+    """Listens for associations between `start` and `stop`.
+
+    Raises
+    ------
+    SettingsError
+        The certificate files of [dicom.tls] cannot be used.
+    """
 
     def __init__(self, settings: DicomSettings, intake: Intake) -> None:
         self._settings = settings
         self._intake = intake
         self._ae = _application_entity(settings)
+        self._tls = ListenerTls(settings.tls) if settings.tls else None
         self._limit = ConnectionLimit(
             _CONNECTIONS_PER_ASSOCIATION * settings.maximum_associations, settings.maximum_connections_per_host
         )
@@ -93,15 +100,13 @@ class StorageScp:
         ------
         OSError
             An address cannot be listened on; nothing is listened on then.
-        SettingsError
-            The certificate files cannot be used.
         """
         try:
             if self._settings.plain:
                 self._listen("dicom-scp", self._settings.port, None)
             if self._settings.tls is not None:
-                self._listen("dicom-tls-scp", self._settings.tls.port, ListenerTls(self._settings.tls))
-        except (OSError, SettingsError):
+                self._listen("dicom-tls-scp", self._settings.tls.port, self._tls)
+        except OSError:
             self.stop(grace_s=0.0)
             raise
 

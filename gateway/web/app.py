@@ -58,7 +58,7 @@ def create_app(store: Store, spool: Spool, settings: Settings, alive: Callable[[
     _protect(app)
     _explain_errors(app, templates)
     _add_pages(app, templates, store, spool, settings)
-    _add_probes(app, store, spool, alive)
+    _add_probes(app, store, spool, alive, settings)
     return app
 
 
@@ -140,12 +140,12 @@ def _picture(store: Store, spool: Spool, job_id: str, name: str) -> Response:
     return FileResponse(path, media_type="image/png")
 
 
-def _add_probes(app: FastAPI, store: Store, spool: Spool, alive: Callable[[], list[str]]) -> None:
-    registry = metrics_registry(store, spool)
+def _add_probes(app: FastAPI, store: Store, spool: Spool, alive: Callable[[], list[str]], settings: Settings) -> None:
+    registry = metrics_registry(store, spool, settings)
 
     @app.get("/healthz")
     def healthz() -> Response:
-        health = check_health(store, spool, alive)
+        health = check_health(store, spool, alive, settings)
         body = {
             "status": "ok" if health.ok else "failing",
             "version": __version__,

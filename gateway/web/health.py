@@ -11,7 +11,10 @@ from prometheus_client.core import GaugeMetricFamily, SummaryMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from gateway.certificates import certificates
 from gateway.errors import StorageError
+from gateway.models import utc_now
+from gateway.settings import Settings
 from gateway.spool import Spool
 from gateway.store import Store
 
@@ -38,8 +41,10 @@ class Health:
         return all(check.ok for check in self.checks)
 
 
-def check_health(store: Store, spool: Spool, alive: Callable[[], list[str]]) -> Health:
-    """Try what the gateway needs: a write to the database, free space, and every thread and worker running.
+def check_health(store: Store, spool: Spool, alive: Callable[[], list[str]], settings: Settings) -> Health:
+    """Try what the gateway needs: a write to the database, free space, every thread and worker running, certificates.
+
+    A certificate that ends soon is told in the detail of a check that still holds.
 
     Parameters
     ----------
@@ -47,10 +52,16 @@ def check_health(store: Store, spool: Spool, alive: Callable[[], list[str]]) -> 
         Returns, in words, what should be running and is not; empty when everything is alive.
     """
     dead = alive()
+    known = certificates(settings, utc_now())
     checks = (
         _attempt("database", store.ping),
         _attempt("spool", spool.check_space),
         Check(name="running", ok=not dead, detail="; ".join(dead)),
+        Check(
+            name="certificates",
+            ok=all(certificate.usable for certificate in known),
+            detail="; ".join(certificate.problem for certificate in known if certificate.problem),
+        ),
     )
     try:
         age_s = store.oldest_queued_age_s()
@@ -70,9 +81,10 @@ def _attempt(name: str, action: Callable[[], None]) -> Check:
 class _StoreCollector(Collector):
     """Reads every figure from the store when it is scraped: nothing is counted twice, nothing lost by a restart."""
 
-    def __init__(self, store: Store, spool: Spool) -> None:
+    def __init__(self, store: Store, spool: Spool, settings: Settings) -> None:
         self._store = store
         self._spool = spool
+        self._settings = settings
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics; raise StorageError where the database cannot be read."""
@@ -96,14 +108,21 @@ class _StoreCollector(Collector):
             "Free space where the spool is",
             value=shutil.disk_usage(self._spool.path).free,
         )
+        expiry = GaugeMetricFamily(
+            "ecg_gateway_certificate_not_after_timestamp_seconds", "When a certificate file ends", labels=["file"]
+        )
+        for certificate in certificates(self._settings, utc_now()):
+            if certificate.not_after is not None:
+                expiry.add_metric([str(certificate.file)], certificate.not_after.timestamp())
+        yield expiry
         pages, seconds = self._store.digitization_seconds()
         yield SummaryMetricFamily(
             "ecg_gateway_digitization_seconds", "Digitization time of the pages", count_value=pages, sum_value=seconds
         )
 
 
-def metrics_registry(store: Store, spool: Spool) -> CollectorRegistry:
-    """Return a registry of its own that reads the store at every scrape."""
+def metrics_registry(store: Store, spool: Spool, settings: Settings) -> CollectorRegistry:
+    """Return a registry of its own that reads the store, and the certificates, at every scrape."""
     registry = CollectorRegistry()
-    registry.register(_StoreCollector(store, spool))
+    registry.register(_StoreCollector(store, spool, settings))
     return registry

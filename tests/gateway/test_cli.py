@@ -15,6 +15,7 @@ from gateway.settings import Settings, load_settings
 from gateway.store import Store
 from tests.fake_digitizer import page_pixels, page_png
 from tests.gateway.dicom_samples import part10, secondary_capture
+from tests.tls_samples import Authority
 
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., tuple[int, str, str]]
@@ -82,6 +83,23 @@ def test_check_config_prints_what_loads_to_the_same(run: Run, config: Path, tmp_
     printed.write_text(output, encoding="utf-8")
     assert load_settings(printed) == load_settings(config)
     assert "# calling_ae_title is not set" in output and "page_timeout_s = 300.0" in output
+
+
+def test_check_config_tries_the_certificates_and_says_when_they_end(run: Run, config: Path, tmp_path: Path) -> None:
+    identity = Authority(tmp_path / "ca").issue("gateway", days=10)
+    text = config.read_text(encoding="utf-8")
+    tls = f'[dicom.tls]\ncertificate_file = "{identity.certificate_file}"\nprivate_key_file = "KEY"\n'
+    config.write_text(text + tls.replace("KEY", str(identity.private_key_file)), encoding="utf-8")
+    status, output, errors = run("check-config")
+    assert status == 0
+    assert f"# {identity.certificate_file} ends on " in output
+    assert errors.startswith("warning:") and "gateway.pem expires on" in errors
+    printed = tmp_path / "printed.toml"
+    printed.write_text(output, encoding="utf-8")
+    assert load_settings(printed) == load_settings(config)
+    config.write_text(text + tls.replace("KEY", "absent.key"), encoding="utf-8")
+    status, output, errors = run("check-config")
+    assert (status, output) == (1, "") and "absent.key is no file" in errors
 
 
 def test_default_settings_print_as_toml_too(tmp_path: Path) -> None:

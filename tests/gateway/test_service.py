@@ -25,6 +25,7 @@ from gateway.store import Store
 from gateway.supervisor import WorkerPool
 from tests.acceptance.conftest import wait_for
 from tests.acceptance.peers import free_port
+from tests.tls_samples import Authority
 
 SLEEPER = (sys.executable, "-c", "import time; time.sleep(60)")
 STUBBORN = (
@@ -119,6 +120,18 @@ def test_watch_ends_with_zero_when_asked(start: Callable[..., tuple[Service, Set
     service, _ = start()
     threading.Timer(0.7, service.ask_to_stop).start()
     assert service.watch() == 0
+
+
+def test_certificates_that_end_are_warned_about(
+    start: Callable[..., tuple[Service, Settings]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    identity = Authority(tmp_path / "ca").issue("gateway", days=10)
+    tls = {"certificate_file": identity.certificate_file, "private_key_file": identity.private_key_file, "port": 0}
+    service, _ = start(dicom={"port": free_port(), "tls": tls})
+    threading.Timer(1.6, service.ask_to_stop).start()
+    assert service.watch() == 0
+    (warning,) = [record for record in caplog.records if getattr(record, "action", "") == "certificate"]
+    assert "gateway.pem expires on" in warning.getMessage()  # once, however often it looks
 
 
 def test_part_that_dies_ends_the_service_and_shows_in_its_health(

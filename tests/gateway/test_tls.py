@@ -1,4 +1,4 @@
-"""TLS contexts from settings, over real sockets: who is let in, which suites, how files are replaced, when they end."""
+"""TLS contexts from settings, over real sockets: who is let in, which suites, how files are replaced."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +19,9 @@ from gateway.errors import SettingsError
 from gateway.settings import DicomSettings, DicomTlsSettings, TlsClientSettings, TlsListenerSettings
 from gateway.tls import (
     CIPHER_SUITES,
-    EXPIRY_WARNING,
-    CertificateExpiry,
     ListenerTls,
     accept_tls,
     client_context,
-    expiries,
     peer_names,
     server_context,
     server_name,
@@ -241,10 +236,6 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, authority: Authority,
         server_context(listener(Identity(gateway.certificate_file, other.private_key_file)))
     with pytest.raises(SettingsError, match=r"ca_file .*empty\.pem"):
         server_context(listener(gateway, ca_file=empty))
-    with pytest.raises(SettingsError, match="holds no PEM certificate"):
-        list(expiries(listener(Identity(empty, gateway.private_key_file))))
-    with pytest.raises(SettingsError, match="no such file"):
-        list(expiries(client(None, ca_file=tmp_path / "absent")))
 
 
 def test_settings_that_cannot_work_are_refused(gateway: Identity) -> None:
@@ -302,32 +293,3 @@ def test_files_that_vanish_change_nothing(authority: Authority) -> None:
     before = tls.context()
     current.certificate_file.unlink()
     assert tls.context() is before
-
-
-# ---- expiry
-
-
-@contextmanager
-def days_left(authority: Authority, days: float) -> Iterator[CertificateExpiry]:
-    identity = authority.issue("ending", days=days)
-    (expiry,) = expiries(listener(identity))
-    yield expiry
-
-
-@pytest.mark.parametrize(("days", "words"), [(40.0, ""), (29.0, "expires on"), (-1.0, "expired on")])
-def test_a_certificate_that_ends_is_said_in_time(authority: Authority, days: float, words: str) -> None:
-    with days_left(authority, days) as expiry:
-        problem = expiry.problem(datetime.now(UTC))
-        assert words in problem and bool(problem) == bool(words)
-        assert not words or "ending.pem" in problem
-
-
-def test_the_chain_ends_with_its_first_and_the_authorities_with_their_last(
-    tmp_path: Path, authority: Authority
-) -> None:
-    long, short = authority.issue("long", days=300), authority.issue("short", days=10)
-    both = tmp_path / "both.pem"
-    both.write_bytes(long.certificate_file.read_bytes() + short.certificate_file.read_bytes())
-    chain, trusted = expiries(listener(Identity(both, long.private_key_file), ca_file=both))
-    assert trusted.not_after - chain.not_after > timedelta(days=289)
-    assert EXPIRY_WARNING == timedelta(days=30)

@@ -12,19 +12,27 @@ import httpx
 import pytest
 import uvicorn
 
-from gateway.settings import Settings, WebSettings
+from gateway.settings import DicomSettings, DicomTlsSettings, Settings, WebSettings
 from gateway.spool import Spool
 from gateway.store import Store
 from gateway.web.app import create_app
 from gateway.web.views import age_in_words
+from tests.tls_samples import Authority
 
 SECRETS = ("MRN-SECRET", "Secret", "Ada", "19610504", "ACC-SECRET")
 
 
 @contextmanager
-def client_for(store: Store, spool: Spool, problems: list[str] | None = None, **web: object) -> Iterator[httpx.Client]:
+def client_for(
+    store: Store,
+    spool: Spool,
+    problems: list[str] | None = None,
+    dicom: DicomSettings | None = None,
+    **web: object,
+) -> Iterator[httpx.Client]:
     """Serve the application on a free port; paths are sent as they are written."""
-    app = create_app(store, spool, Settings(web=WebSettings(**web)), lambda: problems or [])
+    settings = Settings(web=WebSettings(**web), dicom=dicom or DicomSettings())
+    app = create_app(store, spool, settings, lambda: problems or [])
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, args=([listening],))
@@ -278,6 +286,7 @@ def test_healthy(client, sample):
         "database": True,
         "spool": True,
         "running": True,
+        "certificates": True,
     }
     assert body["oldest_queued_age_s"] == pytest.approx(600, abs=30)
 
@@ -288,6 +297,23 @@ def test_dead_thread_is_told(store, spool):
     assert answer.status_code == 503
     failing = [check for check in answer.json()["checks"] if not check["ok"]]
     assert failing == [{"name": "running", "ok": False, "detail": "outbox; worker 0 is not running"}]
+
+
+@pytest.mark.parametrize(
+    ("days", "status", "words"), [(300, 200, ""), (20, 200, "expires on"), (-2, 503, "expired on")]
+)
+def test_a_certificate_that_ends_is_told(store, spool, tmp_path, days, status, words):
+    identity = Authority(tmp_path / "ca").issue("gateway", days=days)
+    tls = DicomTlsSettings(certificate_file=identity.certificate_file, private_key_file=identity.private_key_file)
+    with client_for(store, spool, dicom=DicomSettings(tls=tls)) as client:
+        answer, metrics = client.get("/healthz"), client.get("/metrics").text
+    assert answer.status_code == status
+    (check,) = [check for check in answer.json()["checks"] if check["name"] == "certificates"]
+    assert check["ok"] is (status == 200)
+    assert words in check["detail"] and bool(words) == bool(check["detail"])
+    name = f'ecg_gateway_certificate_not_after_timestamp_seconds{{file="{identity.certificate_file}"}} '
+    (value,) = [line.removeprefix(name) for line in metrics.splitlines() if line.startswith(name)]
+    assert float(value) == pytest.approx(time.time() + days * 86400, abs=600)
 
 
 def test_full_spool_is_told(store, tmp_path):
