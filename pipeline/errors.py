@@ -5,6 +5,7 @@ DigitizationError
 |-- GridNotFound        no ECG grid and nothing else to take a scale from
 |-- LayoutUnknown       no layout fits what is printed
 |-- TraceNotFound       no ECG trace on the page
+|-- DeviceError         the page is too much for the memory of the device the networks run on
 `-- WeightsMismatch     a weights file is not the one its record describes
 """
 
@@ -27,6 +28,10 @@ class LayoutUnknown(DigitizationError):
 
 class TraceNotFound(DigitizationError):
     """There is no ECG trace on the page."""
+
+
+class DeviceError(DigitizationError):
+    """The device the networks run on has too little memory for the page."""
 
 
 class WeightsMismatch(DigitizationError):

@@ -268,9 +268,11 @@ def _unwrap(phase: _Phase, seeds: npt.NDArray[np.bool_]) -> tuple[Array, npt.NDA
             break
         root = members[clarity[members].argmax()]
         order, parent = csgraph.breadth_first_order(tree, root, directed=False)
-        for node in order[1:]:
-            step = flat[node] - flat[parent[node]]
-            shift[node] = shift[parent[node]] + step - period * np.round(step / period)
+        upward = parent[order[1:]]
+        step = flat[order[1:]] - flat[upward]
+        step -= period * np.round(step / period)
+        for node, above, on in zip(order[1:].tolist(), upward.tolist(), step.tolist(), strict=True):
+            shift[node] = shift[above] + on
     return shift.reshape(seeds.shape), island.reshape(seeds.shape).astype(np.intp)
 
 

@@ -66,12 +66,12 @@ def posterior(log_p: FloatArray, *, price: float = 0.1, least: float = 1e-6) -> 
     return past
 
 
-def read_rows(strips: ByteArray, network: Network, *, reach: float = 3.0, batch: int = 3) -> RowReadings:
-    """Read rows from their strips (n_rows, 2 * ROW_BINS, w, 3); `batch` rows at a time bound the memory."""
+def read_rows(strips: ByteArray, network: Network, *, reach: float = 3.0) -> RowReadings:
+    """Read rows from their strips (n_rows, 2 * ROW_BINS, w, 3)."""
     n = strips.shape[2] * 2
-    parts = [network.run(strips[k : k + batch]) for k in range(0, len(strips), batch)]
-    log_p = torch.log_softmax(torch.cat([columns[..., :n] for columns, _ in parts]), 1).numpy()
-    presence = torch.cat([logits[:, :n] for _, logits in parts]).sigmoid().numpy()
+    columns, logits = network.run(strips)
+    log_p = torch.log_softmax(columns[..., :n], 1).numpy()
+    presence = logits[:, :n].sigmoid().numpy()
     p = posterior(log_p)
     bins = np.arange(ROW_BINS, dtype=np.float32)
     y_bin = p @ bins
