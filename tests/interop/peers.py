@@ -70,8 +70,11 @@ class Orthanc:
 
 
 @contextmanager
-def running_orthanc(folder: Path, modalities: dict[str, tuple[str, int]]) -> Iterator[Orthanc]:
-    """Start Orthanc in an empty folder; `modalities` are the peers it may send to: name -> (AE title, port)."""
+def running_orthanc(folder: Path, modalities: dict[str, tuple[str, int]], **more: object) -> Iterator[Orthanc]:
+    """Start Orthanc in an empty folder; `modalities` are the peers it may send to: name -> (AE title, port).
+
+    `more` goes into its configuration as it is.
+    """
     program = tool("Orthanc")
     orthanc = Orthanc(free_port(), free_port())
     configuration = {
@@ -86,6 +89,7 @@ def running_orthanc(folder: Path, modalities: dict[str, tuple[str, int]]) -> Ite
         "DicomAlwaysAllowStore": True,
         "DicomModalities": {name: [title, "127.0.0.1", port] for name, (title, port) in modalities.items()},
         "Plugins": [],
+        **more,
     }
     (folder / "orthanc.json").write_text(json.dumps(configuration))
     with (
