@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Annotated
@@ -13,24 +14,45 @@ from pipeline.training.render import render_pages
 from pipeline.training.train import export as export_weights
 from pipeline.training.train import train as train_network
 
+# What each network gets of the time when all are trained: how hard its task is.
+SHARES = {"page": 0.15, "layout": 0.25, "label": 0.1, "trace": 0.5}
+
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 
 
 @app.command()
 def train(
-    network: Annotated[str, typer.Argument(help="page | layout | label | trace")],
-    signals: Annotated[Path, typer.Option(help="folder of recordings (*.npz)")],
-    out: Annotated[Path, typer.Option(help="folder for checkpoint and history")],
+    network: Annotated[str, typer.Argument(help="page | layout | label | trace, or all of them one after the other")],
+    signals: Annotated[Path, typer.Option(help="folder of recordings: npz, WFDB, PTB-XL, CODE-15")],
+    out: Annotated[Path, typer.Option(help="folder for checkpoint and history; with all, one below it a network")],
     minutes: Annotated[float, typer.Option(help="training time in all")] = 60.0,
+    start: Annotated[Path | None, typer.Option(help="folder of weights to start from, as pipeline/weights")] = None,
     batch: int = 12,
     lr: float = 2e-3,
     seed: int = 0,
     workers: int = 1,
     device: str = "cpu",
 ) -> None:
-    """Train one network, or continue where its checkpoint stopped."""
+    """Train one network or all, or continue where the checkpoint stopped."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    train_network(network, signals, out, minutes=minutes, batch=batch, lr=lr, seed=seed, workers=workers, device=device)
+    shares = SHARES if network == "all" else {network: 1.0}
+    for name, share in shares.items():
+        folder = out / name if network == "all" else out
+        train_network(
+            name, signals, folder, minutes=minutes * share, batch=batch, lr=lr, seed=seed, workers=workers,
+            device=device, start=start,
+        )  # fmt: skip
+
+
+@app.command()
+def plot(
+    runs: Annotated[list[Path], typer.Argument(help="folders of runs: each holds a history.json")],
+    out: Annotated[Path, typer.Option(help="the picture")] = Path("progress.png"),
+) -> None:
+    """Draw how the validation figures of runs went over time."""
+    from pipeline.evaluation.progress import plot_progress  # needs matplotlib, which training does without
+
+    plot_progress({run.name: json.loads((run / "history.json").read_text()) for run in runs}, out)
 
 
 @app.command()

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from pipeline.trace import posterior
 from pipeline.training.dataset import CropStream, Sample
 from pipeline.unet import NETWORKS, ROW_BINS, normalise
 
@@ -118,17 +119,6 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def decode_columns(columns: Tensor, reach: int = 3) -> tuple[Tensor, Tensor]:
-    """Soft-argmax of (B, bins, N) logits around each column's peak: bins (B, N) and the probability held there."""
-    p = columns.softmax(1)
-    peak = p.argmax(1, keepdim=True)
-    offsets = torch.arange(-reach, reach + 1, device=p.device)[None, :, None]
-    index = peak + offsets
-    near = p.gather(1, index.clamp(0, p.shape[1] - 1)) * ((index >= 0) & (index < p.shape[1]))
-    mass = near.sum(1)
-    return (near * index).sum(1) / mass, mass
-
-
 def _score(network: str, output: Any, truth: Sample) -> dict[str, float]:
     """Figures a person can read, for one validation batch."""
     if network == "page":
@@ -143,7 +133,8 @@ def _score(network: str, output: Any, truth: Sample) -> dict[str, float]:
     if network == "label":
         found, true = output[:, :, 0, 0].argmax(1), truth[0]
         return {"accuracy": float((found == true).float().mean())}
-    y, _ = decode_columns(output[0])
+    p = posterior(functional.log_softmax(output[0], 1).cpu().numpy())
+    y = torch.from_numpy((p @ np.arange(ROW_BINS, dtype=np.float32)).T)
     snr = []
     for estimate, true_y in zip(y, truth[0], strict=True):
         there = torch.isfinite(true_y)
@@ -183,6 +174,12 @@ class Trainer:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step, self.elapsed_s, self.history = state["step"], state["elapsed_s"], state["history"]
+
+    def start_from(self, weights: Path) -> None:
+        """Start from shipped weights instead of chance."""
+        state = load_file(weights)
+        for model in (self.model, self.average):
+            model.load_state_dict(state)
 
     def save(self) -> None:
         """Write the checkpoint beside the old one, then replace it."""
@@ -246,6 +243,7 @@ def train(
     seed: int = 0,
     workers: int = 1,
     device: str = "cpu",
+    start: Path | None = None,
     validate_every_s: float = 300.0,
 ) -> None:
     """Train until `minutes` of training time are used up, continuing from ``out/checkpoint.pt`` if there is one.
@@ -259,10 +257,14 @@ def train(
         Receives checkpoint.pt and history.json every `validate_every_s` seconds.
     minutes : float
         Total training time of the run, earlier parts included; the learning rate follows it.
+    start : Path, optional
+        Folder of weights (safetensors) to start from where there is no checkpoint; None starts from chance.
     """
     trainer = Trainer(network, out, seed=seed, lr=lr, device=device)
     if (out / "checkpoint.pt").exists():
         trainer.load(out / "checkpoint.pt")
+    elif start is not None:
+        trainer.start_from(start / f"{network}.safetensors")
     held = iter(DataLoader(CropStream(network, signals, "validation", (seed, 7), mix=8), batch_size=8))
     validation = [next(held) for _ in range(8)]
     stream = CropStream(network, signals, "train", (seed, trainer.step))

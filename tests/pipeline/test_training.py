@@ -3,16 +3,19 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pipeline.errors import WeightsMismatch
+from pipeline.evaluation.progress import plot_progress
 from pipeline.inference import WEIGHTS, load_network
 from pipeline.training.dataset import CropStream
 from pipeline.training.records import load_records
 from pipeline.training.simulate import simulate_ecg
-from pipeline.training.train import Muon, Trainer, decode_columns, export, trace_loss
+from pipeline.training.train import Muon, Trainer, export, trace_loss
 from pipeline.unet import NETWORKS, ROW_BINS
 
 
@@ -86,10 +89,24 @@ def test_trace_loss_is_least_at_the_truth() -> None:
     assert loss_at(100.4) < loss_at(100.9) and loss_at(100.4) < loss_at(99.9)
 
 
-def test_decode_is_sub_bin() -> None:
-    bins = torch.arange(ROW_BINS)[None, :, None].float()
-    y, mass = decode_columns(-((bins - 57.3) ** 2) / (2 * 0.8**2))
-    assert abs(float(y) - 57.3) < 0.02 and float(mass) > 0.99
+def test_training_starts_from_shipped_weights(tmp_path: Path) -> None:
+    trainer = Trainer("label", tmp_path, seed=0, lr=1e-3, device="cpu")
+    trainer.start_from(WEIGHTS / "label.safetensors")
+    shipped = load_file(WEIGHTS / "label.safetensors")
+    for model in (trainer.model, trainer.average):
+        assert all(torch.equal(value.float(), shipped[key].float()) for key, value in model.state_dict().items())
+
+
+def test_progress_is_drawn(tmp_path: Path) -> None:
+    history = [
+        {"step": 10.0, "minutes": 5.0, "loss": 1.0, "accuracy": 0.5},
+        {"step": 20.0, "minutes": 9.0, "loss": 0.5},
+    ]
+    plot_progress({"label": history}, tmp_path / "progress.png")
+    picture = cv2.imread(str(tmp_path / "progress.png"))
+    assert picture is not None and picture.std() > 5
+    with pytest.raises(ValueError, match="label has no entry"):
+        plot_progress({"label": []}, tmp_path / "empty.png")
 
 
 def test_shipped_weights_are_the_recorded_ones() -> None:
