@@ -98,10 +98,7 @@ def test_training_starts_from_shipped_weights(tmp_path: Path) -> None:
 
 
 def test_progress_is_drawn(tmp_path: Path) -> None:
-    history = [
-        {"step": 10.0, "minutes": 5.0, "loss": 1.0, "accuracy": 0.5},
-        {"step": 20.0, "minutes": 9.0, "loss": 0.5},
-    ]
+    history = [{"step": k, "minutes": 5.0 * k, "loss": 1.0 / k, "accuracy": 0.1 * k} for k in (1.0, 2.0)]
     plot_progress({"label": history}, tmp_path / "progress.png")
     picture = cv2.imread(str(tmp_path / "progress.png"))
     assert picture is not None and picture.std() > 5
