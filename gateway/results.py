@@ -1,6 +1,6 @@
 """What one digitized page becomes: its row, its files, and who gets them.
 
-A page that was read gives a waveform object (one per SOP class asked for), an ORU^R01 for each HL7 destination, and the
+A page that was read gives a waveform object (one per SOP class asked for), a message for each HL7 destination, and the
 deliveries that carry them.  Whether it may leave is decided here: a page without a patient's identity never does, a
 doubtful one only where the site's rule says so.
 
@@ -19,12 +19,12 @@ from datetime import datetime
 import numpy as np
 
 from gateway.dicom.uids import derived_uid
-from gateway.dicom.waveform import SopClass, build_waveform, encode
+from gateway.dicom.waveform import SopClass, build_waveform, encode, waveform_sop_instance_uid
 from gateway.errors import DeliveryRefused
-from gateway.hl7.messages import build_oru, message_control_id
-from gateway.models import Delivery, Job, JobStatus, Page, StudyContext
-from gateway.settings import Destination, DicomDestination, Hl7Destination, ReviewSettings, Settings
-from pipeline import Digitization, EcgRecord, Quality
+from gateway.hl7.messages import Result, ResultStatus, build_message, message_control_id
+from gateway.models import Delivery, DeliveryStatus, Job, JobStatus, Page, StudyContext
+from gateway.settings import Destination, DicomDestination, Hl7CodeSettings, Hl7Destination, ReviewSettings, Settings
+from pipeline import Calibration, Digitization, EcgRecord, Lead, Quality
 
 NO_IDENTITY = "no patient ID: whose ECG this is must be told by a person"
 
@@ -39,6 +39,9 @@ class JobFacts:
     destinations: tuple[Destination, ...]
     unknown_destinations: tuple[str, ...]  # asked for, but no longer configured
     review: ReviewSettings
+    codes: Hl7CodeSettings
+    revision: int = 0  # of the job's result, counted from the first that was delivered
+    told: tuple[Delivery, ...] = ()  # messages of earlier results that arrived
 
     @property
     def sop_classes(self) -> tuple[SopClass, ...]:
@@ -64,8 +67,22 @@ class PageResult:
     deliveries: tuple[Delivery, ...] = ()
 
 
-def job_facts(job: Job, context: StudyContext, settings: Settings) -> JobFacts:
-    """Return what holds for every page of `job`; the UIDs its source does not have are derived from the job."""
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class ReadPage:
+    """What a message tells about a page that was read; `report` is its PDF report, if there is one."""
+
+    number: int
+    record: EcgRecord
+    quality: Quality
+    waveform_sop_instance_uid: str
+    report: bytes | None = None
+
+
+def job_facts(job: Job, context: StudyContext, settings: Settings, deliveries: Sequence[Delivery] = ()) -> JobFacts:
+    """Return what holds for every page of `job`; the UIDs its source does not have are derived from the job.
+
+    `deliveries` are those of the job's earlier results.
+    """
     derived = {
         "study_instance_uid": context.study_instance_uid or derived_uid("study", job.id),
         "source_sop_instance_uid": context.source_sop_instance_uid or derived_uid("source", job.id),
@@ -80,6 +97,9 @@ def job_facts(job: Job, context: StudyContext, settings: Settings) -> JobFacts:
         destinations=tuple(known[name] for name in names if name in known),
         unknown_destinations=tuple(name for name in names if name not in known),
         review=settings.review,
+        codes=settings.hl7.codes,
+        revision=job.revision,
+        told=tuple(d for d in deliveries if d.status == DeliveryStatus.DELIVERED and d.result_status),
     )
 
 
@@ -141,6 +161,68 @@ def page_result(
     return PageResult(page=page, artefacts=tuple(artefacts), deliveries=tuple(deliveries) if leaves else ())
 
 
+def page_message(
+    facts: JobFacts, page: ReadPage, destination: Destination, *, doubtful: bool, confirmed: bool = False
+) -> tuple[Artefact, Delivery]:
+    """Return the message about one page for one destination, and the delivery that carries it.
+
+    It is preliminary until a person has confirmed the result, then final; a correction where the destination was told
+    an earlier result.
+
+    Raises
+    ------
+    DeliveryRefused
+        The message cannot be made as the destination wants it.
+    """
+    revision = f"r{facts.revision}" if facts.revision else ""
+    variant = ".".join(part for part in (revision, "final" if confirmed else "") if part)
+    told = [d for d in facts.told if d.page_number == page.number and d.destination == destination.name]
+    corrects = bool(revision) and any(f".{revision}." not in earlier.artefact for earlier in told)
+    status: ResultStatus = "C" if corrects else "F" if confirmed else "P"
+    control_id = message_control_id(facts.job_id, page.number, destination.name, variant)
+    result = Result(
+        record=page.record,
+        quality=page.quality,
+        context=facts.context,
+        study_instance_uid=facts.context.study_instance_uid,
+        waveform_sop_instance_uid=page.waveform_sop_instance_uid,
+        message_control_id=control_id,
+        doubtful=doubtful,
+        confirmed=confirmed,
+        status=status,
+        created_at=facts.created_at,
+        report=page.report,
+    )
+    name = ".".join(part for part in (f"page-{page.number}", destination.name, variant, "hl7") if part)
+    artefact = Artefact(name=name, data=build_message(result, _hl7_form(destination), facts.codes))
+    delivery = _delivery(facts, page.number, destination, name, control_id)
+    delivery.result_status = status
+    return artefact, delivery
+
+
+def final_deliveries(facts: JobFacts, page: ReadPage) -> tuple[list[Artefact], list[Delivery]]:
+    """Return what a page that a person confirmed sends: final messages, and waveforms that were held back.
+
+    Raises
+    ------
+    DeliveryRefused
+        A message cannot be made as its destination wants it.
+    """
+    made: list[Artefact] = []
+    deliveries: list[Delivery] = []
+    for destination in facts.destinations:
+        if not isinstance(destination, Hl7Destination):
+            sop_class = destination.sop_class if isinstance(destination, DicomDestination) else facts.sop_classes[0]
+            name = f"page-{page.number}.{sop_class}.dcm"
+            uid = waveform_sop_instance_uid(facts.context, page.number, sop_class)
+            deliveries.append(_delivery(facts, page.number, destination, name, uid))
+        if not isinstance(destination, DicomDestination):
+            message, delivery = page_message(facts, page, destination, doubtful=False, confirmed=True)
+            made.append(message)
+            deliveries.append(delivery)
+    return made, deliveries
+
+
 def job_outcome(facts: JobFacts, pages: Sequence[Page]) -> tuple[JobStatus, str]:
     """Return how a job ends, and why in words: FAILED where no page could be read, DONE where nothing is in doubt."""
     several = len(pages) > 1
@@ -183,6 +265,38 @@ def record_npz(record: EcgRecord) -> bytes:
         gain_mm_per_mv=np.float64(record.calibration.gain_mm_per_mv),
     )
     return file.getvalue()
+
+
+def read_result(npz: bytes, figures: str) -> tuple[EcgRecord, Quality]:
+    """Return record and quality from what `record_npz` and `quality_json` kept."""
+    kept = json.loads(figures)
+    with np.load(io.BytesIO(npz)) as arrays:
+        record = EcgRecord(
+            signal_mv=arrays["signal_mv"],
+            confidence=arrays["confidence"],
+            leads=tuple(Lead(name) for name in arrays["leads"].tolist()),
+            sampling_frequency_hz=float(arrays["sampling_frequency_hz"]),
+            calibration=Calibration(
+                paper_speed_mm_per_s=float(arrays["paper_speed_mm_per_s"]),
+                gain_mm_per_mv=float(arrays["gain_mm_per_mv"]),
+                speed_source=kept["paper_speed_source"],
+                gain_source=kept["gain_source"],
+            ),
+        )
+    quality = Quality(
+        coverage={Lead(name): share for name, share in kept["coverage"].items()},
+        confidence={Lead(name): share for name, share in kept["confidence"].items()},
+        einthoven_residual_mv=kept["einthoven_residual_mv"],
+        layout_score=kept["layout_score"],
+        estimated_snr_db=kept["estimated_snr_db"],
+        warnings=tuple(kept["warnings"]),
+    )
+    return record, quality
+
+
+def report_name(page_number: int) -> str:
+    """Return the artefact name of a page's PDF report."""
+    return f"page-{page_number}.report.pdf"
 
 
 def quality_json(digitization: Digitization) -> str:
@@ -244,47 +358,34 @@ def _for_destinations(
         sop_class = destination.sop_class if isinstance(destination, DicomDestination) else facts.sop_classes[0]
         uid, waveform = waveforms[sop_class]
         if not isinstance(destination, Hl7Destination):  # a folder gets both, waveform and message
-            deliveries.append(_delivery(facts, digitization, destination, waveform.name, uid))
+            number = digitization.page.page_number
+            deliveries.append(_delivery(facts, number, destination, waveform.name, uid))
         if not isinstance(destination, DicomDestination):
-            control_id = message_control_id(facts.job_id, digitization.page.page_number, destination.name)
+            page = ReadPage(
+                number=digitization.page.page_number,
+                record=digitization.record,
+                quality=digitization.quality,
+                waveform_sop_instance_uid=uid,
+            )
             try:
-                message = _message(facts, digitization, destination, uid, control_id, doubtful)
+                message, delivery = page_message(facts, page, destination, doubtful=doubtful)
             except DeliveryRefused as error:
                 reasons.append(str(error))
                 continue
             made.append(message)
-            deliveries.append(_delivery(facts, digitization, destination, message.name, control_id))
+            deliveries.append(delivery)
     return made, deliveries
 
 
-def _delivery(
-    facts: JobFacts, digitization: Digitization, destination: Destination, artefact: str, identifier: str
-) -> Delivery:
+def _delivery(facts: JobFacts, number: int, destination: Destination, artefact: str, identifier: str) -> Delivery:
     return Delivery(
         job_id=facts.job_id,
-        page_number=digitization.page.page_number,
+        page_number=number,
         destination=destination.name,
         kind=destination.kind,
         artefact=artefact,
         identifier=identifier,
     )
-
-
-def _message(
-    facts: JobFacts, digitization: Digitization, destination: Destination, uid: str, control_id: str, doubtful: bool
-) -> Artefact:
-    message = build_oru(
-        record=digitization.record,
-        quality=digitization.quality,
-        context=facts.context,
-        study_instance_uid=facts.context.study_instance_uid,
-        waveform_sop_instance_uid=uid,
-        message_control_id=control_id,
-        destination=_hl7_form(destination),
-        doubtful=doubtful,
-        created_at=facts.created_at,
-    )
-    return Artefact(name=f"page-{digitization.page.page_number}.{destination.name}.hl7", data=message)
 
 
 def _hl7_form(destination: Destination) -> Hl7Destination:

@@ -4,6 +4,9 @@ A job is held under a lease that a thread of its own extends.  Who loses the lea
 has the job.  A page may take `page_timeout_s` and the process `memory_limit_mib`; beyond that the page fails or the
 process ends, and the attempt, counted when the job was claimed, is used up.  Nothing here can harm reception: the
 database is all this process shares with the service.
+
+Where the digitizer gains from several pages at once (on a GPU), the process works in as many lanes: threads that each
+claim and finish jobs of their own and share the networks, which batch what waits.
 """
 
 from __future__ import annotations
@@ -15,10 +18,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, Self
 
 from gateway.dicom.pages import read_instance
 from gateway.errors import IllegalTransition, IntakeError, SettingsError, StorageError
+from gateway.lanes import Alarms, Turns
 from gateway.logs import bind_job
 from gateway.models import Job, StudyContext
 from gateway.results import JobFacts, PageResult, failed_page, job_facts, job_outcome, page_result
@@ -26,7 +31,7 @@ from gateway.settings import Settings
 from gateway.spool import Spool
 from gateway.store import Store
 from pipeline import Calibration, Digitization, PageImage
-from pipeline.errors import DigitizationError
+from pipeline.errors import DeviceError, DigitizationError
 from pipeline.overlay import draw_overlay, reduce_page, write_png
 from pipeline.page import load_pages
 
@@ -40,13 +45,18 @@ _POLL_S = 0.5
 class PageDigitizer(Protocol):
     """What the worker asks of the digitizer."""
 
+    @property
+    def pages_at_once(self) -> int:
+        """How many threads may digitize side by side."""
+        ...
+
     def digitize(self, page: PageImage, *, default_calibration: Calibration) -> Digitization:
         """Return everything one page gave; raise DigitizationError where it cannot be read."""
         ...
 
 
 class Worker:
-    """Takes jobs until it is stopped.
+    """Takes jobs until it is stopped: one lane of the process.
 
     Parameters
     ----------
@@ -55,6 +65,8 @@ class Worker:
     alarm : Callable[[float], object]
         Tells the kernel to end this process in so many seconds (0 = never mind): the last resort for code that hangs
         without letting any other thread run.
+    turns : Turns
+        Shared by the lanes of a process.
     """
 
     def __init__(
@@ -66,6 +78,7 @@ class Worker:
         *,
         name: str,
         alarm: Callable[[float], object] = lambda _: None,
+        turns: Turns | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -73,6 +86,7 @@ class Worker:
         self._digitizer = digitizer
         self._name = name
         self._alarm = alarm
+        self._turns = turns or Turns()
         self._stopping = threading.Event()
         defaults = settings.digitizer
         self._calibration = Calibration(
@@ -110,9 +124,10 @@ class Worker:
         return True
 
     def _work(self, job: Job, lease: _Lease) -> None:
-        lease.begin("reading the file")
         try:
-            context, images = self._load(job)
+            with self._turns.take(alone=self._alone(job)):
+                lease.begin("reading the file")
+                context, images = self._load(job)
         except (DigitizationError, IntakeError) as error:
             reason = str(error)
         except MemoryError:
@@ -122,7 +137,8 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - a fault of ours must fail one job, not the queue
             reason = _broke("reading the file", error)
         else:
-            self._digitize(job, lease, job_facts(job, context, self._settings), images)
+            earlier = self._store.deliveries(job.id)
+            self._digitize(job, lease, job_facts(job, context, self._settings, earlier), images)
             return
         logger.warning("The file cannot be read", extra={"action": "fail"})
         self._store.fail(job.id, self._name, reason)
@@ -136,8 +152,10 @@ class Worker:
                 return
             if lease.lost:
                 raise IllegalTransition(f"job {job.id} is not leased to {self._name}")
-            lease.begin(f"page {image.page_number}")
-            result = self._page(facts, image)
+            try:
+                result = self._page(facts, image, lease, alone=self._alone(job))
+            except (DeviceError, MemoryError):  # of a page that had neighbours
+                result = self._page(facts, image, lease, alone=True)
             for artefact in result.artefacts:
                 self._spool.write_artefact(job.id, artefact.name, artefact.data)
             results.append(result)
@@ -166,19 +184,35 @@ class Worker:
         images = list(source.pages) if source.document is None else load_pages(source.document)
         return source.context.model_copy(update=told.model_dump(exclude_defaults=True)), images
 
-    def _page(self, facts: JobFacts, image: PageImage) -> PageResult:
-        """Digitize one page; whatever goes wrong with it is its own failure, the job's other pages go on."""
-        started = time.monotonic()
+    def _alone(self, job: Job) -> bool:
+        return self._turns.lanes == 1 or job.attempts > 1
+
+    def _page(self, facts: JobFacts, image: PageImage, lease: _Lease, *, alone: bool) -> PageResult:
+        """Digitize one page; whatever goes wrong with it is its own failure, the job's other pages go on.
+
+        Raises
+        ------
+        DeviceError, MemoryError
+            There was too little memory, and the page was not `alone`.
+        """
         what = f"page {image.page_number}"
+        with self._turns.take(alone=alone):
+            lease.begin(what)
+            return self._digitize_page(facts, image, what, alone=alone)
+
+    def _digitize_page(self, facts: JobFacts, image: PageImage, what: str, *, alone: bool) -> PageResult:
+        started = time.monotonic()
         try:
             digitization = self._digitizer.digitize(image, default_calibration=self._calibration)
             seconds = time.monotonic() - started
             pictures = (write_png(reduce_page(image)), write_png(draw_overlay(digitization)))
             return page_result(facts, digitization, pictures, seconds)
+        except (DeviceError, MemoryError) as error:
+            if not alone:
+                raise
+            reason = str(error) if isinstance(error, DeviceError) else self._out_of_memory(what)
         except DigitizationError as error:
             reason = str(error)
-        except MemoryError:
-            reason = self._out_of_memory(what)
         except Exception as error:  # noqa: BLE001 - a fault of ours must fail one page, not the queue
             reason = _broke(what, error)
         return failed_page(facts, image.page_number, reason, time.monotonic() - started, write_png(reduce_page(image)))
@@ -279,19 +313,39 @@ def run_worker(
     limit_memory(settings.worker.memory_limit_mib)
     digitizer = digitizer or load_digitizer(settings)
 
-    def alarm(seconds: float) -> None:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+    lanes = digitizer.pages_at_once
+    alarms, turns = Alarms(), Turns(lanes)
+    workers = [
+        Worker(settings, store, spool, digitizer, name=name, alarm=partial(alarms.set, lane), turns=turns)
+        for lane in range(lanes)
+    ]
 
-    worker = Worker(settings, store, spool, digitizer, name=name, alarm=alarm)
+    def stop(*_: object) -> None:
+        for worker in workers:
+            worker.stop()
+
+    def run(worker: Worker) -> None:
+        try:
+            worker.run(orphaned=lambda: parent_pid is not None and os.getppid() != parent_pid)
+        finally:
+            stop()  # a lane that dies takes the process along: a whole one is started
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: worker.stop())
-    worker.run(orphaned=lambda: parent_pid is not None and os.getppid() != parent_pid)
+        signal.signal(number, stop)
+    threads = [threading.Thread(target=run, args=(worker,), name="lane") for worker in workers[1:]]
+    for thread in threads:
+        thread.start()
+    run(workers[0])
+    for thread in threads:
+        thread.join()
 
 
 def load_digitizer(settings: Settings) -> PageDigitizer:
     """Load the networks and layouts; raise SettingsError where they are missing or not what they should be."""
     from pipeline.digitize import Digitizer  # loads torch: seconds that nobody pays who brings a digitizer of their own
+    from pipeline.inference import share_processor
 
+    share_processor(settings.worker.processes)
     try:
         return Digitizer.load(device=settings.digitizer.device, layouts=settings.digitizer.layouts)
     except (DigitizationError, OSError, ValueError) as error:

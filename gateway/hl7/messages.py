@@ -1,19 +1,18 @@
-r"""HL7 v2 content: an EcgRecord becomes an ORU^R01; any message becomes its ACK.
+r"""Results as HL7 v2 messages: an EcgRecord becomes an ORU^R01, or an MDM^T02 where the receiver files documents.
 
-Results leave as ORU^R01 in version 2.5.1, 2.5 or 2.3.1; hl7apy parses and validates each one strictly before it may
-go.  Nobody has confirmed what is sent: OBR-25 and every result's OBX-11 say P (preliminary).  Same inputs give the
-same bytes, so a receiver recognises a resend.
-
-What arrives is read with our own scan of the MSH, MSA and ERR segments, in bytes: a message in a version or character
-set nobody here knows still gets its answer.
+Versions 2.5.1, 2.5 and 2.3.1; hl7apy parses and validates each message strictly before the destination's own mapping
+is applied and it may go.  OBR-25 and every result's OBX-11 say P (preliminary) until a person has confirmed the result,
+then F (final), and C (correction) where another result was sent before.  Same inputs give the same bytes, so a
+receiver recognises a resend.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import re
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Literal
 
 import numpy as np
 from hl7apy.consts import VALIDATION_LEVEL
@@ -22,35 +21,19 @@ from hl7apy.parser import parse_message
 
 from gateway.errors import DeliveryRefused, IdentityMissing
 from gateway.hl7.acks import timestamp
+from gateway.hl7.fields import assigning_authority, escape, hierarchic, instant, observed_at, person_name, segment
+from gateway.hl7.mapping import apply_mapping, fill_template
+from gateway.hl7.parsing import CODECS
 from gateway.models import StudyContext
-from gateway.settings import Hl7Destination
+from gateway.settings import Hl7CodeSettings, Hl7Destination
 from pipeline import EcgRecord, Quality
 
-UNCONFIRMED = "Digitized from paper; unconfirmed"
-
-_SYSTEM = "99ECGGW"  # HL7 table 0396: 99zzz marks a local coding system
-_ESCAPES = str.maketrans({"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\"})
+ResultStatus = Literal["P", "F", "C"]  # HL7 tables 0085 and 0123
 
 
-def message_control_id(job_id: str, page_number: int, destination: str) -> str:
-    """Return the MSH-10 of one page's result for one destination: always the same, 20 characters at most."""
-    digest = hashlib.sha256(f"{job_id}\n{page_number}\n{destination}".encode()).digest()
-    return "GW" + base64.b32encode(digest).decode("ascii")[:18]
-
-
-def build_oru(
-    *,
-    record: EcgRecord,
-    quality: Quality,
-    context: StudyContext,
-    study_instance_uid: str,
-    waveform_sop_instance_uid: str,
-    message_control_id: str,
-    destination: Hl7Destination,
-    doubtful: bool,
-    created_at: datetime,
-) -> bytes:
-    """Return one page's result as an unframed ORU^R01 in UTF-8, segments ended by CR.
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Result:
+    """What one message reports: one page.
 
     Parameters
     ----------
@@ -62,179 +45,221 @@ def build_oru(
         MSH-10, 1 to 20 characters, the same for every resend.
     doubtful
         True adds the quality's warnings and each lead's coverage.
+    confirmed
+        Whether a person found the result right.
+    status
+        P, F or C; HL7 table 0123.
     created_at
         When the result was made (aware); written in this machine's time zone.
+    report
+        The PDF report, for destinations that want it embedded; None where there is none.
+    """
+
+    record: EcgRecord
+    quality: Quality
+    context: StudyContext
+    study_instance_uid: str
+    waveform_sop_instance_uid: str
+    message_control_id: str
+    doubtful: bool
+    created_at: datetime
+    confirmed: bool = False
+    status: ResultStatus = "P"
+    report: bytes | None = None
+
+    @property
+    def note(self) -> str:
+        """What a reader must know, in words."""
+        corrected = "; corrected" if self.status == "C" else ""
+        return f"Digitized from paper{corrected}; {'confirmed by a person' if self.confirmed else 'unconfirmed'}"
+
+
+def message_control_id(job_id: str, page_number: int, destination: str, variant: str = "") -> str:
+    """Return the MSH-10 of one page's result for one destination: always the same, 20 characters at most.
+
+    `variant` tells the messages about one page apart: "" is the first.
+    """
+    key = "\n".join((job_id, str(page_number), destination, *([variant] if variant else [])))
+    return "GW" + base64.b32encode(hashlib.sha256(key.encode()).digest()).decode("ascii")[:18]
+
+
+def build_message(result: Result, destination: Hl7Destination, codes: Hl7CodeSettings) -> bytes:
+    """Return one page's result as an unframed message in the destination's character set, segments ended by CR.
 
     Raises
     ------
     IdentityMissing
         The context has no patient ID (PID-3 is required).
     DeliveryRefused
-        The message would break the version's rules, e.g. a setting with more components than an HD has.
+        The message would break the version's rules, e.g. a setting with more components than an HD has, or has
+        characters that the character set lacks.
 
     Notes
     -----
-    HL7 2.5.1 chapter 7.3.1 (ORU^R01), 2.A.89 (XPN); DICOM PS3.5 6.2 (PN, DA, TM, DT).
+    HL7 2.5.1 chapters 7.3.1 (ORU^R01), 9.6.2 (MDM^T02), 2.A.89 (XPN), 2.10.3 (batch); DICOM PS3.5 6.2 (PN, DA, TM, DT).
     """
-    if not context.patient_id:
+    if not result.context.patient_id:
         raise IdentityMissing("no patient ID: PID-3 cannot be filled")
-    if not 1 <= len(message_control_id) <= 20:
-        raise ValueError(f"message_control_id must have 1 to 20 characters, got {len(message_control_id)}")
-    observed_at = _observed_at(context)
-    segments = [
-        _msh(destination, message_control_id, created_at),
-        _pid(context),
-        *_orc(context, destination),
-        _obr(context, destination, message_control_id, observed_at, created_at),
-        _obx(1, "ST", "113014^DICOM Study^DCM", 1, study_instance_uid, "O", observed_at),
+    if not 1 <= len(result.message_control_id) <= 20:
+        raise ValueError(f"message_control_id must have 1 to 20 characters, got {len(result.message_control_id)}")
+    # hl7apy's tables end a field at 64 KiB, which receivers do not: the report's beginning stands for it
+    sample = replace(result, report=result.report[:48]) if result.report else result
+    _validate("\r".join(_segments(sample, destination, codes)), destination)
+    segments = apply_mapping(_segments(result, destination, codes), destination.fields, _values(result))
+    if destination.batch:
+        segments = _batch(segments, result, destination)
+    try:
+        return ("\r".join(segments) + "\r").encode(CODECS[destination.character_set])
+    except UnicodeEncodeError:
+        lacking = f"{destination.name}: the message has characters that {destination.character_set} lacks"
+        raise DeliveryRefused(lacking) from None
+
+
+def _segments(result: Result, destination: Hl7Destination, codes: Hl7CodeSettings) -> list[str]:
+    body = _oru if destination.message == "ORU^R01" else _mdm
+    return [_msh(result, destination), *body(result, destination, codes)]
+
+
+def _values(result: Result) -> dict[str, str]:
+    """Return what a template may name (`gateway.settings.HL7_PLACEHOLDERS`)."""
+    return result.context.model_dump() | {
+        "study_instance_uid": result.study_instance_uid,
+        "message_control_id": result.message_control_id,
+        "result_status": result.status,
+        "waveform_sop_instance_uid": result.waveform_sop_instance_uid,
+    }
+
+
+def _oru(result: Result, destination: Hl7Destination, codes: Hl7CodeSettings) -> list[str]:
+    pid, orc = _pid(result, destination), _orc(result, destination)
+    return [pid, *orc, _obr(result, destination, codes), *_observations(result, destination, codes)]
+
+
+def _mdm(result: Result, destination: Hl7Destination, codes: Hl7CodeSettings) -> list[str]:
+    """Return EVN, PID, PV1, TXA and the OBX of a document notification."""
+    context, created_at = result.context, timestamp(result.created_at)
+    embeds = destination.report == "embed" and result.report is not None
+    txa = {
+        1: "1",
+        2: "CD",  # table 0270: cardiodiagnostics
+        3: "AP" if embeds else "TX",
+        4: observed_at(context),
+        6: created_at,
+        12: f"{escape(result.message_control_id)}^{hierarchic(destination.sending_application)}",
+        14: escape(context.placer_order_number),
+        15: _filler(context, destination),
+        17: "AU" if result.confirmed else "PA",  # table 0271: authenticated, pre-authenticated
+        19: "AV",
+    }
+    return [
+        segment("EVN", {1: "T02", 2: created_at}),
+        _pid(result, destination),
+        segment("PV1", {1: "1", 2: "U"}),
+        segment("TXA", txa),
+        *_observations(result, destination, codes),
     ]
-    lines = [("ST", "WAVEFORM^Waveform SOP Instance UID", waveform_sop_instance_uid), ("TX", "NOTE^Note", UNCONFIRMED)]
-    lines += [("TX", "QUALITY^Digitization quality", text) for text in _quality_lines(record, quality)]
-    if doubtful:
-        lines += [("TX", "WARNING^Warning", text) for text in _warning_lines(quality)]
-    sub_ids: dict[str, int] = {}
-    for set_id, (value_type, identifier, text) in enumerate(lines, start=2):
-        sub_id = sub_ids[identifier] = sub_ids.get(identifier, 0) + 1
-        segments.append(_obx(set_id, value_type, f"{identifier}^{_SYSTEM}", sub_id, text, "P", observed_at))
-    message = "\r".join(segments)
-    _validate(message, destination)
-    return (message + "\r").encode("utf-8")
 
 
-def escape(text: str) -> str:
-    r"""Return text as HL7 data: delimiters as \F\ \S\ \T\ \R\ \E\, control characters (CR, LF, VT, FS...) as spaces.
-
-    HL7 2.5.1 section 2.7.1.
-    """
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", text).strip().translate(_ESCAPES)
-
-
-def _segment(name: str, fields: dict[int, str]) -> str:
-    """Join numbered fields, already escaped, into a segment; empty ones at its end are left out."""
-    return "|".join([name, *(fields.get(number, "") for number in range(1, max(fields) + 1))]).rstrip("|")
-
-
-def _hierarchic(setting: str) -> str:
-    """Return an HD from a setting: a name, or name^universal ID^type."""
-    return "^".join(escape(part) for part in setting.split("^"))
-
-
-def _msh(destination: Hl7Destination, control_id: str, created_at: datetime) -> str:
+def _msh(result: Result, destination: Hl7Destination) -> str:
+    multi_byte = destination.character_set in ("ISO IR87", "ISO IR159")  # ASCII, and code extension by ISO 2022
     fields = {
-        3: _hierarchic(destination.sending_application),
-        4: _hierarchic(destination.sending_facility),
-        5: _hierarchic(destination.receiving_application),
-        6: _hierarchic(destination.receiving_facility),
-        7: timestamp(created_at),
-        9: "ORU^R01^ORU_R01",
-        10: escape(control_id),
+        3: hierarchic(destination.sending_application),
+        4: hierarchic(destination.sending_facility),
+        5: hierarchic(destination.receiving_application),
+        6: hierarchic(destination.receiving_facility),
+        7: timestamp(result.created_at),
+        9: "ORU^R01^ORU_R01" if destination.message == "ORU^R01" else "MDM^T02^MDM_T02",
+        10: escape(result.message_control_id),
         11: "P",
         12: destination.version,
-        18: "UNICODE UTF-8",
+        18: f"ASCII~{destination.character_set}" if multi_byte else destination.character_set,
+        20: "ISO 2022-1994" if multi_byte else "",
     }
-    return _segment("MSH", {number - 1: value for number, value in fields.items()} | {1: "^~\\&"})
+    return segment("MSH", {number - 1: value for number, value in fields.items()} | {1: "^~\\&"})
 
 
-def _pid(context: StudyContext) -> str:
-    return _segment(
+def _pid(result: Result, destination: Hl7Destination) -> str:
+    context = result.context
+    return segment(
         "PID",
         {
             1: "1",
-            3: f"{escape(context.patient_id)}^^^{_assigning_authority(context.issuer_of_patient_id)}^MR",
-            5: _person_name(context.patient_name),
-            7: _instant(context.patient_birth_date)[:8],
+            3: f"{escape(context.patient_id)}^^^{assigning_authority(context.issuer_of_patient_id)}^MR",
+            5: person_name(context.patient_name, destination.character_set),
+            7: instant(context.patient_birth_date)[:8],
             8: context.patient_sex if context.patient_sex in {"M", "F", "O"} else "",
         },
     )
 
 
-def _assigning_authority(issuer: str) -> str:
-    """Return CX-4 from Issuer of Patient ID: a namespace, or a universal ID where it is too long for one (20)."""
-    name = escape(issuer)
-    if len(name) <= 20:
-        return name
-    return f"&{name}&{'ISO' if re.fullmatch('[0-9.]+', name) else 'L'}"
-
-
-def _person_name(name: str) -> str:
-    """Return a DICOM PN as XPN: family^given^middle^suffix^prefix; ideographic and phonetic groups as repetitions.
-
-    PN orders prefix before suffix, XPN suffix before prefix.  XPN-8 names the representation (table 0465).  PID-5 may
-    not be empty: a name that is not known is one of type U, unspecified (table 0200).
-    """
-    repetitions = []
-    for group, representation in zip(name.split("="), "AIP", strict=False):
-        family, given, middle, prefix, suffix = ([escape(part) for part in group.split("^")] + [""] * 5)[:5]
-        parts = [family, given, middle, suffix, prefix]
-        if representation != "A":
-            parts += ["", "", representation]
-        if any(parts[:5]):
-            repetitions.append("^".join(parts).rstrip("^"))
-    return "~".join(repetitions) or "^^^^^^U"
-
-
 def _filler(context: StudyContext, destination: Hl7Destination) -> str:
     """Return ORC-3 / OBR-3 where the source names the order; an EI of number and our application."""
     number = context.filler_order_number or context.accession_number
-    return f"{escape(number)}^{_hierarchic(destination.sending_application)}" if number else ""
+    return f"{escape(number)}^{hierarchic(destination.sending_application)}" if number else ""
 
 
-def _orc(context: StudyContext, destination: Hl7Destination) -> list[str]:
-    """Return the ORC where there is an order to report on: SC (status changed), A (some results available)."""
+def _orc(result: Result, destination: Hl7Destination) -> list[str]:
+    """Return the ORC where there is an order to report on: SC (status changed), A (some results) or CM (completed)."""
+    context = result.context
     filler = _filler(context, destination)
     if not (context.placer_order_number or filler):
         return []
-    return [_segment("ORC", {1: "SC", 2: escape(context.placer_order_number), 3: filler, 5: "A"})]
+    state = "CM" if result.confirmed else "A"
+    return [segment("ORC", {1: "SC", 2: escape(context.placer_order_number), 3: filler, 5: state})]
 
 
-def _obr(
-    context: StudyContext, destination: Hl7Destination, control_id: str, observed_at: str, created_at: datetime
-) -> str:
-    filler = _filler(context, destination)
-    return _segment(
+def _obr(result: Result, destination: Hl7Destination, codes: Hl7CodeSettings) -> str:
+    context = result.context
+    own = f"{escape(result.message_control_id)}^{hierarchic(destination.sending_application)}"
+    return segment(
         "OBR",
         {
             1: "1",
             2: escape(context.placer_order_number),
-            3: filler or f"{escape(control_id)}^{_hierarchic(destination.sending_application)}",
-            4: "11524-6^EKG study^LN",
-            7: observed_at,
+            3: _filler(context, destination) or own,
+            4: codes.study,
+            7: observed_at(context),
             18: escape(context.accession_number),
-            22: timestamp(created_at),
+            22: timestamp(result.created_at),
             24: "EC",
-            25: "P",
+            25: result.status,
         },
     )
 
 
-def _obx(set_id: int, value_type: str, identifier: str, sub_id: int, text: str, status: str, observed_at: str) -> str:
-    fields = {1: str(set_id), 2: value_type, 3: identifier, 4: str(sub_id), 5: escape(text), 11: status}
-    return _segment("OBX", fields | ({14: observed_at} if observed_at else {}))
+def _observations(result: Result, destination: Hl7Destination, codes: Hl7CodeSettings) -> list[str]:
+    """Return every OBX; OBX-4 numbers those of the same OBX-3."""
+    status = result.status
+    rows: list[tuple[str, str, str, str]] = [  # OBX-2, OBX-3, OBX-5 (escaped), OBX-11
+        ("ST", codes.dicom_study, escape(result.study_instance_uid), "O"),
+        ("ST", codes.waveform, escape(result.waveform_sop_instance_uid), status),
+    ]
+    if destination.report == "embed" and result.report is not None:
+        rows.append(("ED", codes.report, f"^application^pdf^Base64^{base64.b64encode(result.report).decode()}", status))
+    if destination.report == "link":
+        address = escape(fill_template(destination.report_url, _values(result), url=True))
+        rows.append(("RP", codes.report, f"{address}^^application^pdf", status))
+    texts = [(codes.note, result.note)]
+    texts += [(codes.quality, text) for text in _quality_lines(result.record, result.quality)]
+    if result.doubtful and not result.confirmed:
+        texts += [(codes.warning, text) for text in _warning_lines(result.quality)]
+    rows += [("TX", code, escape(text), status) for code, text in texts]
+    at = observed_at(result.context)
+    sub_ids: dict[str, int] = {}
+    observations = []
+    for set_id, (value_type, code, value, row_status) in enumerate(rows, start=1):
+        sub_id = sub_ids[code] = sub_ids.get(code, 0) + 1
+        fields = {1: str(set_id), 2: value_type, 3: code, 4: str(sub_id), 5: value, 11: row_status, 14: at}
+        observations.append(segment("OBX", fields))
+    return observations
 
 
-def _observed_at(context: StudyContext) -> str:
-    """Return when the ECG was recorded as a TS to the second, "" where nothing says so.
-
-    The zone is the source's; where it states none, none is invented: HL7 then takes that of MSH-7, the machine's own.
-    """
-    stated = context.acquisition_date_time
-    if not stated and context.study_date:
-        stated = context.study_date + context.study_time
-    at = _instant(stated)
-    zone = stated[-5:] if stated[-5:-4] in ("+", "-") else context.timezone_offset_from_utc
-    return at + zone if len(at) > 8 and re.fullmatch(r"[+-]\d{4}", zone) else at
-
-
-def _instant(text: str) -> str:
-    """Return the date and time of a DA or DT to the second, as precise as it is; "" where it is no such instant."""
-    digits = re.split(r"[.+-]", text, maxsplit=1)[0]
-    if not re.fullmatch("[0-9]+", digits):
-        return ""
-    try:
-        datetime.strptime(digits, "%Y%m%d%H%M%S"[: len(digits) - 2])
-    except ValueError:
-        return ""
-    return digits
+def _batch(segments: list[str], result: Result, destination: Hl7Destination) -> list[str]:
+    """Put one message into a batch and a file of its own (HL7 2.5.1 section 2.10.3)."""
+    msh = segments[0].split("|")
+    head = "|".join(["", *msh[1:7]])
+    control_id = escape(result.message_control_id)
+    return [f"FHS{head}", f"BHS{head}||||{control_id}", *segments, "BTS|1", "FTS|1"]
 
 
 def _quality_lines(record: EcgRecord, quality: Quality) -> list[str]:
@@ -268,6 +293,9 @@ def _validate(message: str, destination: Hl7Destination) -> None:
         same = parsed.to_er7() == message
     except (HL7apyException, ValueError) as error:
         breach = type(error).__name__
-        raise DeliveryRefused(f"ORU for {destination.name} breaks HL7 {destination.version}: {breach}") from None
+        what = destination.message.partition("^")[0]
+        raise DeliveryRefused(f"{what} for {destination.name} breaks HL7 {destination.version}: {breach}") from None
     if not same:
-        raise DeliveryRefused(f"ORU for {destination.name} is not HL7 {destination.version}: it reads back differently")
+        raise DeliveryRefused(
+            f"message for {destination.name} is not HL7 {destination.version}: it reads back otherwise"
+        )

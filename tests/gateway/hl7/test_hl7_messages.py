@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import base64
 import random
 import re
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import numpy as np
 import pytest
 from hl7apy.consts import VALIDATION_LEVEL
 from hl7apy.parser import parse_message
+from pydantic import ValidationError
 
 from gateway.errors import DeliveryRefused, IdentityMissing
-from gateway.hl7.acks import build_ack, scan_acknowledgement, scan_header
-from gateway.hl7.messages import build_oru, escape, message_control_id
+from gateway.hl7.acks import build_ack, scan_acknowledgement, scan_header, split_batch
+from gateway.hl7.fields import escape
+from gateway.hl7.messages import Result, build_message, message_control_id
+from gateway.hl7.parsing import CODECS, parse
 from gateway.models import StudyContext
-from gateway.settings import Hl7Destination
+from gateway.settings import Hl7CodeSettings, Hl7Destination
 from pipeline import LEADS, Calibration, EcgRecord, Lead, Quality
 
 CREATED_AT = datetime(2026, 11, 22, 10, 15, 30, tzinfo=timezone(timedelta(hours=1)))
@@ -51,18 +56,32 @@ QUALITY = Quality(
 )
 
 
+CODES = Hl7CodeSettings()
+
+
+def built(
+    context: StudyContext = CONTEXT,
+    destination: dict[str, Any] | None = None,
+    codes: Hl7CodeSettings = CODES,
+    **told: Any,
+) -> bytes:
+    """A message about one page, in the destination's bytes."""
+    result = {
+        "record": record(),
+        "quality": QUALITY,
+        "context": context,
+        "study_instance_uid": "1.2.3",
+        "waveform_sop_instance_uid": "2.25.99",
+        "message_control_id": "GWABC",
+        "doubtful": False,
+        "created_at": CREATED_AT,
+    }
+    receiver = Hl7Destination(name="ehr", host="h", port=1, **(destination or {}))
+    return build_message(Result(**(result | told)), receiver, codes)
+
+
 def oru(version: str = "2.5.1", context: StudyContext = CONTEXT, doubtful: bool = False, **changes: str) -> bytes:
-    return build_oru(
-        record=record(),
-        quality=QUALITY,
-        context=context,
-        study_instance_uid="1.2.3",
-        waveform_sop_instance_uid="2.25.99",
-        message_control_id="GWABC",
-        destination=Hl7Destination(name="ehr", host="h", port=1, version=version, **changes),
-        doubtful=doubtful,
-        created_at=CREATED_AT,
-    )
+    return built(context, {"version": version, **changes}, doubtful=doubtful)
 
 
 def segments(message: bytes, name: str) -> list[list[str]]:
@@ -256,17 +275,174 @@ def test_message_control_id_is_stable_short_and_its_own():
 
 def test_message_control_id_too_long():
     with pytest.raises(ValueError, match="20"):
-        build_oru(
-            record=record(),
-            quality=QUALITY,
-            context=CONTEXT,
-            study_instance_uid="1.2.3",
-            waveform_sop_instance_uid="2.25.99",
-            message_control_id="X" * 21,
-            destination=Hl7Destination(name="ehr", host="h", port=1),
-            doubtful=False,
-            created_at=CREATED_AT,
-        )
+        built(message_control_id="X" * 21)
+
+
+def test_variants_of_a_message_have_ids_of_their_own():
+    variants = ("", "final", "r1", "r1.final")
+    assert len({message_control_id("job", 1, "ehr", variant) for variant in variants}) == 4
+
+
+# -- status --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "order", "note"),
+    [
+        ({}, "P", "A", "Digitized from paper; unconfirmed"),
+        ({"confirmed": True, "status": "F"}, "F", "CM", "Digitized from paper; confirmed by a person"),
+        ({"status": "C"}, "C", "A", "Digitized from paper; corrected; unconfirmed"),
+        ({"confirmed": True, "status": "C"}, "C", "CM", "Digitized from paper; corrected; confirmed by a person"),
+    ],
+)
+@pytest.mark.parametrize("version", ["2.3.1", "2.5", "2.5.1"])
+def test_preliminary_final_and_corrected(version, told, status, order, note):
+    message = built(destination={"version": version}, **told)
+    assert segments(message, "OBR")[0][25] == status
+    assert segments(message, "ORC")[0][5] == order
+    obx = segments(message, "OBX")
+    assert [fields[11] for fields in obx] == ["O"] + [status] * (len(obx) - 1)
+    assert note in [fields[5] for fields in obx]
+
+
+def test_confirmed_result_is_not_called_doubtful():
+    assert b"WARNING" not in built(doubtful=True, confirmed=True, status="F")
+
+
+# -- what a destination wants --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("report", [None, b"%PDF-1.4"])
+@pytest.mark.parametrize("version", ["2.3.1", "2.5", "2.5.1"])
+def test_mdm(version, report):
+    destination = {"version": version, "message": "MDM^T02", "report": "embed"}
+    message = built(destination=destination, report=report, confirmed=True, status="F")
+    names = [line.split("|")[0] for line in message.decode().split("\r") if line]
+    assert names[:6] == ["MSH", "EVN", "PID", "PV1", "TXA", "OBX"]
+    assert segments(message, "MSH")[0][9] == "MDM^T02^MDM_T02"
+    txa = segments(message, "TXA")[0]
+    assert txa[2:5] == ["CD", "AP" if report else "TX", "20261120083000+0200"]
+    assert (txa[12], txa[14], txa[15], txa[17], txa[19]) == ("GWABC^ECGGW", "ORD1", "A1^ECGGW", "AU", "AV")
+    assert segments(built(destination=destination), "TXA")[0][17] == "PA"
+
+
+@pytest.mark.parametrize("message", ["ORU^R01", "MDM^T02"])
+@pytest.mark.parametrize("version", ["2.3.1", "2.5", "2.5.1"])
+def test_report_is_embedded(version, message):
+    pdf = bytes(range(256)) * 1000
+    data = built(destination={"version": version, "message": message, "report": "embed"}, report=pdf)
+    (obx,) = [fields for fields in segments(data, "OBX") if fields[2] == "ED"]
+    assert obx[3] == "REPORT^ECG report^99ECGGW"
+    kind, value = obx[5].rsplit("^", 1)
+    assert kind == "^application^pdf^Base64"
+    assert base64.b64decode(value) == pdf
+
+
+def test_report_that_is_not_there_is_left_out():
+    assert b"REPORT" not in built(destination={"report": "embed"})
+    assert b"REPORT" not in built(report=b"%PDF-1.4")
+
+
+def test_report_is_linked():
+    address = "https://viewer.example/?study={study_instance_uid}&patient={patient_id}"
+    context = CONTEXT.model_copy(update={"patient_id": "P 1&|"})
+    data = built(context, {"report": "link", "report_url": address})
+    (obx,) = [fields for fields in segments(data, "OBX") if fields[2] == "RP"]
+    assert obx[5] == "https://viewer.example/?study=1.2.3\\T\\patient=P%201%26%7C^^application^pdf"
+
+
+def test_codes_can_be_edited():
+    codes = Hl7CodeSettings(study="93000^ECG^C4", note="77^Bemerkung^L")
+    message = built(codes=codes)
+    assert segments(message, "OBR")[0][4] == "93000^ECG^C4"
+    assert "77^Bemerkung^L" in [fields[3] for fields in segments(message, "OBX")]
+
+
+@pytest.mark.parametrize(
+    ("character_set", "name", "written"),
+    [
+        ("8859/1", "Müster^Zoë", "Müster^Zoë"),
+        ("ASCII", "Muster^Zoe", "Muster^Zoe"),
+        ("8859/1", "Yamada^Tarou=山田^太郎=やまだ^たろう", "Yamada^Tarou"),
+        ("ISO IR87", "Yamada^Tarou=山田^太郎", "Yamada^Tarou~山田^太郎^^^^^^I"),
+        ("GB 18030-2000", "Wang^XiaoDong=王^小东", "Wang^XiaoDong~王^小东^^^^^^I"),
+        ("KS X 1001", "Hong^Gildong=洪^吉洞=홍^길동", "Hong^Gildong~洪^吉洞^^^^^^I~홍^길동^^^^^^P"),
+    ],
+)
+def test_character_set(character_set, name, written):
+    context = CONTEXT.model_copy(update={"patient_name": name})
+    data = built(context, {"character_set": character_set})
+    text = data.decode(CODECS[character_set])
+    assert text.split("\rPID|")[1].split("|")[4] == written
+    declared = text.split("\r")[0].split("|")[17]
+    assert declared.split("~")[-1] == character_set
+    assert parse(data, "ASCII").first("PID").text(5) == "".join(written.split("~")[0].split("^")[0])  # reads back
+
+
+def test_character_that_the_set_lacks_is_refused_without_quoting_it():
+    context = CONTEXT.model_copy(update={"patient_name": "Щукин^Юлия"})
+    with pytest.raises(DeliveryRefused, match="characters that 8859/1 lacks") as caught:
+        built(context, {"character_set": "8859/1"})
+    assert "Щукин" not in str(caught.value)
+
+
+def test_every_character_set_writes_ascii():
+    for character_set in CODECS:
+        assert parse(built(destination={"character_set": character_set}), "ASCII").first("PID").text(3) == "P1"
+
+
+def test_mapping_sets_empties_removes_and_adds():
+    fields = {
+        "MSH-5": "ENGINE",
+        "MSH-11": "T",
+        "PV1-2": "O",
+        "PV1-3.2": "12",
+        "PID-5.2": "X",
+        "OBR-4": "",
+        "ORC": "",
+        "ZEC-1": "{accession_number}",
+        "ZEC-3": "{result_status}^{patient_id}",
+    }
+    context = CONTEXT.model_copy(update={"patient_id": "P|1"})
+    message = built(context, {"fields": fields})
+    names = [line.split("|")[0] for line in message.decode().split("\r") if line]
+    assert names[:4] == ["MSH", "PID", "PV1", "OBR"] and names[-1] == "ZEC"
+    assert (segments(message, "MSH")[0][5], segments(message, "MSH")[0][11]) == ("ENGINE", "T")
+    assert segments(message, "PV1") == [["PV1", "", "O", "^12"]]
+    assert segments(message, "PID")[0][5] == "Test^X^M^Jr^Dr"
+    assert segments(message, "OBR")[0][4] == ""
+    assert segments(message, "ZEC") == [["ZEC", "A1", "", "P^P\\F\\1"]]
+
+
+def test_mapping_reaches_every_segment_of_a_name():
+    message = built(destination={"fields": {"OBX-15": "ECGGW"}})
+    assert {fields[15] for fields in segments(message, "OBX")} == {"ECGGW"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"MSH-10": "1"}, {"MSH-2": "^"}, {"pid-3": "1"}, {"PID-0": "1"}, {"PID": "x"}, {"PID-3": "{nobody}"}],
+)
+def test_mapping_that_cannot_be_meant_is_no_setting(fields):
+    with pytest.raises(ValidationError):
+        Hl7Destination(name="ehr", host="h", port=1, fields=fields)
+
+
+def test_link_needs_an_address():
+    with pytest.raises(ValidationError, match="report_url"):
+        Hl7Destination(name="ehr", host="h", port=1, report="link")
+
+
+def test_batch_of_one():
+    message = built(destination={"batch": True})
+    lines = message.decode().split("\r")
+    assert [line[:3] for line in lines[:3]] == ["FHS", "BHS", "MSH"]
+    assert lines[-3:] == ["BTS|1", "FTS|1", ""]
+    assert lines[1].split("|")[2:4] == ["ECGGW", "HOSPITAL"] and lines[1].split("|")[10] == "GWABC"
+    assert split_batch(message) == [built()]
+
+
+# -- acknowledgements ----------------------------------------------------------------------------------------------
 
 
 def test_ack_mirrors_the_message():

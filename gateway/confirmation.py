@@ -1,0 +1,76 @@
+"""A person has looked: what was preliminary becomes final, and what was held back leaves.
+
+Messages are made again from the record that was kept, so nothing is digitized twice and what the person saw is what
+is sent.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from gateway.dicom.pages import read_context
+from gateway.errors import IllegalTransition
+from gateway.models import Delivery, Job, JobStatus, Page, StudyContext
+from gateway.results import JobFacts, ReadPage, final_deliveries, job_facts, read_result, report_name
+from gateway.settings import Settings
+from gateway.spool import Spool
+from gateway.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+def confirm(store: Store, spool: Spool, settings: Settings, job_id: str, actor: str) -> None:
+    """Make a job's result final and send it to the job's destinations.
+
+    Raises
+    ------
+    NotFound
+        There is no such job.
+    IllegalTransition
+        The job waits, runs, failed or was cancelled, has no page that was read, or its files are gone.
+    DeliveryRefused
+        A message cannot be made as its destination wants it; nothing is changed.
+    """
+    job = store.job(job_id)
+    if job.status not in (JobStatus.DONE, JobStatus.NEEDS_REVIEW):
+        raise IllegalTransition(f"a {job.status} job has nothing to confirm")
+    pages = [page for page in store.pages(job_id) if page.waveform_sop_instance_uid]
+    if not pages:
+        raise IllegalTransition("no page of this job gave a waveform for a patient")
+    facts = job_facts(job, known_context(job, spool), settings, store.deliveries(job_id))
+    deliveries: list[Delivery] = []
+    for page in pages:
+        made, page_deliveries = final_deliveries(facts, _read_page(facts, spool, page))
+        for artefact in made:
+            spool.write_artefact(job_id, artefact.name, artefact.data)
+        deliveries += page_deliveries
+    store.confirm(job_id, deliveries, actor)
+    logger.info("Confirmed, %d deliveries", len(deliveries), extra={"action": "confirm", "job_id": job_id})
+
+
+def known_context(job: Job, spool: Spool) -> StudyContext:
+    """Return all that is known of whose ECG a job is: what it was told comes before what its object says."""
+    told = StudyContext.model_validate_json(job.study_context_json)
+    if job.media_type != "application/dicom":
+        return told
+    try:
+        read = read_context(spool.source_path(job.id).read_bytes())
+    except OSError as error:
+        raise IllegalTransition(f"the job's file is gone: {error.strerror}") from error
+    return read.model_copy(update=told.model_dump(exclude_defaults=True))
+
+
+def _read_page(facts: JobFacts, spool: Spool, page: Page) -> ReadPage:
+    try:
+        npz = spool.artefact_path(facts.job_id, f"page-{page.page_number}.record.npz").read_bytes()
+    except OSError as error:
+        raise IllegalTransition(f"the record of page {page.page_number} is gone: {error.strerror}") from error
+    record, quality = read_result(npz, page.quality_json)
+    report = spool.artefact_path(facts.job_id, report_name(page.page_number))
+    return ReadPage(
+        number=page.page_number,
+        record=record,
+        quality=quality,
+        waveform_sop_instance_uid=page.waveform_sop_instance_uid,
+        report=report.read_bytes() if report.is_file() else None,
+    )
