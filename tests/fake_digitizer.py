@@ -78,6 +78,8 @@ def page_png(behaviour: Behaviour = Behaviour.GOOD, seed: int = 0) -> bytes:
 class FakeDigitizer:
     """Digitizes any page as the same 3x4 recording, unless its first pixel says otherwise."""
 
+    pages_at_once = 1
+
     def digitize(self, page: PageImage, *, default_calibration: Calibration) -> Digitization:
         red, *mark = (int(value) for value in page.pixels[0, 0])
         behaviour = Behaviour(red) if tuple(mark) == _MARK else Behaviour.GOOD
