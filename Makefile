@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo run test check interop docs
+.PHONY: setup demo run test check interop docs bench
 
 setup: $(STAMP)
 
@@ -33,3 +33,6 @@ docs: $(STAMP)
 interop: $(STAMP)
 	sh tests/interop/install_peers.sh
 	$(BIN)/pytest -m interop -rs
+
+bench: $(STAMP)
+	$(BIN)/python -m pipeline bench

@@ -1,0 +1,253 @@
+"""What a page costs: seconds and memory of every stage, and how they grow with the page and with the batch.
+
+The stages know nothing of it.  For the time of a measurement the functions that `pipeline.digitize` composes, and what
+is inside the dear ones, are replaced by wrappers that read the clocks on the way in and out.  A stage's figures leave
+out those of the stages it calls, so that they add up to the page's.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, fields, replace
+from functools import wraps
+from pathlib import Path
+from statistics import median
+from types import FunctionType
+from typing import Annotated, Any
+from unittest.mock import patch
+
+import cv2
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import pipeline.digitize
+import pipeline.trace
+from pipeline.datatypes import ByteArray, PageImage
+from pipeline.digitize import Digitizer
+from pipeline.errors import DigitizationError
+from pipeline.inference import Network
+from pipeline.overlay import draw_overlay, write_png
+from pipeline.training.capture import Capture
+from pipeline.training.render import photograph
+from pipeline.training.sample import draw_sample
+
+PAGE_WIDTH_PX = 2200
+_WIDTHS_PX = (1100, 2200, 3300, 4400)
+_ELSEWHERE = "between the stages"
+_SCAN = Capture(
+    kind="scan", blur_mm=0.06, motion_mm=0.0, noise=4.0, jpeg_quality=85, gamma=1.0, contrast=1.0, cast=(1.0, 1.0, 1.0),
+    grey=False, threshold=0.0, light=0.05, shadows=0, creases=1, glare=0.0, native_px_per_mm=8.0,
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Cost:
+    """What one stage took of one page, the stages inside it left out."""
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0  # user and system time of all threads: comparable on a busy machine
+    peak_mib: float = 0.0  # resident memory of the whole process at its highest while the stage ran; 0 = not known
+    device_mib: float = 0.0  # memory of the GPU at its highest
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Reads the clocks at every change of stage and books what passed on the stage that ran."""
+
+    costs: dict[str, Cost] = field(default_factory=dict)
+    _running: list[str] = field(default_factory=lambda: [_ELSEWHERE])
+    _since: tuple[float, float] = (0.0, 0.0)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Book what happens inside the block on `name`."""
+        self._book()
+        self._running.append(name)
+        try:
+            yield
+        finally:
+            self._book()
+            self._running.pop()
+
+    def wrap(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
+        """Return `function` as a stage."""
+
+        @wraps(function)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self.stage(name):
+                return function(*args, **kwargs)
+
+        return timed
+
+    def start(self) -> None:
+        """Forget the past; the clocks start now."""
+        self._book()
+        self.costs = {}
+
+    def stop(self) -> dict[str, Cost]:
+        """Return what every stage took, dearest first."""
+        self._book()
+        return dict(sorted(self.costs.items(), key=lambda item: -item[1].cpu_s))
+
+    def _book(self) -> None:
+        cost = self.costs.setdefault(self._running[-1], Cost())
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+            cost.device_mib = max(cost.device_mib, torch.cuda.max_memory_allocated() / 2**20)
+            torch.cuda.reset_peak_memory_stats()
+        wall, cpu = time.perf_counter(), _cpu_seconds()
+        cost.wall_s += wall - self._since[0]
+        cost.cpu_s += cpu - self._since[1]
+        cost.peak_mib = max(cost.peak_mib, _peak_mib())
+        self._since = (time.perf_counter(), _cpu_seconds())
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _peak_mib() -> float:
+    """Highest resident memory since the last call; Linux only, 0 elsewhere."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return 0.0
+    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+
+
+@contextmanager
+def recorded(recorder: Recorder) -> Iterator[None]:
+    """Have every stage of the digitizer timed inside the block."""
+    run = Network.run
+
+    def network_run(self: Network, *args: Any, **kwargs: Any) -> Any:
+        with recorder.stage(f"{self.name} network"):
+            return run(self, *args, **kwargs)
+
+    composed = {
+        name: value
+        for name, value in vars(pipeline.digitize).items()
+        if isinstance(value, FunctionType) and value.__module__.startswith("pipeline.")
+    }
+    with ExitStack() as patches:
+        for name, function in composed.items():
+            patches.enter_context(patch.object(pipeline.digitize, name, recorder.wrap(function, name.strip("_"))))
+        posterior = recorder.wrap(pipeline.trace.posterior, "posterior")
+        patches.enter_context(patch.object(pipeline.trace, "posterior", posterior))
+        patches.enter_context(patch.object(Network, "run", network_run))
+        yield
+
+
+def draw_scan(width_px: int = PAGE_WIDTH_PX, seed: int = 1) -> PageImage:
+    """Draw a scan of a 3x4 sheet with a rhythm strip: `width_px` wide, 17/22 of that high, no one's data."""
+    page = draw_sample(seed)
+    rng = np.random.default_rng(seed)
+    pixels: ByteArray = photograph(page, _SCAN, width_px / page.style.width_mm, rng)
+    height = round(width_px * 17 / 22)
+    missing = max(height - pixels.shape[0], 0)
+    framed = cv2.copyMakeBorder(pixels, 0, missing, 0, 0, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    return PageImage(pixels=np.ascontiguousarray(framed[:height]), page_number=1)
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    """Sum of the times, highest of the peaks."""
+    costs = list(costs)
+    return Cost(
+        wall_s=sum(cost.wall_s for cost in costs),
+        cpu_s=sum(cost.cpu_s for cost in costs),
+        peak_mib=max((cost.peak_mib for cost in costs), default=0.0),
+        device_mib=max((cost.device_mib for cost in costs), default=0.0),
+    )
+
+
+def _median(costs: Sequence[Cost]) -> Cost:
+    return Cost(**{name.name: median(getattr(cost, name.name) for cost in costs) for name in fields(Cost)})
+
+
+def measure_stages(digitizer: Digitizer, page: PageImage, runs: int) -> dict[str, Cost]:
+    """Digitize a page once to warm up and then `runs` times; return the median cost of every stage, dearest first.
+
+    The overlay a person is shown, and writing it as PNG, are measured as well.
+    """
+    recorder, found = Recorder(), []
+    for _ in range(runs + 1):
+        recorder.start()
+        with recorded(recorder):
+            result = digitizer.digitize(page)
+        with recorder.stage("overlay"):
+            picture = draw_overlay(result)
+        with recorder.stage("PNG"):
+            write_png(picture)
+        found.append(recorder.stop())
+    return {name: _median([costs.get(name, Cost()) for costs in found[1:]]) for name in found[-1]}
+
+
+def measure_batch(digitizer: Digitizer, page: PageImage, count: int, runs: int) -> Cost:
+    """Digitize `count` copies of a page as a batch; return the median cost of one page."""
+    recorder, found = Recorder(), []
+    for _ in range(runs + 1):
+        recorder.start()
+        digitizer.digitize_batch([page] * count)
+        found.append(total(recorder.stop().values()))
+    cost = _median(found[1:])
+    return replace(cost, wall_s=cost.wall_s / count, cpu_s=cost.cpu_s / count)
+
+
+def _table(title: str, first: str) -> Table:
+    table = Table(first, title=title)
+    for name in ("seconds", "CPU seconds", "peak MiB", "GPU MiB"):
+        table.add_column(name, justify="right")
+    return table
+
+
+def _add(table: Table, name: str, cost: Cost) -> None:
+    memory = (f"{mib:.0f}" if mib else "-" for mib in (cost.peak_mib, cost.device_mib))
+    table.add_row(name, f"{cost.wall_s:.3f}", f"{cost.cpu_s:.3f}", *memory)
+
+
+def report(digitizer: Digitizer, *, runs: int, widths: Sequence[int], batches: Sequence[int]) -> Iterator[Table]:
+    """Measure and yield the tables: stages of one page, growth with its size, growth with the batch."""
+    where = digitizer.page_network.device.type
+    page = draw_scan()
+    stages = measure_stages(digitizer, page, runs)
+    size = "x".join(str(side) for side in page.pixels.shape[1::-1])
+    table = _table(f"One page of {size}, {where}, {torch.get_num_threads()} threads, median of {runs}", "stage")
+    for name, cost in stages.items():
+        _add(table, name, cost)
+    table.add_section()
+    _add(table, "page", total(stages.values()))
+    yield table
+    table = _table("Growth with the page", "page")
+    for width in widths:
+        grown = draw_scan(width)
+        size = "x".join(str(side) for side in grown.pixels.shape[1::-1])
+        _add(table, size, total(measure_stages(digitizer, grown, runs).values()))
+    yield table
+    table = _table(f"Growth with the batch, {digitizer.pages_at_once} at once, per page", "pages")
+    for count in batches:
+        _add(table, str(count), measure_batch(digitizer, page, count, runs))
+    yield table
+
+
+def bench(
+    runs: Annotated[int, typer.Option(min=1, help="Runs whose median is shown; one more warms up.")] = 3,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Print seconds and memory of every stage, and how they grow with the page and with the batch."""
+    try:
+        digitizer = Digitizer.load(device=device)
+    except (DigitizationError, ValueError) as error:
+        Console(stderr=True).print(str(error))
+        raise typer.Exit(2) from error
+    console = Console(width=max(Console().width, 100))
+    batches = (1, 2, 4) if digitizer.pages_at_once == 1 else (1, 2, 4, 8, 16, 32)
+    for table in report(digitizer, runs=runs, widths=_WIDTHS_PX, batches=batches):
+        console.print(table)
