@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from pipeline.datatypes import (
     RowBand,
     SegmentationMap,
 )
+from pipeline.errors import DigitizationError
 from pipeline.inference import Network, choose_device, load_network
 from pipeline.labels import read_labels
 from pipeline.layout import identify_layout, load_layouts
@@ -98,6 +101,31 @@ class Digitizer:
             weights_sha256={network.name: network.sha256 for network in networks},
         )
 
+    @property
+    def pages_at_once(self) -> int:
+        """How many pages to digitize side by side: a GPU gains from several, a processor is busy with one."""
+        return self.page_network.at_once
+
+    def digitize_batch(
+        self, pages: Sequence[PageImage], *, default_calibration: Calibration | None = None
+    ) -> list[Digitization | DigitizationError]:
+        """Digitize pages side by side, `pages_at_once` at a time; the networks batch what waits for them.
+
+        Returns
+        -------
+        list
+            In the order of the pages, for each what `digitize` returns or the reason why there is nothing.
+        """
+
+        def outcome(page: PageImage) -> Digitization | DigitizationError:
+            try:
+                return self.digitize(page, default_calibration=default_calibration)
+            except DigitizationError as error:
+                return error
+
+        with ThreadPoolExecutor(self.pages_at_once) as pool:
+            return list(pool.map(outcome, pages))
+
     def _upright(
         self, page: PageImage, flat: RectifiedPage, *, enough: float = 3.0, clearly: float = 1.0
     ) -> tuple[RectifiedPage, tuple[LeadLabel, ...]]:
@@ -111,7 +139,8 @@ class Digitizer:
         best, most = 0, -1.0
         best_labels: tuple[LeadLabel, ...] = ()
         for quarter in (0, 2, 1, 3):
-            if quarter == 1 and most >= enough:
+            settled = most + clearly >= len(LEADS[3:])  # none can read clearly better
+            if settled or (quarter == 1 and most >= enough):
                 break
             labels = read_labels(np.ascontiguousarray(np.rot90(canvas, quarter)), self.label_network)
             # I, II and III read the same on their heads
