@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,14 +18,16 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
+from gateway import diagnose
 from gateway.certificates import certificates, check_tls
+from gateway.dicom.find import StudyQuery, find_studies
 from gateway.dicom.pages import read_context
 from gateway.errors import GatewayError, IntakeError, SettingsError
 from gateway.intake import Accepted, Intake, file_key, media_type_of
 from gateway.logs import configure_logging
 from gateway.models import Job, JobStatus, StudyContext, utc_now
 from gateway.service import Service
-from gateway.settings import Settings, load_settings
+from gateway.settings import Destination, DicomDestination, Settings, load_settings
 from gateway.spool import Spool
 from gateway.store import Store
 
@@ -34,6 +37,7 @@ app = typer.Typer(
 Config = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML; without it, the defaults.")
 ]
+DestinationName = Annotated[str, typer.Argument(metavar="DESTINATION", help="Its name in the settings.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, as `jobs` prints it.")]
 
 
@@ -186,6 +190,53 @@ def check_config(config: Config = None) -> None:
 
 
 @app.command()
+def echo(destination: DestinationName, config: Config = None) -> None:
+    """Try a destination step by step, and say what to do about a step that fails; nothing is stored there."""
+    settings = load_settings(config)
+    _print_steps(diagnose.echo(*_destination(settings, destination)))
+
+
+@app.command()
+def send_test(destination: DestinationName, config: Config = None) -> None:
+    """Try a DICOM destination like `echo`, then store a made-up ECG of patient ECGGW-TEST there."""
+    settings = load_settings(config)
+    _print_steps(diagnose.send_test(*_destination(settings, destination)))
+
+
+@app.command()
+def find(
+    destination: DestinationName,
+    config: Config = None,
+    patient_id: Annotated[str, typer.Option(help="DICOM PatientID.")] = "",
+    study_date: Annotated[str, typer.Option(help="YYYYMMDD or YYYYMMDD-YYYYMMDD.")] = "",
+    accession_number: Annotated[str, typer.Option()] = "",
+    modality: Annotated[str, typer.Option(help="E.g. ECG.")] = "",
+    description: Annotated[str, typer.Option(help="With * and ? as wild cards.")] = "",
+    limit: Annotated[int, typer.Option(min=1)] = 50,
+    patient: Annotated[bool, typer.Option("--patient", help="Print whose studies they are, too.")] = False,
+) -> None:
+    """Ask a DICOM destination which studies it has (C-FIND, Study Root)."""
+    settings = load_settings(config)
+    peer, calling_ae_title = _destination(settings, destination)
+    if not isinstance(peer, DicomDestination):
+        raise SettingsError(f"{destination} is no DICOM destination")
+    query = StudyQuery(
+        patient_id=patient_id,
+        study_date=study_date,
+        accession_number=accession_number,
+        modalities=modality,
+        study_description=description,
+    )
+    whose = ("patient ID", "name") if patient else ()
+    table = Table("date", "modalities", "accession number", "description", "Study Instance UID", *whose)
+    for study in find_studies(peer, calling_ae_title, query, limit):
+        row = (study.study_date, study.modalities, study.accession_number, study.study_description)
+        names = (study.patient_id, study.patient_name) if patient else ()
+        table.add_row(*row, study.study_instance_uid, *names)
+    _print(table)
+
+
+@app.command()
 def demo() -> None:
     """Show the whole way on simulated pages: in by DICOM and folder, out to a bundled PACS and HL7 listener."""
     from gateway.demo import run_demo  # draws pages: nothing but this command needs it
@@ -240,6 +291,26 @@ def _submit(intake: Intake, data: bytes, told: StudyContext, destinations: tuple
         destinations=destinations,
         actor="cli",
     )
+
+
+def _destination(settings: Settings, name: str) -> tuple[Destination, str]:
+    """Return a destination by its name, and the AE title we call it with."""
+    for destination in settings.destinations:
+        if destination.name == name:
+            own = destination.calling_ae_title if isinstance(destination, DicomDestination) else None
+            return destination, own or settings.dicom.ae_title
+    raise SettingsError(f"no destination is named {name}")
+
+
+def _print_steps(steps: Iterable[diagnose.Step]) -> None:
+    """Print each step when it is done; exit status 1 if one failed."""
+    failed = False
+    for step in steps:
+        print(f"{'ok    ' if step.ok else 'FAILED'} {step.name}: {step.found}", flush=True)
+        if step.advice:
+            print(f"       what to do: {step.advice}")
+        failed = failed or not step.ok
+    sys.exit(1 if failed else 0)
 
 
 def _open(settings: Settings) -> tuple[Store, Spool]:

@@ -83,6 +83,5 @@ def _outcome(destination: DicomDestination, status: int | None) -> str:
         raise DeliveryDeferred(f"{destination.name}: no answer")
     if status in _STORED:
         return f"0x{status:04X}"
-    if status in _NEVER:
-        raise DeliveryRefused(f"{destination.name}: status 0x{status:04X}")
-    raise DeliveryDeferred(f"{destination.name}: status 0x{status:04X}")
+    kind = DeliveryRefused if status in _NEVER else DeliveryDeferred
+    raise kind(f"{destination.name}: status 0x{status:04X}", response=f"0x{status:04X}")

@@ -1,0 +1,276 @@
+"""Is a destination reachable, and if not, at which step and what to do: for whoever connects the gateway.
+
+A check is a few steps, each tried only after the one before it worked: the name, TCP, TLS, the association, its
+presentation contexts, the peer's answer.  A step that fails says what was seen and what to do about it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydicom.uid import UID
+from pynetdicom import build_context
+from pynetdicom.association import Association
+from pynetdicom.sop_class import Verification
+
+from gateway.dicom.association import AssociationRejected, NoConnection, NoContext, associate
+from gateway.dicom.scu import send
+from gateway.dicom.uids import derived_uid
+from gateway.dicom.waveform import SOP_CLASS_UIDS, build_waveform, encode
+from gateway.errors import DeliveryError, SettingsError
+from gateway.models import StudyContext, utc_now
+from gateway.settings import Destination, DicomDestination, FolderDestination, TlsClientSettings
+from gateway.tls import client_context, server_name, words
+from pipeline import LEADS, Calibration, EcgRecord, Quality
+
+TEST_PATIENT_ID = "ECGGW-TEST"
+
+_ALERT_S = 0.3  # a TLS 1.3 server that does not like our certificate says so after the handshake
+
+# (result, source, reason) of PS3.8 table 9-21
+_REJECTIONS = {
+    (1, 1, 2): "the peer does not know DICOM's application context: is it a DICOM archive?",
+    (1, 1, 3): "the peer does not know us: have AE title {calling} (and this machine's address) entered there, "
+    "or set calling_ae_title to one it knows",
+    (1, 1, 7): "the peer has another AE title than {called}: set ae_title as it is written there",
+    (2, 3, 1): "the peer is too busy: try again later",
+    (2, 3, 2): "the peer has too many associations open: try again later, or have its limit raised",
+}
+_STATUSES = (
+    (range(0xA700, 0xA800), "the peer is out of resources: its disk may be full"),
+    (range(0xA900, 0xAA00), "the peer finds the object not to be what its SOP class says: see its log"),
+    (range(0xC000, 0xD000), "the peer cannot read the object: see its log"),
+    (range(0x0122, 0x0123), "the peer does not take this SOP class: set sop_class, or have it configured there"),
+    (range(0x0124, 0x0125), "the peer does not allow us this: have our AE title given the right there"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One thing that was tried: what was found, and if it failed what to do."""
+
+    name: str
+    ok: bool
+    found: str
+    advice: str = ""
+
+
+def echo(destination: Destination, calling_ae_title: str) -> Iterator[Step]:
+    """Yield the steps up to C-ECHO, and whether a DICOM peer takes what we send; nothing is stored there."""
+    if isinstance(destination, FolderDestination):
+        yield _folder(destination.path)
+        return
+    for step in reach(destination.host, destination.port, destination.timeout_s, destination.tls):
+        yield step
+        if not step.ok:
+            return
+    if isinstance(destination, DicomDestination):
+        yield from _verify(destination, calling_ae_title)
+
+
+def send_test(destination: Destination, calling_ae_title: str) -> Iterator[Step]:
+    """Yield the steps of `echo`, then store a made-up ECG of a made-up patient at a DICOM peer.
+
+    Raises
+    ------
+    SettingsError
+        The destination is none of DICOM.
+    """
+    if not isinstance(destination, DicomDestination):
+        raise SettingsError(f"{destination.name} is no DICOM destination: use `echo`, or submit a test page")
+    for step in echo(destination, calling_ae_title):
+        yield step
+        if not step.ok:
+            return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "test.dcm"
+        path.write_bytes(_test_object(destination))
+        try:
+            status = send(path, destination, calling_ae_title)
+        except DeliveryError as error:
+            yield Step(name="C-STORE", ok=False, found=str(error), advice=_status_advice(error.response))
+            return
+    yield Step(
+        name="C-STORE", ok=True, found=f"status {status}; delete the study of patient {TEST_PATIENT_ID} there when seen"
+    )
+
+
+def reach(host: str, port: int, timeout_s: float, tls: TlsClientSettings | None) -> Iterator[Step]:
+    """Yield the steps to a connection: name, TCP, and TLS where there are settings for it."""
+    name = _resolve(host)
+    yield name
+    if not name.ok:
+        return
+    try:
+        connection = socket.create_connection((host, port), timeout_s)
+    except OSError as error:
+        yield Step(name="TCP", ok=False, found=f"{host}:{port}: {words(error)}", advice=_tcp_advice(error, port))
+        return
+    with connection:
+        yield Step(name="TCP", ok=True, found=f"{host}:{port} takes connections")
+        if tls is not None:
+            yield _handshake(connection, host, timeout_s, tls)
+
+
+def _resolve(host: str) -> Step:
+    try:
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError as error:
+        advice = "check the spelling of host, and this machine's name servers; or write the address instead"
+        return Step(name="name", ok=False, found=f"{host} cannot be resolved ({words(error)})", advice=advice)
+    return Step(name="name", ok=True, found=f"{host} is {', '.join(sorted(found))}")
+
+
+def _tcp_advice(error: OSError, port: int) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return f"the machine is there, but nothing listens on port {port}: check port, and that the peer's service runs"
+    if isinstance(error, TimeoutError):
+        return "nothing came back: check host, and that the firewalls between let this port through"
+    return "check host, and this machine's network"
+
+
+def _handshake(connection: socket.socket, host: str, timeout_s: float, tls: TlsClientSettings) -> Step:
+    try:
+        context = client_context(tls)
+    except SettingsError as error:
+        return Step(name="TLS", ok=False, found=str(error), advice="put the file right; check-config tries it too")
+    connection.settimeout(timeout_s)
+    try:
+        with context.wrap_socket(connection, server_hostname=server_name(tls, host)) as secure:
+            _await_alert(secure)
+            cipher = secure.cipher()
+            certificate = secure.getpeercert() or {}
+            found = f"{secure.version()}, {cipher[0] if cipher else ''}, its certificate ends {certificate['notAfter']}"
+            return Step(name="TLS", ok=True, found=found)
+    except OSError as error:
+        return Step(name="TLS", ok=False, found=words(error), advice=_tls_advice(error, server_name(tls, host)))
+
+
+def _await_alert(secure: ssl.SSLSocket) -> None:
+    """Wait for the peer to object to our certificate; raise OSError when it does."""
+    secure.settimeout(_ALERT_S)
+    try:
+        if not secure.recv(1):
+            raise ConnectionResetError("closed after the handshake")
+    except TimeoutError:
+        return  # it waits for us to speak: all is well
+
+
+def _tls_advice(error: OSError, name: str) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if "mismatch" in error.verify_message:
+            return f"its certificate is not for {name}: set server_name to the name that stands in it"
+        if "expired" in error.verify_message:
+            return "the peer's certificate has ended: have it renewed there"
+        return "set ca_file to the authority that issued the peer's certificate"
+    reason = (error.reason or "") if isinstance(error, ssl.SSLError) else ""
+    if "PROTOCOL_VERSION" in reason or "HANDSHAKE_FAILURE" in reason:
+        return "nothing in common: the peer must speak TLS 1.2 or 1.3 with ECDHE and AES-GCM; try the other profile"
+    if "ALERT" in reason or isinstance(error, ConnectionResetError):
+        return "the peer does not take our certificate: set certificate_file, and have its authority trusted there"
+    return "the port does not speak TLS: use the peer's TLS port, or leave [destinations.tls] out"
+
+
+def _verify(destination: DicomDestination, calling_ae_title: str) -> Iterator[Step]:
+    sop_class = UID(SOP_CLASS_UIDS[destination.sop_class])
+    contexts = [build_context(Verification), build_context(sop_class)]
+    try:
+        association = associate(destination, calling_ae_title, contexts)
+    except (NoConnection, AssociationRejected, NoContext) as error:
+        yield _not_associated(error, destination, calling_ae_title)
+        return
+    try:
+        found = f"{calling_ae_title} to {destination.ae_title}"
+        yield Step(name="association", ok=True, found=found)
+        accepted = {context.abstract_syntax for context in association.accepted_contexts}
+        yield Step(
+            name="context",
+            ok=sop_class in accepted,
+            found=f"the peer takes {'' if sop_class in accepted else 'no '}{sop_class.name}",
+            advice="" if sop_class in accepted else "set sop_class to the other one, or have it configured there",
+        )
+        if Verification in accepted:
+            yield _c_echo(association)
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def _c_echo(association: Association) -> Step:
+    status = association.send_c_echo().get("Status")
+    if status == 0x0000:
+        return Step(name="C-ECHO", ok=True, found="status 0x0000")
+    found = "no answer" if status is None else f"status 0x{status:04X}"
+    return Step(name="C-ECHO", ok=False, found=found, advice="see the peer's log")
+
+
+def _not_associated(error: DeliveryError, destination: DicomDestination, calling_ae_title: str) -> Step:
+    if isinstance(error, NoContext):
+        advice = f"have {destination.sop_class} ECG storage configured at the peer, for our AE title"
+        return Step(name="context", ok=False, found=str(error), advice=advice)
+    advice = "is it the peer's DICOM port?  Some close it on AE titles they do not know" + (
+        "" if destination.tls else ", or want TLS: then set [destinations.tls]"
+    )
+    if isinstance(error, AssociationRejected):
+        advice = _REJECTIONS.get(error.rejection, "see the peer's log")
+        advice = advice.format(calling=calling_ae_title, called=destination.ae_title)
+    return Step(name="association", ok=False, found=str(error), advice=advice)
+
+
+def _status_advice(response: str) -> str:
+    code = int(response, 16) if response else -1
+    return next((advice for codes, advice in _STATUSES if code in codes), "see the peer's log")
+
+
+def _folder(path: Path) -> Step:
+    if path.is_dir() and os.access(path, os.W_OK | os.X_OK):
+        return Step(name="folder", ok=True, found=f"{path} can be written to")
+    return Step(name="folder", ok=False, found=f"{path} is no folder we can write to", advice="make it, or allow us to")
+
+
+def _test_object(destination: DicomDestination) -> bytes:
+    """Return a 10 s ECG of pulses of 1 mV that no heart makes, the same at every call of a day."""
+    now = utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
+    beat = np.exp(-(((np.arange(5000) % 500) - 100.0) ** 2) / 50).astype(np.float32)
+    signal_mv = np.tile(beat, (len(LEADS), 1))
+    record = EcgRecord(
+        signal_mv=signal_mv,
+        confidence=np.ones_like(signal_mv),
+        leads=LEADS,
+        sampling_frequency_hz=500.0,
+        calibration=Calibration(),
+    )
+    quality = Quality(
+        coverage=dict.fromkeys(LEADS, 1.0),
+        confidence=dict.fromkeys(LEADS, 1.0),
+        einthoven_residual_mv=None,
+        layout_score=1.0,
+        estimated_snr_db=0.0,
+    )
+    key = f"{destination.name} {now:%Y%m%d}"
+    context = StudyContext(
+        patient_id=TEST_PATIENT_ID,
+        patient_name="TEST^GATEWAY",
+        study_instance_uid=derived_uid("test study", key),
+        study_date=f"{now:%Y%m%d}",
+        study_description="TEST of the ECG gateway, no patient",
+        source_sop_instance_uid=derived_uid("test source", key),
+    )
+    return encode(
+        build_waveform(
+            record,
+            quality,
+            context,
+            page_number=1,
+            layout_name="test",
+            sop_class=destination.sop_class,
+            created_at=now,
+        )
+    )

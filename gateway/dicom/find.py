@@ -1,0 +1,108 @@
+"""C-FIND SCU at study level (PS3.4 C.4.1, Study Root): a query -> the studies a peer knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydicom import Dataset
+from pynetdicom import build_context
+from pynetdicom.association import Association
+from pynetdicom.sop_class import (
+    StudyRootQueryRetrieveInformationModelFind,
+)
+
+from gateway.dicom.association import associate
+from gateway.errors import DeliveryDeferred, DeliveryError, DeliveryRefused
+from gateway.settings import DicomDestination
+
+_SUCCESS = 0x0000
+_PENDING = (0xFF00, 0xFF01)
+_NEVER = {0x0122, 0x0124, *range(0xA900, 0xAA00), *range(0xC000, 0xD000)}  # table C.4-1
+
+_COLUMNS = {  # field of Study <- attribute
+    "study_instance_uid": "StudyInstanceUID",
+    "study_date": "StudyDate",
+    "modalities": "ModalitiesInStudy",
+    "accession_number": "AccessionNumber",
+    "study_description": "StudyDescription",
+    "patient_id": "PatientID",
+    "patient_name": "PatientName",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyQuery:
+    """What to look for, each in the form of its attribute; "" matches everything (PS3.4 C.2.2.2)."""
+
+    patient_id: str = ""
+    study_date: str = ""  # YYYYMMDD or a range YYYYMMDD-YYYYMMDD
+    accession_number: str = ""
+    modalities: str = ""
+    study_description: str = ""  # with * and ? as wild cards
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """One match; "" where the peer says nothing, several values with a backslash between them."""
+
+    study_instance_uid: str
+    study_date: str
+    modalities: str
+    accession_number: str
+    study_description: str
+    patient_id: str
+    patient_name: str
+
+
+def find_studies(
+    destination: DicomDestination, calling_ae_title: str, query: StudyQuery, limit: int
+) -> tuple[Study, ...]:
+    """Return the first `limit` studies that match.
+
+    Raises
+    ------
+    NoConnection, AssociationRejected, NoContext
+        See `gateway.dicom.association`.
+    DeliveryDeferred, DeliveryRefused
+        The peer answered a failure, `response` says which, or ended the association.
+    """
+    contexts = [build_context(StudyRootQueryRetrieveInformationModelFind)]
+    association = associate(destination, calling_ae_title, contexts)
+    try:
+        matches = _matches(association, destination.name, _identifier(query))
+        return tuple(study for _, study in zip(range(limit), matches, strict=False))
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def _identifier(query: StudyQuery) -> Dataset:
+    identifier = Dataset()
+    identifier.SpecificCharacterSet = "ISO_IR 192"
+    identifier.QueryRetrieveLevel = "STUDY"
+    for field, keyword in _COLUMNS.items():
+        setattr(identifier, keyword, getattr(query, field, ""))
+    return identifier
+
+
+def _matches(association: Association, name: str, identifier: Dataset) -> Iterator[Study]:
+    for status, match in association.send_c_find(identifier, StudyRootQueryRetrieveInformationModelFind):
+        code = status.get("Status")
+        if code in _PENDING and match is not None:
+            yield Study(**{field: _text(match, keyword) for field, keyword in _COLUMNS.items()})
+        elif code != _SUCCESS:
+            raise _failure(name, code)
+
+
+def _failure(name: str, code: int | None) -> DeliveryError:
+    if code is None:
+        return DeliveryDeferred(f"{name}: no answer to C-FIND")
+    kind = DeliveryRefused if code in _NEVER else DeliveryDeferred
+    return kind(f"{name}: C-FIND status 0x{code:04X}", response=f"0x{code:04X}")
+
+
+def _text(match: Dataset, keyword: str) -> str:
+    value = match.get(keyword)
+    values = [] if value is None else value if isinstance(value, list) else [value]
+    return "\\".join(str(item) for item in values)
