@@ -15,6 +15,7 @@ from rich.progress import Progress
 from pipeline.datatypes import Calibration, Digitization, Layout
 from pipeline.digitize import Digitizer
 from pipeline.errors import DigitizationError
+from pipeline.evaluation.bench import bench
 from pipeline.evaluation.cli import budget, evaluate
 from pipeline.layout import load_layouts
 from pipeline.output import to_csv, to_json
@@ -134,6 +135,7 @@ def layouts(
 
 app.command()(evaluate)
 app.command()(budget)
+app.command()(bench)
 
 
 if __name__ == "__main__":
