@@ -17,6 +17,7 @@ from pipeline.datatypes import (
     Quality,
     RectifiedPage,
     SegmentationMap,
+    TextLine,
     TraceSet,
 )
 
@@ -36,5 +37,6 @@ __all__ = [
     "Quality",
     "RectifiedPage",
     "SegmentationMap",
+    "TextLine",
     "TraceSet",
 ]

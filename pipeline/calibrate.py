@@ -7,22 +7,19 @@ samples (20 a millimetre at 25 mm/s, 10 at 50 mm/s) nothing is interpolated at a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 from scipy.signal import resample_poly
 
-from pipeline.columns import PAPER_SPEEDS_MM_PER_S, Spans, column_times
-from pipeline.datatypes import LEADS, Calibration, EcgRecord, FloatArray, LayoutMatch, Lead, PrintedMarks, TraceSet
+from pipeline.columns import Spans, column_times
+from pipeline.datatypes import LEADS, Calibration, EcgRecord, FloatArray, LayoutMatch, Lead, TraceSet
 from pipeline.errors import TraceNotFound
 
 Float64 = npt.NDArray[np.float64]
-
-PULSE_S = 0.2  # a calibration pulse is 1 mV high and this long
-GAINS_MM_PER_MV = (2.5, 5.0, 10.0, 20.0)
 
 _CHEST = frozenset({Lead.V1, Lead.V2, Lead.V3, Lead.V4, Lead.V5, Lead.V6})
 
@@ -35,75 +32,6 @@ class _Stretch:
     first: int  # sample index of its start
     signal_mv: Float64  # (n,), zero line at 0, NaN = not traced
     confidence: Float64  # (n,)
-
-
-def infer_speed(traces: TraceSet, match: LayoutMatch, *, tolerance: float = 0.12) -> float | None:
-    """Read the paper speed off the column spacing: 62.5 mm for 2.5 s are 25 mm/s, 125 mm are 50 mm/s.
-
-    Parameters
-    ----------
-    traces : TraceSet
-    match : LayoutMatch
-    tolerance : float
-        How far the spacing may be off the speed's, relative: carts print columns of 2.4 to 2.6 s.
-
-    Returns
-    -------
-    float or None
-        mm/s; None where the page has one column or its columns fit neither speed.
-    """
-    starts_mm = [start for start, _ in match.column_mm]
-    if len(starts_mm) < 2 or not np.isfinite(traces.row_mm).any():
-        return None
-    speed = float(np.median(np.diff(starts_mm))) / match.layout.column_seconds
-    nearest = min(PAPER_SPEEDS_MM_PER_S, key=lambda known: abs(speed / known - 1))
-    return nearest if abs(speed / nearest - 1) <= tolerance else None
-
-
-def _common_size(sizes_mm: Sequence[float], known_mm: Sequence[float], tolerance: float) -> float | None:
-    """Find the known size most of the measured ones have, within a relative tolerance; None if they disagree."""
-    votes = [size for size in known_mm for seen in sizes_mm if abs(seen / size - 1) <= tolerance]
-    best = max(set(votes), key=votes.count, default=None)
-    return best if best is not None and 2 * votes.count(best) > len(sizes_mm) else None
-
-
-def infer_calibration(
-    traces: TraceSet, match: LayoutMatch, marks: PrintedMarks, default: Calibration, *, tolerance: float = 0.15
-) -> Calibration:
-    """Read speed and gain off the page, as far as it shows them.
-
-    Speed comes from the column spacing, else from the width of the calibration pulses (0.2 s); gain from their height
-    (1 mV).  Pulses that disagree, or have a size no cart prints, say nothing.
-
-    Parameters
-    ----------
-    traces : TraceSet
-    match : LayoutMatch
-    marks : PrintedMarks
-        The calibration pulses are used.
-    default : Calibration
-        What holds where the page says nothing.
-    tolerance : float
-        Of a pulse's size, relative: its box includes the stroke.
-
-    Returns
-    -------
-    Calibration
-        With the source of each value: "columns", "pulse" or the default's own.
-    """
-    heights_mm = [pulse.y1_mm - pulse.y0_mm for pulse in marks.pulses]
-    widths_mm = [pulse.x1_mm - pulse.x0_mm for pulse in marks.pulses]
-    calibration = default
-    width_mm = _common_size(widths_mm, [PULSE_S * speed for speed in PAPER_SPEEDS_MM_PER_S], tolerance)
-    speed = infer_speed(traces, match)
-    if speed is not None:
-        calibration = replace(calibration, paper_speed_mm_per_s=speed, speed_source="columns")
-    elif width_mm is not None:
-        calibration = replace(calibration, paper_speed_mm_per_s=width_mm / PULSE_S, speed_source="pulse")
-    gain = _common_size(heights_mm, GAINS_MM_PER_MV, tolerance)
-    if gain is not None:
-        calibration = replace(calibration, gain_mm_per_mv=gain, gain_source="pulse")
-    return calibration
 
 
 def _resample(values: Float64, confidence: Float64, ratio: Fraction) -> tuple[Float64, Float64]:

@@ -180,6 +180,18 @@ class PrintedMarks:
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class TextLine:
+    """A line of print on the paper frame.  It may be the patient's name: never logged."""
+
+    text: str
+    x0_mm: float
+    y0_mm: float
+    x1_mm: float
+    y1_mm: float
+    score: float  # in [0, 1]: mean probability of its characters
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class LayoutMatch:
     """The layout a page is printed in; `certain` is False where a person must look."""
 
@@ -215,13 +227,19 @@ class TraceSet:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Calibration:
-    """Paper speed and gain, and where each was read from: "default" | "text" | "pulse" | "columns"."""
+    """Paper speed and gain, and where each was read from: "default" | "text" | "pulse" | "columns".
+
+    Where several agree, the source is the strongest of them; a score says how sure all evidence together leaves us.
+    """
 
     paper_speed_mm_per_s: float = 25.0
     gain_mm_per_mv: float = 10.0
     chest_gain_mm_per_mv: float | None = None  # None: as the limb leads
     speed_source: str = "default"
     gain_source: str = "default"
+    speed_score: float = 0.0  # in [0, 1]; 0 = the page was not asked
+    gain_score: float = 0.0
+    reasons: tuple[str, ...] = ()  # contradictions between the sources, in words
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -265,3 +283,4 @@ class Digitization:
     record: EcgRecord
     quality: Quality
     weights_sha256: dict[str, str] = field(default_factory=dict)  # network name -> hash of its weights
+    text: tuple[TextLine, ...] = ()  # what is printed, top to bottom; may hold patient data

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.calibrate import calibrate, infer_calibration
+from pipeline.calibrate import calibrate
 from pipeline.components import ink_lines, rows_of_ink
 from pipeline.datatypes import (
     LEADS,
@@ -30,20 +30,24 @@ from pipeline.layout import identify_layout, load_layouts
 from pipeline.marks import read_marks
 from pipeline.paper import sample_nodes, sample_paper, turn
 from pipeline.quality import assess
+from pipeline.recogniser import Recogniser, load_recogniser
 from pipeline.rectify import rectify
+from pipeline.scale import infer_calibration
 from pipeline.segment import segment
+from pipeline.text import read_text
 from pipeline.trace import trace_rows
 from pipeline.unet import LABEL_PX_PER_MM, LAYOUT_PX_PER_MM
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Digitizer:
-    """The four networks and the layouts, loaded once."""
+    """The networks, the recogniser of print and the layouts, loaded once."""
 
     page_network: Network
     layout_network: Network
     label_network: Network
     trace_network: Network
+    recogniser: Recogniser
     layouts: tuple[Layout, ...]
 
     @classmethod
@@ -63,6 +67,7 @@ class Digitizer:
             layout_network=load_network("layout", chosen),
             label_network=load_network("label", chosen),
             trace_network=load_network("trace", chosen),
+            recogniser=load_recogniser(),
             layouts=load_layouts(layouts),
         )
 
@@ -83,14 +88,16 @@ class Digitizer:
         segmentation = segment(page, self.page_network)
         flat = rectify(page, segmentation, px_per_mm=LAYOUT_PX_PER_MM)
         rectified, labels = self._upright(page, flat)
+        text = read_text(page, segmentation, rectified, self.recogniser)
         marks = read_marks(rectified.pixels, self.layout_network)
         rows = marks.rows or _rows_of_ink(segmentation, rectified)
         traces = trace_rows(lambda x, y: sample_paper(page, rectified, x, y), rows, self.trace_network)
         seen_mm = [x for row in marks.rows for x in row.boundaries_mm]
         match = identify_layout(labels, traces, self.layouts, seen_mm=seen_mm)
-        calibration = infer_calibration(traces, match, marks, default_calibration or Calibration())
+        calibration = infer_calibration(match, marks, text, default_calibration or Calibration())
         record = calibrate(traces, match, calibration)
-        networks = (self.page_network, self.layout_network, self.label_network, self.trace_network)
+        networks: list[Network | Recogniser] = [self.page_network, self.layout_network, self.label_network]
+        networks += [self.trace_network, self.recogniser]
         return Digitization(
             page=page,
             rectified=rectified,
@@ -99,6 +106,7 @@ class Digitizer:
             record=record,
             quality=assess(record, match, traces, rectified.grid_scale),
             weights_sha256={network.name: network.sha256 for network in networks},
+            text=text,
         )
 
     @property

@@ -68,9 +68,11 @@ def to_json(digitization: Digitization) -> str:
         "calibration": {
             "paper_speed_mm_per_s": calibration.paper_speed_mm_per_s,
             "paper_speed_source": calibration.speed_source,
+            "paper_speed_score": round(calibration.speed_score, 4),
             "gain_mm_per_mv": calibration.gain_mm_per_mv,
             "chest_gain_mm_per_mv": calibration.chest_gain_mm_per_mv,
             "gain_source": calibration.gain_source,
+            "gain_score": round(calibration.gain_score, 4),
         },
         "geometry": {
             "px_per_mm_x": round(rectified.grid_scale.px_per_mm_x, 4),

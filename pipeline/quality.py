@@ -200,6 +200,7 @@ def assess(
     warnings += _lead_warnings(coverage, confidence)
     warnings += _record_warnings(record, match, _limb_db(record), _strip_db(match, traces))
     warnings += _grid_warnings(grid_scale)
+    warnings += record.calibration.reasons
     return Quality(
         coverage=coverage,
         confidence=confidence,

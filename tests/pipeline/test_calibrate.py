@@ -5,10 +5,11 @@ import pytest
 from paper_samples import labels_of, printed
 
 from pipeline import LEADS, Calibration, EcgRecord, Layout, LayoutMatch, Lead, TraceSet
-from pipeline.calibrate import calibrate, infer_calibration, infer_speed
-from pipeline.datatypes import FloatArray, PrintedMarks, PulseBox
+from pipeline.calibrate import calibrate
+from pipeline.datatypes import FloatArray, PrintedMarks
 from pipeline.errors import TraceNotFound
 from pipeline.layout import identify_layout, load_layouts
+from pipeline.scale import infer_calibration
 from pipeline.training.simulate import simulate_ecg
 
 LAYOUTS = load_layouts()
@@ -49,10 +50,11 @@ def on_paper(layout: Layout, signal_mv: FloatArray, n: int) -> FloatArray:
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
 def test_signals_survive_the_paper(layout: Layout, gain: float, speed: float, columns_per_mm: float) -> None:
     signal_mv = simulate_ecg(np.random.default_rng(11), seconds=20, disease="none")
-    traces, match, record = digitized(layout, signal_mv, speed, gain, columns_per_mm)
+    _, match, record = digitized(layout, signal_mv, speed, gain, columns_per_mm)
     assert match.layout is layout
     if len(layout.rows[0]) > 1:
-        assert infer_speed(traces, match) == speed
+        read = infer_calibration(match, PrintedMarks(rows=(), pulses=()), (), Calibration())
+        assert (read.paper_speed_mm_per_s, read.speed_source) == (speed, "columns")
     truth = on_paper(layout, signal_mv, record.signal_mv.shape[1])
     for row, lead in enumerate(LEADS):
         if np.isfinite(truth[row]).any():
@@ -129,12 +131,6 @@ def test_inverted_leads_are_turned_and_chest_leads_have_their_own_gain() -> None
     assert np.ptp(half.signal_mv[0]) == pytest.approx(np.ptp(record.signal_mv[0]), rel=1e-4)
 
 
-def test_odd_column_lengths_are_no_speed() -> None:
-    traces = printed(NAMED["3x4"], simulate_ecg(np.random.default_rng(7), seconds=20), speed=35.0)
-    match = identify_layout(labels_of(NAMED["3x4"], traces, speed=35.0), traces, LAYOUTS)
-    assert infer_speed(traces, match) is None
-
-
 def test_nothing_traced_is_an_error() -> None:
     layout = NAMED["3x4"]
     traces = printed(layout, simulate_ecg(np.random.default_rng(8)))
@@ -142,28 +138,3 @@ def test_nothing_traced_is_an_error() -> None:
     traces.row_mm[:] = np.nan
     with pytest.raises(TraceNotFound):
         calibrate(traces, match, Calibration())
-
-
-def pulses(*sizes_mm: tuple[float, float]) -> PrintedMarks:
-    boxes = tuple(PulseBox(x0_mm=3.0, x1_mm=3.0 + w, y0_mm=10.0, y1_mm=10.0 + h) for w, h in sizes_mm)
-    return PrintedMarks(rows=(), pulses=boxes)
-
-
-@pytest.mark.parametrize(
-    ("name", "speed", "marks", "expected"),
-    [
-        ("3x4", 50.0, pulses(), (50.0, "columns", 10.0, "default")),
-        ("3x4", 25.0, pulses((5.3, 10.4), (5.2, 9.8)), (25.0, "columns", 10.0, "pulse")),
-        ("12x1", 50.0, pulses((10.3, 5.2), (9.9, 5.3), (4.0, 9.0)), (50.0, "pulse", 5.0, "pulse")),
-        ("12x1", 25.0, pulses((7.2, 13.8)), (25.0, "default", 10.0, "default")),
-        ("12x1", 25.0, pulses((5.1, 20.9), (5.2, 10.1)), (25.0, "pulse", 10.0, "default")),
-    ],
-)
-def test_speed_and_gain_are_read_off_the_page(
-    name: str, speed: float, marks: PrintedMarks, expected: tuple[float, str, float, str]
-) -> None:
-    traces = printed(NAMED[name], simulate_ecg(np.random.default_rng(9), seconds=20), speed=speed)
-    match = identify_layout(labels_of(NAMED[name], traces, speed=speed), traces, LAYOUTS)
-    found = infer_calibration(traces, match, marks, Calibration())
-    values = (found.paper_speed_mm_per_s, found.speed_source, found.gain_mm_per_mv, found.gain_source)
-    assert values == expected

@@ -1,0 +1,135 @@
+"""What print means: paper speed, gain and lead names out of recognised lines of text.
+
+Carts write "25 mm/s 10 mm/mV", "25mm/sec", "Limb: 10 mm/mV Chest: 5 mm/mV", "10/5mm/mV", "1mV = 10 mm" or "x0.5"; a
+recogniser may turn 0 into O, 5 into S, mm into rnm and lose the stroke or the space between.  Only speeds and gains
+that carts have count, so that a misread number is nothing rather than something false.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.datatypes import LEADS, Lead, TextLine
+
+SPEEDS_MM_PER_S = (5.0, 6.25, 10.0, 12.5, 25.0, 50.0, 100.0)
+GAINS_MM_PER_MV = (2.5, 5.0, 10.0, 20.0)
+
+_NUMBER = r"(?:(?<![\w.,/|\\])[OoIlSsZz]|(?<![\d.,])\d)[\dOoIlSsZz]{0,2}(?:\s?[.,]\s?[\dOoIlSsZz]{1,2})?"
+_M = r"(?:m|rn|n)"
+_STROKE = r"\s*[/\\|]\s*"
+_LOST_STROKE = r"\s*[/\\|1lIi!=:.\-]{0,3}\s*"
+# Of "mm" a letter may be lost where the stroke is not, so that "25 ms" remains a time and "10 mV" a voltage.
+_MM, _MM_OR_M_STROKE = rf"\s*{_M}\s?{_M}", rf"\s*{_M}\s?(?:{_M}|r)?{_STROKE}"
+_SPEED = re.compile(rf"({_NUMBER})(?:{_MM_OR_M_STROKE}s|{_MM}{_LOST_STROKE}s(?:e[ckg])?(?![a-z]))", re.IGNORECASE)
+_GAIN = re.compile(
+    rf"({_NUMBER})(?:\s?/\s?({_NUMBER}))?(?:{_MM_OR_M_STROKE}|{_MM}{_LOST_STROKE}){_M}\s?[vy]", re.IGNORECASE
+)
+_STANDARD = re.compile(rf"(?<![\d.,])1\s?mV\s?[=:]\s?({_NUMBER})\s?mm", re.IGNORECASE)
+_FACTOR = re.compile(r"(?<!\w)[x\u00d7]\s?(0[.,]25|1/4|0[.,]5|1/2|1|2)(?:[.,]0)?(?![\w.,/])", re.IGNORECASE)
+_FACTORS = {"0.25": 2.5, "1/4": 2.5, "0.5": 5.0, "1/2": 5.0, "1": 10.0, "2": 20.0}  # of the usual 10 mm/mV
+_LIMB = re.compile(r"limb|ext|periph|(?<![a-z])[le]\s?[:=]?\s?$|avf\s?[:=]?\s?$", re.IGNORECASE)
+_CHEST = re.compile(r"chest|prec|thor|(?<![a-z])[cv]\s?[:=]?\s?$|v?6\s?[:=]\s?$|v1\s?[-~]\s?v?6", re.IGNORECASE)
+_DIGITS = str.maketrans("OoIlSsZz,", "00115522.", " ")
+_NAMES = {lead.upper(): lead for lead in LEADS} | {f"C{k}": Lead(f"V{k}") for k in range(1, 7)}
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedScale:
+    """What a page states in print; None where it states nothing, or several things that differ."""
+
+    speed_mm_per_s: float | None = None
+    gain_mm_per_mv: float | None = None  # of the limb leads, or of all
+    chest_gain_mm_per_mv: float | None = None  # where it is stated on its own
+    reasons: tuple[str, ...] = ()  # statements that contradict each other, in words
+
+
+def _known(number: str, known: Sequence[float]) -> float | None:
+    """Return the value of a number as recognised, if it is one that carts have."""
+    try:
+        value = float(number.translate(_DIGITS))
+    except ValueError:
+        return None
+    return value if value in known else None
+
+
+def _speeds(text: str) -> Iterator[float]:
+    for match in _SPEED.finditer(text):
+        speed = _known(match[1], SPEEDS_MM_PER_S)
+        if speed is not None:
+            yield speed
+
+
+def _gains(text: str) -> Iterator[tuple[str, float]]:
+    """Gains in a text, each with what it is stated for: "limb", "chest" or "" for all."""
+    stop = 0
+    for match in _GAIN.finditer(text):
+        before, stop = text[stop : match.start()], match.end()
+        limb, chest = _LIMB.search(before), _CHEST.search(before)
+        values = [_known(number, GAINS_MM_PER_MV) for number in match.groups() if number]
+        if None in values:
+            continue
+        names = ["limb", "chest"] if len(values) == 2 else ["limb" if limb else "chest" if chest else ""]
+        yield from ((name, value) for name, value in zip(names, values, strict=True) if value is not None)
+    for match in _STANDARD.finditer(text):
+        value = _known(match[1], GAINS_MM_PER_MV)
+        if value is not None:
+            yield "", value
+
+
+def _one(values: set[float]) -> float | None:
+    return values.copy().pop() if len(values) == 1 else None
+
+
+def _in_rows(lines: Sequence[TextLine]) -> list[str]:
+    """Join the lines that stand beside each other, left to right: a statement may be printed with wide gaps."""
+    rows: list[list[TextLine]] = []
+    for line in sorted(lines, key=lambda line: (line.y0_mm + line.y1_mm) / 2):
+        middle = (line.y0_mm + line.y1_mm) / 2
+        if rows and rows[-1][0].y0_mm < middle < rows[-1][0].y1_mm:
+            rows[-1].append(line)
+        else:
+            rows.append([line])
+    return ["  ".join(line.text for line in sorted(row, key=lambda line: line.x0_mm)) for row in rows]
+
+
+def printed_scale(lines: Sequence[TextLine]) -> PrintedScale:
+    """Find the paper speed and the gain that are stated on a page.
+
+    Parameters
+    ----------
+    lines : sequence of TextLine
+        Everything that was recognised.
+
+    Returns
+    -------
+    PrintedScale
+        A factor ("x0.5") counts as a gain only where none is stated in mm/mV.
+    """
+    rows = _in_rows(lines)
+    speeds = {speed for row in rows for speed in _speeds(row)}
+    gains = [gain for row in rows for gain in _gains(row)]
+    if not gains:
+        gains = [("", _FACTORS[match[1].replace(",", ".")]) for row in rows for match in _FACTOR.finditer(row)]
+    limb = {value for name, value in gains if name != "chest"}
+    chest = {value for name, value in gains if name == "chest"}
+    reasons = []
+    if len(speeds) > 1:
+        reasons.append(f"several paper speeds are printed: {' and '.join(f'{x:g}' for x in sorted(speeds))} mm/s")
+    if len(limb) > 1 or len(chest) > 1:
+        values = sorted(limb if len(limb) > 1 else chest)
+        reasons.append(f"several gains are printed: {' and '.join(f'{x:g}' for x in values)} mm/mV")
+    gain, chest_gain = _one(limb), _one(chest)
+    return PrintedScale(
+        speed_mm_per_s=_one(speeds),
+        gain_mm_per_mv=gain,
+        chest_gain_mm_per_mv=chest_gain if gain is not None and chest_gain != gain else None,
+        reasons=tuple(reasons),
+    )
+
+
+def lead_name(text: str) -> Lead | None:
+    """Return the lead that a text names and nothing else: "V1", "AVR", "-aVR", "C4"; None if it names none."""
+    bare = re.sub(r"[\s.:_\-]", "", text).replace("l", "I").replace("|", "I").upper()
+    return _NAMES.get("V1" if bare in ("VI", "CI") else bare)

@@ -1,0 +1,203 @@
+"""Paper speed and gain: what print, calibration pulses and the spacing of columns say together.
+
+Each source is a witness that is believed as far as it deserves:
+
+* *print* states the value outright, and only values that carts have are read; it is hardly ever misread into another.
+  It comes first.
+* *the calibration pulse* is 1 mV high on every cart: nearly as good as print for the gain.  Its width is weak: 0.2 s on
+  most carts, but 0.1 s or a fixed 5 mm on others.
+* *columns* are measured well but tell the speed only up to a factor of two: 62.5 mm are 2.5 s at 25 mm/s, and as well
+  1.25 s at 50 mm/s or 5 s at 12.5 mm/s.  A page of one column has no spacing at all.
+
+What is configured is the belief to start from.  The value that explains all of it best is taken (Bayes' rule), its
+score is its probability.  A witness that contradicts the value, or a low score, is a reason for a person to look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.datatypes import Calibration, LayoutMatch, PrintedMarks, TextLine
+from pipeline.printed import GAINS_MM_PER_MV, SPEEDS_MM_PER_S, printed_scale
+
+PULSE_S = 0.2  # how long the calibration pulse of most carts is; it is 1 mV high
+PULSE_MM = 5.0  # its width on carts that draw it alike at every speed
+
+# How often carts are set so, beside the configured value, which weighs as much as all others together.
+_USUAL_SPEEDS = dict(zip(SPEEDS_MM_PER_S, (0.01, 0.01, 0.02, 0.1, 0.6, 0.25, 0.01), strict=True))
+_USUAL_GAINS = dict(zip(GAINS_MM_PER_MV, (0.02, 0.18, 0.65, 0.15), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """What one source says: how likely it would show what it shows, under each possible value."""
+
+    source: str  # "text" | "pulse" | "columns"
+    words: str  # what it shows, for a person
+    likelihood: dict[float, float]
+
+    def supports(self, value: float, share: float = 0.2) -> bool:
+        """Tell whether `value` explains what the source shows, if not best."""
+        return self.likelihood[value] >= share * max(self.likelihood.values())
+
+    @property
+    def favours(self) -> float:
+        """Return the value that explains it best."""
+        return max(self.likelihood, key=lambda value: self.likelihood[value])
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The value all witnesses together leave, how sure it is, its strongest witness, and what speaks against it."""
+
+    value: float
+    score: float
+    source: str
+    reasons: tuple[str, ...]
+
+
+def _near(a: float, b: float, tolerance: float) -> bool:
+    return abs(a / b - 1) <= tolerance
+
+
+def _common_size(sizes_mm: Sequence[float], tolerance: float) -> float | None:
+    """Find the size that more than half of the measured ones have, within a relative tolerance."""
+    for size in sizes_mm:
+        together = [other for other in sizes_mm if _near(other, size, tolerance)]
+        if 2 * len(together) > len(sizes_mm):
+            return float(np.median(together))
+    return None
+
+
+def column_speed(match: LayoutMatch) -> float | None:
+    """Return the paper speed at which the columns have their usual length, in mm/s; None for a page of one column."""
+    starts_mm = [start for start, _ in match.column_mm]
+    if len(starts_mm) < 2:
+        return None
+    return float(np.median(np.diff(starts_mm))) / match.layout.column_seconds
+
+
+def _speed_of_columns(match: LayoutMatch, tolerance: float = 0.12) -> list[Witness]:
+    """Take the columns as a witness; those that fit no speed say nothing (carts print columns of 2.4 to 2.6 s)."""
+    seen = column_speed(match)
+    if seen is None or not any(_near(seen, speed, tolerance) for speed in SPEEDS_MM_PER_S):
+        return []
+    likelihood = {}
+    for speed in SPEEDS_MM_PER_S:
+        whole, half, double = (_near(seen, factor * speed, tolerance) for factor in (1.0, 0.5, 2.0))
+        fitted = (half and speed == 50.0) or (double and speed == 12.5)  # to a sheet of the usual width
+        likelihood[speed] = 0.85 if whole else 0.3 if fitted else 0.03 if half or double else 0.01
+    spacing_mm = seen * match.layout.column_seconds
+    return [Witness("columns", f"the columns are {spacing_mm:.1f} mm apart", likelihood)]
+
+
+def _speed_of_pulses(marks: PrintedMarks, tolerance: float = 0.15) -> list[Witness]:
+    width_mm = _common_size([pulse.x1_mm - pulse.x0_mm for pulse in marks.pulses], tolerance)
+    if width_mm is None:
+        return []
+    likelihood = {}
+    for speed in SPEEDS_MM_PER_S:
+        whole, half = (_near(width_mm, factor * PULSE_S * speed, tolerance) for factor in (1.0, 0.5))
+        likelihood[speed] = 0.7 if whole else 0.2 if half or _near(width_mm, PULSE_MM, tolerance) else 0.02
+    if max(likelihood.values()) < 0.7:
+        return []
+    return [Witness("pulse", f"the calibration pulse is {width_mm:.1f} mm wide", likelihood)]
+
+
+def _gain_of_pulses(marks: PrintedMarks, chest_gain: float | None, tolerance: float = 0.15) -> list[Witness]:
+    height_mm = _common_size([pulse.y1_mm - pulse.y0_mm for pulse in marks.pulses], tolerance)
+    if height_mm is None or not any(_near(height_mm, gain, tolerance) for gain in GAINS_MM_PER_MV):
+        return []
+    if chest_gain is not None and _near(height_mm, chest_gain, tolerance):
+        return []  # it shows the chest leads' gain, and nothing of the others'
+    likelihood = {gain: 0.9 if _near(height_mm, gain, tolerance) else 0.02 for gain in GAINS_MM_PER_MV}
+    return [Witness("pulse", f"the calibration pulse is {height_mm:.1f} mm high", likelihood)]
+
+
+def _of_print(value: float | None, unit: str, known: Sequence[float]) -> list[Witness]:
+    if value is None:
+        return []
+    rest = 0.001 / (len(known) - 1)
+    return [Witness("text", f"{value:g} {unit} is printed", {x: 0.999 if x == value else rest for x in known})]
+
+
+def _judge(
+    witnesses: Sequence[Witness], usual: dict[float, float], configured: float, what: str, sure: float = 0.75
+) -> Verdict:
+    """Weigh the witnesses against what is usual and what is configured; `what` has a place for the value in words."""
+    if not witnesses:
+        return Verdict(configured, 0.5, "default", ())
+    belief = {value: share + (1.0 if value == configured else 0.0) for value, share in usual.items()}
+    for witness in witnesses:
+        belief = {value: share * witness.likelihood[value] for value, share in belief.items()}
+    best = max(belief, key=lambda value: belief[value])
+    score = belief[best] / sum(belief.values())
+    agreeing = [witness for witness in witnesses if witness.favours == best]
+    strongest = max(agreeing, key=lambda witness: witness.likelihood[best], default=None)
+    taken = what.format(best)
+    against = [f"{witness.words}, but {taken} was taken" for witness in witnesses if not witness.supports(best)]
+    if score < sure and not against:
+        against = [f"{taken} is not certain: {' and '.join(witness.words for witness in witnesses)}"]
+    return Verdict(best, score, strongest.source if strongest else "default", tuple(against))
+
+
+def infer_calibration(
+    match: LayoutMatch, marks: PrintedMarks, text: Sequence[TextLine], default: Calibration
+) -> Calibration:
+    """Read speed and gain off the page, as far as it shows them.
+
+    Parameters
+    ----------
+    match : LayoutMatch
+        Where the columns stand.
+    marks : PrintedMarks
+        The calibration pulses are used.
+    text : sequence of TextLine
+        Everything printed on the page.
+    default : Calibration
+        What is configured: it holds where the page says nothing, and is what a doubtful page is first believed to be.
+
+    Returns
+    -------
+    Calibration
+        With the strongest source that supports each value ("text", "pulse", "columns", or "default" where none does),
+        a score for each, and reasons where sources contradict each other.
+    """
+    printed = printed_scale(text)
+    speed = _judge(
+        [
+            *_of_print(printed.speed_mm_per_s, "mm/s", SPEEDS_MM_PER_S),
+            *_speed_of_pulses(marks),
+            *_speed_of_columns(match),
+        ],
+        _USUAL_SPEEDS,
+        default.paper_speed_mm_per_s,
+        "a paper speed of {:g} mm/s",
+    )
+    gain = _judge(
+        [
+            *_of_print(printed.gain_mm_per_mv, "mm/mV", GAINS_MM_PER_MV),
+            *_gain_of_pulses(marks, printed.chest_gain_mm_per_mv),
+        ],
+        _USUAL_GAINS,
+        default.gain_mm_per_mv,
+        "a gain of {:g} mm/mV",
+    )
+    chest = default.chest_gain_mm_per_mv
+    if gain.source == "text":
+        chest = printed.chest_gain_mm_per_mv
+    elif gain.source != "default":
+        chest = None
+    return Calibration(
+        paper_speed_mm_per_s=speed.value,
+        gain_mm_per_mv=gain.value,
+        chest_gain_mm_per_mv=chest,
+        speed_source=speed.source,
+        gain_source=gain.source,
+        speed_score=speed.score,
+        gain_score=gain.score,
+        reasons=(*printed.reasons, *speed.reasons, *gain.reasons),
+    )

@@ -1,0 +1,148 @@
+"""Which speed and gain are believed when print, pulses and columns agree, contradict each other or are missing."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from paper_samples import labels_of, printed
+
+from pipeline import Calibration, GridScale, LayoutMatch
+from pipeline.calibrate import calibrate
+from pipeline.datatypes import PrintedMarks, PulseBox, TextLine
+from pipeline.layout import identify_layout, load_layouts
+from pipeline.quality import assess
+from pipeline.scale import infer_calibration
+from pipeline.training.simulate import simulate_ecg
+
+LAYOUTS = load_layouts()
+NAMED = {layout.name: layout for layout in LAYOUTS}
+
+
+def matched(name: str, speed: float, column_seconds: float | None = None) -> LayoutMatch:
+    traces = printed(
+        NAMED[name],
+        simulate_ecg(np.random.default_rng(9), seconds=20),
+        speed=speed,
+        column_seconds=column_seconds,
+    )
+    pace = speed * (column_seconds or NAMED[name].column_seconds) / NAMED[name].column_seconds
+    return identify_layout(labels_of(NAMED[name], traces, speed=pace), traces, LAYOUTS)
+
+
+def pulses(*sizes_mm: tuple[float, float]) -> PrintedMarks:
+    boxes = tuple(PulseBox(x0_mm=3.0, x1_mm=3.0 + w, y0_mm=10.0, y1_mm=10.0 + h) for w, h in sizes_mm)
+    return PrintedMarks(rows=(), pulses=boxes)
+
+
+def lines(*texts: str) -> tuple[TextLine, ...]:
+    return tuple(
+        TextLine(text=text, x0_mm=5.0, x1_mm=60.0, y0_mm=150.0 + 5 * k, y1_mm=152.5 + 5 * k, score=0.98)
+        for k, text in enumerate(texts)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "speed", "marks", "expected"),
+    [
+        ("3x4", 50.0, pulses(), (50.0, "columns", 10.0, "default")),
+        ("3x4", 25.0, pulses((5.3, 10.4), (5.2, 9.8)), (25.0, "columns", 10.0, "pulse")),
+        ("12x1", 50.0, pulses((10.3, 5.2), (9.9, 5.3), (4.0, 9.0)), (50.0, "pulse", 5.0, "pulse")),
+        ("12x1", 25.0, pulses((7.2, 13.8)), (25.0, "default", 10.0, "default")),
+        ("12x1", 25.0, pulses((5.1, 20.9), (5.2, 10.1)), (25.0, "pulse", 10.0, "default")),
+        ("3x4", 35.0, pulses(), (25.0, "default", 10.0, "default")),
+        ("12x1", 25.0, pulses(), (25.0, "default", 10.0, "default")),
+    ],
+)
+def test_without_print(name: str, speed: float, marks: PrintedMarks, expected: tuple[float, str, float, str]) -> None:
+    found = infer_calibration(matched(name, speed), marks, (), Calibration())
+    values = (found.paper_speed_mm_per_s, found.speed_source, found.gain_mm_per_mv, found.gain_source)
+    assert values == expected
+    assert found.reasons == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "speed", "text", "marks", "expected"),
+    [
+        ("12x1", 25.0, "50 mm/s 5 mm/mV", pulses(), (50.0, 5.0)),
+        ("12x1", 12.5, "12.5mm/s 10mm/mV", pulses((2.6, 10.3)), (12.5, 10.0)),
+        ("3x4+1R", 12.5, "12,5 mm/s 20 mm/mV", pulses((2.6, 20.4)), (12.5, 20.0)),
+        ("3x4", 25.0, "25mm/s 10mm/mV", pulses((2.4, 10.2)), (25.0, 10.0)),  # a pulse of 0.1 s contradicts nobody
+        ("3x4", 50.0, "50 mm/s 10 mm/mV", pulses((5.2, 10.2)), (50.0, 10.0)),  # nor one drawn 5 mm wide at any speed
+    ],
+)
+def test_print_that_fits_is_believed(
+    name: str, speed: float, text: str, marks: PrintedMarks, expected: tuple[float, float]
+) -> None:
+    found = infer_calibration(matched(name, speed), marks, lines(text), Calibration())
+    assert (found.paper_speed_mm_per_s, found.gain_mm_per_mv) == expected
+    assert (found.speed_source, found.gain_source) == ("text", "text")
+    assert found.reasons == ()
+
+
+def test_print_tells_half_columns_at_50_from_whole_ones_at_25() -> None:
+    match = matched("3x4", 50.0, column_seconds=1.25)
+    alone = infer_calibration(match, pulses(), (), Calibration())
+    assert (alone.paper_speed_mm_per_s, alone.speed_source) == (25.0, "columns")
+    told = infer_calibration(match, pulses((10.1, 10.2)), lines("50 mm/s"), Calibration())
+    assert (told.paper_speed_mm_per_s, told.speed_source, told.reasons) == (50.0, "text", ())
+    pulse_only = infer_calibration(match, pulses((10.1, 10.2)), (), Calibration())
+    assert pulse_only.paper_speed_mm_per_s == 50.0
+    assert "50 mm/s is not certain" in pulse_only.reasons[0]
+
+
+def test_agreement_raises_the_score() -> None:
+    match = matched("3x4", 25.0)
+    scores = [
+        infer_calibration(match, marks, text, Calibration()).speed_score
+        for marks, text in [(pulses(), ()), (pulses((5.1, 10.2)), ()), (pulses((5.1, 10.2)), lines("25 mm/s"))]
+    ]
+    assert scores[0] < scores[1] < scores[2]
+    assert 0.7 < scores[0] and scores[2] <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "speed", "text", "marks", "taken", "words"),
+    [
+        (
+            "3x4",
+            50.0,
+            "25 mm/s",
+            pulses(),
+            (25.0, 10.0),
+            "the columns are 125.0 mm apart, but a paper speed of 25 mm/s",
+        ),
+        ("3x4", 25.0, "25 mm/s", pulses((10.2, 10.1)), (25.0, 10.0), "pulse is 10.2 mm wide, but a paper speed of 25"),
+        ("3x4", 25.0, "10 mm/mV", pulses((5.1, 5.2)), (25.0, 10.0), "pulse is 5.2 mm high, but a gain of 10 mm/mV"),
+        ("12x1", 25.0, "20 mm/mV", pulses((5.1, 10.2)), (25.0, 20.0), "pulse is 10.2 mm high, but a gain of 20 mm/mV"),
+        ("12x1", 25.0, "25 mm/s 50 mm/s", pulses(), (25.0, 10.0), "several paper speeds are printed: 25 and 50 mm/s"),
+        ("12x1", 25.0, "5 mm/mV 10 mm/mV", pulses(), (25.0, 10.0), "several gains are printed: 5 and 10 mm/mV"),
+    ],
+)
+def test_contradictions_are_named_and_go_to_review(
+    name: str, speed: float, text: str, marks: PrintedMarks, taken: tuple[float, float], words: str
+) -> None:
+    match = matched(name, speed)
+    found = infer_calibration(match, marks, lines(text), Calibration())
+    assert (found.paper_speed_mm_per_s, found.gain_mm_per_mv) == taken
+    assert any(words in reason for reason in found.reasons), found.reasons
+    traces = printed(NAMED[name], simulate_ecg(np.random.default_rng(9), seconds=20), speed=speed)
+    grid = GridScale(px_per_mm_x=8.0, px_per_mm_y=8.0, score=1.0, source="grid")
+    quality = assess(calibrate(traces, match, found), match, traces, grid)
+    assert set(found.reasons) <= set(quality.warnings)
+
+
+def test_what_is_configured_holds_where_the_page_says_nothing() -> None:
+    site = Calibration(paper_speed_mm_per_s=50.0, gain_mm_per_mv=5.0, chest_gain_mm_per_mv=2.5)
+    found = infer_calibration(matched("12x1", 50.0), pulses(), (), site)
+    assert (found.paper_speed_mm_per_s, found.gain_mm_per_mv, found.chest_gain_mm_per_mv) == (50.0, 5.0, 2.5)
+    assert (found.speed_source, found.gain_source, found.reasons) == ("default", "default", ())
+
+
+def test_chest_leads_have_the_gain_printed_for_them() -> None:
+    match = matched("3x4+1R", 25.0)
+    text = lines("Limb: 10 mm/mV  Chest: 5 mm/mV")
+    for marks in (pulses(), pulses((5.1, 10.2)), pulses((5.1, 5.1))):  # the pulse may show either
+        found = infer_calibration(match, marks, text, Calibration())
+        assert (found.gain_mm_per_mv, found.chest_gain_mm_per_mv, found.reasons) == (10.0, 5.0, ())
+    site = replace(Calibration(), chest_gain_mm_per_mv=5.0)
+    assert infer_calibration(match, pulses(), lines("10 mm/mV"), site).chest_gain_mm_per_mv is None
