@@ -20,9 +20,11 @@ from rich.table import Table
 
 from gateway import diagnose
 from gateway.certificates import certificates, check_tls
+from gateway.confirmation import confirm as confirm_job
 from gateway.dicom.find import StudyQuery, find_studies
 from gateway.dicom.pages import read_context
 from gateway.errors import GatewayError, IntakeError, SettingsError
+from gateway.identity import identify as identify_job
 from gateway.intake import Accepted, Intake, file_key, media_type_of
 from gateway.logs import configure_logging
 from gateway.models import Job, JobStatus, StudyContext, utc_now
@@ -166,6 +168,72 @@ def retry(job: JobId, config: Config = None) -> None:
     store, _ = _open(load_settings(config))
     store.retry_job(job, "cli")
     print(f"job {job} is queued again")
+
+
+@app.command()
+def unmatched(
+    config: Config = None,
+    patient: Annotated[bool, typer.Option("--patient", help="Print what the page names, too.")] = False,
+) -> None:
+    """List jobs that wait until an order, or a person (`identify`), says whose they are."""
+    store, _ = _open(load_settings(config))
+    table = Table("job", "age", "source", "reason", *(["patient ID", "accession number"] if patient else []))
+    for job in store.unmatched_jobs():
+        context = StudyContext.model_validate_json(job.study_context_json)
+        named = [context.patient_id, context.accession_number] if patient else []
+        table.add_row(job.id, _age(job), job.source, job.reason, *named)
+    _print(table)
+
+
+@app.command()
+def identify(
+    job: JobId,
+    config: Config = None,
+    patient_id: Annotated[str, typer.Option(help="Whose ECG it is (DICOM PatientID).")] = "",
+    issuer: Annotated[str, typer.Option(help="Who gave that ID (DICOM IssuerOfPatientID).")] = "",
+    patient_name: Annotated[str, typer.Option(help="DICOM PatientName, e.g. DOE^JANE.")] = "",
+    birth_date: Annotated[str, typer.Option(help="YYYYMMDD.")] = "",
+    sex: Annotated[str, typer.Option(help="F, M or O.")] = "",
+    accession_number: Annotated[str, typer.Option(help="The order's accession number.")] = "",
+) -> None:
+    """Say whose ECG a held job is; what is left out stays, or comes from the patient's record or the order."""
+    store, _ = _open(load_settings(config))
+    told = StudyContext(
+        patient_id=patient_id,
+        issuer_of_patient_id=issuer,
+        patient_name=patient_name,
+        patient_birth_date=birth_date,
+        patient_sex=sex,
+        accession_number=accession_number,
+    )
+    identify_job(store, job, told, "cli")
+    print(f"job {job} is queued again")
+
+
+@app.command()
+def confirm(job: JobId, config: Config = None) -> None:
+    """Say that a job's result is right: it is sent as final, and leaves if it was held back."""
+    settings = load_settings(config)
+    store, spool = _open(settings)
+    confirm_job(store, spool, settings, job, "cli")
+    print(f"job {job} is confirmed")
+
+
+@app.command()
+def merges(
+    config: Config = None,
+    settle: Annotated[int | None, typer.Option(help="Number of a line that the archive knows of now.")] = None,
+) -> None:
+    """List what was delivered under a patient ID that has since been merged; prints patient IDs."""
+    store, _ = _open(load_settings(config))
+    if settle is not None:
+        store.settle_merge(settle, "cli")
+    table = Table("number", "job", "merged at (UTC)", "delivered as", "now")
+    for notice in store.merge_notices():
+        prior = "^".join(part for part in (notice.prior_patient_id, notice.prior_issuer) if part)
+        now = "^".join(part for part in (notice.surviving_patient_id, notice.surviving_issuer) if part)
+        table.add_row(str(notice.id), notice.job_id, f"{notice.created_at:%Y-%m-%d %H:%M}", prior, now)
+    _print(table)
 
 
 @app.command()

@@ -10,6 +10,7 @@ import logging
 
 from gateway.dicom.pages import read_context
 from gateway.errors import IllegalTransition
+from gateway.matching import with_told
 from gateway.models import Delivery, Job, JobStatus, Page, StudyContext
 from gateway.results import JobFacts, ReadPage, final_deliveries, job_facts, read_result, report_name
 from gateway.settings import Settings
@@ -57,7 +58,7 @@ def known_context(job: Job, spool: Spool) -> StudyContext:
         read = read_context(spool.source_path(job.id).read_bytes())
     except OSError as error:
         raise IllegalTransition(f"the job's file is gone: {error.strerror}") from error
-    return read.model_copy(update=told.model_dump(exclude_defaults=True))
+    return with_told(read, told)
 
 
 def _read_page(facts: JobFacts, spool: Spool, page: Page) -> ReadPage:

@@ -1,4 +1,4 @@
-"""Whose ECG a plain file is: from a sidecar JSON or from its name, in the forms DICOM wants, never guessed.
+"""Whose ECG it is: from a sidecar JSON, a file's name or a person, in the forms DICOM wants, never guessed.
 
 A sidecar's keys and a pattern's named groups are the fields of `StudyContext`; an unknown one is an error.  What
 breaks the value representation of its attribute (PS3.5 section 6.2) is refused here, where somebody can mend it,
@@ -13,7 +13,9 @@ from pydantic import ValidationError
 
 from gateway.dicom.uids import is_uid
 from gateway.errors import IntakeError, SettingsError
+from gateway.matching import identified
 from gateway.models import StudyContext
+from gateway.store import Store
 
 _DATE = r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
 _TIME = r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?"
@@ -50,7 +52,7 @@ def read_sidecar(data: bytes) -> StudyContext:
             f"{'.'.join(str(part) for part in breach['loc']) or 'file'}: {breach['msg']}" for breach in error.errors()
         )
         raise IntakeError(f"the sidecar cannot be used: {breaches}") from None
-    return _checked(context, "the sidecar")
+    return check_context(context, "the sidecar")
 
 
 def read_filename(pattern: re.Pattern[str], stem: str) -> StudyContext | None:
@@ -65,7 +67,32 @@ def read_filename(pattern: re.Pattern[str], stem: str) -> StudyContext | None:
     if match is None:
         return None
     fields = {name: value for name, value in match.groupdict().items() if value is not None}
-    return _checked(StudyContext(**fields), "the file's name")
+    return check_context(StudyContext(**fields), "the file's name")
+
+
+def identify(store: Store, job_id: str, told: StudyContext, actor: str) -> None:
+    """Say whose ECG a held job is, and queue it again.
+
+    Parameters
+    ----------
+    told
+        What a person says; what it leaves empty stays as it was, or comes from the patient's record or the order.
+
+    Raises
+    ------
+    NotFound
+        There is no such job.
+    IntakeError
+        A value breaks its form, nobody is named, or the patient's record or the order contradicts it.
+    IllegalTransition
+        The job runs, waits in the queue, or has ended well.
+    """
+    check_context(told, "what was told")
+    before = StudyContext.model_validate_json(store.job(job_id).study_context_json)
+    context, contradiction = identified(before, told, store)
+    if contradiction or not context.patient_id:
+        raise IntakeError(contradiction or "no patient ID")
+    store.identify(job_id, context, actor)
 
 
 def compile_pattern(filename_pattern: str) -> re.Pattern[str]:
@@ -77,7 +104,8 @@ def compile_pattern(filename_pattern: str) -> re.Pattern[str]:
     return pattern
 
 
-def _checked(context: StudyContext, origin: str) -> StudyContext:
+def check_context(context: StudyContext, origin: str) -> StudyContext:
+    """Return a context whose every value has the form of its attribute; raise IntakeError, naming each that has not."""
     breaches: list[str] = []
     for field, value in context:
         if field.endswith("_uid"):

@@ -16,6 +16,9 @@ OTHER_PATIENT = "the order with this accession number is for another patient tha
 CONTRADICTION = "the patient's record has another {} than the page names"
 
 
+DEMOGRAPHICS = ("patient_id", "issuer_of_patient_id", "patient_name", "patient_birth_date", "patient_sex")
+
+
 class Match(NamedTuple):
     """What is known after the look-up, and why a person must look ("" = no reason)."""
 
@@ -60,6 +63,27 @@ def with_order(context: StudyContext, order: Order, patient: Patient) -> StudyCo
     }
     missing = {name: value for name, value in told.items() if value and not getattr(context, name)}
     return _with_patient(context.model_copy(update=missing), patient)
+
+
+def with_told(read: StudyContext, told: StudyContext) -> StudyContext:
+    """Return what an object says, with what was told about it before it.
+
+    Where the two name different patients, nothing that the object says of its patient is kept.
+    """
+    if read.patient_id and told.patient_id and read.patient_id != told.patient_id:
+        read = read.model_copy(update=dict.fromkeys(DEMOGRAPHICS, ""))
+    return read.model_copy(update=told.model_dump(exclude_defaults=True))
+
+
+def identified(before: StudyContext, told: StudyContext, directory: Directory) -> Match:
+    """Return a job's context after a person has said whose it is.
+
+    What `told` leaves empty stays as it was, unless another patient is named: then only the patient's record can add
+    to it.
+    """
+    if before.patient_id and told.patient_id and before.patient_id != told.patient_id:
+        before = before.model_copy(update=dict.fromkeys(DEMOGRAPHICS, ""))
+    return match(before.model_copy(update=told.model_dump(exclude_defaults=True)), directory)
 
 
 def same_issuer(one: str, other: str) -> bool:

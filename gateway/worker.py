@@ -25,6 +25,7 @@ from gateway.dicom.pages import read_instance
 from gateway.errors import IllegalTransition, IntakeError, SettingsError, StorageError
 from gateway.lanes import Alarms, Turns
 from gateway.logs import bind_job
+from gateway.matching import with_told
 from gateway.models import Job, StudyContext
 from gateway.results import JobFacts, PageResult, failed_page, job_facts, job_outcome, page_result
 from gateway.settings import Settings
@@ -182,7 +183,7 @@ class Worker:
             return told, load_pages(data)
         source = read_instance(data)
         images = list(source.pages) if source.document is None else load_pages(source.document)
-        return source.context.model_copy(update=told.model_dump(exclude_defaults=True)), images
+        return with_told(source.context, told), images
 
     def _alone(self, job: Job) -> bool:
         return self._turns.lanes == 1 or job.attempts > 1

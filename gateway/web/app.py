@@ -1,4 +1,4 @@
-"""The admin page: the queue, one job's trail with its pages, health and metrics.  Read-only.
+"""The admin page: the queue, one job's trail with its pages, health and metrics; decisions are in `decisions`.
 
 Everything is rendered here; htmx only fetches a page again and swaps a part of it.  No patient field is shown unless
 `[web] show_patient` says so; the pictures of a page, on which a name may be printed, then wait until asked for.
@@ -26,6 +26,7 @@ from gateway.models import JobStatus
 from gateway.settings import Settings
 from gateway.spool import Spool
 from gateway.store import Store
+from gateway.web.decisions import add_decisions
 from gateway.web.health import check_health, metrics_registry
 from gateway.web.views import delivery_totals, filters, job_row, job_view, overlay_picture, page_picture
 
@@ -33,10 +34,10 @@ _HERE = Path(__file__).parent
 _JOBS_PER_PAGE = 50
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
@@ -57,7 +58,11 @@ def create_app(store: Store, spool: Spool, settings: Settings, alive: Callable[[
     templates.env.globals["version"] = __version__
     _protect(app)
     _explain_errors(app, templates)
+    decides = _is_loopback(settings.web.host)
+    templates.env.globals["decides"] = decides
     _add_pages(app, templates, store, spool, settings)
+    if decides:
+        add_decisions(app, templates, store, spool, settings)
     _add_probes(app, store, spool, alive, settings)
     return app
 
@@ -123,6 +128,14 @@ def _add_pages(app: FastAPI, templates: Jinja2Templates, store: Store, spool: Sp
         view = job_view(store, spool, store.job(job_id), settings.review, show_patient)
         shown = pictures == "on" or (pictures is None and show_patient)
         return templates.TemplateResponse(request, "job.html", {"job": view, "pictures": "on" if shown else "off"})
+
+    @app.get("/jobs/{job_id}/source")
+    def source(job_id: str) -> Response:
+        job = store.job(job_id)
+        path = spool.source_path(job.id)
+        if not path.is_file():
+            raise HTTPException(404, "The file is gone.")
+        return FileResponse(path, media_type=job.media_type, filename=job.id)
 
     @app.get("/jobs/{job_id}/pages/{number}/page.png")
     def page_image(job_id: str, number: int) -> Response:

@@ -33,6 +33,8 @@ _DELIVERY_WORDS = {
     DeliveryStatus.FAILED: "failed",
     DeliveryStatus.CANCELLED: "cancelled",
 }
+_KIND_WORDS = {"dicom": "DICOM C-STORE", "hl7": "HL7"}
+_RESULT_WORDS = {"": "", "P": ", preliminary", "F": ", final", "C": ", correction"}
 _MOST_URGENT_FIRST = (
     DeliveryStatus.REFUSED,
     DeliveryStatus.FAILED,
@@ -73,6 +75,27 @@ class JobRow:
     coverage: str
     deliveries: tuple[Badge, ...]
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnmatchedRow:
+    """A job that waits until somebody says whose it is."""
+
+    id: str
+    age: str
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeRow:
+    """A job delivered under an identity that was merged; the identities are "" where patients are not shown."""
+
+    number: int
+    job_id: str
+    when: str
+    prior: str
+    surviving: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +168,8 @@ class JobView:
     pages: tuple[PageView, ...]
     deliveries: tuple[DeliveryView, ...]
     events: tuple[JobEvent, ...]
+    can_identify: bool
+    can_confirm: bool
     working: bool  # the pages may still change
     unsettled: bool  # the deliveries may still change
 
@@ -202,7 +227,7 @@ def job_row(store: Store, job: Job) -> JobRow:
 
 def job_view(store: Store, spool: Spool, job: Job, review: ReviewSettings, show_patient: bool) -> JobView:
     """Return everything there is to show of one job."""
-    deliveries = store.deliveries(job.id)
+    deliveries, pages = store.deliveries(job.id), store.pages(job.id)
     facts = [
         ("Received", _clock(job.created_at)),
         ("Last change", _clock(job.updated_at)),
@@ -210,17 +235,48 @@ def job_view(store: Store, spool: Spool, job: Job, review: ReviewSettings, show_
         ("Type", job.media_type),
         ("Attempts", str(job.attempts)),
     ]
+    if job.confirmed_by:
+        facts.append(("Confirmed by", job.confirmed_by))
     return JobView(
         id=job.id,
         status=_job_badge(job.status),
         reason=job.reason,
         facts=(*facts, ("Worker", job.worker)) if job.worker else tuple(facts),
         patient=_patient(job) if show_patient else None,
-        pages=tuple(_page_view(spool, page, review) for page in store.pages(job.id)),
+        pages=tuple(_page_view(spool, page, review) for page in pages),
         deliveries=tuple(_delivery_view(delivery) for delivery in deliveries),
         events=tuple(store.events(job.id)),
+        can_identify=job.status in (JobStatus.NEEDS_REVIEW, JobStatus.FAILED, JobStatus.CANCELLED),
+        can_confirm=_can_confirm(job, pages),
         working=job.status in (JobStatus.QUEUED, JobStatus.RUNNING),
         unsettled=any(delivery.status == DeliveryStatus.PENDING for delivery in deliveries),
+    )
+
+
+def unmatched_rows(store: Store) -> tuple[UnmatchedRow, ...]:
+    """Return the jobs that wait for an identity, oldest first."""
+    return tuple(
+        UnmatchedRow(
+            id=job.id,
+            age=age_in_words((utc_now() - job.created_at).total_seconds()),
+            source=_source_in_words(job.source),
+            reason=job.reason,
+        )
+        for job in store.unmatched_jobs()
+    )
+
+
+def merge_rows(store: Store, show_patient: bool) -> tuple[MergeRow, ...]:
+    """Return what the archive must be told, oldest first."""
+    return tuple(
+        MergeRow(
+            number=notice.id or 0,
+            job_id=notice.job_id,
+            when=_clock(notice.created_at),
+            prior=f"{notice.prior_patient_id} {notice.prior_issuer}".strip() if show_patient else "",
+            surviving=f"{notice.surviving_patient_id} {notice.surviving_issuer}".strip() if show_patient else "",
+        )
+        for notice in store.merge_notices()
     )
 
 
@@ -240,6 +296,12 @@ def page_picture(number: int) -> str:
 def overlay_picture(number: int) -> str:
     """Return the artefact name of the recovered traces drawn over a page."""
     return f"page-{number}.overlay.png"
+
+
+def _can_confirm(job: Job, pages: Sequence[Page]) -> bool:
+    """Tell whether there is a result that nobody has confirmed yet."""
+    ended = job.status in (JobStatus.DONE, JobStatus.NEEDS_REVIEW) and not job.confirmed_by
+    return ended and any(page.waveform_sop_instance_uid for page in pages)
 
 
 def _job_badge(status: JobStatus) -> Badge:
@@ -283,7 +345,7 @@ def _delivery_view(delivery: Delivery) -> DeliveryView:
     return DeliveryView(
         page_number=delivery.page_number,
         destination=delivery.destination,
-        kind={"dicom": "DICOM C-STORE", "hl7": "HL7 ORU^R01", "folder": "folder"}.get(delivery.kind, delivery.kind),
+        kind=_KIND_WORDS.get(delivery.kind, delivery.kind) + _RESULT_WORDS[delivery.result_status],
         status=Badge(words=_DELIVERY_WORDS[delivery.status], tone=_delivery_tone(delivery.status)),
         attempts=delivery.attempts,
         response=delivery.response,

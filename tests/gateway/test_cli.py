@@ -12,8 +12,10 @@ import pytest
 from gateway import cli
 from gateway.models import Delivery, JobStatus, Page, StudyContext
 from gateway.settings import Settings, load_settings
+from gateway.spool import Spool
 from gateway.store import Store
-from tests.fake_digitizer import page_pixels, page_png
+from gateway.worker import Worker
+from tests.fake_digitizer import FakeDigitizer, page_pixels, page_png
 from tests.gateway.dicom_samples import part10, secondary_capture
 from tests.tls_samples import Authority
 
@@ -209,3 +211,21 @@ def test_python_m_gateway_lists_its_commands() -> None:
     assert done.returncode == 0
     for command in ("serve", "worker", "submit", "jobs", "show", "retry", "cancel", "check-config", "demo"):
         assert command in done.stdout
+
+
+def test_unmatched_job_is_identified_and_confirmed(run: Run, store: Store, spool: Spool, page: Path) -> None:
+    _, output, _ = run("submit", page, "--accession-number", "A1")
+    job_id = submitted(output)
+    _, listed, _ = run("unmatched")
+    assert job_id in listed and "A1" not in listed
+    assert "A1" in run("unmatched", "--patient")[1]
+    status, _, errors = run("identify", job_id, "--birth-date", "1961")
+    assert status == 1 and "must be a date" in errors
+    assert run("identify", job_id, "--patient-id", "P1")[0] == 0
+    assert job_id not in run("unmatched")[1]
+    assert Worker(Settings(), store, spool, FakeDigitizer(), name="w").run_once()
+    assert run("confirm", job_id)[0] == 0
+    assert store.job(job_id).confirmed_by == "cli"
+    status, _, errors = run("merges", "--settle", "7")
+    assert status == 1 and "no merge notice 7" in errors
+    assert run("merges")[0] == 0

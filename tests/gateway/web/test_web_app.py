@@ -122,7 +122,7 @@ def test_job_page(client, sample):
     assert "Gain 10 mm/mV measured on the calibration pulse" in text
     assert "Waveform SOP Instance UID 2.25.1234567890" in text
     assert "pacs 1 DICOM C-STORE delivered 1 0x0000" in text
-    assert "ehr 1 HL7 ORU^R01 refused 1 AR ehr: answered AR" in text
+    assert "ehr 1 HL7 refused 1 AR ehr: answered AR" in text
     assert "archive 1 folder pending 1 \u2013 archive: no space next attempt" in text
     for action in ("RECEIVED", "CLAIM", "COMPLETE", "DELIVERY_DELIVER", "DELIVERY_REFUSE", "DELIVERY_DEFER"):
         assert action in text

@@ -1,0 +1,203 @@
+"""Forms of the admin page: whose ECG it is, that a result is right, that a merge is done; and who may not post."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+
+from gateway.hl7.receiver import Receiver
+from gateway.intake import Intake
+from gateway.models import JobStatus, StudyContext
+from gateway.settings import Hl7Destination, Settings, WebSettings
+from gateway.spool import Spool
+from gateway.store import Store
+from gateway.web.app import create_app
+from gateway.worker import Worker
+from tests.fake_digitizer import FakeDigitizer, page_pixels, page_png
+from tests.gateway.dicom_samples import part10, secondary_capture
+
+EHR = Hl7Destination(name="ehr", host="127.0.0.1", port=2575)
+
+
+def settings(**web: object) -> Settings:
+    return Settings(web=WebSettings(**web), destinations=(EHR,))
+
+
+@contextmanager
+def browser(store: Store, spool: Spool, **web: object) -> Iterator[httpx.Client]:
+    """A client that says where its forms come from, as browsers do."""
+    app = create_app(store, spool, settings(**web), list)
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        deadline = time.monotonic() + 10
+        while not server.started and time.monotonic() < deadline:
+            time.sleep(0.01)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with httpx.Client(base_url=url, trust_env=False, headers={"Origin": url}, follow_redirects=True) as client:
+            yield client
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture
+def client(store: Store, spool: Spool) -> Iterator[httpx.Client]:
+    with browser(store, spool) as client:
+        yield client
+
+
+def submit(intake: Intake, data: bytes, media_type: str = "image/png", **context: str) -> str:
+    return intake.accept(
+        source="folder:/scans",
+        source_key=f"key-{len(data)}-{sorted(context)}",
+        media_type=media_type,
+        data=data,
+        context=StudyContext(**context),
+        destinations=None,
+        actor="folder",
+    ).job_id
+
+
+def digitize(store: Store, spool: Spool) -> None:
+    assert Worker(settings(), store, spool, FakeDigitizer(), name="w").run_once()
+
+
+def context_of(store: Store, job_id: str) -> StudyContext:
+    return StudyContext.model_validate_json(store.job(job_id).study_context_json)
+
+
+def test_unmatched_lists_what_waits_without_patients(client, store, intake):
+    job_id = submit(intake, page_png(), accession_number="ACC-SECRET")
+    html = client.get("/unmatched").text
+    assert job_id[:8] in html and "no order has this accession number yet" in html
+    assert "ACC-SECRET" not in html
+    assert '<form method="post" action="/jobs/' in client.get(f"/jobs/{job_id}").text
+
+
+def test_nothing_waits(client):
+    assert "Every job has its patient" in client.get("/unmatched").text
+
+
+def test_person_names_the_patient_of_a_scan(client, store, intake):
+    job_id = submit(intake, page_png(), accession_number="A1")
+    told = {"patient_id": " P1 ", "patient_name": "Müster^Zoë", "patient_birth_date": "19610504", "patient_sex": "F"}
+    answer = client.post(f"/jobs/{job_id}/identity", data=told)
+    assert answer.status_code == 200 and answer.url.path == f"/jobs/{job_id}"
+    context = context_of(store, job_id)
+    assert (context.patient_id, context.patient_name, context.accession_number) == ("P1", "Müster^Zoë", "A1")
+    assert (store.job(job_id).status, store.unmatched_jobs()) == (JobStatus.QUEUED, [])
+    assert ("IDENTIFY", "web") in [(event.action, event.actor) for event in store.events(job_id)]
+
+
+def test_held_dicom_job_without_patient_id_gets_one_and_is_delivered(client, store, spool, intake):
+    dataset = secondary_capture(page_pixels())
+    dataset.PatientID = ""
+    data = part10(dataset)
+    job_id = submit(intake, data, "application/dicom", patient_name=str(dataset.PatientName))
+    assert store.job(job_id).status == JobStatus.NEEDS_REVIEW
+    client.post(f"/jobs/{job_id}/identity", data={"patient_id": "P1"})
+    digitize(store, spool)
+    assert store.job(job_id).status == JobStatus.DONE
+    (message,) = store.deliveries(job_id)
+    text = spool.artefact_path(job_id, message.artefact).read_bytes().decode()
+    assert "|P1^^^" in text and str(dataset.PatientName).split("^")[0] in text
+
+
+def test_person_names_another_patient_than_the_object(client, store, spool, intake):
+    """Nothing that the object says of the wrong patient is kept."""
+    Receiver(store, "ASCII")(
+        b"MSH|^~\\&|A|B|C|D|||ORM^O01|1|P|2.5\rPID|1||P1||Right^Ann\rORC|NW|O1\rOBR|1|O1||E||||||||||||||A1\r"
+    )
+    dataset = secondary_capture(page_pixels(), PatientID="P9", PatientName="Wrong^Joe", PatientBirthDate="19700101")
+    told = {"patient_id": "P9", "patient_name": "Wrong^Joe", "patient_birth_date": "19700101"}
+    job_id = submit(intake, part10(dataset), "application/dicom", accession_number="A1", **told)
+    assert "another patient" in store.job(job_id).reason
+    client.post(f"/jobs/{job_id}/identity", data={"patient_id": "P1"})
+    digitize(store, spool)
+    text = spool.artefact_path(job_id, store.deliveries(job_id)[0].artefact).read_bytes().decode()
+    assert "|P1^^^" in text and "Right^Ann" in text
+    assert "Wrong" not in text and "19700101" not in text
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({}, "no patient ID"),
+        ({"patient_id": "P1", "patient_birth_date": "4.5.1961"}, "patient_birth_date must be a date"),
+        ({"patient_id": "P1", "patient_sex": "X"}, "patient_sex must be"),
+        ({"patient_id": "P7", "patient_name": "Other^Joe"}, "another family name"),
+    ],
+)
+def test_identity_that_cannot_be_used_changes_nothing(client, store, intake, told, words):
+    Receiver(store, "ASCII")(b"MSH|^~\\&|A|B|C|D|||ADT^A08|1|P|2.5\rPID|1||P7||Right^Ann\r")
+    job_id = submit(intake, page_png())
+    answer = client.post(f"/jobs/{job_id}/identity", data=told)
+    assert answer.status_code == 409 and words in answer.text
+    assert store.job(job_id).status == JobStatus.NEEDS_REVIEW
+
+
+def test_confirm(client, store, spool, intake):
+    job_id = submit(intake, page_png(), patient_id="P1")
+    digitize(store, spool)
+    assert "Confirm the result" in client.get(f"/jobs/{job_id}").text
+    html = client.post(f"/jobs/{job_id}/confirmation").text
+    assert "Confirmed by" in html and "Confirm the result" not in html
+    assert [delivery.result_status for delivery in store.deliveries(job_id)] == ["P", "F"]
+    assert client.post("/jobs/none/confirmation").status_code == 404
+
+
+def test_merge_is_settled(client, store, spool, intake):
+    job_id = submit(intake, page_png(), patient_id="P-SECRET")
+    digitize(store, spool)
+    store.delivered(store.deliveries(job_id)[0].id, "AA")
+    Receiver(store, "ASCII")(b"MSH|^~\\&|A|B|C|D|||ADT^A40|1|P|2.5\rPID|1||P2\rMRG|P-SECRET\r")
+    html = client.get("/unmatched").text
+    assert job_id[:8] in html and "P-SECRET" not in html
+    with browser(store, spool, show_patient=True) as shown:
+        assert "P-SECRET" in shown.get("/unmatched").text
+    (target,) = re.findall(r'action="(/merges/\d+/settled)"', html)
+    assert "None." in client.post(target).text
+    assert store.merge_notices() == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": ""}, {"Sec-Fetch-Site": "cross-site"}],
+)
+def test_form_of_another_page_is_refused(client, store, intake, headers):
+    job_id = submit(intake, page_png())
+    answer = client.post(f"/jobs/{job_id}/identity", data={"patient_id": "P1"}, headers=headers)
+    assert answer.status_code == 403
+    assert store.job(job_id).status == JobStatus.NEEDS_REVIEW
+
+
+def test_form_that_does_not_end(client, intake):
+    job_id = submit(intake, page_png())
+    assert client.post(f"/jobs/{job_id}/identity", content=b"x" * 100_000).status_code == 413
+
+
+def test_no_decisions_on_a_page_that_is_offered_to_the_network(store, spool, intake):
+    job_id = submit(intake, page_png())
+    with browser(store, spool, host="0.0.0.0") as client:
+        assert client.get("/unmatched").status_code == 404
+        assert client.post(f"/jobs/{job_id}/identity", data={"patient_id": "P1"}).status_code == 404
+        assert "<form" not in client.get(f"/jobs/{job_id}").text
+
+
+def test_file_as_it_was_received(client, spool, intake, tmp_path: Path):
+    job_id = submit(intake, page_png())
+    answer = client.get(f"/jobs/{job_id}/source")
+    assert answer.content == page_png()
+    assert answer.headers["content-disposition"].startswith("attachment")
+    spool.remove(job_id)
+    assert client.get(f"/jobs/{job_id}/source").status_code == 404
