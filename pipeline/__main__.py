@@ -16,7 +16,7 @@ from pipeline.datatypes import Calibration, Digitization, Layout
 from pipeline.digitize import Digitizer
 from pipeline.errors import DigitizationError
 from pipeline.evaluation.bench import bench
-from pipeline.evaluation.cli import budget, evaluate
+from pipeline.evaluation.cli import ablate, budget, evaluate
 from pipeline.layout import load_layouts
 from pipeline.output import to_csv, to_json
 from pipeline.overlay import draw_overlay, write_png
@@ -135,6 +135,7 @@ def layouts(
 
 app.command()(evaluate)
 app.command()(budget)
+app.command()(ablate)
 app.command()(bench)
 
 

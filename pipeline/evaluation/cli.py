@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +18,10 @@ from rich.table import Table
 from pipeline.datatypes import Calibration, Digitization, FloatArray, Layout
 from pipeline.digitize import Digitizer
 from pipeline.errors import DigitizationError
+from pipeline.evaluation.ablation import read_every_way
 from pipeline.evaluation.budget import budget_table, count_table, measure_page, page_table
 from pipeline.evaluation.evaluate import Example, PageScore, describe, fit_estimate, rank_correlation, score_page
-from pipeline.evaluation.tables import layouts_counted, tables, worst_pages
+from pipeline.evaluation.tables import compared, layouts_counted, tables, worst_pages
 from pipeline.evaluation.truth import PageTruth, Truth, printed_as, read_truth, to_truth_rate
 from pipeline.layout import load_layouts
 from pipeline.output import read_csv
@@ -99,6 +101,19 @@ class _Scorer:
                 continue
             score = score_page(path, truth, reading.signal_mv, kind=kind, page_number=number)
             yield score if reading.digitization is None else describe(score, reading.digitization)
+
+    def score_every_way(self, path: Path) -> Iterator[tuple[str, PageScore]]:
+        """Score the first page of a file in every reading of an ablation; a CSV was read already, so it has none."""
+        try:
+            page = load_pages(path.read_bytes())[0]
+        except (DigitizationError, OSError) as error:
+            self.failed[str(path)] = str(error)
+            return
+        if self.digitizer is not None:
+            truth = self.true(path)
+            for name, result in read_every_way(page, self.digitizer, self.calibration):
+                score = score_page(path, truth, None if result is None else result.record.signal_mv)
+                yield name, score if result is None else describe(score, result)
 
     def leave(self) -> None:
         """Name every failure on stderr and leave with status 1 if there is one."""
@@ -202,6 +217,35 @@ def evaluate(
         console.print(f"rank correlation, each page left out of its own fit: {left_out:.3f}")
     if report is not None:
         _report(report, f"{len(scores)} pages against {truth.name}", scorer, scores, summary)
+    scorer.leave()
+
+
+def ablate(
+    truth: Annotated[
+        Path, typer.Argument(help="truth.npz, the competition's folder, or a folder of WFDB or DICOM waveforms.")
+    ],
+    pages: Annotated[
+        list[Path] | None, typer.Argument(help="Pages named after their record; none: those beside the truth.")
+    ] = None,
+    device: Device = "auto",
+    paper_speed: Annotated[float, typer.Option(help="mm/s where the page does not say.")] = 25.0,
+    gain: Annotated[float, typer.Option(help="mm/mV where the page does not say.")] = 10.0,
+) -> None:
+    """Read the same pages with one stage at a time as the method's paper has it, and compare."""
+    calibration = Calibration(paper_speed_mm_per_s=paper_speed, gain_mm_per_mv=gain)
+    try:
+        scorer, paths = _scorer(truth, pages, None, None, device, calibration)
+    except (DigitizationError, OSError, ValueError, KeyError) as error:
+        print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
+        raise typer.Exit(2) from error
+    scores: dict[str, list[PageScore]] = defaultdict(list)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        for path in progress.track(paths, description="reading"):
+            for name, score in scorer.score_every_way(path):
+                scores[name].append(score)
+                print(f"{score.name}  {name}: {score.snr_db:.2f} dB", flush=True)
+    console = Console(width=max(Console().width, _WIDTH))
+    console.print(compared(f"{len(paths)} files against {truth}", scores))
     scorer.leave()
 
 

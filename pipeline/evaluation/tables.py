@@ -71,6 +71,11 @@ def tables(pages: Sequence[PageScore]) -> list[Table]:
     ]
 
 
+def compared(title: str, variants: dict[str, list[PageScore]]) -> Table:
+    """Compare several readings of the same pages, a row each."""
+    return _table(title, "reading (pages)", [_row(name, pages) for name, pages in variants.items()])
+
+
 def worst_pages(pages: Sequence[PageScore], count: int = 10) -> Table:
     """List the pages with the lowest mean SNR, and what was read of them."""
     table = Table(title="Worst pages")

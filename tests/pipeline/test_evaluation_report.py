@@ -66,7 +66,7 @@ def test_the_report_shows_tables_plots_and_three_pages_and_needs_nothing_beside_
     result = CLI.invoke(app, ["evaluate", str(truth), "--report", str(tmp_path / "report.html")])
     assert result.exit_code == 1 and "there is no ECG grid on the page" in result.stderr  # 3_c is dark
     html = (tmp_path / "report.html").read_text()
-    order = [html.index(title) for title in ("Best page", "Median page", "Worst page")]
+    order = [html.index(f"<h2>{title}</h2>") for title in ("Best page", "Median page", "Worst page")]
     assert order == sorted(order)
     assert (
         html.index("1_a&lt;b&gt;.png: ", order[0])
