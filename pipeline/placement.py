@@ -130,7 +130,7 @@ def _hypotheses(found: Found, slots: Slots) -> Float64:
     table = np.array(rows, np.float64).reshape(-1, 4)
     plausible = (table[:, 0] > 0.6 * pitch_x) & (table[:, 0] < 1.6 * pitch_x) & (table[:, 2] > 4.0)
     if found.pitch_mm:
-        plausible &= (table[:, 2] > 0.5 * found.pitch_mm) & (table[:, 2] < 2.0 * found.pitch_mm)
+        plausible &= (table[:, 2] > 0.7 * found.pitch_mm) & (table[:, 2] < 1.4 * found.pitch_mm)
     return table[plausible]
 
 
@@ -211,9 +211,11 @@ def fit_rows(found: Found, n_short: int, n_rows: int, labels: LabelFit | None) -
     nearest = distance.min(axis=2)
     used = distance.min(axis=1) < 0.4
     cost = np.where(nearest < 0.4, 0.5 * nearest, 1.0).sum(1) + np.where(used, 0.0, found.coverage).sum(1)
+    misplaced = np.zeros(len(table))
     if labels is not None:  # names stand within their own row, a little above or below the trace
-        cost += n_rows * np.clip(np.abs(table[:, 1] - labels.y0) / table[:, 0] - 0.6, 0.0, 1.0)
-        cost += 0.05 * np.abs(table[:, 1] - labels.y0) / table[:, 0]
+        apart = np.abs(table[:, 1] - labels.y0) / table[:, 0]
+        misplaced = np.clip((apart - 0.7) / 0.25, 0.0, 1.0)
+        cost += n_rows * misplaced + 0.05 * apart
     best = int(np.argmin(cost))
     order = [int(i) if d < 0.4 else -1 for i, d in zip(distance[best].argmin(1), nearest[best], strict=True)]
     spare = [i for i in range(n) if i not in order]
@@ -225,4 +227,5 @@ def fit_rows(found: Found, n_short: int, n_rows: int, labels: LabelFit | None) -
     missing = sum(i < 0 for i in order)
     left = float(sum(found.coverage[i] for i in spare))
     spread = float(np.mean([d for d in nearest[best] if d < 0.4] or [0.4]))
-    return RowFit(min(1.0, (missing + left) / n_rows + 0.5 * spread), tuple(order), tuple(spare))
+    cost_of_all = (missing + left) / n_rows + 0.5 * spread + float(misplaced[best])
+    return RowFit(min(1.0, cost_of_all), tuple(order), tuple(spare))

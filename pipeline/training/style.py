@@ -50,6 +50,7 @@ class PageStyle:
     font: str = ""  # path of a TrueType font; "" = a plotter font
     header: int = 6  # lines of print above
     footer: str = "bottom"  # where speed and gain are printed: bottom | top | none
+    rules: int = 0  # lines of a form
     scribbles: int = 0
     stamp: bool = False
     barcode: bool = False
@@ -131,6 +132,7 @@ def random_style(rng: np.random.Generator, layout: Layout, fonts: tuple[str, ...
         font=str(rng.choice(fonts)) if fonts and rng.random() < 0.8 else "",
         header=int(rng.integers(0, 9)) if top > 20 else 0,
         footer=str(rng.choice(["bottom", "top", "none"], p=[0.75, 0.15, 0.1])),
+        rules=int(rng.integers(1, 4)) if rng.random() < 0.3 else 0,
         scribbles=int(rng.choice([0, int(rng.integers(1, 4))], p=[0.75, 0.25])),
         stamp=bool(rng.random() < 0.08),
         barcode=bool(rng.random() < 0.1),

@@ -229,6 +229,21 @@ class _Painter:
                 _paste(self.text, text_mask(words, size, style.font), column_x, 3 + line * size * 1.7)
         if style.footer != "none":
             self._print_scale(size)
+        if style.rules:
+            self._rule(size)
+
+    def _rule(self, size_mm: float) -> None:
+        """Draw the lines of a form: under the header, around it, or above the footer."""
+        style, rng = self.style, self.rng
+        thickness = float(rng.uniform(0.15, 0.6))
+        left, right = float(rng.uniform(2, 20)), style.width_mm - float(rng.uniform(2, 20))
+        for _ in range(style.rules):
+            y = float(rng.choice([rng.uniform(2, max(style.top_mm - 3, 4)), style.height_mm - size_mm * 2.5]))
+            _polyline(self.text, np.array([left, right], np.float32), np.array([y, y], np.float32), thickness)
+            if rng.random() < 0.3:
+                below = np.array([y, min(y + rng.uniform(4, 15), style.top_mm)], np.float32)
+                for x in (left, right, float(rng.uniform(left, right))):
+                    _polyline(self.text, np.array([x, x], np.float32), below, thickness)
 
     def _print_scale(self, size_mm: float) -> None:
         """Print speed and gain as carts word them, with a filter or two."""
