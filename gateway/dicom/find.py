@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pydicom import Dataset
+from pydicom.multival import MultiValue
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import build_context
 from pynetdicom.association import Association
 from pynetdicom.sop_class import (
@@ -67,7 +69,8 @@ def find_studies(
     DeliveryDeferred, DeliveryRefused
         The peer answered a failure, `response` says which, or ended the association.
     """
-    contexts = [build_context(StudyRootQueryRetrieveInformationModelFind)]
+    syntaxes = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+    contexts = [build_context(StudyRootQueryRetrieveInformationModelFind, syntaxes)]
     association = associate(destination, calling_ae_title, contexts)
     try:
         matches = _matches(association, destination.name, _identifier(query))
@@ -97,12 +100,14 @@ def _matches(association: Association, name: str, identifier: Dataset) -> Iterat
 
 def _failure(name: str, code: int | None) -> DeliveryError:
     if code is None:
-        return DeliveryDeferred(f"{name}: no answer to C-FIND")
+        return DeliveryDeferred(
+            f"{name}: the peer broke off or was silent: it may not allow us (our AE title) to query"
+        )
     kind = DeliveryRefused if code in _NEVER else DeliveryDeferred
     return kind(f"{name}: C-FIND status 0x{code:04X}", response=f"0x{code:04X}")
 
 
 def _text(match: Dataset, keyword: str) -> str:
     value = match.get(keyword)
-    values = [] if value is None else value if isinstance(value, list) else [value]
+    values = [] if value is None else value if isinstance(value, MultiValue) else [value]
     return "\\".join(str(item) for item in values)

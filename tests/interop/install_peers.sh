@@ -1,7 +1,19 @@
 #!/bin/sh
-# Install the Debian peers the interoperability tests talk to; where that may not be, say so and go on: the tests then
-# skip what is missing, each with its reason.
+# Install the peers the interoperability tests talk to, from Debian, npm and PyPI; where that may not be, say so and go
+# on: the tests then skip what is missing, each with its reason.
 set -u
+peers="$(dirname "$0")/node"
+if command -v npm >/dev/null && command -v node >/dev/null &&
+    npm install --prefix "$peers" --no-package-lock --no-audit --no-fund --silent; then
+    echo "interop: node-hl7-client, node-hl7-server and simple-hl7 are installed"
+else
+    echo "interop: SKIPPING the tests that need: node-hl7-client node-hl7-server simple-hl7 (npm could not install them)"
+fi
+if .venv/bin/python -m pip install --quiet --disable-pip-version-check -c config/constraints.txt hl7 2>/dev/null; then
+    echo "interop: mllp_send of python-hl7 is installed"
+else
+    echo "interop: SKIPPING the tests that need: hl7 (pip could not install it)"
+fi
 missing=""
 for pair in dcmtk:/usr/bin/storescu dicom3tools:/usr/bin/dciodvfy orthanc:/usr/sbin/Orthanc; do
     [ -x "${pair#*:}" ] || missing="$missing ${pair%%:*}"

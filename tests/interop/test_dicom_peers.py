@@ -19,6 +19,8 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import JPEG2000, HTJ2KLossless, JPEG2000Lossless
 
+from gateway.diagnose import TEST_PATIENT_ID, send_test
+from gateway.dicom.find import StudyQuery, find_studies
 from gateway.dicom.pages import IMAGE_TRANSFER_SYNTAXES, read_instance
 from gateway.dicom.scp import StorageScp
 from gateway.dicom.scu import send
@@ -241,7 +243,8 @@ def wait_for_echo(port: int, ae_title: str) -> None:
 
 @pytest.fixture(scope="module")
 def orthanc(tmp_path_factory: pytest.TempPathFactory, mover: tuple[int, Path]) -> Iterator[Orthanc]:
-    with running_orthanc(tmp_path_factory.mktemp("orthanc"), {"mover": ("MOVER", mover[0])}) as orthanc:
+    folder = tmp_path_factory.mktemp("orthanc")
+    with running_orthanc(folder, {"mover": ("MOVER", mover[0])}, DicomAlwaysAllowFind=True) as orthanc:
         yield orthanc
 
 
@@ -278,6 +281,20 @@ def test_orthanc_stores_our_object_and_returns_its_samples_byte_for_byte(
     )
     moved = stored_as(mover[1], sent.SOPInstanceUID)
     assert moved.WaveformSequence[0].WaveformData == sent.WaveformSequence[0].WaveformData
+
+
+def test_orthanc_is_diagnosed_and_finds_the_test_ecg(orthanc: Orthanc) -> None:
+    peer = destination(orthanc.dicom_port, "ORTHANC")
+    assert [step for step in send_test(peer, "ECGGW") if not step.ok] == []
+    (study,) = find_studies(peer, "ECGGW", StudyQuery(patient_id=TEST_PATIENT_ID, modalities="ECG"), limit=10)
+    assert (study.patient_name, study.study_description) == ("TEST^GATEWAY", "TEST of the ECG gateway, no patient")
+    assert find_studies(peer, "ECGGW", StudyQuery(patient_id="NOBODY"), limit=10) == ()
+    (stored,) = [
+        each
+        for each in orthanc.instances()
+        if TEST_PATIENT_ID.encode() in orthanc.request(f"/instances/{each}/simplified-tags")
+    ]
+    orthanc.request(f"/instances/{stored}", method="DELETE")
 
 
 def test_orthanc_sends_a_page_to_the_gateway(tmp_path: Path, orthanc: Orthanc, gateway: Gateway) -> None:
