@@ -52,9 +52,9 @@ class Network:
     sha256: str
     device: torch.device
     at_once: int = 1  # pictures a batch
-    _waiting: list[_Request] = field(default_factory=list, repr=False)
-    _entry: Lock = field(default_factory=Lock, repr=False)
-    _device_free: Lock = field(default_factory=Lock, repr=False)
+    _waiting: list[_Request] = field(default_factory=list, init=False, repr=False)
+    _entry: Lock = field(default_factory=Lock, init=False, repr=False)
+    _device_free: Lock = field(default_factory=Lock, init=False, repr=False)
 
     def run(self, pixels: ByteArray) -> tuple[Tensor, ...]:
         """Run on pictures (B, H, W, 3) uint8; sides are padded by repetition to what the network needs and cut back.
