@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 import pipeline.digitize
+import pipeline.text
 import pipeline.trace
 from pipeline.components import ink_lines
 from pipeline.datatypes import (
@@ -168,7 +169,7 @@ def _papers_extractor() -> Iterator[None]:
     def trace(sample: Sampler, rows: list[RowBand], network: Network) -> TraceSet:
         return paper_traces(heard[SegmentationMap], heard[RectifiedPage])
 
-    read_text: Callable[..., object] = pipeline.digitize.read_text
+    read_text: Callable[..., object] = pipeline.text.read_text
     with patch.object(pipeline.digitize, "read_text", overhear), patch.object(pipeline.digitize, "trace_rows", trace):
         yield
 

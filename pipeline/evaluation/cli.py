@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+import cv2
 import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from pipeline.datatypes import Calibration, Digitization, FloatArray, Layout
+from pipeline.datatypes import ByteArray, Calibration, Digitization, FloatArray, Layout
 from pipeline.digitize import Digitizer
 from pipeline.errors import DigitizationError
 from pipeline.evaluation.ablation import read_every_way
@@ -25,7 +26,7 @@ from pipeline.evaluation.tables import compared, layouts_counted, tables, worst_
 from pipeline.evaluation.truth import PageTruth, Truth, printed_as, read_truth, to_truth_rate
 from pipeline.layout import load_layouts
 from pipeline.output import read_csv
-from pipeline.overlay import draw_overlay, write_png
+from pipeline.overlay import draw_overlay
 from pipeline.page import load_pages
 from pipeline.training.records import load_records
 from pipeline.training.render import draw_pictures
@@ -38,6 +39,11 @@ Signals = Annotated[
 # Defects of ours, beside a page's own reasons: such a page scores as unread, and the others go on.
 _DEFECTS = (ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 _WIDTH = 120  # of a table at least; a pipe says 80, which would wrap every row
+
+
+def _jpeg(pixels: ByteArray) -> bytes:
+    """Encode an (H, W, 3) RGB picture: a photograph as PNG would make a report of tens of megabytes."""
+    return bytes(cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1])
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -125,13 +131,13 @@ class _Scorer:
     def example(self, title: str, score: PageScore) -> Example:
         """Read one page again, to be looked at."""
         reading = next((r for r in self.read(score.path) if r.page_number == score.page_number), _Reading())
-        overlay = None if reading.digitization is None else write_png(draw_overlay(reading.digitization))
+        overlay = None if reading.digitization is None else _jpeg(draw_overlay(reading.digitization))
         return Example(
             title=title,
             score=score,
             truth_mv=self.true(score.path, score.page_number).signal_mv,
             estimate_mv=reading.signal_mv,
-            overlay_png=overlay,
+            overlay_jpeg=overlay,
         )
 
 
@@ -206,7 +212,9 @@ def evaluate(
                 print(f"{score.name}  {score.snr_db:.2f} dB{own}")
     if not scores:
         scorer.leave()
-    summary = [*tables(scores), layouts_counted(scores), worst_pages(scores)]
+    summary = [*tables(scores), worst_pages(scores)]
+    if any(score.true_layout for score in scores):
+        summary.insert(-1, layouts_counted(scores))
     console = Console(width=max(Console().width, _WIDTH))
     for table in summary:
         console.print(table)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.waveforms import multiplex_array
+from pydicom.waveforms.numpy_handler import multiplex_array
 
 from pipeline.datatypes import LEADS, FloatArray, Lead
 

@@ -60,7 +60,7 @@ class Example:
     score: PageScore
     truth_mv: FloatArray  # (12, n) at TRUTH_HZ
     estimate_mv: FloatArray | None  # (12, m); None = the page failed
-    overlay_png: bytes | None  # None = only the signals are known
+    overlay_jpeg: bytes | None  # None = only the signals are known
 
 
 def score_page(

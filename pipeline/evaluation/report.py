@@ -37,11 +37,11 @@ def _image(figure: Figure) -> str:
     """Return a figure as an HTML image that carries its own bytes."""
     file = BytesIO()
     figure.savefig(file, format="png", dpi=110)
-    return _png(file.getvalue(), "figure")
+    return _embedded(file.getvalue(), "png", "figure")
 
 
-def _png(data: bytes, alt: str) -> str:
-    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{base64.b64encode(data).decode("ascii")}">'
+def _embedded(data: bytes, kind: str, alt: str) -> str:
+    return f'<img alt="{escape(alt)}" src="data:image/{kind};base64,{base64.b64encode(data).decode("ascii")}">'
 
 
 def _html_table(table: Table) -> str:
@@ -63,7 +63,7 @@ def _by_kind(pages: Sequence[PageScore]) -> dict[str, list[LeadScore]]:
 
 def _histogram(axes: Axes, groups: dict[str, list[float]], low: float, high: float, label: str, unit: str) -> None:
     """Draw one histogram for each kind as shares of its leads; what lies outside counts at the edge."""
-    bins = np.linspace(low, high, 31)
+    bins = np.linspace(low, high, 31).tolist()
     for kind, values in groups.items():
         clipped = np.clip(values, low, high)
         middle = f"{kind}: median {np.median(values):.3g}{unit}"
@@ -131,6 +131,7 @@ def signals(example: Example) -> Figure:
     columns = 2 if len(leads) > 3 else 1
     rows = -(-len(leads) // columns)
     figure = Figure(figsize=(11, 1.35 * rows + 0.4), layout="constrained")
+    figure.supxlabel("time, s (signals in mV)", fontsize=8)
     for place, lead in enumerate(leads):
         axes = figure.add_subplot(rows, columns, 1 + place % rows * columns + place // rows)
         score = example.score.leads[lead]
@@ -159,7 +160,7 @@ def _example(example: Example) -> str:
     heading = (
         f"<h2>{escape(example.title)}</h2><p>{escape(score.name)}: {score.snr_db:.2f} dB{estimated}{escape(read)}</p>"
     )
-    picture = "" if example.overlay_png is None else _png(example.overlay_png, "what was read, drawn over the page")
+    picture = "" if example.overlay_jpeg is None else _embedded(example.overlay_jpeg, "jpeg", "what was read")
     plot = _image(signals(example)) if score.leads else "<p>No lead of it is known.</p>"
     return heading + plot + picture
 

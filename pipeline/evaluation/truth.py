@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
@@ -58,7 +58,7 @@ class PageTruth:
 class Truth:
     """A set of records, each read when it is asked for, and the pages that lie beside them."""
 
-    records: dict[str, Callable[[], PageTruth]]
+    records: Mapping[str, Callable[[], PageTruth]]
     pages: tuple[Path, ...] = ()
     kinds: dict[str, str] = field(default_factory=dict)  # last part of a page's name -> kind of page
 
@@ -108,7 +108,7 @@ def to_truth_rate(signal_mv: FloatArray, sampling_frequency_hz: float) -> FloatA
     if ratio == 1:
         return signal_mv
     at = np.arange(signal_mv.shape[1])
-    n = int(np.ceil(at.size * ratio))
+    n = -(-at.size * ratio.numerator // ratio.denominator)
     source = np.minimum(np.rint(np.arange(n) / float(ratio)).astype(np.int64), at.size - 1)
     out = np.full((signal_mv.shape[0], n), np.nan, np.float32)
     for row, values in enumerate(signal_mv):

@@ -51,7 +51,7 @@ def archive(folder: Path, **names: FloatArray) -> Path:
 
 
 def images(html: str) -> list[ByteArray]:
-    found = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
+    found = re.findall(r'src="data:image/[a-z]+;base64,([^"]+)"', html)
     return [np.asarray(cv2.imdecode(np.frombuffer(base64.b64decode(x), np.uint8), cv2.IMREAD_COLOR)) for x in found]
 
 
@@ -115,12 +115,12 @@ def test_what_is_wrong_with_the_truth_is_said(tmp_path: Path) -> None:
 def test_signals_are_drawn_as_they_were_scored() -> None:
     late = np.roll(ECG, 20, axis=1) + 1.0
     score = score_page(Path("a/1.png"), PageTruth(signal_mv=ECG), late)
-    figure = signals(Example(title="x", score=score, truth_mv=ECG, estimate_mv=late, overlay_png=None))
+    figure = signals(Example(title="x", score=score, truth_mv=ECG, estimate_mv=late, overlay_jpeg=None))
     assert len(figure.axes) == 12
     recorded, digitized = figure.axes[1].lines
     both = np.interp(recorded.get_xdata(), digitized.get_xdata(), digitized.get_ydata())
     assert np.abs(both - recorded.get_ydata())[50:-50].max() < 0.05
-    failed = Example(title="x", score=score, truth_mv=ECG, estimate_mv=None, overlay_png=None)
+    failed = Example(title="x", score=score, truth_mv=ECG, estimate_mv=None, overlay_jpeg=None)
     assert len(signals(failed).axes[0].lines) == 1
 
 
