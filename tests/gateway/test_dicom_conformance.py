@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification  # type: ignore[attr-defined]
 
+from gateway.certificates import EXPIRY_WARNING
 from gateway.dicom import scp, scu
 from gateway.dicom.pages import IMAGE_TRANSFER_SYNTAXES
 from gateway.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gateway.dicom.waveform import SOP_CLASS_UIDS
+from gateway.settings import DicomSettings, DicomTlsSettings, TlsClientSettings, TlsSettings
+from gateway.tls import CIPHER_SUITES, client_context
 
 STATEMENT = (Path(__file__).resolve().parents[2] / "docs" / "conformance" / "dicom.md").read_text(encoding="utf-8")
 
@@ -25,7 +31,9 @@ def test_transfer_syntaxes_are_in_our_order() -> None:
 
 
 def test_every_status_we_answer_is_in_the_table() -> None:
-    answered = {value for name, value in vars(scp).items() if name.isupper() and isinstance(value, int)}
+    answered = {
+        value for name, value in vars(scp).items() if name[0] != "_" and name.isupper() and isinstance(value, int)
+    }
     answered.discard(scp.MAXIMUM_PDU_SIZE)
     assert len(answered) == 8
     for status in answered:
@@ -42,3 +50,34 @@ def test_every_answer_we_understand_is_in_the_table() -> None:
 def test_version_name_and_pdu_length_are_named() -> None:
     assert f"`{IMPLEMENTATION_VERSION_NAME}`" in STATEMENT
     assert f"| {scp.MAXIMUM_PDU_SIZE} |" in STATEMENT
+
+
+def test_security_profiles_are_as_in_the_code() -> None:
+    assert set(CIPHER_SUITES) == set(get_args(TlsSettings.model_fields["profile"].annotation))
+    rows = {row.split("`")[1]: row for row in STATEMENT.splitlines() if row.startswith("| `bcp195")}
+    assert set(rows) == set(CIPHER_SUITES)
+    recommended = CIPHER_SUITES["bcp195"].split(":")
+    assert re.findall(r"ECDHE-[A-Z0-9-]+", rows["bcp195"]) == recommended
+    more = CIPHER_SUITES["bcp195-modified"].split(":")
+    assert recommended + re.findall(r"ECDHE-[A-Z0-9-]+", rows["bcp195-modified"]) == more
+    assert f"from {EXPIRY_WARNING.days} days before" in STATEMENT
+
+
+def test_tls_1_3_suites_are_as_openssl_offers_them() -> None:
+    context = client_context(TlsClientSettings())
+    offered = [suite["name"] for suite in context.get_ciphers() if suite["protocol"] == "TLSv1.3"]
+    assert sorted(offered) == sorted(re.findall(r"TLS_[A-Z0-9]+_[A-Z0-9_]+_SHA[0-9]+", STATEMENT))
+
+
+def test_limits_are_as_in_the_settings() -> None:
+    defaults = DicomSettings()
+    assert f"`maximum_connections_per_host`, {defaults.maximum_connections_per_host} from one" in STATEMENT
+    assert f"`maximum_associations`, {defaults.maximum_associations}, on both" in STATEMENT
+    assert f"also port {DicomTlsSettings.model_fields['port'].default} for TLS" in STATEMENT
+    assert scp._CONNECTIONS_PER_ASSOCIATION == 4 and "four times `maximum_associations`" in STATEMENT
+
+
+@pytest.mark.parametrize("uid", [Verification, StudyRootQueryRetrieveInformationModelFind])
+def test_classes_we_use_as_scu_are_in_the_table(uid: str) -> None:
+    (row,) = [row for row in STATEMENT.splitlines() if f"| `{uid}` |" in row]
+    assert row.split("|")[3].strip() == "yes"
