@@ -28,7 +28,6 @@ Complex = npt.NDArray[np.complex128]
 
 NODE_MM = 5.0
 _CANVAS_PX_PER_MM = 4.0
-_WINDOW_MM = (10.0, 10.0, 10.0, 10.0, 5.0)
 _PHASE_FLOOR = 0.02  # cycles; no line is drawn or seen truer than that
 
 
@@ -78,7 +77,7 @@ class _Phase:
     period_mm: float
 
 
-def fit_lattice(lines: FloatArray, homography: Array, *, passes: int = 5) -> Lattice:
+def fit_lattice(lines: FloatArray, homography: Array, *, passes: int = 4) -> Lattice:
     """Fit nodes to the grid lines of a map.
 
     `lines` (h, w) is line evidence with its local mean removed, at about 2.5 to 6 px/mm; `homography` maps paper mm
@@ -90,8 +89,8 @@ def fit_lattice(lines: FloatArray, homography: Array, *, passes: int = 5) -> Lat
     sheet = _Sheet(homography=homography, moved=np.zeros((*shape, 2)), clear=np.zeros(shape, bool))
     for step in range(passes):
         # Far from flat, lines slant and only windows that follow the slant see them.
-        slants = np.linspace(-0.18, 0.18, 9 if step == 0 else 5) * (1.0, 0.5, 0.0, 0.0, 0.0)[step]
-        measured = _measure(_flatten(lines, sheet.nodes), np.unique(slants), _WINDOW_MM[step])
+        slants = np.linspace(-0.18, 0.18, 9 if step == 0 else 5) * (1.0, 0.5, 0.0, 0.0)[min(step, 3)]
+        measured = _measure(_flatten(lines, sheet.nodes), np.unique(slants))
         if step < 2:
             shifts = [_unwrapped(*_primary(measured, axis)) for axis in (0, 1)]
         else:
@@ -131,10 +130,10 @@ def _flatten(lines: FloatArray, nodes: Array) -> FloatArray:
     )
 
 
-def _measure(canvas: FloatArray, slants: Array, window_mm: float) -> tuple[tuple[_Phase, _Phase], tuple[_Phase, _Phase]]:
+def _measure(canvas: FloatArray, slants: Array) -> tuple[tuple[_Phase, _Phase], tuple[_Phase, _Phase]]:
     """Displacements of the 5 mm and of the 1 mm lines: ((x at 5, x at 1), (y at 5, y at 1))."""
-    along_x = _demodulate(canvas, slants, window_mm)
-    along_y = _demodulate(canvas.T, slants, window_mm)
+    along_x = _demodulate(canvas, slants)
+    along_y = _demodulate(canvas.T, slants)
     return along_x, (_turned(along_y[0]), _turned(along_y[1]))
 
 
@@ -142,7 +141,7 @@ def _turned(phase: _Phase) -> _Phase:
     return _Phase(shift_mm=phase.shift_mm.T, clarity=phase.clarity.T, period_mm=phase.period_mm)
 
 
-def _demodulate(canvas: FloatArray, slants: Array, window_mm: float) -> tuple[_Phase, _Phase]:
+def _demodulate(canvas: FloatArray, slants: Array) -> tuple[_Phase, _Phase]:
     """Phase of vertical lines 5 mm and 1 mm apart around every node of a flattened map.
 
     The window is 10 mm of Hann along x (blind to the mean and to the slope of the shading) and 5 mm across, in slabs of
@@ -155,7 +154,7 @@ def _demodulate(canvas: FloatArray, slants: Array, window_mm: float) -> tuple[_P
     padded = np.pad(canvas, ((2 * slab, 2 * slab), (0, 0)))[: (n_i - 1) * step + 4 * slab]
     slabs = padded.reshape(-1, slab, canvas.shape[1]).mean(axis=1)
     x = np.arange(canvas.shape[1])
-    offset = np.clip((x[:, None] - np.arange(n_j) * step) / (window_mm * _CANVAS_PX_PER_MM), -1, 1)
+    offset = np.clip((x[:, None] - np.arange(n_j) * step) / (2 * step), -1, 1)
     window = (0.5 + 0.5 * np.cos(np.pi * offset)).astype(np.float32)
     floor = 0.05 * float(np.sqrt(np.mean(slabs**2)))
     noise = (slabs**2 + floor**2) @ window**2  # (n_slabs, n_j)
