@@ -29,6 +29,7 @@ from pipeline.labels import read_labels
 from pipeline.layout import identify_layout, load_layouts
 from pipeline.marks import read_marks
 from pipeline.paper import sample_nodes, sample_paper, turn
+from pipeline.printed import with_printed_names
 from pipeline.quality import assess
 from pipeline.recogniser import Recogniser, load_recogniser
 from pipeline.rectify import rectify
@@ -93,7 +94,7 @@ class Digitizer:
         rows = marks.rows or _rows_of_ink(segmentation, rectified)
         traces = trace_rows(lambda x, y: sample_paper(page, rectified, x, y), rows, self.trace_network)
         seen_mm = [x for row in marks.rows for x in row.boundaries_mm]
-        match = identify_layout(labels, traces, self.layouts, seen_mm=seen_mm)
+        match = identify_layout(with_printed_names(labels, text), traces, self.layouts, seen_mm=seen_mm)
         calibration = infer_calibration(match, marks, text, default_calibration or Calibration())
         record = calibrate(traces, match, calibration)
         networks: list[Network | Recogniser] = [self.page_network, self.layout_network, self.label_network]

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline.datatypes import LEADS, Lead, TextLine
+from pipeline.datatypes import LEADS, Lead, LeadLabel, TextLine
 
 SPEEDS_MM_PER_S = (5.0, 6.25, 10.0, 12.5, 25.0, 50.0, 100.0)
 GAINS_MM_PER_MV = (2.5, 5.0, 10.0, 20.0)
@@ -32,6 +32,7 @@ _FACTORS = {"0.25": 2.5, "1/4": 2.5, "0.5": 5.0, "1/2": 5.0, "1": 10.0, "2": 20.
 _LIMB = re.compile(r"limb|ext|periph|(?<![a-z])[le]\s?[:=]?\s?$|avf\s?[:=]?\s?$", re.IGNORECASE)
 _CHEST = re.compile(r"chest|prec|thor|(?<![a-z])[cv]\s?[:=]?\s?$|v?6\s?[:=]\s?$|v1\s?[-~]\s?v?6", re.IGNORECASE)
 _DIGITS = str.maketrans("OoIlSsZz,", "00115522.", " ")
+_STROKES = {Lead.I, Lead.II, Lead.III}
 _NAMES = {lead.upper(): lead for lead in LEADS} | {f"C{k}": Lead(f"V{k}") for k in range(1, 7)}
 
 
@@ -133,3 +134,36 @@ def lead_name(text: str) -> Lead | None:
     """Return the lead that a text names and nothing else: "V1", "AVR", "-aVR", "C4"; None if it names none."""
     bare = re.sub(r"[\s.:_\-]", "", text).replace("l", "I").replace("|", "I").upper()
     return _NAMES.get("V1" if bare in ("VI", "CI") else bare)
+
+
+def with_printed_names(
+    labels: Sequence[LeadLabel], lines: Sequence[TextLine], *, least_score: float = 0.8
+) -> tuple[LeadLabel, ...]:
+    """Add the lead names that were recognised as print to those that were seen as pictures.
+
+    Parameters
+    ----------
+    labels : sequence of LeadLabel
+        What the label network saw.
+    lines : sequence of TextLine
+    least_score : float
+        Of a line that is believed to be a name.
+
+    Returns
+    -------
+    tuple of LeadLabel
+        A recognised name replaces another name seen less surely at its place.  I, II and III are left to the label
+        network: to a recogniser any upright stroke is an I.
+    """
+    kept = list(labels)
+    for line in lines:
+        lead = lead_name(line.text)
+        if lead is None or lead in _STROKES or line.score < least_score:
+            continue
+        x_mm, y_mm = (line.x0_mm + line.x1_mm) / 2, (line.y0_mm + line.y1_mm) / 2
+        here = [label for label in kept if abs(label.x_mm - x_mm) < 5.0 and abs(label.y_mm - y_mm) < 4.0]
+        if any(label.lead == lead or label.score >= line.score for label in here):
+            continue
+        kept = [label for label in kept if label not in here]
+        kept.append(LeadLabel(lead=lead, x_mm=x_mm, y_mm=y_mm, score=line.score))
+    return tuple(kept)

@@ -19,7 +19,9 @@ from pipeline.paper import page_to_paper, sample_nodes, sample_paper
 from pipeline.recogniser import LINE_HEIGHT_PX, Recogniser
 
 MAP_PX_PER_MM = 5.0
-LIKELY = 0.35  # probability of print; small letters and thin ones are less certain to the page network than bold ones
+# Probability of print.  Small and thin letters are less certain to the page network than bold ones.
+LIKELY = 0.35
+FAINT = 0.2  # suffices where a trace is less likely still
 LEAST_MM, MOST_MM = 1.2, 6.0  # height of a line, ascenders and descenders included
 
 Mask = npt.NDArray[np.bool_]
@@ -60,10 +62,12 @@ def _raster(start_mm: float, end_mm: float, px_per_mm: float) -> Float64:
 
 def _print_mask(segmentation: SegmentationMap, rectified: RectifiedPage, x_mm: Float64, y_mm: Float64) -> Mask:
     """See the text map through the lattice: (h, w), True where print is; tall strokes and long rules left out."""
-    blank = np.repeat(255 - (255 * segmentation.text).astype(np.uint8)[..., None], 3, axis=2)
+    maps = np.stack([segmentation.text, segmentation.trace, segmentation.grid], -1)
     nodes = (rectified.node_xy + 0.5) * segmentation.scale - 0.5
-    seen = sample_nodes(blank, nodes, x_mm / rectified.node_mm, y_mm / rectified.node_mm)[..., 0]
-    mask = (seen < 255 * (1 - LIKELY)).astype(np.uint8)
+    blank = (255 * (1 - maps)).astype(np.uint8)  # outside the picture is white: nothing
+    seen = 255 - sample_nodes(blank, nodes, x_mm / rectified.node_mm, y_mm / rectified.node_mm)
+    text, trace = seen[..., 0], seen[..., 1]
+    mask = ((text > 255 * LIKELY) | ((text > 255 * FAINT) & (text > trace))).astype(np.uint8)
     strokes = np.zeros(mask.shape, bool)
     for kernel in (np.ones((round(1.1 * MOST_MM * MAP_PX_PER_MM), 1)), np.ones((1, round(12.0 * MAP_PX_PER_MM)))):
         strokes |= cv2.morphologyEx(mask, cv2.MORPH_OPEN, kernel.astype(np.uint8)) > 0
@@ -135,7 +139,7 @@ def read_text(
     rectified: RectifiedPage,
     recogniser: Recogniser,
     *,
-    most_px: float = 12000.0,
+    most_px: float = 10000.0,
     least_score: float = 0.6,
 ) -> tuple[TextLine, ...]:
     """Read what is printed on a page.
@@ -149,8 +153,8 @@ def read_text(
         The sheet, turned upright.
     recogniser : Recogniser
     most_px : float
-        Bound on the width of all lines together as the recogniser sees them, which bounds the time (12000 take about a
-        second on one core).  Lines nearest to the top and bottom edge come first: speed and gain stand there.
+        Bound on the width of all lines together as the recogniser sees them, which bounds the time (10000 take 0.8
+        s on one core).  Lines nearest to the top and bottom edge come first: speed and gain stand there.
     least_score : float
         What is read with less is not kept.
 
