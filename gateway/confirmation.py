@@ -7,11 +7,12 @@ is sent.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from gateway.dicom.pages import read_context
 from gateway.errors import IllegalTransition
 from gateway.matching import with_told
-from gateway.models import Delivery, Job, JobStatus, Page, StudyContext
+from gateway.models import Delivery, Job, JobStatus, Page, StudyContext, utc_now
 from gateway.results import JobFacts, ReadPage, final_deliveries, job_facts, read_result, report_name
 from gateway.settings import Settings
 from gateway.spool import Spool
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def confirm(store: Store, spool: Spool, settings: Settings, job_id: str, actor: str) -> None:
-    """Make a job's result final and send it to the job's destinations.
+    """Make a job's result final and send it to the job's destinations; one that is final already stays as it is.
 
     Raises
     ------
@@ -35,10 +36,13 @@ def confirm(store: Store, spool: Spool, settings: Settings, job_id: str, actor: 
     job = store.job(job_id)
     if job.status not in (JobStatus.DONE, JobStatus.NEEDS_REVIEW):
         raise IllegalTransition(f"a {job.status} job has nothing to confirm")
+    if job.confirmed_by:
+        return
     pages = [page for page in store.pages(job_id) if page.waveform_sop_instance_uid]
     if not pages:
         raise IllegalTransition("no page of this job gave a waveform for a patient")
     facts = job_facts(job, known_context(job, spool), settings, store.deliveries(job_id))
+    facts = replace(facts, created_at=utc_now())  # when the status changed: MSH-7, OBR-22
     deliveries: list[Delivery] = []
     for page in pages:
         made, page_deliveries = final_deliveries(facts, _read_page(facts, spool, page))
