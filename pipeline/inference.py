@@ -44,7 +44,7 @@ class Network:
     """A network ready to run, and the hash of its weights.
 
     Its numbers are bfloat16 where the device multiplies those in hardware (CUDA, AMX), float32 elsewhere.  Any number
-    of threads may run it: pictures of one size that wait when the device comes free go as one batch.
+    of threads may run it: pictures of one padded size that wait when the device comes free go as one batch.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Network:
     _device_free: Lock = field(default_factory=Lock, init=False, repr=False)
 
     def run(self, pixels: ByteArray) -> tuple[Tensor, ...]:
-        """Run on pictures (B, H, W, 3) uint8; sides are padded by repetition to what the network needs and cut back.
+        """Run on pictures (B, H, W, 3) uint8; sides are padded by repetition to what the network needs.
 
         Returns float32 tensors on the CPU, one per head, at the head's resolution for the padded picture.
 
@@ -68,9 +68,12 @@ class Network:
         MemoryError
             It is too much for the machine's.
         """
+        multiple = self.module.multiple
+        pad_h, pad_w = (-pixels.shape[1]) % multiple, (-pixels.shape[2]) % multiple
+        padded = np.pad(pixels, ((0, 0), (0, pad_h), (0, pad_w), (0, 0)), mode="edge")
         parts = []
-        for k in range(0, len(pixels), self.at_once):
-            request = _Request(pixels[k : k + self.at_once])
+        for k in range(0, len(padded), self.at_once):
+            request = _Request(padded[k : k + self.at_once])
             with self._entry:
                 self._waiting.append(request)
             with self._device_free:
@@ -110,11 +113,8 @@ class Network:
                 request.error = error
 
     def _forward(self, pixels: ByteArray) -> tuple[Tensor, ...]:
-        multiple = self.module.multiple
-        pad_h, pad_w = (-pixels.shape[1]) % multiple, (-pixels.shape[2]) % multiple
-        padded = np.pad(pixels, ((0, 0), (0, pad_h), (0, pad_w), (0, 0)), mode="edge")
         with _out_of_memory(self.name), torch.inference_mode():
-            x = normalise(torch.from_numpy(padded).to(self.device)).contiguous(memory_format=torch.channels_last)
+            x = normalise(torch.from_numpy(pixels).to(self.device)).contiguous(memory_format=torch.channels_last)
             output = self.module(x)
             heads = output if isinstance(output, tuple) else (output,)
             return tuple(head.float().cpu() for head in heads)

@@ -139,6 +139,15 @@ def test_what_waits_goes_together_up_to_the_bound_and_by_size() -> None:
     assert sorted(module.batches) == [1, 1, 1, 3]  # the first alone, then 110, 130 and 140, then the two left over
 
 
+def test_sizes_that_differ_by_padding_only_go_together() -> None:
+    network, module = _network(at_once=3)
+    module.multiple = 8
+    assert _side_by_side(network, [_grey(100), _grey(110, side=7), _grey(120, side=8)]) == pytest.approx(
+        [-1.0, -0.9, -0.8], abs=1e-5
+    )
+    assert module.batches == [1, 2]
+
+
 def test_more_pictures_than_go_at_once_are_run_in_parts() -> None:
     network, module = _network(at_once=2)
     module.first.set()
