@@ -27,6 +27,7 @@ from gateway.errors import GatewayError, IntakeError, SettingsError
 from gateway.identity import identify as identify_job
 from gateway.intake import Accepted, Intake, file_key, media_type_of
 from gateway.logs import configure_logging
+from gateway.matching import with_told
 from gateway.models import Job, JobStatus, StudyContext, utc_now
 from gateway.service import Service
 from gateway.settings import Destination, DicomDestination, Settings, load_settings
@@ -346,7 +347,7 @@ def _submit(intake: Intake, data: bytes, told: StudyContext, destinations: tuple
     media_type = media_type_of(data)
     if media_type == "application/dicom":
         read = read_context(data)
-        told = read.model_copy(update=told.model_dump(exclude_defaults=True))
+        told = with_told(read, told)
         source_key = read.source_sop_instance_uid
     else:
         source_key = file_key("submit", told, data)

@@ -81,7 +81,7 @@ class Intake:
         known = self._store.find(source_key)
         if known is not None:
             return self._duplicate(known.id)
-        context, contradiction = match(context, self._store)
+        context, contradiction = match(context, self._store, registered=media_type == "application/dicom")
         unmatched = contradiction or ("" if context.patient_id else _NO_IDENTITY)
         hold_reason = hold_reason or unmatched
         job = Job(

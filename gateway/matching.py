@@ -38,19 +38,25 @@ class Directory(Protocol):
         ...
 
 
-def match(context: StudyContext, directory: Directory) -> Match:
+def match(context: StudyContext, directory: Directory, *, registered: bool = False) -> Match:
     """Complete what is known of a page from the orders and patients that HL7 messages told.
 
     Without any such message the context comes back as it is; a patient or an order that is not known is no
     contradiction.  Reasons hold no patient data.
+
+    Parameters
+    ----------
+    registered
+        A system, not a person, said whose the page is (a DICOM object): its name and dates may be older than the
+        record's, and are no contradiction.
     """
     found = directory.order(context.accession_number) if context.accession_number else None
     if found is not None:
-        return _match_order(context, *found)
+        return _match_order(context, *found, registered)
     if not context.patient_id:
         return Match(context, NO_ORDER if context.accession_number else "")
     patient = directory.patient(context.patient_id, context.issuer_of_patient_id)
-    return Match(context, "") if patient is None else _match_patient(context, patient)
+    return Match(context, "") if patient is None else _match_patient(context, patient, registered)
 
 
 def with_order(context: StudyContext, order: Order, patient: Patient) -> StudyContext:
@@ -91,7 +97,7 @@ def same_issuer(one: str, other: str) -> bool:
     return not one or not other or one == other
 
 
-def _match_order(context: StudyContext, order: Order, patient: Patient) -> Match:
+def _match_order(context: StudyContext, order: Order, patient: Patient, registered: bool) -> Match:
     if order.cancelled:
         return Match(context, CANCELLED)
     if not context.patient_id:
@@ -99,11 +105,11 @@ def _match_order(context: StudyContext, order: Order, patient: Patient) -> Match
     same = same_issuer(context.issuer_of_patient_id, patient.issuer_of_patient_id)
     if context.patient_id != patient.patient_id or not same:
         return Match(context, OTHER_PATIENT)
-    matched = _match_patient(context, patient)
+    matched = _match_patient(context, patient, registered)
     return matched if matched.hold_reason else Match(with_order(context, order, patient), "")
 
 
-def _match_patient(context: StudyContext, patient: Patient) -> Match:
+def _match_patient(context: StudyContext, patient: Patient, registered: bool) -> Match:
     """Complete the context from the record, or say what contradicts it."""
     pairs = (
         ("birth date", context.patient_birth_date, patient.patient_birth_date),
@@ -111,7 +117,7 @@ def _match_patient(context: StudyContext, patient: Patient) -> Match:
         ("family name", _family_name(context.patient_name), _family_name(patient.patient_name)),
     )
     for what, told, known in pairs:
-        if told and known and told != known:
+        if told and known and told != known and not registered:
             return Match(context, CONTRADICTION.format(what))
     return Match(_with_patient(context, patient), "")
 

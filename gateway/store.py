@@ -121,6 +121,12 @@ class Store(OrderStore):
         with self._write() as session:
             return session.scalars(statement).one_or_none() is not None
 
+    def holds(self, job: Job, worker: str) -> bool:
+        """Tell whether `worker` still holds a job as it claimed it; a merge takes it away for another patient."""
+        with self._read() as session:
+            now = session.get(Job, job.id)
+            return now is not None and _is_held(now, worker, job.study_context_json)
+
     def release(self, job_id: str, worker: str, reason: str) -> None:
         """Put a job back unfinished on a clean stop; the attempt does not count.
 
@@ -159,6 +165,7 @@ class Store(OrderStore):
         deliveries: Sequence[Delivery],
         status: JobStatus,
         reason: str = "",
+        context_json: str | None = None,
     ) -> None:
         """Store a job's result, its new status and its deliveries, in one transaction.
 
@@ -168,16 +175,20 @@ class Store(OrderStore):
         ----------
         status : JobStatus
             DONE, NEEDS_REVIEW or FAILED.
+        context_json : str or None
+            The job's `study_context_json` when it was claimed, where the result was made for that patient.
 
         Raises
         ------
         IllegalTransition
-            The lease is not `worker`'s any more: nothing is stored.
+            The lease is not `worker`'s any more, or the job is another patient's: nothing is stored.
         """
         if status not in _RESULT_ACTIONS:
             raise IllegalTransition(f"a job cannot end {status}")
         with self._write() as session:
             job = _leased(session, job_id, worker)
+            if context_json is not None and job.study_context_json != context_json:
+                raise IllegalTransition(f"job {job_id} is another patient's now")
             session.exec(delete(Page).where(col(Page.job_id) == job_id))
             session.add_all(Page(**page.model_dump(exclude={"id"})) for page in pages)
             for delivery in deliveries:
@@ -390,6 +401,10 @@ class Store(OrderStore):
             job = session.get(Job, job_id)
             finished = job is None or job.status in (JobStatus.DONE, JobStatus.CANCELLED)
             return not finished or session.exec(pending.limit(1)).first() is not None
+
+
+def _is_held(job: Job, worker: str, context_json: str) -> bool:
+    return job.status == JobStatus.RUNNING and job.worker == worker and job.study_context_json == context_json
 
 
 def _leased(session: Session, job_id: str, worker: str) -> Job:

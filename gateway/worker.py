@@ -157,13 +157,15 @@ class Worker:
                 result = self._page(facts, image, lease, alone=self._alone(job))
             except (DeviceError, MemoryError):  # of a page that had neighbours
                 result = self._page(facts, image, lease, alone=True)
+            if not self._store.holds(job, self._name):  # another run's files, maybe another patient's, stay as they are
+                raise IllegalTransition(f"job {job.id} is not ours any more")
             for artefact in result.artefacts:
                 self._spool.write_artefact(job.id, artefact.name, artefact.data)
             results.append(result)
         pages = [result.page for result in results]
         status, reason = job_outcome(facts, pages)
         deliveries = [delivery for result in results for delivery in result.deliveries]
-        self._store.complete(job.id, self._name, pages, deliveries, status, reason)
+        self._store.complete(job.id, self._name, pages, deliveries, status, reason, job.study_context_json)
         logger.info(
             "Completed %s: %d pages, %d deliveries",
             status,

@@ -310,11 +310,13 @@ def test_run_goes_on_where_storage_fails_and_ends_where_nobody_needs_it(bench: B
 
 def test_dicom_source_is_referred_to_and_told_identity_comes_first(bench: Bench) -> None:
     data = part10(secondary_capture(page_pixels()))
-    job_id = bench.submit(data, context=StudyContext(patient_id="TOLD"), media_type="application/dicom")
+    told = StudyContext(patient_id="TOLD", patient_name="Told^Ann")
+    job_id = bench.submit(data, context=told, media_type="application/dicom")
     bench.worker().run_once()
     assert bench.store.job(job_id).status == JobStatus.DONE
     source = dcmread(io.BytesIO(data))
     waveform = dcmread(io.BytesIO(bench.files(job_id)["page-1.12-lead.dcm"]))
-    assert waveform.PatientID == "TOLD" and waveform.PatientName == source.PatientName
+    assert (waveform.PatientID, waveform.PatientName) == ("TOLD", "Told^Ann")
+    assert source.PatientSex and not waveform.PatientSex  # nothing of the other patient's is mixed in
     assert waveform.StudyInstanceUID == source.StudyInstanceUID
     assert waveform.ReferencedInstanceSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID

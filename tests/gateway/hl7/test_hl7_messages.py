@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import random
 import re
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -152,6 +153,25 @@ def test_created_at_is_written_with_a_zone_that_means_the_same_instant():
     written = segments(oru(), "MSH")[0][7]
     assert datetime.strptime(written, "%Y%m%d%H%M%S%z") == CREATED_AT
     assert segments(oru(), "OBR")[0][22] == written
+
+
+@pytest.mark.parametrize(
+    ("created_at", "written"),
+    [
+        (datetime(2026, 3, 29, 0, 59, 59, tzinfo=UTC), "20260329015959+0100"),  # a second before summer time
+        (datetime(2026, 3, 29, 1, tzinfo=UTC), "20260329030000+0200"),
+        (datetime(2026, 10, 25, 0, 30, tzinfo=UTC), "20261025023000+0200"),  # 02:30 comes twice
+        (datetime(2026, 10, 25, 1, 30, tzinfo=UTC), "20261025023000+0100"),
+    ],
+)
+def test_summer_time(monkeypatch, created_at, written):
+    monkeypatch.setenv("TZ", "Europe/Paris")
+    time.tzset()
+    try:
+        assert segments(built(created_at=created_at), "MSH")[0][7] == written
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.parametrize(

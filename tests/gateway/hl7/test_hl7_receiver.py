@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateway.errors import StorageError
+from gateway.errors import IllegalTransition, StorageError
 from gateway.hl7.acks import scan_acknowledgement
 from gateway.hl7.frames import FrameParser, frame
 from gateway.hl7.inbound import MERGE_EVENTS, ORDER_MESSAGES, PATIENT_EVENTS, told_at
@@ -432,6 +432,21 @@ def test_family_name_is_what_must_agree(receiver, store, intake, name):
     assert context_of(store, job_id).patient_name == name
 
 
+def test_name_of_a_dicom_object_may_be_older_than_the_record(receiver, store, intake):
+    receiver(adt())
+    accepted = intake.accept(
+        source="dicom:PACS",
+        source_key="1.2.3",
+        media_type="application/dicom",
+        data=b"x",
+        context=StudyContext(patient_id="P1", patient_name="Maiden^Zoë"),
+        destinations=None,
+        actor="scp",
+    )
+    assert store.job(accepted.job_id).status == JobStatus.QUEUED
+    assert context_of(store, accepted.job_id).patient_name == "Maiden^Zoë"
+
+
 def test_two_patients_of_one_number_are_not_guessed(receiver, store, intake):
     receiver(adt())
     receiver(adt(pid="PID|1||P1^^^CLINIC^MR||Other^Ann", control_id="M2"))
@@ -489,6 +504,20 @@ def test_merge_takes_a_running_job_from_its_worker(receiver, store, intake):
     merge(receiver)
     assert (store.job(job_id).status, store.heartbeat(job_id, "w", 60)) == (JobStatus.QUEUED, False)
     assert context_of(store, job_id).patient_id == "P2"
+
+
+def test_result_of_a_run_that_began_before_the_merge_is_dropped(receiver, store, intake):
+    """Although the same worker, in another thread, has claimed the job again."""
+    job_id = scan(intake, "a", patient_id="P1")
+    old = store.claim("w", 60)
+    assert store.holds(old, "w")
+    merge(receiver)
+    assert not store.holds(old, "w")
+    new = store.claim("w", 60)
+    assert store.holds(new, "w") and not store.holds(old, "w")
+    with pytest.raises(IllegalTransition):
+        store.complete(job_id, "w", [], [], JobStatus.DONE, "", old.study_context_json)
+    store.complete(job_id, "w", [], [], JobStatus.DONE, "", new.study_context_json)
 
 
 @pytest.mark.parametrize("status", [JobStatus.DONE, JobStatus.NEEDS_REVIEW])
