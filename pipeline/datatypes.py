@@ -163,12 +163,13 @@ class RowBand:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class PulseBox:
-    """A calibration pulse: its box on the paper frame in mm."""
+    """A calibration pulse: its box on the paper frame in mm, feet included."""
 
     x0_mm: float
     y0_mm: float
     x1_mm: float
     y1_mm: float
+    top_mm: float | None = None  # width of its flat top; None: not measured
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ from pipeline.layout import identify_layout, load_layouts
 from pipeline.marks import read_marks
 from pipeline.paper import sample_nodes, sample_paper, turn
 from pipeline.printed import with_printed_names
+from pipeline.pulses import measure_pulses
 from pipeline.quality import assess
 from pipeline.recogniser import Recogniser, load_recogniser
 from pipeline.rectify import rectify
@@ -95,7 +96,8 @@ class Digitizer:
         traces = trace_rows(lambda x, y: sample_paper(page, rectified, x, y), rows, self.trace_network)
         seen_mm = [x for row in marks.rows for x in row.boundaries_mm]
         match = identify_layout(with_printed_names(labels, text), traces, self.layouts, seen_mm=seen_mm)
-        calibration = infer_calibration(match, marks, text, default_calibration or Calibration())
+        pulses = measure_pulses(marks, segmentation, rectified)
+        calibration = infer_calibration(match, pulses, text, default_calibration or Calibration())
         record = calibrate(traces, match, calibration)
         networks: list[Network | Recogniser] = [self.page_network, self.layout_network, self.label_network]
         networks += [self.trace_network, self.recogniser]

@@ -4,8 +4,8 @@ Each source is a witness that is believed as far as it deserves:
 
 * *print* states the value outright, and only values that carts have are read; it is hardly ever misread into another.
   It comes first.
-* *the calibration pulse* is 1 mV high on every cart: nearly as good as print for the gain.  Its width is weak: 0.2 s on
-  most carts, but 0.1 s or a fixed 5 mm on others.
+* *the calibration pulse* is 1 mV high on every cart: nearly as good as print for the gain.  Its width is weaker: 0.2 s
+  on many carts, but less on others (2 and 3 mm at 25 mm/s are common), or 5 mm at every speed; it is never longer.
 * *columns* are measured well but tell the speed only up to a factor of two: 62.5 mm are 2.5 s at 25 mm/s, and as well
   1.25 s at 50 mm/s or 5 s at 12.5 mm/s.  A page of one column has no spacing at all.
 
@@ -95,15 +95,14 @@ def _speed_of_columns(match: LayoutMatch, tolerance: float = 0.12) -> list[Witne
 
 
 def _speed_of_pulses(marks: PrintedMarks, tolerance: float = 0.15) -> list[Witness]:
-    width_mm = _common_size([pulse.x1_mm - pulse.x0_mm for pulse in marks.pulses], tolerance)
-    if width_mm is None:
+    """Take the width of the pulses' tops as a witness; a width that no speed gives says nothing."""
+    width_mm = _common_size([pulse.top_mm for pulse in marks.pulses if pulse.top_mm is not None], tolerance)
+    if width_mm is None or not any(_near(width_mm, PULSE_S * speed, tolerance) for speed in SPEEDS_MM_PER_S):
         return []
     likelihood = {}
     for speed in SPEEDS_MM_PER_S:
-        whole, half = (_near(width_mm, factor * PULSE_S * speed, tolerance) for factor in (1.0, 0.5))
-        likelihood[speed] = 0.7 if whole else 0.2 if half or _near(width_mm, PULSE_MM, tolerance) else 0.02
-    if max(likelihood.values()) < 0.7:
-        return []
+        whole, shorter = _near(width_mm, PULSE_S * speed, tolerance), 0.05 * speed <= width_mm < PULSE_S * speed
+        likelihood[speed] = 0.7 if whole else 0.2 if shorter or _near(width_mm, PULSE_MM, tolerance) else 0.02
     return [Witness("pulse", f"the calibration pulse is {width_mm:.1f} mm wide", likelihood)]
 
 

@@ -30,8 +30,9 @@ def matched(name: str, speed: float, column_seconds: float | None = None) -> Lay
 
 
 def pulses(*sizes_mm: tuple[float, float]) -> PrintedMarks:
-    boxes = tuple(PulseBox(x0_mm=3.0, x1_mm=3.0 + w, y0_mm=10.0, y1_mm=10.0 + h) for w, h in sizes_mm)
-    return PrintedMarks(rows=(), pulses=boxes)
+    """Pulses of these widths and heights, each with a foot of 1 mm on both sides."""
+    boxes = (PulseBox(x0_mm=3.0, x1_mm=5.0 + w, y0_mm=10.0, y1_mm=10.0 + h, top_mm=w) for w, h in sizes_mm)
+    return PrintedMarks(rows=(), pulses=tuple(boxes))
 
 
 def lines(*texts: str) -> tuple[TextLine, ...]:
@@ -51,6 +52,8 @@ def lines(*texts: str) -> tuple[TextLine, ...]:
         ("12x1", 25.0, pulses((5.1, 20.9), (5.2, 10.1)), (25.0, "pulse", 10.0, "default")),
         ("3x4", 35.0, pulses(), (25.0, "default", 10.0, "default")),
         ("12x1", 25.0, pulses(), (25.0, "default", 10.0, "default")),
+        ("12x1", 25.0, pulses((2.1, 10.9), (2.1, 11.1)), (25.0, "default", 10.0, "pulse")),  # short, as on some carts
+        ("3x4", 25.0, pulses((2.1, 10.9), (3.2, 10.9), (3.2, 10.2)), (25.0, "columns", 10.0, "pulse")),
     ],
 )
 def test_without_print(name: str, speed: float, marks: PrintedMarks, expected: tuple[float, str, float, str]) -> None:
