@@ -54,6 +54,7 @@ IMAGE_TRANSFER_SYNTAXES: tuple[u.UID, ...] = (  # in order of preference; no Def
     u.JPEGLossless,
     u.JPEG2000Lossless,
     u.HTJ2KLossless,
+    u.HTJ2KLosslessRPCL,
     u.JPEGBaseline8Bit,
     u.JPEGExtended12Bit,
     u.JPEGLSNearLossless,

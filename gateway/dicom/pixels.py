@@ -2,12 +2,14 @@
 
 First the sizes: Rows, Columns, frames and bits against limits, against the length of uncompressed pixel data, and
 against the dimensions in every compressed stream's own header.  Then frame by frame: decode, rescale and window
-(PS3.3 C.11.1, C.11.2), palette, MONOCHROME1 inverted, pixels made square, and the resolution the object states.
+(PS3.3 C.11.1, C.11.2), palette, MONOCHROME1 inverted, overlays drawn, pixels made square, and the resolution the
+object states.
 """
 
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +18,12 @@ from pydicom.encaps import generate_frames
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import get_expected_length, pixel_array
-from pydicom.uid import HTJ2K, JPEG2000, HTJ2KLossless, JPEG2000Lossless, RLELossless
+from pydicom.uid import HTJ2K, JPEG2000, HTJ2KLossless, HTJ2KLosslessRPCL, JPEG2000Lossless, RLELossless
 
+from gateway.dicom.overlays import MAXIMUM_FRAME_PIXELS, draw_overlays, unpack_frame
 from gateway.errors import UndecodableDataset
 from pipeline import PageImage
 
-MAXIMUM_FRAME_PIXELS = 100_000_000
 MAXIMUM_PIXELS = 500_000_000  # of all frames together
 MAXIMUM_FRAMES = 200
 
@@ -34,7 +36,7 @@ DECODE_ERRORS: tuple[type[Exception], ...] = (
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _ONE_SAMPLE = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _START_OF_FRAME = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # JPEG and JPEG-LS
-_JPEG_2000 = (JPEG2000Lossless, JPEG2000, HTJ2KLossless, HTJ2K)
+_JPEG_2000 = (JPEG2000Lossless, JPEG2000, HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K)
 _CODESTREAM = b"\xff\x4f\xff\x51"  # JPEG 2000: SOC, SIZ
 
 
@@ -51,7 +53,7 @@ def decode_pages(dataset: Dataset) -> tuple[PageImage, ...]:
         pixels_mm = _spacing(dataset)
         return tuple(
             PageImage(
-                pixels=_square(_display(dataset, index), _aspect(dataset, pixels_mm)),
+                pixels=_square(draw_overlays(_display(dataset, index), dataset, index), _aspect(dataset, pixels_mm)),
                 page_number=index + 1,
                 px_per_mm_hint=_px_per_mm(dataset, pixels_mm),
             )
@@ -139,7 +141,7 @@ def _j2k_size(frame: bytes) -> tuple[int, int]:
 
 def _display(dataset: Dataset, index: int) -> npt.NDArray[np.uint8]:
     """Return frame `index` as (H, W, 3) RGB."""
-    frame = pixel_array(dataset, index=index, decoding_plugin="pylibjpeg")  # YCbCr comes back as RGB
+    frame = _stored(dataset, index)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         frame = apply_color_lut(frame, dataset)
         return (frame >> 8 if frame.dtype == np.uint16 else frame).astype(np.uint8)
@@ -149,6 +151,13 @@ def _display(dataset: Dataset, index: int) -> npt.NDArray[np.uint8]:
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         gray = 255 - gray
     return np.repeat(gray[:, :, np.newaxis], 3, axis=2)
+
+
+def _stored(dataset: Dataset, index: int) -> npt.NDArray[Any]:
+    """Return frame `index` as stored; YCbCr comes back as RGB."""
+    if dataset.BitsAllocated == 1 and not dataset.file_meta.TransferSyntaxUID.is_compressed:
+        return unpack_frame(dataset.PixelData, (dataset.Rows, dataset.Columns), index)  # pydicom wants whole bytes
+    return pixel_array(dataset, index=index, decoding_plugin="pylibjpeg")
 
 
 def _gray(dataset: Dataset, frame: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
