@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, func, or_
+from sqlalchemy import func, or_
 from sqlmodel import Session, col, delete, select
 
 from gateway.database import Database, advance_job, cancel_pending, log_event
@@ -96,14 +96,13 @@ class OrderStore(Database):
             return _surviving(session, _find_patient(session, patient_id, issuer))
 
     def order(self, number: str) -> tuple[Order, Patient] | None:
-        """Return the order with this accession, placer or filler number and its patient; None unless it is just one."""
+        """Return the order with this accession, placer or filler number and its patient; None unless it is just one.
+
+        One that was cancelled counts only where there is no other.
+        """
         with self._read() as session:
-            orders = session.exec(select(Order).where(_has_number(number)).limit(2)).all() if number else []
-            if len(orders) != 1:
-                return None
-            patient = _surviving(session, session.get(Patient, orders[0].patient))
-            assert patient is not None
-            return orders[0], patient
+            order = _find_order(session, number)
+            return None if order is None else (order, _patient_of(session, order))
 
     def merge_notices(self, limit: int = 100) -> list[MergeNotice]:
         """Return the deliveries under a merged identity that nobody has settled yet, oldest first."""
@@ -137,12 +136,21 @@ def _surviving(session: Session, patient: Patient | None) -> Patient | None:
     return patient
 
 
-def _has_number(number: str) -> ColumnElement[bool]:
-    return or_(
+def _patient_of(session: Session, order: Order) -> Patient:
+    patient = _surviving(session, session.get(Patient, order.patient))
+    assert patient is not None
+    return patient
+
+
+def _find_order(session: Session, number: str) -> Order | None:
+    has_number = or_(
         col(Order.accession_number) == number,
         col(Order.placer_order_number) == number,
         col(Order.filler_order_number) == number,
     )
+    orders = session.exec(select(Order).where(has_number)).all() if number else []
+    candidates = [order for order in orders if not order.cancelled] or orders
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def _put_patient(session: Session, update: PatientUpdate, told_at: datetime) -> Patient:
@@ -174,14 +182,14 @@ def _put_order(session: Session, update: OrderUpdate, told_at: datetime) -> list
     """Keep an order and queue the jobs that waited for it; return their ids."""
     patient = _put_patient(session, update.patient, told_at)
     assert patient.id is not None
-    order = _known_order(session, update)
+    order = _known_order(session, update, patient)
     if order is None:
         told = {name: value for name, value in update.model_dump(exclude={"patient"}).items() if value is not None}
         order = Order(**told, patient=patient.id, told_at=told_at)
         session.add(order)
     else:
         if told_at >= order.told_at:
-            order.patient, order.cancelled = patient.id, update.cancelled
+            order.cancelled = update.cancelled
         numbers = ("placer_order_number", "filler_order_number", "accession_number")
         fields = [name for name in numbers if getattr(update, name)]
         _take_over(order, update, [*fields, "description", "referring_physician_name"], told_at)
@@ -189,15 +197,20 @@ def _put_order(session: Session, update: OrderUpdate, told_at: datetime) -> list
     return [] if order.cancelled else _match_waiting(session, order)
 
 
-def _known_order(session: Session, update: OrderUpdate) -> Order | None:
-    """Return the order that a message is about: by the placer's number, else the filler's, else the accession."""
+def _known_order(session: Session, update: OrderUpdate, patient: Patient) -> Order | None:
+    """Return the order that a message is about: this patient's, by the placer's number, the filler's, the accession.
+
+    Two senders may use one number for two patients: these are two orders, and a page that names the number waits.
+    """
+    person = _surviving(session, patient)
     for column, value in (
         (Order.placer_order_number, update.placer_order_number),
         (Order.filler_order_number, update.filler_order_number),
         (Order.accession_number, update.accession_number),
     ):
-        if value and (order := session.exec(select(Order).where(column == value).limit(1)).first()):
-            return order
+        for order in session.exec(select(Order).where(column == value)).all() if value else ():
+            if _patient_of(session, order) is person:
+                return order
     return None
 
 
@@ -205,13 +218,12 @@ def _match_waiting(session: Session, order: Order) -> list[str]:
     numbers = {order.accession_number, order.placer_order_number, order.filler_order_number} - {""}
     accession = func.json_extract(col(Job.study_context_json), "$.accession_number")
     waiting = select(Job).where(col(Job.unmatched), Job.status == JobStatus.NEEDS_REVIEW, accession.in_(numbers))
-    patient = _surviving(session, session.get(Patient, order.patient))
-    assert patient is not None
+    patient = _patient_of(session, order)
     matched: list[str] = []
     for job in session.exec(waiting).all():
         context = StudyContext.model_validate_json(job.study_context_json)
-        if context.patient_id:  # held because it contradicts an order: a person decides
-            continue
+        if context.patient_id or _find_order(session, context.accession_number) is not order:
+            continue  # it contradicts an order, or there are two: a person decides
         job.study_context_json = with_order(context, order, patient).model_dump_json(exclude_defaults=True)
         job.unmatched = False
         log_event(session, job.id, "MATCH", _ACTOR, "an order names the patient")
@@ -241,7 +253,7 @@ def _merge(session: Session, merge: PatientMerge, told_at: datetime) -> list[str
 def _repoint(session: Session, job: Job, context: StudyContext, prior: Patient, surviving: Patient) -> None:
     """Give a job its patient's surviving identity; what left under the prior one is noted for the archive."""
     sent = session.exec(select(Delivery.status).where(Delivery.job_id == job.id)).all()
-    if DeliveryStatus.DELIVERED in sent:
+    if {DeliveryStatus.DELIVERED, DeliveryStatus.STORED} & set(sent):
         _note_for_archive(session, job, prior, surviving)
     if job.status == JobStatus.DONE and DeliveryStatus.PENDING not in sent:
         return

@@ -340,6 +340,25 @@ def test_an_order_learns_its_numbers_one_after_the_other(receiver, store):
     assert (order.placer_order_number, order.filler_order_number) == ("ORD1", "F1")
 
 
+def test_number_of_two_patients_is_nobodys(receiver, store, intake):
+    waiting = scan(intake, "a", accession_number="ORD1")
+    receiver(orm("A1"))
+    assert store.job(waiting).status == JobStatus.QUEUED
+    receiver(orm("A2", pid="PID|1||P2^^^CLINIC^MR||Other^Ann", control_id="M2"))  # placer number ORD1 again
+    assert store.order("ORD1") is None
+    assert (store.order("A1")[1].patient_id, store.order("A2")[1].patient_id) == ("P1", "P2")
+    assert store.job(scan(intake, "b", accession_number="ORD1")).status == JobStatus.NEEDS_REVIEW
+    receiver(orm("A2", pid="PID|1||P2^^^CLINIC^MR", control="CA", control_id="M3"))
+    assert store.order("ORD1")[1].patient_id == "P1"  # the other one is cancelled
+
+
+def test_order_of_a_merged_patient_stays_one_order(receiver, store):
+    receiver(orm())
+    merge(receiver)
+    receiver(orm(pid="PID|1||P2^^^HOSP^MR", control_id="M10"))
+    assert store.order("A1")[1].patient_id == "P2"
+
+
 def test_referring_physician_is_a_person_name(receiver, store):
     receiver(orm())
     assert store.order("A1")[0].referring_physician_name == "House^Gregory"
