@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import get_args
@@ -10,7 +11,7 @@ import pytest
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification  # type: ignore[attr-defined]
 
 from gateway.certificates import EXPIRY_WARNING
-from gateway.dicom import scp, scu
+from gateway.dicom import receive, scp, scu
 from gateway.dicom.pages import IMAGE_TRANSFER_SYNTAXES
 from gateway.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gateway.dicom.waveform import SOP_CLASS_UIDS
@@ -32,9 +33,8 @@ def test_transfer_syntaxes_are_in_our_order() -> None:
 
 def test_every_status_we_answer_is_in_the_table() -> None:
     answered = {
-        value for name, value in vars(scp).items() if name[0] != "_" and name.isupper() and isinstance(value, int)
+        value for name, value in vars(receive).items() if name[0] != "_" and name.isupper() and isinstance(value, int)
     }
-    answered.discard(scp.MAXIMUM_PDU_SIZE)
     assert len(answered) == 8
     for status in answered:
         assert f"| {status:04X} |" in STATEMENT
@@ -81,3 +81,13 @@ def test_limits_are_as_in_the_settings() -> None:
 def test_classes_we_use_as_scu_are_in_the_table(uid: str) -> None:
     (row,) = [row for row in STATEMENT.splitlines() if f"| `{uid}` |" in row]
     assert row.split("|")[3].strip() == "yes"
+
+
+def test_shape_is_that_of_ps3_2() -> None:
+    """Annex A of PS3.2: numbered sections, none missing, none twice."""
+    numbers = re.findall(r"^##+ ([0-9.]+?)\.? ", STATEMENT, re.MULTILINE)
+    assert [number for number in numbers if "." not in number] == [str(number) for number in range(1, 9)]
+    assert len(set(numbers)) == len(numbers)
+    assert {"4.1.1", "4.1.2", "4.1.3", "4.2.1", "4.2.2", "4.2.3", "4.2.4", "4.3", "4.4", "8.1.1"} <= set(numbers)
+    for number, following in itertools.pairwise(tuple(int(part) for part in number.split(".")) for number in numbers):
+        assert number < following, f"{following} stands after {number}"
