@@ -77,12 +77,13 @@ class _Phase:
     period_mm: float
 
 
-def fit_lattice(lines: FloatArray, homography: Array, *, passes: int = 4) -> Lattice:
+def fit_lattice(lines: FloatArray, homography: Array, *, keep: Array | None = None, passes: int = 4) -> Lattice:
     """Fit nodes to the grid lines of a map.
 
     `lines` (h, w) is line evidence with its local mean removed, at about 2.5 to 6 px/mm; `homography` maps paper mm
     (any origin) to its pixels, and may be off by a tenth in scale and 10 degrees in direction.  Lines of the 5 mm grid
-    come to lie on whole nodes where such lines can be told from the 1 mm lines.
+    come to lie on whole nodes where such lines can be told from the 1 mm lines.  The nodes reach a little beyond the
+    grid that is seen, and as far as the map points `keep` (n, 2).
     """
     origin, shape = _cover(lines.shape, homography)
     homography = homography @ _shift(origin)
@@ -97,7 +98,7 @@ def fit_lattice(lines: FloatArray, homography: Array, *, passes: int = 4) -> Lat
             shifts = [_residual(*_primary(measured, axis), use_fine=step > 2) for axis in (0, 1)]
         sheet = _refit(sheet, shifts, stiff=step > 1)
         if step == 0:
-            sheet = _trimmed(sheet)
+            sheet = _trimmed(sheet, keep)
     clarity = np.sqrt(np.prod([np.maximum(*(p.clarity for p in measured[axis])) for axis in (0, 1)], axis=0))
     return Lattice(node_xy=sheet.nodes, clarity=clarity * sheet.clear, homography=sheet.homography)
 
@@ -379,8 +380,8 @@ def _bend(moved: Array, clear: npt.NDArray[np.bool_]) -> float:
     return float(np.clip(1.5 * np.sqrt(np.mean(values**2)), 0.015, 0.25)) if len(values) else 0.08
 
 
-def _trimmed(sheet: _Sheet, *, margin: int = 4) -> _Sheet:
-    """Crop to the part of the sheet that shows grid, and refit the flat approximation to it."""
+def _trimmed(sheet: _Sheet, keep: Array | None, *, margin: int = 4) -> _Sheet:
+    """Crop to the part of the sheet that shows grid or holds `keep`, and refit the flat approximation to the grid."""
     clear = sheet.clear
     if clear.sum() < 12:
         return sheet
@@ -388,8 +389,14 @@ def _trimmed(sheet: _Sheet, *, margin: int = 4) -> _Sheet:
     if fitted is None:
         return sheet
     rows, columns = np.flatnonzero(clear.any(axis=1)), np.flatnonzero(clear.any(axis=0))
-    first = np.maximum([rows[0] - margin, columns[0] - margin], 0)
-    last = np.minimum([rows[-1] + margin + 1, columns[-1] + margin + 1], clear.shape)
+    low, high = np.array([rows[0], columns[0]]), np.array([rows[-1], columns[-1]])
+    if keep is not None:
+        held = apply_homography(np.linalg.inv(fitted), keep)[:, ::-1] / NODE_MM
+        low, high = (
+            np.minimum(low, np.floor(held.min(0)).astype(int)),
+            np.maximum(high, np.ceil(held.max(0)).astype(int)),
+        )
+    first, last = np.maximum(low - margin, 0), np.minimum(high + margin + 1, clear.shape)
     area = np.s_[first[0] : last[0], first[1] : last[1]]
     moved = apply_homography(np.linalg.inv(fitted), sheet.nodes) - sheet.home
     return _Sheet(

@@ -88,7 +88,9 @@ def _sheet_from_grid(page: PageImage, segmentation: SegmentationMap) -> _Sheet |
     lines, fine_scale = _reduce(lines, scale, finest)
     homography = _map_to_map(fine_scale / scale) @ homography
     evidence = line_evidence(lines, spread_px=1.6 * min(_LATTICE_PX_PER_MM, grid.px_per_mm_x))
-    lattice = fit_lattice(evidence, homography)
+    lattice = fit_lattice(
+        evidence, homography, keep=_trace_corners(segmentation.trace, fine_scale / segmentation.scale)
+    )
     to_page = _map_to_map(1 / fine_scale)
     return _Sheet(
         node_xy=lattice.node_xy * to_page[0, 0] + to_page[0, 2],
@@ -97,6 +99,15 @@ def _sheet_from_grid(page: PageImage, segmentation: SegmentationMap) -> _Sheet |
         score=grid.score,
         source="grid",
     )
+
+
+def _trace_corners(trace: FloatArray, factor: float) -> Array | None:
+    """Corners (4, 2) of what has trace, stray pixels left out, on a map `factor` times as large; None without any."""
+    y, x = np.nonzero(trace > 0.5)
+    if len(x) < 100:
+        return None
+    (x0, x1), (y0, y1) = np.quantile(x, [0.005, 0.995]) * factor, np.quantile(y, [0.005, 0.995]) * factor
+    return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
 
 
 def _reduce(lines: FloatArray, scale: float, factor: float) -> tuple[FloatArray, float]:

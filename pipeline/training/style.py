@@ -86,6 +86,7 @@ def random_style(rng: np.random.Generator, layout: Layout, fonts: tuple[str, ...
     left = rng.uniform(8, 24)
     height = rng.uniform(150, 216) if rng.random() < 0.7 else rng.uniform(95, 150)
     top = min(rng.choice([rng.uniform(4, 15), rng.uniform(25, 75)]), height * 0.4)
+    height = max(height, top + 22 + 11.0 * layout.n_rows)  # rows closer than a centimetre are on no paper
     base = np.array(_GRID_COLOURS[rng.choice(len(_GRID_COLOURS), p=[0.5, 0.13, 0.09, 0.08, 0.1, 0.1])])
     strength = rng.uniform(0.25, 1.0)
     grid_colour = 255 - (255 - np.clip(base + rng.normal(0, 20, 3), 0, 255)) * strength
