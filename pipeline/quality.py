@@ -35,9 +35,11 @@ class Features:
     strip_db: float  # signal over the difference between a rhythm strip and its short lead, at most 30
     layout_score: float
     grid_score: float
+    steep_confidence: float  # the tracer's, on the steepest twentieth of the samples: the QRS, most of the power
+    scale_score: float  # how sure speed and gain are, the worse of both
 
     def vector(self) -> Float64:
-        """Return the features as an array (8,), in the order of the fields."""
+        """Return the features as an array (10,), in the order of the fields."""
         return np.array(astuple(self), np.float64)
 
 
@@ -119,7 +121,18 @@ def features(record: EcgRecord, match: LayoutMatch, traces: TraceSet, grid_scale
         strip_db=float(np.mean(list(strips.values()))) if strips else _UNKNOWN_DB,
         layout_score=match.score,
         grid_score=grid_scale.score,
+        steep_confidence=_steep_confidence(record),
+        scale_score=min(record.calibration.speed_score, record.calibration.gain_score),
     )
+
+
+def _steep_confidence(record: EcgRecord, share: float = 0.05) -> float:
+    """Mean confidence on the `share` of samples with the steepest signal; 0 if nothing was read."""
+    slope = np.abs(np.diff(record.signal_mv, axis=1, prepend=np.nan))
+    known = np.isfinite(slope)
+    if not known.any():
+        return 0.0
+    return float(record.confidence[known & (np.nan_to_num(slope) >= np.quantile(slope[known], 1 - share))].mean())
 
 
 def _lead_warnings(coverage: dict[Lead, float], confidence: dict[Lead, float]) -> list[str]:
@@ -168,7 +181,7 @@ def assess(
     grid_scale: GridScale,
     *,
     intercept_db: float = -73.5,
-    coefficients_db: tuple[float, ...] = (10.0, 0.94, 62.0, 0.0, 0.117, 0.089, 1.47, 16.0),
+    coefficients_db: tuple[float, ...] = (10.0, 0.94, 62.0, 0.0, 0.117, 0.089, 1.47, 16.0, 0.0, 0.0),
 ) -> Quality:
     """Judge a record.
 
