@@ -182,9 +182,9 @@ class PrintedMarks:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class TextLine:
-    """A line of print on the paper frame.  It may be the patient's name: never logged."""
+    """A line of print on the paper frame.  It may be the patient's name: never logged, nor shown by repr."""
 
-    text: str
+    text: str = field(repr=False)
     x0_mm: float
     y0_mm: float
     x1_mm: float
@@ -284,4 +284,4 @@ class Digitization:
     record: EcgRecord
     quality: Quality
     weights_sha256: dict[str, str] = field(default_factory=dict)  # network name -> hash of its weights
-    text: tuple[TextLine, ...] = ()  # what is printed, top to bottom; may hold patient data
+    text: tuple[TextLine, ...] = field(default=(), repr=False)  # what is printed, top to bottom; may hold patient data

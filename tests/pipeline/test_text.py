@@ -224,3 +224,8 @@ def test_recognised_names_join_those_seen() -> None:
     # V1 is known, V2 was seen as V3 less surely, aVL was seen more surely than aVF, V4 is new, III may be strokes
     assert got == [(Lead.V1, 20), (Lead.AVL, 100), (Lead.V2, 60), (Lead.V4, 140)]
     assert with_printed_names(seen_names, lines("V2", "V6", score=0.7)) == seen_names
+
+
+def test_a_patients_name_does_not_slip_into_a_log() -> None:
+    (line,) = lines("DOE, JANE")
+    assert "DOE" not in repr(line) and "JANE" not in str(line)
