@@ -29,10 +29,13 @@ from gateway.models import (
     Job,
     JobAction,
     JobEvent,
+    MergeNotice,
     next_delivery_status,
     next_job_status,
     utc_now,
 )
+
+NOTHING_DELIVERED = "nothing was delivered"  # who settles a merge notice that concerns nobody
 
 
 class Database:
@@ -158,7 +161,14 @@ def find_delivery(session: Session, delivery_id: int) -> Delivery:
 
 
 def advance_delivery(session: Session, delivery: Delivery, action: DeliveryAction, actor: str, detail: str) -> None:
-    """Change a delivery's status by the table of transitions, and say so in its job's trail."""
+    """Change a delivery's status by the table of transitions, and say so in its job's trail.
+
+    What was on its way when a merge cancelled it, and has arrived, concerns the archive after all.
+    """
+    if delivery.status == DeliveryStatus.CANCELLED and action != DeliveryAction.RENEW:
+        waits = (MergeNotice.job_id == delivery.job_id, MergeNotice.settled_by == NOTHING_DELIVERED)
+        for notice in session.exec(select(MergeNotice).where(*waits)).all():
+            notice.settled_by = ""
     delivery.status = next_delivery_status(delivery.status, action)
     where = f"{delivery.destination}, page {delivery.page_number}"
     log_event(session, delivery.job_id, f"DELIVERY_{action}", actor, f"{where}: {detail}" if detail else where)

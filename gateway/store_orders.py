@@ -16,7 +16,7 @@ from datetime import datetime
 from sqlalchemy import func, or_
 from sqlmodel import Session, col, delete, select
 
-from gateway.database import Database, advance_job, cancel_pending, log_event
+from gateway.database import NOTHING_DELIVERED, Database, advance_job, cancel_pending, log_event
 from gateway.errors import NotFound
 from gateway.matching import same_issuer, with_order
 from gateway.models import (
@@ -254,7 +254,9 @@ def _repoint(session: Session, job: Job, context: StudyContext, prior: Patient, 
     """Give a job its patient's surviving identity; what left under the prior one is noted for the archive."""
     sent = session.exec(select(Delivery.status).where(Delivery.job_id == job.id)).all()
     if {DeliveryStatus.DELIVERED, DeliveryStatus.STORED} & set(sent):
-        _note_for_archive(session, job, prior, surviving)
+        _note_for_archive(session, job, prior, surviving, "")
+    elif DeliveryStatus.PENDING in sent:  # it may be on its way
+        _note_for_archive(session, job, prior, surviving, NOTHING_DELIVERED)
     if job.status == JobStatus.DONE and DeliveryStatus.PENDING not in sent:
         return
     identity = {
@@ -273,7 +275,7 @@ def _repoint(session: Session, job: Job, context: StudyContext, prior: Patient, 
         cancel_pending(session, job.id, _ACTOR)
 
 
-def _note_for_archive(session: Session, job: Job, prior: Patient, surviving: Patient) -> None:
+def _note_for_archive(session: Session, job: Job, prior: Patient, surviving: Patient, settled_by: str) -> None:
     session.add(
         MergeNotice(
             job_id=job.id,
@@ -281,5 +283,6 @@ def _note_for_archive(session: Session, job: Job, prior: Patient, surviving: Pat
             prior_issuer=prior.issuer_of_patient_id,
             surviving_patient_id=surviving.patient_id,
             surviving_issuer=surviving.issuer_of_patient_id,
+            settled_by=settled_by,
         )
     )

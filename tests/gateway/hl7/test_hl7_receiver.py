@@ -571,6 +571,15 @@ def test_merge_of_a_job_that_was_partly_delivered(receiver, store, intake):
     assert len(store.merge_notices()) == 1
 
 
+def test_merge_while_a_result_is_on_its_way(receiver, store, intake):
+    job_id = scan(intake, "a", patient_id="P1")
+    on_its_way, _ = finish(store, job_id)
+    merge(receiver)
+    assert store.merge_notices() == []
+    store.delivered(on_its_way.id, "AA")
+    assert [notice.job_id for notice in store.merge_notices()] == [job_id]
+
+
 def test_scan_that_comes_after_the_merge(receiver, store, intake):
     merge(receiver)
     assert context_of(store, scan(intake, "a", patient_id="P1")).patient_id == "P2"
