@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy.signal import resample_poly
 
 from pipeline.columns import Spans, column_times
-from pipeline.datatypes import LEADS, Calibration, EcgRecord, FloatArray, LayoutMatch, Lead, TraceSet
+from pipeline.datatypes import LEADS, Calibration, EcgRecord, FloatArray, LayoutMatch, Lead, SecondPrint, TraceSet
 from pipeline.errors import TraceNotFound
 
 Float64 = npt.NDArray[np.float64]
@@ -118,20 +118,34 @@ def _n_samples(match: LayoutMatch, times: Spans, speed: float, sampling_frequenc
     return round((round_s if abs(end_s / round_s - 1) <= 0.015 else end_s) * sampling_frequency_hz)
 
 
-def _lay(signal: Float64, confidence: Float64, stretch: _Stretch, better_by: float = 0.1) -> None:
+def _lay(signal: Float64, confidence: Float64, stretch: _Stretch, better_by: float = 0.1) -> SecondPrint | None:
     """Lay a stretch into a lead's (n,) arrays: where they are empty, and where it was read with more confidence.
 
-    A second print of the same lead (a rhythm strip and its short lead) is first levelled with what is there.
+    A second print of the same lead (a rhythm strip and its short lead) is first levelled with what is there, and
+    returned.
     """
     stop = min(stretch.first + stretch.signal_mv.size, signal.size)
     there, sure = signal[stretch.first : stop], confidence[stretch.first : stop]
     new, new_sure = stretch.signal_mv[: there.size], stretch.confidence[: there.size]
     both = np.isfinite(there) & np.isfinite(new)
-    if both.sum() > 50:
+    second = int(both.sum()) > 50
+    better = second and bool(new_sure[both].mean() > sure[both].mean() + better_by)
+    agreement_db = 0.0
+    if second:
         new = new - np.median(new[both] - there[both])
-    better = both.any() and new_sure[both].mean() > sure[both].mean() + better_by
+        power, difference = float(np.var(there[both])), float(np.var(new[both] - there[both]))
+        agreement_db = float(10 * np.log10(max(power, 1e-9) / max(difference, 1e-9)))
     take = np.isfinite(new) & (~np.isfinite(there) | better)
     there[take], sure[take] = new[take], new_sure[take]
+    if not second:
+        return None
+    return SecondPrint(
+        lead=stretch.lead,
+        first_sample=stretch.first,
+        signal_mv=new.astype(np.float32),
+        agreement_db=agreement_db,
+        used=better,
+    )
 
 
 def calibrate(
@@ -154,7 +168,7 @@ def calibrate(
     EcgRecord
         All twelve leads on one time axis, as printed; NaN where a lead is not printed or could not be traced.  A lead
         that is printed twice (short and as a rhythm strip) has the strip, filled from the short print where the strip
-        is missing or plainly worse.
+        is missing or plainly worse; the short print is kept beside it.
 
     Raises
     ------
@@ -167,9 +181,11 @@ def calibrate(
     n = _n_samples(match, times, calibration.paper_speed_mm_per_s, sampling_frequency_hz)
     signal: FloatArray = np.full((len(LEADS), n), np.nan, np.float32)
     confidence = np.zeros((len(LEADS), n), np.float32)
+    second_prints = []
     for stretch in _stretches(traces, match, times, calibration, sampling_frequency_hz):
         row = LEADS.index(stretch.lead)
-        _lay(signal[row], confidence[row], stretch)
+        second = _lay(signal[row], confidence[row], stretch)
+        second_prints += [] if second is None else [second]
     if not np.isfinite(signal).any():
         raise TraceNotFound("no row is traced where the layout has leads")
     confidence[~np.isfinite(signal)] = 0.0
@@ -179,4 +195,5 @@ def calibrate(
         leads=LEADS,
         sampling_frequency_hz=sampling_frequency_hz,
         calibration=calibration,
+        second_prints=tuple(second_prints),
     )

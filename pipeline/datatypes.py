@@ -244,6 +244,17 @@ class Calibration:
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class SecondPrint:
+    """A lead's other print on the page: the short lead of a rhythm strip, on the record's time axis."""
+
+    lead: Lead
+    first_sample: int
+    signal_mv: FloatArray  # (n,); NaN = not readable
+    agreement_db: float  # power of the signal over that of the difference of the two prints
+    used: bool  # it replaces the other print in the record, being read with more confidence
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class EcgRecord:
     """The signals, on one time axis as printed: column k of a 3x4 page starts at 2.5 k s."""
 
@@ -252,6 +263,7 @@ class EcgRecord:
     leads: tuple[Lead, ...]
     sampling_frequency_hz: float
     calibration: Calibration
+    second_prints: tuple[SecondPrint, ...] = ()
 
     def __post_init__(self) -> None:
         _check("signal_mv", self.signal_mv, np.float32, 2)

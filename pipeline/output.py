@@ -84,6 +84,16 @@ def to_json(digitization: Digitization) -> str:
         },
         "sampling_frequency_hz": digitization.record.sampling_frequency_hz,
         "samples": digitization.record.signal_mv.shape[1],
+        "second_prints": [
+            {
+                "lead": second.lead,
+                "first_sample": second.first_sample,
+                "samples": second.signal_mv.size,
+                "agreement_db": round(second.agreement_db, 2),
+                "used": second.used,
+            }
+            for second in digitization.record.second_prints
+        ],
         "quality": {
             "estimated_snr_db": round(quality.estimated_snr_db, 2),
             "einthoven_residual_mv": None

@@ -104,9 +104,13 @@ def test_a_strip_fills_the_lead_and_its_holes_are_filled_from_the_short_print() 
     traces.row_mm[3, 600:900] = np.nan  # inside the first column, where lead II is printed twice
     traces.baseline_mm[1] += 3.0  # the short print stands at another level
     match = identify_layout(labels_of(layout, traces), traces, LAYOUTS)
-    lead_ii = calibrate(traces, match, Calibration()).signal_mv[LEADS.index(Lead.II)]
+    record = calibrate(traces, match, Calibration())
+    lead_ii = record.signal_mv[LEADS.index(Lead.II)]
     assert np.isfinite(lead_ii).all()
     assert snr_db(signal_mv[1], lead_ii) > 30
+    (second,) = record.second_prints
+    assert (second.lead, second.first_sample, second.used) == (Lead.II, 0, False) and second.agreement_db > 30
+    assert np.nanmax(np.abs(second.signal_mv - lead_ii[: second.signal_mv.size])) < 0.05
 
 
 def test_what_was_not_traced_stays_unknown() -> None:
