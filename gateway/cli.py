@@ -267,9 +267,9 @@ def echo(destination: DestinationName, config: Config = None) -> None:
 
 @app.command()
 def send_test(destination: DestinationName, config: Config = None) -> None:
-    """Try a DICOM destination like `echo`, then store a made-up ECG of patient ECGGW-TEST there."""
+    """Try a destination like `echo`, then send it a made-up ECG of patient ECGGW-TEST."""
     settings = load_settings(config)
-    _print_steps(diagnose.send_test(*_destination(settings, destination)))
+    _print_steps(diagnose.send_test(*_destination(settings, destination), settings.hl7.codes))
 
 
 @app.command()

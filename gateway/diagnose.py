@@ -12,6 +12,7 @@ import ssl
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,17 @@ from gateway.dicom.scu import send
 from gateway.dicom.uids import derived_uid
 from gateway.dicom.waveform import SOP_CLASS_UIDS, build_waveform, encode
 from gateway.errors import DeliveryError, SettingsError
-from gateway.models import StudyContext, utc_now
-from gateway.settings import Destination, DicomDestination, FolderDestination, TlsClientSettings
+from gateway.hl7.client import MllpClient
+from gateway.hl7.messages import Result, build_message, message_control_id
+from gateway.models import StudyContext, new_id, utc_now
+from gateway.settings import (
+    Destination,
+    DicomDestination,
+    FolderDestination,
+    Hl7CodeSettings,
+    Hl7Destination,
+    TlsClientSettings,
+)
 from gateway.tls import client_context, server_name, words
 from pipeline import LEADS, Calibration, EcgRecord, Quality
 
@@ -75,31 +85,66 @@ def echo(destination: Destination, calling_ae_title: str) -> Iterator[Step]:
         yield from _verify(destination, calling_ae_title)
 
 
-def send_test(destination: Destination, calling_ae_title: str) -> Iterator[Step]:
-    """Yield the steps of `echo`, then store a made-up ECG of a made-up patient at a DICOM peer.
+def send_test(destination: Destination, calling_ae_title: str, codes: Hl7CodeSettings) -> Iterator[Step]:
+    """Yield the steps of `echo`, then send a made-up ECG of a made-up patient: a waveform object, or a message.
 
     Raises
     ------
     SettingsError
-        The destination is none of DICOM.
+        The destination is a folder: nothing would be learned.
     """
-    if not isinstance(destination, DicomDestination):
-        raise SettingsError(f"{destination.name} is no DICOM destination: use `echo`, or submit a test page")
+    if isinstance(destination, FolderDestination):
+        raise SettingsError(f"{destination.name} is a folder: use `echo`, or submit a test page")
     for step in echo(destination, calling_ae_title):
         yield step
         if not step.ok:
             return
+    name = "C-STORE" if isinstance(destination, DicomDestination) else destination.message
+    try:
+        if isinstance(destination, DicomDestination):
+            answer = _store_test(destination, calling_ae_title)
+        else:
+            answer = _message_test(destination, codes)
+    except DeliveryError as error:
+        yield Step(name=name, ok=False, found=str(error), advice=_answer_advice(error.response))
+        return
+    yield Step(name=name, ok=True, found=f"answered {answer}; take patient {TEST_PATIENT_ID} out there when you saw it")
+
+
+def _store_test(destination: DicomDestination, calling_ae_title: str) -> str:
+    ecg = _made_up_ecg(destination.name)
+    dataset = build_waveform(
+        ecg.record,
+        ecg.quality,
+        ecg.context,
+        page_number=1,
+        layout_name="test",
+        sop_class=destination.sop_class,
+        created_at=ecg.created_at,
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "test.dcm"
-        path.write_bytes(_test_object(destination))
-        try:
-            status = send(path, destination, calling_ae_title)
-        except DeliveryError as error:
-            yield Step(name="C-STORE", ok=False, found=str(error), advice=_status_advice(error.response))
-            return
-    yield Step(
-        name="C-STORE", ok=True, found=f"status {status}; delete the study of patient {TEST_PATIENT_ID} there when seen"
+        path.write_bytes(encode(dataset))
+        return send(path, destination, calling_ae_title)
+
+
+def _message_test(destination: Hl7Destination, codes: Hl7CodeSettings) -> str:
+    ecg = _made_up_ecg(destination.name)
+    result = Result(
+        record=ecg.record,
+        quality=ecg.quality,
+        context=ecg.context,
+        study_instance_uid=ecg.context.study_instance_uid,
+        waveform_sop_instance_uid=derived_uid("test waveform", destination.name),
+        message_control_id=message_control_id(new_id(), 1, destination.name),
+        doubtful=False,
+        created_at=ecg.created_at,
     )
+    client = MllpClient(destination)
+    try:
+        return client.send(build_message(result, destination, codes))
+    finally:
+        client.close()
 
 
 def reach(host: str, port: int, timeout_s: float, tls: TlsClientSettings | None) -> Iterator[Step]:
@@ -224,8 +269,9 @@ def _not_associated(error: DeliveryError, destination: DicomDestination, calling
     return Step(name="association", ok=False, found=str(error), advice=advice)
 
 
-def _status_advice(response: str) -> str:
-    code = int(response, 16) if response else -1
+def _answer_advice(response: str) -> str:
+    """Return what to do about a DICOM status ("0xA700") or an HL7 acknowledgement code ("AE")."""
+    code = int(response, 16) if response.startswith("0x") else -1
     return next((advice for codes, advice in _STATUSES if code in codes), "see the peer's log")
 
 
@@ -235,42 +281,42 @@ def _folder(path: Path) -> Step:
     return Step(name="folder", ok=False, found=f"{path} is no folder we can write to", advice="make it, or allow us to")
 
 
-def _test_object(destination: DicomDestination) -> bytes:
-    """Return a 10 s ECG of pulses of 1 mV that no heart makes, the same at every call of a day."""
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class _MadeUpEcg:
+    record: EcgRecord
+    quality: Quality
+    context: StudyContext
+    created_at: datetime
+
+
+def _made_up_ecg(destination_name: str) -> _MadeUpEcg:
+    """Return 10 s of pulses of 1 mV that no heart makes, the same at every call of a day."""
     now = utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
     beat = np.exp(-(((np.arange(5000) % 500) - 100.0) ** 2) / 50).astype(np.float32)
     signal_mv = np.tile(beat, (len(LEADS), 1))
-    record = EcgRecord(
-        signal_mv=signal_mv,
-        confidence=np.ones_like(signal_mv),
-        leads=LEADS,
-        sampling_frequency_hz=500.0,
-        calibration=Calibration(),
-    )
-    quality = Quality(
-        coverage=dict.fromkeys(LEADS, 1.0),
-        confidence=dict.fromkeys(LEADS, 1.0),
-        einthoven_residual_mv=None,
-        layout_score=1.0,
-        estimated_snr_db=0.0,
-    )
-    key = f"{destination.name} {now:%Y%m%d}"
-    context = StudyContext(
-        patient_id=TEST_PATIENT_ID,
-        patient_name="TEST^GATEWAY",
-        study_instance_uid=derived_uid("test study", key),
-        study_date=f"{now:%Y%m%d}",
-        study_description="TEST of the ECG gateway, no patient",
-        source_sop_instance_uid=derived_uid("test source", key),
-    )
-    return encode(
-        build_waveform(
-            record,
-            quality,
-            context,
-            page_number=1,
-            layout_name="test",
-            sop_class=destination.sop_class,
-            created_at=now,
-        )
+    key = f"{destination_name} {now:%Y%m%d}"
+    return _MadeUpEcg(
+        record=EcgRecord(
+            signal_mv=signal_mv,
+            confidence=np.ones_like(signal_mv),
+            leads=LEADS,
+            sampling_frequency_hz=500.0,
+            calibration=Calibration(),
+        ),
+        quality=Quality(
+            coverage=dict.fromkeys(LEADS, 1.0),
+            confidence=dict.fromkeys(LEADS, 1.0),
+            einthoven_residual_mv=None,
+            layout_score=1.0,
+            estimated_snr_db=0.0,
+        ),
+        context=StudyContext(
+            patient_id=TEST_PATIENT_ID,
+            patient_name="TEST^GATEWAY",
+            study_instance_uid=derived_uid("test study", key),
+            study_date=f"{now:%Y%m%d}",
+            study_description="TEST of the ECG gateway, no patient",
+            source_sop_instance_uid=derived_uid("test source", key),
+        ),
+        created_at=now,
     )

@@ -112,7 +112,11 @@ def failed_page(facts: JobFacts, page_number: int, reason: str, seconds: float, 
 
 
 def page_result(
-    facts: JobFacts, digitization: Digitization, pictures: tuple[bytes, bytes], seconds: float
+    facts: JobFacts,
+    digitization: Digitization,
+    pictures: tuple[bytes, bytes],
+    seconds: float,
+    contradictions: tuple[str, ...] = (),
 ) -> PageResult:
     """Return what a page that was read becomes.
 
@@ -122,6 +126,8 @@ def page_result(
         The page, and the recovered traces drawn over it, as PNG files.
     seconds
         How long the digitization took.
+    contradictions
+        What the page says against its record, in words: with any, nothing leaves before a person has confirmed it.
     """
     number = digitization.page.page_number
     artefacts = [
@@ -132,6 +138,7 @@ def page_result(
     deliveries: list[Delivery] = []
     reasons = list(doubts(digitization, facts.review))
     doubtful = bool(reasons)
+    reasons += contradictions
     uid = ""
     if facts.context.patient_id:  # a waveform that is nobody's is not made
         try:
@@ -157,7 +164,7 @@ def page_result(
         waveform_sop_instance_uid=uid,
         seconds=round(seconds, 3),
     )
-    leaves = not doubtful or facts.review.deliver_doubtful
+    leaves = not contradictions and (not doubtful or facts.review.deliver_doubtful)
     return PageResult(page=page, artefacts=tuple(artefacts), deliveries=tuple(deliveries) if leaves else ())
 
 

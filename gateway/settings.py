@@ -271,6 +271,7 @@ class ReviewSettings(_Section):
     minimum_estimated_snr_db: float = 8.0
     minimum_coverage: float = Field(default=0.8, ge=0, le=1)
     deliver_doubtful: bool = False
+    check_print: bool = True  # print that plainly names another patient or order than the record holds the page
 
 
 class WorkerSettings(_Section):

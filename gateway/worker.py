@@ -27,6 +27,7 @@ from gateway.lanes import Alarms, Turns
 from gateway.logs import bind_job
 from gateway.matching import with_told
 from gateway.models import Job, StudyContext
+from gateway.printed import contradictions
 from gateway.results import JobFacts, PageResult, failed_page, job_facts, job_outcome, page_result
 from gateway.settings import Settings
 from gateway.spool import Spool
@@ -209,7 +210,8 @@ class Worker:
             digitization = self._digitizer.digitize(image, default_calibration=self._calibration)
             seconds = time.monotonic() - started
             pictures = (write_png(reduce_page(image)), write_png(draw_overlay(digitization)))
-            return page_result(facts, digitization, pictures, seconds)
+            against = contradictions(digitization.text, facts.context) if self._settings.review.check_print else ()
+            return page_result(facts, digitization, pictures, seconds, against)
         except (DeviceError, MemoryError) as error:
             if not alone:
                 raise

@@ -20,11 +20,14 @@ from gateway.diagnose import TEST_PATIENT_ID, Step, echo, send_test
 from gateway.dicom.association import NoContext
 from gateway.dicom.find import StudyQuery, find_studies
 from gateway.errors import DeliveryDeferred, DeliveryRefused, SettingsError
-from gateway.settings import DicomDestination, FolderDestination, Hl7Destination, TlsClientSettings
+from gateway.hl7.acks import build_ack
+from gateway.hl7.mllp import MllpListener
+from gateway.settings import DicomDestination, FolderDestination, Hl7CodeSettings, Hl7Destination, TlsClientSettings
 from gateway.tls import server_context
 from tests.gateway.test_tls import listener
 from tests.tls_samples import Authority, Identity
 
+CODES = Hl7CodeSettings()
 CLASSES = (Verification, TwelveLeadECGWaveformStorage, StudyRootQueryRetrieveInformationModelFind)
 
 
@@ -243,7 +246,7 @@ def test_a_folder_must_be_there(tmp_path: Path) -> None:
 def test_send_test_stores_an_ecg_that_says_it_is_none(peers: Callable[..., Peer]) -> None:
     peer = peers()
     for _ in range(2):
-        tried = list(send_test(pacs(peer.port), "ECGGW"))
+        tried = list(send_test(pacs(peer.port), "ECGGW", CODES))
         assert all(step.ok for step in tried) and tried[-1].name == "C-STORE"
     first, second = peer.stored
     assert (first.PatientID, first.PatientName) == (TEST_PATIENT_ID, "TEST^GATEWAY")
@@ -255,14 +258,35 @@ def test_send_test_stores_an_ecg_that_says_it_is_none(peers: Callable[..., Peer]
     ("status", "advice"), [(0xA700, "out of resources"), (0xA900, "SOP class"), (0x0124, "right"), (0x0110, "log")]
 )
 def test_send_test_explains_a_status(peers: Callable[..., Peer], status: int, advice: str) -> None:
-    step = failed(list(send_test(pacs(peers(store=status).port), "ECGGW")))
+    step = failed(list(send_test(pacs(peers(store=status).port), "ECGGW", CODES)))
     assert step.name == "C-STORE" and f"0x{status:04X}" in step.found and advice in step.advice
 
 
 def test_send_test_stores_nothing_where_echo_fails() -> None:
-    assert failed(list(send_test(pacs(unused_port()), "ECGGW"))).name == "TCP"
-    with pytest.raises(SettingsError, match="no DICOM destination"):
-        list(send_test(FolderDestination(name="out", path=Path()), "ECGGW"))
+    assert failed(list(send_test(pacs(unused_port()), "ECGGW", CODES))).name == "TCP"
+    with pytest.raises(SettingsError, match="is a folder"):
+        list(send_test(FolderDestination(name="out", path=Path()), "ECGGW", CODES))
+
+
+@pytest.mark.parametrize(("code", "ok"), [("AA", True), ("AE", False), ("AR", False)])
+def test_send_test_sends_a_message_that_says_it_is_a_test(code: str, ok: bool) -> None:
+    received: list[bytes] = []
+
+    def answer(message: bytes) -> tuple[bytes, ...]:
+        received.append(message)
+        return (build_ack(message, code),)
+
+    engine = MllpListener("127.0.0.1", 0, answer)
+    engine.start()
+    try:
+        ehr = Hl7Destination(name="ehr", host="127.0.0.1", port=engine.port, timeout_s=3.0)
+        tried = list(send_test(ehr, "ECGGW", CODES))
+    finally:
+        engine.stop()
+    assert (tried[-1].name, tried[-1].ok) == ("ORU^R01", ok)
+    assert code in tried[-1].found and bool(tried[-1].advice) is not ok
+    assert b"|ECGGW-TEST^" in received[0] or b"|ECGGW-TEST|" in received[0]
+    assert b"TEST^GATEWAY" in received[0]
 
 
 # ---- find
