@@ -91,10 +91,10 @@ def send_test(destination: Destination, calling_ae_title: str, codes: Hl7CodeSet
     Raises
     ------
     SettingsError
-        The destination is a folder: nothing would be learned.
+        The destination is of another kind.
     """
-    if isinstance(destination, FolderDestination):
-        raise SettingsError(f"{destination.name} is a folder: use `echo`, or submit a test page")
+    if not isinstance(destination, DicomDestination | Hl7Destination):
+        raise SettingsError(f"{destination.name} is of kind {destination.kind}: use `echo`, or submit a test page")
     for step in echo(destination, calling_ae_title):
         yield step
         if not step.ok:

@@ -264,7 +264,7 @@ def test_send_test_explains_a_status(peers: Callable[..., Peer], status: int, ad
 
 def test_send_test_stores_nothing_where_echo_fails() -> None:
     assert failed(list(send_test(pacs(unused_port()), "ECGGW", CODES))).name == "TCP"
-    with pytest.raises(SettingsError, match="is a folder"):
+    with pytest.raises(SettingsError, match="is of kind folder"):
         list(send_test(FolderDestination(name="out", path=Path()), "ECGGW", CODES))
 
 
