@@ -21,7 +21,7 @@ _M = r"(?:m|rn|n)"
 _STROKE = r"\s*[/\\|]\s*"
 _LOST_STROKE = r"\s*[/\\|1lIi!=:.\-]{0,3}\s*"
 # Of "mm" a letter may be lost where the stroke is not, so that "25 ms" remains a time and "10 mV" a voltage.
-_MM, _MM_OR_M_STROKE = rf"\s*{_M}\s?{_M}", rf"\s*{_M}\s?(?:{_M}|r)?{_STROKE}"
+_MM, _MM_OR_M_STROKE = rf"\s*\.?\s*{_M}\s?{_M}", rf"\s*\.?\s*{_M}\s?(?:{_M}|r)?{_STROKE}"
 _SPEED = re.compile(rf"({_NUMBER})(?:{_MM_OR_M_STROKE}s|{_MM}{_LOST_STROKE}s(?:e[ckg])?(?![a-z]))", re.IGNORECASE)
 _GAIN = re.compile(
     rf"({_NUMBER})(?:\s?/\s?({_NUMBER}))?(?:{_MM_OR_M_STROKE}|{_MM}{_LOST_STROKE}){_M}\s?[vy]", re.IGNORECASE

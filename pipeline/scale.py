@@ -120,7 +120,9 @@ def _of_print(value: float | None, unit: str, known: Sequence[float]) -> list[Wi
     if value is None:
         return []
     rest = 0.001 / (len(known) - 1)
-    return [Witness("text", f"{value:g} {unit} is printed", {x: 0.999 if x == value else rest for x in known})]
+    # A first digit may be lost at the edge of a line: 25 passes for 5.
+    likelihood = {x: 0.02 if f"{x:g}".endswith(f"{value:g}") else rest for x in known} | {value: 0.999}
+    return [Witness("text", f"{value:g} {unit} is printed", likelihood)]
 
 
 def _judge(

@@ -134,6 +134,12 @@ def test_contradictions_are_named_and_go_to_review(
     assert set(found.reasons) <= set(quality.warnings)
 
 
+def test_a_lost_digit_is_no_other_speed() -> None:
+    found = infer_calibration(matched("12x1", 25.0), pulses(), lines("5 mm/s"), Calibration())
+    assert found.paper_speed_mm_per_s == 25.0
+    assert found.reasons == ("5 mm/s is printed, but a paper speed of 25 mm/s was taken",)
+
+
 def test_what_is_configured_holds_where_the_page_says_nothing() -> None:
     site = Calibration(paper_speed_mm_per_s=50.0, gain_mm_per_mv=5.0, chest_gain_mm_per_mv=2.5)
     found = infer_calibration(matched("12x1", 50.0), pulses(), (), site)

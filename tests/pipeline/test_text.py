@@ -163,6 +163,7 @@ def test_a_package_without_its_model_says_so(monkeypatch: pytest.MonkeyPatch) ->
         ("25mm/s10mm/mV", 25.0, 10.0, None),
         ("25 mmis 10 mmimV", 25.0, 10.0, None),
         ("Gain10mm/mV Speed25mm/s", 25.0, 10.0, None),
+        ("10.mm/mV 25.mm/sec", 25.0, 10.0, None),
         ("25 m/s 10 m/mV", 25.0, 10.0, None),
         # what states neither
         ("PR 100 ms QRS 10 ms 25 msec", None, None, None),
