@@ -130,7 +130,7 @@ def _crop(page: PageImage, rectified: RectifiedPage, region: TextRegion) -> Byte
     px_per_mm = LINE_HEIGHT_PX / (region.y1_mm - region.y0_mm + 2 * pad_mm)
     height_mm = region.y1_mm - region.y0_mm
     # A statement may have lost a faint letter at its ends; a name stands alone, among traces.
-    ends_mm = 1.2 * height_mm if region.x1_mm - region.x0_mm > 4 * height_mm else 2 * pad_mm
+    ends_mm = 0.8 * height_mm if region.x1_mm - region.x0_mm > 4 * height_mm else 2 * pad_mm
     x_mm = _raster(region.x0_mm - ends_mm, region.x1_mm + ends_mm, px_per_mm)
     y_mm = _raster(region.y0_mm - pad_mm, region.y1_mm + pad_mm, px_per_mm)
     return sample_paper(page, rectified, x_mm, y_mm)
