@@ -132,6 +132,7 @@ class Hl7CodeSettings(_Section):
     study: Hl7Code = "11524-6^EKG study^LN"
     dicom_study: Hl7Code = "113014^DICOM Study^DCM"
     waveform: Hl7Code = "WAVEFORM^Waveform SOP Instance UID^99ECGGW"
+    heart_rate: Hl7Code = "8867-4^Heart rate^LN"
     report: Hl7Code = "REPORT^ECG report^99ECGGW"
     note: Hl7Code = "NOTE^Note^99ECGGW"
     quality: Hl7Code = "QUALITY^Digitization quality^99ECGGW"

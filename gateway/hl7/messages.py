@@ -20,6 +20,7 @@ from hl7apy.exceptions import HL7apyException
 from hl7apy.parser import parse_message
 
 from gateway.errors import DeliveryRefused, IdentityMissing
+from gateway.heart_rate import heart_rate_per_minute
 from gateway.hl7.acks import timestamp
 from gateway.hl7.fields import assigning_authority, escape, hierarchic, instant, observed_at, person_name, segment
 from gateway.hl7.mapping import apply_mapping, fill_template
@@ -28,6 +29,7 @@ from gateway.models import StudyContext
 from gateway.settings import Hl7CodeSettings, Hl7Destination
 from pipeline import EcgRecord, Quality
 
+_PER_MINUTE = "/min^^UCUM"
 ResultStatus = Literal["P", "F", "C"]  # HL7 tables 0085 and 0123
 
 
@@ -234,6 +236,9 @@ def _observations(result: Result, destination: Hl7Destination, codes: Hl7CodeSet
         ("ST", codes.dicom_study, escape(result.study_instance_uid), "O"),
         ("ST", codes.waveform, escape(result.waveform_sop_instance_uid), status),
     ]
+    rate = heart_rate_per_minute(result.record)
+    if rate is not None:
+        rows.append(("NM", codes.heart_rate, f"{rate:.0f}", status))
     if destination.report == "embed" and result.report is not None:
         rows.append(("ED", codes.report, f"^application^pdf^Base64^{base64.b64encode(result.report).decode()}", status))
     if destination.report == "link":
@@ -250,6 +255,8 @@ def _observations(result: Result, destination: Hl7Destination, codes: Hl7CodeSet
     for set_id, (value_type, code, value, row_status) in enumerate(rows, start=1):
         sub_id = sub_ids[code] = sub_ids.get(code, 0) + 1
         fields = {1: str(set_id), 2: value_type, 3: code, 4: str(sub_id), 5: value, 11: row_status, 14: at}
+        if value_type == "NM":
+            fields[6] = _PER_MINUTE
         observations.append(segment("OBX", fields))
     return observations
 

@@ -21,6 +21,7 @@ from gateway.hl7.parsing import CODECS, parse
 from gateway.models import StudyContext
 from gateway.settings import Hl7CodeSettings, Hl7Destination
 from pipeline import LEADS, Calibration, EcgRecord, Lead, Quality
+from tests import hl7_examples
 
 CREATED_AT = datetime(2026, 11, 22, 10, 15, 30, tzinfo=timezone(timedelta(hours=1)))
 CONTEXT = StudyContext(
@@ -369,6 +370,16 @@ def test_report_is_linked():
     data = built(context, {"report": "link", "report_url": address})
     (obx,) = [fields for fields in segments(data, "OBX") if fields[2] == "RP"]
     assert obx[5] == "https://viewer.example/?study=1.2.3\\T\\patient=P%201%26%7C^^application^pdf"
+
+
+@pytest.mark.parametrize("message", ["ORU^R01", "MDM^T02"])
+@pytest.mark.parametrize("version", ["2.3.1", "2.5", "2.5.1"])
+def test_heart_rate_is_said_where_it_is_certain(version, message):
+    destination = {"version": version, "message": message}
+    data = built(destination=destination, record=hl7_examples.result().record, status="F", confirmed=True)
+    (obx,) = [fields for fields in segments(data, "OBX") if fields[2] == "NM"]
+    assert (obx[3], obx[5], obx[6], obx[11]) == ("8867-4^Heart rate^LN", "75", "/min^^UCUM", "F")
+    assert b"Heart rate" not in built(destination=destination)  # a flat line has none
 
 
 def test_codes_can_be_edited():
