@@ -158,11 +158,14 @@ def _name_strips(
         at = int(labels.slot_label[len(layout.leads) + number]) if labels else -1
         label = found.labels[at] if at >= 0 else None
         likeness = _likeness(traces, layout, row_index, row_index[n_short + number], columns)
-        evidence = {lead: alike + (0.05 if lead == usual else 0.0) for lead, alike in likeness.items()}
+        evidence = {lead: alike + (0.25 if lead == usual else 0.0) for lead, alike in likeness.items()}
         if label is not None:
-            weight = 0.05 if label.lead in _LIMB_BARS else 0.2
+            weight = 0.05 if label.lead in _LIMB_BARS else 0.3
             evidence[label.lead] = evidence.get(label.lead, 0.6) + weight * label.score
         best = max(evidence, key=lambda lead: evidence[lead], default=usual)
+        rival = max(likeness, key=lambda lead: likeness[lead], default=best)
+        if likeness.get(rival, 0.0) > likeness.get(best, 0.0) + 0.1 and (label is None or best != label.lead):
+            reasons.append(f"rhythm strip {number + 1} resembles {rival} more than {best}")
         if label is not None and best != label.lead and label.score > 0.8 and label.lead not in _LIMB_BARS:
             reasons.append(f"rhythm strip {number + 1} is named {label.lead} and resembles {best}")
         elif label is None and likeness.get(best, 0.0) < 0.7:
