@@ -73,6 +73,7 @@ class DeliveryStatus(StrEnum):
     """Where a delivery stands."""
 
     PENDING = "PENDING"
+    STORED = "STORED"  # the peer took it, and has not committed to keep it yet
     DELIVERED = "DELIVERED"
     REFUSED = "REFUSED"
     FAILED = "FAILED"  # attempts used up
@@ -82,6 +83,7 @@ class DeliveryStatus(StrEnum):
 class DeliveryAction(StrEnum):
     """What may happen to a delivery."""
 
+    STORE = "STORE"  # the peer took it, and shall say that it is committed
     DELIVER = "DELIVER"
     DEFER = "DEFER"
     REFUSE = "REFUSE"
@@ -93,6 +95,11 @@ class DeliveryAction(StrEnum):
 
 DELIVERY_TRANSITIONS: dict[tuple[DeliveryStatus, DeliveryAction], DeliveryStatus] = {
     (DeliveryStatus.PENDING, DeliveryAction.DELIVER): DeliveryStatus.DELIVERED,
+    (DeliveryStatus.PENDING, DeliveryAction.STORE): DeliveryStatus.STORED,
+    (DeliveryStatus.STORED, DeliveryAction.DELIVER): DeliveryStatus.DELIVERED,
+    (DeliveryStatus.STORED, DeliveryAction.DEFER): DeliveryStatus.PENDING,  # the peer has lost it: it is sent again
+    (DeliveryStatus.STORED, DeliveryAction.REFUSE): DeliveryStatus.REFUSED,
+    (DeliveryStatus.STORED, DeliveryAction.GIVE_UP): DeliveryStatus.FAILED,
     (DeliveryStatus.PENDING, DeliveryAction.DEFER): DeliveryStatus.PENDING,
     (DeliveryStatus.PENDING, DeliveryAction.REFUSE): DeliveryStatus.REFUSED,
     (DeliveryStatus.PENDING, DeliveryAction.GIVE_UP): DeliveryStatus.FAILED,
@@ -104,6 +111,9 @@ DELIVERY_TRANSITIONS: dict[tuple[DeliveryStatus, DeliveryAction], DeliveryStatus
     (DeliveryStatus.CANCELLED, DeliveryAction.RENEW): DeliveryStatus.PENDING,
     # cancelled while the send was under way: what arrived has arrived
     (DeliveryStatus.CANCELLED, DeliveryAction.DELIVER): DeliveryStatus.DELIVERED,
+    (DeliveryStatus.CANCELLED, DeliveryAction.STORE): DeliveryStatus.STORED,
+    # a commitment that was given up, and reported after all
+    (DeliveryStatus.FAILED, DeliveryAction.DELIVER): DeliveryStatus.DELIVERED,
 }
 
 
@@ -242,6 +252,7 @@ class Delivery(SQLModel, table=True):
     kind: str  # "dicom" | "hl7" | "folder"
     status: DeliveryStatus = Field(default=DeliveryStatus.PENDING, index=True)
     attempts: int = 0
+    asked: int = 0  # how often the peer was asked to commit
     next_attempt_at: datetime = Field(default_factory=utc_now, index=True, sa_type=UtcDateTime)
     response: str = ""  # the peer's answer: "0x0000", "AA", ...; no message bodies
     reason: str = ""
@@ -359,3 +370,33 @@ class MergeNotice(SQLModel, table=True):
     surviving_issuer: str = ""
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     settled_by: str = ""  # who says that it is done
+
+
+class Commitment(SQLModel, table=True):
+    """One delivery in one request of ours to commit (PS3.4 annex J), and what was reported about it."""
+
+    __table_args__ = (UniqueConstraint("transaction_uid", "delivery"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    transaction_uid: str
+    delivery: int = Field(foreign_key="delivery.id", index=True)
+    asked_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    reported_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    failure_reason: str = ""  # "0x0112"; "" is committed, or nothing reported yet
+
+
+class CommitmentRequest(SQLModel, table=True):
+    """A modality's request that we commit, until its report was taken there or given up."""
+
+    __table_args__ = (UniqueConstraint("ae_title", "transaction_uid"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    ae_title: str
+    host: str  # where it asked from
+    transaction_uid: str
+    references_json: str  # pairs of SOP class and SOP Instance UID
+    asked_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    attempts: int = 0
+    next_attempt_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    waiting: bool = Field(default=True, index=True)  # for its report
+    reason: str = ""  # why the last attempt to report failed

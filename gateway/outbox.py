@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -40,6 +40,8 @@ class Outbox:
         Where the jitter comes from.
     poll_s : float
         How often an idle destination looks for work, in s.
+    committing : Collection[str]
+        Names of destinations where what was sent is STORED until the peer commits (`gateway.commitment`).
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Outbox:
         retry: Mapping[str, RetrySettings],
         rng: random.Random,
         poll_s: float = 0.5,
+        committing: Collection[str] = (),
     ) -> None:
         self._store = store
         self._spool = spool
@@ -57,6 +60,7 @@ class Outbox:
         self._retry = retry
         self._rng = rng
         self._poll_s = poll_s
+        self._committing = committing
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(name,), name=f"outbox-{name}", daemon=True) for name in senders
@@ -111,6 +115,9 @@ class Outbox:
         except Exception as error:  # one bad delivery must not stop those behind it; it is recorded and retried
             logger.exception("Sending to %s broke", destination, extra={"action": "defer"})
             return self._later(delivery, f"internal error: {type(error).__name__}")
+        if destination in self._committing:
+            logger.info("Stored at %s: %s", destination, response, extra={"action": "store"})
+            return lambda: self._store.stored(identity, response)
         logger.info("Delivered to %s: %s", destination, response, extra={"action": "deliver"})
         return lambda: self._store.delivered(identity, response)
 

@@ -1,6 +1,6 @@
 """The daemon: everything is built here, from settings alone, started in order and stopped in the reverse order.
 
-    web page -> outbox -> workers -> C-STORE SCP -> MLLP listener -> watched folders
+    web page -> outbox -> identity look-up -> storage commitment -> workers -> C-STORE SCP -> MLLP listener -> watched folders
 
 So nothing is received before it can be worked on, and a stop begins with the intake: no new jobs, then running jobs
 finish or go back to the queue, then the outbox ends its send.  A thread that dies takes the process with it: systemd
@@ -24,6 +24,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from gateway.certificates import certificates
+from gateway.commitment import Committer
 from gateway.dicom import scu
 from gateway.dicom.scp import StorageScp
 from gateway.errors import StorageError
@@ -32,6 +33,7 @@ from gateway.hl7.client import MllpClient
 from gateway.hl7.mllp import MllpListener
 from gateway.hl7.receiver import Receiver
 from gateway.intake import Intake
+from gateway.lookup import Lookup
 from gateway.models import utc_now
 from gateway.outbox import Outbox, Sender
 from gateway.settings import Destination, DicomDestination, Hl7Destination, Settings
@@ -73,7 +75,9 @@ class Service:
         self._store = Store(root / "gateway.db")
         self._spool = Spool(root / "spool", settings.storage.minimum_free_mib)
         self._intake = Intake(self._spool, self._store)
-        self._scp = StorageScp(settings.dicom, self._intake)
+        committing = [d for d in settings.destinations if isinstance(d, DicomDestination) and d.storage_commitment]
+        self._committer = Committer(self._store, self._spool, settings.dicom, committing, random.Random())
+        self._scp = StorageScp(settings.dicom, self._intake, self._committer)
         self._listener = self._make_listener() if settings.hl7.enabled else None
         self._watchers = [FolderWatcher(folder, self._intake) for folder in settings.folders]
         self._outbox = Outbox(
@@ -82,7 +86,10 @@ class Service:
             senders={destination.name: self._sender(destination) for destination in settings.destinations},
             retry={destination.name: destination.retry for destination in settings.destinations},
             rng=random.Random(),
+            committing={destination.name for destination in committing},
         )
+        peers = {f"folder:{folder.path}": folder.lookup for folder in settings.folders if folder.lookup}
+        self._lookup = Lookup(self._store, peers, settings.dicom.ae_title)
         self._workers = WorkerPool(
             worker_command, settings.worker.processes, self._store, settings.worker.maximum_attempts
         )
@@ -118,6 +125,8 @@ class Service:
         for client in self._clients:
             self._running.callback(client.close)
         self._begin("outbox", self._outbox)
+        self._begin("identity look-up", self._lookup)
+        self._begin("storage commitment", self._committer)
         self._workers.start()
         self._running.callback(self._workers.stop, _WORKER_GRACE_S)
         self._begin("C-STORE SCP", self._scp)
@@ -155,7 +164,12 @@ class Service:
 
     def dead(self) -> list[str]:
         """Return the parts that ended although nobody stopped them; any one of them ends the process."""
-        parts: dict[str, bool] = {"outbox": self._outbox.alive, "C-STORE SCP": self._scp.is_alive}
+        parts: dict[str, bool] = {
+            "outbox": self._outbox.alive,
+            "storage commitment": self._committer.alive,
+            "C-STORE SCP": self._scp.is_alive,
+        }
+        parts["identity look-up"] = self._lookup.alive
         parts |= {f"folder {number}": watcher.alive for number, watcher in enumerate(self._watchers, start=1)}
         if self._listener:
             parts["MLLP listener"] = self._listener.alive
@@ -167,7 +181,9 @@ class Service:
         """Return, in words, what does not run now: dead parts, and workers that wait to be started again."""
         return [f"{name} does not run" for name in self.dead()] + self._workers.problems()
 
-    def _begin(self, what: str, part: StorageScp | MllpListener | FolderWatcher | Outbox | _WebServer) -> None:
+    def _begin(
+        self, what: str, part: StorageScp | MllpListener | FolderWatcher | Outbox | Lookup | Committer | _WebServer
+    ) -> None:
         logger.debug("Starting the %s", what, extra={"action": "start"})
         part.start()
         self._running.callback(part.stop)

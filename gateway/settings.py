@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 import tomllib
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -40,6 +41,8 @@ CharacterSet = Literal[  # HL7 table 0211
     "UNICODE",
     "UNICODE UTF-8",
 ]
+LongString = Annotated[str, Field(max_length=53, pattern=r"^[^\\\x00-\x1f\x7f]*$")]  # an LO with room for ", corrected"
+SeriesNumber = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Hl7Code = Annotated[str, Field(pattern=r"^[^|~\\\x00-\x1f]+$")]  # a CE: code^text^coding system
 Hl7Path = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9]{2}(-[1-9]\d?(\.[1-9]\d?)?)?$")]  # "PV1", "PV1-2", "PV1-3.1"
 Hl7Template = Annotated[str, Field(pattern=r"^[^\x00-\x1f]*$")]
@@ -83,12 +86,21 @@ class TlsClientSettings(TlsSettings):
         return self
 
 
+class ReportSettings(_Section):
+    """Where a modality listens for our storage commitment reports."""
+
+    host: str | None = None  # None: where it asked from
+    port: Port
+    tls: TlsClientSettings | None = None
+
+
 class CallerSettings(_Section):
     """One peer that may send to us.  Empty `hosts` means any address."""
 
     ae_title: AeTitle
     hosts: tuple[str, ...] = ()  # IP addresses or CIDR networks
     certificate_names: tuple[str, ...] = ()  # one must be in its certificate; empty: any certificate, or none
+    commitment: ReportSettings | None = None  # None: it may not ask us to commit
 
     @field_validator("hosts")
     @classmethod
@@ -160,8 +172,20 @@ class Hl7Settings(_Section):
         return _checked_networks(hosts)
 
 
+class LookupSettings(_Section):
+    """Whom a folder asks by C-FIND whose a page is: a modality worklist, or an archive's studies."""
+
+    model: Literal["worklist", "study"] = "worklist"
+    host: str
+    port: Port
+    ae_title: AeTitle
+    calling_ae_title: AeTitle | None = None  # None: [dicom].ae_title
+    timeout_s: float = Field(default=30.0, gt=0)
+    tls: TlsClientSettings | None = None
+
+
 class FolderSettings(_Section):
-    """A watched folder.  Identity comes from a sidecar JSON or the file name, never from a guess."""
+    """A watched folder.  Identity comes from a sidecar JSON, the file name or a code on the page, never from a guess."""
 
     path: Path
     polling: bool = False  # for network shares, where the kernel reports nothing
@@ -169,19 +193,16 @@ class FolderSettings(_Section):
     rescan_s: float = Field(default=30.0, gt=0)
     identity: Literal["sidecar", "filename", "sidecar_or_filename"] = "sidecar"
     filename_pattern: str = ""  # a regular expression with named groups, e.g. (?P<patient_id>\d+)_(?P<study_date>\d{8})
+    barcode_pattern: str = ""  # likewise, of a bar code or QR code on the page; empty: codes are not read
+    lookup: LookupSettings | None = None  # asked for what accession number or patient ID belong to
     destinations: tuple[Name, ...] | None = None  # None: every destination
 
     @model_validator(mode="after")
-    def _pattern(self) -> FolderSettings:
+    def _patterns(self) -> FolderSettings:
         if self.identity != "sidecar":
-            try:
-                groups = re.compile(self.filename_pattern).groupindex
-            except re.error as error:
-                raise ValueError(
-                    f"filename_pattern {self.filename_pattern!r} is no regular expression: {error}"
-                ) from None
-            if not {"patient_id", "accession_number"} & set(groups):
-                raise ValueError("filename_pattern needs a group (?P<patient_id>...) or (?P<accession_number>...)")
+            _check_pattern("filename_pattern", self.filename_pattern)
+        if self.barcode_pattern:
+            _check_pattern("barcode_pattern", self.barcode_pattern)
         return self
 
 
@@ -198,7 +219,15 @@ class _Destination(_Section):
     retry: RetrySettings = RetrySettings()
 
 
-class DicomDestination(_Destination):
+class ObjectDestination(_Destination):
+    """Where DICOM objects go, and which."""
+
+    sop_class: Literal["12-lead", "general", "12-lead-groups"] = "12-lead"  # the last: a group for each printed column
+    also: tuple[Literal["report", "overlay"], ...] = ()  # Encapsulated PDF, Secondary Capture
+    rejection_note: bool = True  # a Key Object rejects what a correction takes the place of
+
+
+class DicomDestination(ObjectDestination):
     """A PACS that takes waveforms by C-STORE."""
 
     kind: Literal["dicom"] = "dicom"
@@ -206,9 +235,50 @@ class DicomDestination(_Destination):
     port: Port
     ae_title: AeTitle
     calling_ae_title: AeTitle | None = None  # None: [dicom].ae_title
-    sop_class: Literal["12-lead", "general"] = "12-lead"
+    storage_commitment: bool = False  # true: delivered when the peer says that it is committed
+    commitment_wait_s: float = Field(default=600.0, gt=0)  # for the report, then it is asked again
+    retrieve: Literal["move", "get"] = "move"  # how `pull` fetches from it
     timeout_s: float = Field(default=30.0, gt=0)
     tls: TlsClientSettings | None = None
+
+
+class DicomWebDestination(ObjectDestination):
+    """An archive that takes DICOM objects by STOW-RS, and is asked by QIDO-RS and WADO-RS (PS3.18)."""
+
+    kind: Literal["dicomweb"] = "dicomweb"
+    url: str = Field(pattern=r"^https?://[^/?#\s@]+(/[^?#\s]*)?$")  # of the service: /studies follows
+    token_file: Path | None = None  # holds a bearer token
+    username: str = ""
+    password_file: Path | None = None  # for basic authentication
+    timeout_s: float = Field(default=30.0, gt=0)
+    tls: TlsClientSettings | None = None  # of https; None: the system's authorities
+
+    @property
+    def host(self) -> str:
+        """The host of `url`."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """The port of `url`."""
+        return urlsplit(self.url).port or (443 if self.secure else 80)
+
+    @property
+    def secure(self) -> bool:
+        """Whether `url` is https."""
+        return self.url.startswith("https:")
+
+    @model_validator(mode="after")
+    def _authentication(self) -> DicomWebDestination:
+        if bool(self.username) != (self.password_file is not None):
+            raise ValueError("username and password_file go together")
+        if self.token_file and self.password_file:
+            raise ValueError("token_file or password_file, not both")
+        if not self.secure and self.tls is not None:
+            raise ValueError("tls needs an https url")
+        if not self.secure and (self.token_file or self.password_file) and not _is_loopback(self.host):
+            raise ValueError("a token or password leaves this machine by https only")
+        return self
 
 
 class Hl7Destination(_Destination):
@@ -247,14 +317,35 @@ class Hl7Destination(_Destination):
         return self
 
 
-class FolderDestination(_Destination):
-    """A folder that receives the waveform object and the ORU text as files."""
+class FolderDestination(ObjectDestination):
+    """A folder that receives the DICOM objects and the ORU text as files."""
 
     kind: Literal["folder"] = "folder"
     path: Path
 
 
-Destination = Annotated[DicomDestination | Hl7Destination | FolderDestination, Field(discriminator="kind")]
+Destination = Annotated[
+    DicomDestination | DicomWebDestination | Hl7Destination | FolderDestination, Field(discriminator="kind")
+]
+
+
+class SeriesSettings(_Section):
+    """How one kind of object's series is numbered and described."""
+
+    number: SeriesNumber
+    description: LongString
+
+
+class ObjectSettings(_Section):
+    """What the objects that leave say of themselves, whoever they go to: one SOP Instance UID has one content."""
+
+    first_instance_number: SeriesNumber = 1  # of page 1
+    heart_rate: bool = True  # measured, annotated where it is certain
+    private_creator: LongString = ""  # of a private block with the quality's figures; empty: no such block
+    waveform: SeriesSettings = SeriesSettings(number=1, description="12-lead ECG digitized from paper, unconfirmed")
+    report: SeriesSettings = SeriesSettings(number=2, description="Report of an ECG digitized from paper")
+    overlay: SeriesSettings = SeriesSettings(number=3, description="ECG page with the traces read from it")
+    rejection: SeriesSettings = SeriesSettings(number=4, description="Rejected digitizations")
 
 
 class DigitizerSettings(_Section):
@@ -316,6 +407,7 @@ class Settings(_Section):
     hl7: Hl7Settings = Hl7Settings()
     folders: tuple[FolderSettings, ...] = (FolderSettings(path=Path("var/inbox")),)
     destinations: tuple[Destination, ...] = ()
+    objects: ObjectSettings = ObjectSettings()
     digitizer: DigitizerSettings = DigitizerSettings()
     review: ReviewSettings = ReviewSettings()
     worker: WorkerSettings = WorkerSettings()
@@ -333,6 +425,22 @@ class Settings(_Section):
             if unknown:
                 raise ValueError(f"folder {folder.path} names unknown destinations {sorted(unknown)}")
         return self
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_pattern(name: str, pattern: str) -> None:
+    try:
+        groups = re.compile(pattern).groupindex
+    except re.error as error:
+        raise ValueError(f"{name} {pattern!r} is no regular expression: {error}") from None
+    if not {"patient_id", "accession_number"} & set(groups):
+        raise ValueError(f"{name} needs a group (?P<patient_id>...) or (?P<accession_number>...)")
 
 
 def _checked_networks(hosts: tuple[str, ...]) -> tuple[str, ...]:

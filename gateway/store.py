@@ -2,8 +2,8 @@
 
 Intake submits a job; a worker claims it under a lease and completes it together with its pages and deliveries; the
 outbox advances each delivery.  A change of status is looked up in the tables of `gateway.models` and leaves a
-`JobEvent` in the same transaction.  What HL7 messages tell is in `gateway.store_orders`, the file itself in
-`gateway.database`; these three hold every SQL statement of the gateway.
+`JobEvent` in the same transaction.  What HL7 messages tell is in `gateway.store_orders`, storage commitment in
+`gateway.store_commitments`, the file itself in `gateway.database`; these four hold every SQL statement of the gateway.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from gateway.models import (
     next_job_status,
     utc_now,
 )
-from gateway.store_orders import OrderStore
+from gateway.store_commitments import CommitmentStore
 
 _RESULT_ACTIONS = {
     JobStatus.DONE: JobAction.COMPLETE,
@@ -39,7 +39,7 @@ _RESULT_ACTIONS = {
 }
 
 
-class Store(OrderStore):
+class Store(CommitmentStore):
     """Jobs and deliveries in one SQLite file; see `Database` for how it is opened."""
 
     # -- jobs: intake ---------------------------------------------------------------------------------------------
@@ -203,6 +203,62 @@ class Store(OrderStore):
         """End a claimed job FAILED without a result."""
         self.complete(job_id, worker, (), (), JobStatus.FAILED, reason)
 
+    # -- jobs: whose they are -------------------------------------------------------------------------------------
+
+    def tell(self, job: Job, worker: str, context: StudyContext, unmatched: str) -> Job:
+        """Record whose ECG the page of a claimed job itself says it is.
+
+        Parameters
+        ----------
+        unmatched
+            Why it must wait all the same, until somebody says more; "" where the worker goes on.
+
+        Returns
+        -------
+        Job
+            The job as it is now.
+
+        Raises
+        ------
+        IllegalTransition
+            The lease is not `worker`'s any more, or the job is another patient's.
+        """
+        with self._write() as session:
+            now = _leased(session, job.id, worker)
+            if now.study_context_json != job.study_context_json:
+                raise IllegalTransition(f"job {job.id} is another patient's now")
+            if context != StudyContext.model_validate_json(now.study_context_json):
+                now.study_context_json = context.model_dump_json(exclude_defaults=True)
+                log_event(session, job.id, "IDENTIFY", worker, "a code on the page")
+            if unmatched:
+                now.unmatched = True
+                advance_job(session, now, JobAction.HOLD, worker, unmatched)
+            return now
+
+    def looked_up(self, job: Job, context: StudyContext, unmatched: str) -> bool:
+        """Record what a look-up found for an unmatched job: it is queued, or waits on because of `unmatched`.
+
+        Returns
+        -------
+        bool
+            Whether the job was still as it was when the look-up began; nothing is changed otherwise.
+        """
+        with self._write() as session:
+            now = find_job(session, job.id)
+            waits = now.status == JobStatus.NEEDS_REVIEW and now.unmatched
+            if not waits or now.study_context_json != job.study_context_json:
+                return False
+            if unmatched:
+                if unmatched != now.reason:
+                    now.reason = unmatched
+                    log_event(session, job.id, "LOOKUP", "lookup", unmatched)
+                return True
+            now.study_context_json = context.model_dump_json(exclude_defaults=True)
+            now.unmatched = False
+            log_event(session, job.id, "IDENTIFY", "lookup", "")
+            _queue_again(session, now, "lookup", "")
+            return True
+
     # -- jobs: a person -------------------------------------------------------------------------------------------
 
     def retry_job(self, job_id: str, actor: str) -> None:
@@ -300,7 +356,7 @@ class Store(OrderStore):
         """Send it again, with fresh attempts."""
         with self._write() as session:
             delivery = find_delivery(session, delivery_id)
-            delivery.attempts = 0
+            delivery.attempts = delivery.asked = 0
             delivery.next_attempt_at = utc_now()
             advance_delivery(session, delivery, DeliveryAction.RETRY, actor, "")
 
@@ -396,7 +452,8 @@ class Store(OrderStore):
 
     def needs_files(self, job_id: str) -> bool:
         """Tell whether a job's files may still be asked for: it is not DONE or CANCELLED, or has to deliver yet."""
-        pending = select(Delivery.id).where(Delivery.job_id == job_id, Delivery.status == DeliveryStatus.PENDING)
+        unsettled = col(Delivery.status).in_((DeliveryStatus.PENDING, DeliveryStatus.STORED))
+        pending = select(Delivery.id).where(Delivery.job_id == job_id, unsettled)
         with self._read() as session:
             job = session.get(Job, job_id)
             finished = job is None or job.status in (JobStatus.DONE, JobStatus.CANCELLED)
@@ -415,7 +472,8 @@ def _leased(session: Session, job_id: str, worker: str) -> Job:
 
 
 def _queue_again(session: Session, job: Job, actor: str, reason: str) -> None:
-    delivered = select(Delivery.id).where(Delivery.job_id == job.id, Delivery.status == DeliveryStatus.DELIVERED)
+    arrived = col(Delivery.status).in_((DeliveryStatus.DELIVERED, DeliveryStatus.STORED))
+    delivered = select(Delivery.id).where(Delivery.job_id == job.id, arrived)
     job.attempts = 0
     job.confirmed_by = ""
     advance_job(session, job, JobAction.RETRY, actor, reason)
@@ -436,7 +494,7 @@ def _put_delivery(session: Session, new: Delivery) -> None:
     ).one_or_none()
     if old is None:
         session.add(Delivery(**new.model_dump(exclude={"id"})))
-    elif old.status not in (DeliveryStatus.DELIVERED, DeliveryStatus.PENDING):
-        renewed = {"attempts": 0, "next_attempt_at": utc_now(), "identifier": new.identifier, "reason": ""}
+    elif old.status not in (DeliveryStatus.DELIVERED, DeliveryStatus.STORED, DeliveryStatus.PENDING):
+        renewed = {"attempts": 0, "asked": 0, "next_attempt_at": utc_now(), "identifier": new.identifier, "reason": ""}
         old.sqlmodel_update(renewed | {"result_status": new.result_status})
         advance_delivery(session, old, DeliveryAction.RENEW, "worker", "")

@@ -6,13 +6,16 @@ for a peer that takes no context of ours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from pydicom.uid import UID
+from pynetdicom import evt
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
-from gateway.dicom.transport import Requestor
+from gateway.dicom.transport import MAXIMUM_IDENTIFIER_BYTES, Requestor
 from gateway.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gateway.errors import DeliveryDeferred, DeliveryRefused, SettingsError
 from gateway.settings import DicomDestination
@@ -36,7 +39,13 @@ class NoContext(DeliveryRefused):
 
 
 def associate(
-    destination: DicomDestination, calling_ae_title: str, contexts: Sequence[PresentationContext]
+    destination: DicomDestination,
+    calling_ae_title: str,
+    contexts: Sequence[PresentationContext],
+    *,
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
+    handlers: Sequence[tuple[evt.EventType, Callable[..., Any]]] = (),
+    maximum_object_bytes: int = MAXIMUM_IDENTIFIER_BYTES,
 ) -> Association:
     """Return an established association with at least one accepted presentation context.
 
@@ -46,6 +55,12 @@ def associate(
         The peer; each of connecting, the TLS handshake and the peer's answer may take its `timeout_s`.
     calling_ae_title : str
         Our AE title.
+    roles
+        For contexts in which we are the SCP although we ask for the association.
+    handlers
+        What answers the requests of the peer on this association.
+    maximum_object_bytes : int
+        The largest data set taken from the peer.
 
     Raises
     ------
@@ -53,13 +68,19 @@ def associate(
         There is none.
     """
     ae = Requestor(ae_title=calling_ae_title)
+    ae.maximum_object_bytes = maximum_object_bytes
     ae.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = destination.timeout_s
     host, name = destination.host, destination.name
     try:
         tls = destination.tls and (client_context(destination.tls), server_name(destination.tls, host))
-        association = ae.associate(host, destination.port, list(contexts), ae_title=destination.ae_title, tls_args=tls)
+        association = ae.associate(
+            *(host, destination.port, list(contexts), destination.ae_title),
+            ext_neg=list(roles),
+            tls_args=tls,
+            evt_handlers=list(handlers),
+        )
     except SettingsError as error:
         raise NoConnection(f"{name}: {error}") from error
     except OSError as error:

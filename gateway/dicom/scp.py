@@ -1,8 +1,7 @@
-"""C-STORE and C-ECHO SCP: bytes as received -> intake -> status.
+"""The listener: who may associate, and who answers C-STORE, C-ECHO and storage commitment.
 
-A C-STORE is answered 0x0000 only after `Intake.accept` returned, that is after the object is on disk and its job
-committed.  The bytes of the data set are never decoded and encoded again: the file that is spooled is a preamble, our
-file meta information, and exactly what the sender sent.
+What is stored goes to `gateway.dicom.receive`, storage commitment (N-ACTION of modalities, N-EVENT-REPORT of peers we
+asked) to `gateway.dicom.commitment`.
 
 Two ports can be listened on, a plain one and one that speaks TLS.  Who may send is decided when the association is
 asked for: the called AE title must be ours, the calling one must be listed, from one of its addresses and with one of
@@ -17,26 +16,25 @@ import logging
 import ssl
 import threading
 import time
-from io import BytesIO
 from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Protocol
 
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
-from pynetdicom.dsutils import encode_file_meta
-from pynetdicom.sop_class import Verification
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
+from gateway.dicom.commitment import CommitmentReport, Reference, answer_report, answer_request
 from gateway.dicom.pages import (
     DOCUMENT_SOP_CLASSES,
     DOCUMENT_TRANSFER_SYNTAXES,
     IMAGE_SOP_CLASSES,
     IMAGE_TRANSFER_SYNTAXES,
-    read_context,
 )
+from gateway.dicom.receive import PROCESSING_FAILURE, answer_store, status
 from gateway.dicom.transport import Acceptor, ConnectionLimit
-from gateway.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, is_uid
-from gateway.errors import IntakeError, StorageError, UnsupportedSopClass
+from gateway.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gateway.intake import Intake
 from gateway.settings import CallerSettings, DicomSettings
 from gateway.tls import ListenerTls, peer_names
@@ -45,20 +43,25 @@ logger = logging.getLogger(__name__)
 
 MAXIMUM_PDU_SIZE = 131072  # what we ask peers to stay below; the largest DCMTK sends
 _POLL_S = 0.2  # how soon the listening threads notice that they shall stop
+_UNCOMPRESSED = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 _CONNECTIONS_PER_ASSOCIATION = 4  # connections that ask for no association yet take no place among associations
 
-SUCCESS = 0x0000
-PROCESSING_FAILURE = 0x0110
-INVALID_SOP_INSTANCE = 0x0117
-SOP_CLASS_NOT_SUPPORTED = 0x0122
-OUT_OF_RESOURCES = 0xA700
-DATA_SET_DOES_NOT_MATCH = 0xA900
-CANNOT_UNDERSTAND = 0xC000
-TOO_LARGE = 0xC001
+
+class Commitments(Protocol):
+    """Who answers requests and reports of storage commitment, with a status."""
+
+    def requested(self, ae_title: str, host: str, transaction_uid: str, references: tuple[Reference, ...]) -> int: ...  # noqa: D102
+
+    def reported(self, report: CommitmentReport) -> int: ...  # noqa: D102
 
 
 class StorageScp:
     """Listens for associations between `start` and `stop`.
+
+    Parameters
+    ----------
+    commitments
+        Who answers for storage commitment; without, it is not offered.
 
     Raises
     ------
@@ -66,10 +69,13 @@ class StorageScp:
         The certificate files of [dicom.tls] cannot be used.
     """
 
-    def __init__(self, settings: DicomSettings, intake: Intake) -> None:
+    def __init__(self, settings: DicomSettings, intake: Intake, commitments: Commitments | None = None) -> None:
         self._settings = settings
         self._intake = intake
+        self._commitments = commitments
         self._ae = _application_entity(settings)
+        if commitments is not None:
+            self._ae.add_supported_context(StorageCommitmentPushModel, _UNCOMPRESSED, scu_role=True, scp_role=True)
         self._tls = ListenerTls(settings.tls) if settings.tls else None
         self._limit = ConnectionLimit(
             _CONNECTIONS_PER_ASSOCIATION * settings.maximum_associations, settings.maximum_connections_per_host
@@ -126,7 +132,12 @@ class StorageScp:
     def _listen(self, name: str, port: int, tls: ListenerTls | None) -> None:
         acceptor = self._ae.make_server(
             (self._settings.host, port),
-            evt_handlers=[(evt.EVT_REQUESTED, self._on_requested), (evt.EVT_C_STORE, self._on_store)],
+            evt_handlers=[
+                (evt.EVT_REQUESTED, self._on_requested),
+                (evt.EVT_C_STORE, self._on_store),
+                (evt.EVT_N_ACTION, self._on_action),
+                (evt.EVT_N_EVENT_REPORT, self._on_event_report),
+            ],
             server_class=Acceptor,
             maximum_object_bytes=self._settings.maximum_object_mib << 20,
             limit=self._limit,
@@ -171,43 +182,28 @@ class StorageScp:
     def _on_store(self, event: evt.Event) -> Dataset:
         """Answer one C-STORE request (PS3.4 B.2.3)."""
         try:
-            return self._store(event)
-        except StorageError as error:
-            logger.error("Cannot store: %s", error, extra={"action": "scp_defer"})
-            return _status(OUT_OF_RESOURCES, "cannot be stored now, try again later")
-        except UnsupportedSopClass as error:
-            return _refuse(SOP_CLASS_NOT_SUPPORTED, str(error))
-        except IntakeError as error:
-            return _refuse(CANNOT_UNDERSTAND, str(error))
+            return answer_store(event, self._intake, self._settings.maximum_object_mib, "scp")
         except Exception:
             logger.exception("C-STORE failed", extra={"action": "scp_error"})
-            return _status(PROCESSING_FAILURE, "internal error, try again later")
+            return status(PROCESSING_FAILURE, "internal error, try again later")
 
-    def _store(self, event: evt.Event) -> Dataset:
-        request = event.request
-        sop_class, sop_instance = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
-        if not is_uid(sop_instance):
-            return _refuse(INVALID_SOP_INSTANCE, "the SOP Instance UID is no UID")
-        if sop_class != event.context.abstract_syntax:
-            return _refuse(SOP_CLASS_NOT_SUPPORTED, "the SOP Class is not that of the presentation context")
-        if request.DataSet.overflowed:
-            return _refuse(TOO_LARGE, f"larger than {self._settings.maximum_object_mib} MiB")
-        caller = event.assoc.requestor.ae_title
-        data = _part10(request.DataSet, sop_class, sop_instance, event.context.transfer_syntax, caller)
-        context = read_context(data)
-        if (context.source_sop_class_uid, context.source_sop_instance_uid) != (sop_class, sop_instance):
-            return _refuse(DATA_SET_DOES_NOT_MATCH, "SOP Class or Instance UID differs from the request's")
-        self._intake.accept(
-            source=f"dicom:{caller}",
-            source_key=sop_instance,
-            media_type="application/dicom",
-            data=data,
-            context=context,
-            destinations=None,
-            actor="scp",
-            hold_reason="" if context.patient_id else "no Patient ID: whose ECG this is must be told by a person",
-        )
-        return _status(SUCCESS)
+    def _on_action(self, event: evt.Event) -> tuple[int, None]:
+        """Answer a modality that asks us to commit (PS3.4 J.3.2)."""
+        assert self._commitments is not None
+        try:
+            return answer_request(event, self._commitments.requested), None
+        except Exception:
+            logger.exception("N-ACTION failed", extra={"action": "scp_error"})
+            return PROCESSING_FAILURE, None
+
+    def _on_event_report(self, event: evt.Event) -> tuple[int, None]:
+        """Answer a peer that reports what it has committed (PS3.4 J.3.3)."""
+        assert self._commitments is not None
+        try:
+            return answer_report(event, self._commitments.reported)
+        except Exception:
+            logger.exception("N-EVENT-REPORT failed", extra={"action": "scp_error"})
+            return PROCESSING_FAILURE, None
 
 
 def _abort(associations: list[Association], patience_s: float = 1.0) -> None:
@@ -260,34 +256,9 @@ def _application_entity(settings: DicomSettings) -> AE:
     ae.maximum_associations = _CONNECTIONS_PER_ASSOCIATION * settings.maximum_associations  # ours are in `_admit`
     ae.maximum_pdu_size = MAXIMUM_PDU_SIZE
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = settings.timeout_s
-    ae.add_supported_context(Verification, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+    ae.add_supported_context(Verification, _UNCOMPRESSED)
     for sop_class in IMAGE_SOP_CLASSES:
         ae.add_supported_context(sop_class, list(IMAGE_TRANSFER_SYNTAXES))
     for sop_class in DOCUMENT_SOP_CLASSES:
         ae.add_supported_context(sop_class, list(DOCUMENT_TRANSFER_SYNTAXES))
     return ae
-
-
-def _part10(data_set: BytesIO, sop_class: str, sop_instance: str, transfer_syntax: str, caller: str) -> bytes:
-    """Return a DICOM file (PS3.10 section 7.1) around the data set exactly as it was received."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(sop_class)
-    meta.MediaStorageSOPInstanceUID = UID(sop_instance)
-    meta.TransferSyntaxUID = UID(transfer_syntax)
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    meta.SourceApplicationEntityTitle = caller
-    return b"".join((b"\0" * 128, b"DICM", encode_file_meta(meta), data_set.getbuffer()))
-
-
-def _status(code: int, comment: str = "") -> Dataset:
-    status = Dataset()
-    status.Status = code
-    if comment:
-        status.ErrorComment = comment[:64]  # LO
-    return status
-
-
-def _refuse(code: int, reason: str) -> Dataset:
-    logger.warning("Refused an object, status 0x%04X: %s", code, reason, extra={"action": "scp_refuse"})
-    return _status(code, reason)

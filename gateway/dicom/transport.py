@@ -142,8 +142,10 @@ class Acceptor(ThreadedAssociationServer):  # type: ignore[misc]
 class Requestor(AE):  # type: ignore[misc]
     """An application entity whose associations are bounded too."""
 
+    maximum_object_bytes = MAXIMUM_IDENTIFIER_BYTES
+
     def _create_socket(self, assoc: Association, address: AddressInformation, tls_args: Any) -> AssociationSocket:
-        assoc.dimse = _BoundedDimse(assoc, MAXIMUM_IDENTIFIER_BYTES)
+        assoc.dimse = _BoundedDimse(assoc, self.maximum_object_bytes)
         connection = BoundedSocket(assoc, address=address)
         connection.tls_args = tls_args
         return connection

@@ -28,17 +28,19 @@ _STATUS_WORDS = {
 }
 _DELIVERY_WORDS = {
     DeliveryStatus.PENDING: "pending",
+    DeliveryStatus.STORED: "stored, not committed yet",
     DeliveryStatus.DELIVERED: "delivered",
     DeliveryStatus.REFUSED: "refused",
     DeliveryStatus.FAILED: "failed",
     DeliveryStatus.CANCELLED: "cancelled",
 }
-_KIND_WORDS = {"dicom": "DICOM C-STORE", "hl7": "HL7"}
+_KIND_WORDS = {"dicom": "DICOM C-STORE", "dicomweb": "DICOMweb STOW-RS", "hl7": "HL7"}
 _RESULT_WORDS = {"": "", "P": ", preliminary", "F": ", final", "C": ", correction"}
 _MOST_URGENT_FIRST = (
     DeliveryStatus.REFUSED,
     DeliveryStatus.FAILED,
     DeliveryStatus.PENDING,
+    DeliveryStatus.STORED,
     DeliveryStatus.CANCELLED,
     DeliveryStatus.DELIVERED,
 )
@@ -249,7 +251,7 @@ def job_view(store: Store, spool: Spool, job: Job, review: ReviewSettings, show_
         can_identify=job.status in (JobStatus.NEEDS_REVIEW, JobStatus.FAILED, JobStatus.CANCELLED),
         can_confirm=_can_confirm(job, pages),
         working=job.status in (JobStatus.QUEUED, JobStatus.RUNNING),
-        unsettled=any(delivery.status == DeliveryStatus.PENDING for delivery in deliveries),
+        unsettled=any(d.status in (DeliveryStatus.PENDING, DeliveryStatus.STORED) for d in deliveries),
     )
 
 
@@ -317,6 +319,7 @@ def _job_badge(status: JobStatus) -> Badge:
 def _delivery_tone(status: DeliveryStatus) -> str:
     tones = {
         DeliveryStatus.PENDING: "busy",
+        DeliveryStatus.STORED: "busy",
         DeliveryStatus.DELIVERED: "good",
         DeliveryStatus.REFUSED: "bad",
         DeliveryStatus.FAILED: "bad",
@@ -342,6 +345,8 @@ def _delivery_view(delivery: Delivery) -> DeliveryView:
         when = _clock(delivery.delivered_at)
     elif delivery.status == DeliveryStatus.PENDING:
         when = f"next attempt {_clock(delivery.next_attempt_at)}"
+    elif delivery.status == DeliveryStatus.STORED:
+        when = f"asked again {_clock(delivery.next_attempt_at)}"
     return DeliveryView(
         page_number=delivery.page_number,
         destination=delivery.destination,
@@ -441,7 +446,9 @@ def _read_from(source: str) -> str:
 
 def _source_in_words(source: str) -> str:
     kind, _, name = source.partition(":")
-    return {"dicom": f"DICOM {name}", "folder": f"Folder {PurePath(name).name}"}.get(kind, source)
+    return {"dicom": f"DICOM {name}", "dicomweb": f"DICOMweb {name}", "folder": f"Folder {PurePath(name).name}"}.get(
+        kind, source
+    )
 
 
 def _per_cent(share: float) -> str:

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification  # type: ignore[attr-defined]
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    StorageCommitmentPushModel,
+    StudyRootQueryRetrieveInformationModelFind,
+    Verification,
+)
 
 from gateway.certificates import EXPIRY_WARNING
-from gateway.dicom import receive, scp, scu
+from gateway.dicom import commitment, receive, scp, scu
 from gateway.dicom.pages import IMAGE_TRANSFER_SYNTAXES
 from gateway.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gateway.dicom.waveform import SOP_CLASS_UIDS
@@ -77,7 +81,7 @@ def test_limits_are_as_in_the_settings() -> None:
     assert scp._CONNECTIONS_PER_ASSOCIATION == 4 and "four times `maximum_associations`" in STATEMENT
 
 
-@pytest.mark.parametrize("uid", [Verification, StudyRootQueryRetrieveInformationModelFind])
+@pytest.mark.parametrize("uid", [Verification, StudyRootQueryRetrieveInformationModelFind, StorageCommitmentPushModel])
 def test_classes_we_use_as_scu_are_in_the_table(uid: str) -> None:
     (row,) = [row for row in STATEMENT.splitlines() if f"| `{uid}` |" in row]
     assert row.split("|")[3].strip() == "yes"
@@ -91,3 +95,13 @@ def test_shape_is_that_of_ps3_2() -> None:
     assert {"4.1.1", "4.1.2", "4.1.3", "4.2.1", "4.2.2", "4.2.3", "4.2.4", "4.3", "4.4", "8.1.1"} <= set(numbers)
     for number, following in itertools.pairwise(tuple(int(part) for part in number.split(".")) for number in numbers):
         assert number < following, f"{following} stands after {number}"
+
+
+def test_storage_commitment_is_as_in_the_code() -> None:
+    refusing = ", ".join(f"{status:04X}" for status in sorted(commitment._NEVER))
+    assert f"| {refusing}; no presentation context accepted |" in STATEMENT
+    section = STATEMENT.partition("##### 4.2.4.5")[2].partition("### 4.3")[0]
+    statuses = re.findall(r"^\| ([0-9A-F]{4}) \|", section, re.MULTILINE)
+    answered = (*(0x0000, 0x0110, 0x0112, 0x0115, 0x0123), commitment.NOT_AUTHORIZED)
+    assert statuses == [f"{status:04X}" for status in answered]
+    assert f"more than {commitment.MAXIMUM_REFERENCES}," in section

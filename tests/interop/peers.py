@@ -14,7 +14,11 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = {"/usr/bin/dciodvfy": "dicom3tools", "/usr/sbin/Orthanc": "orthanc"}  # all others: dcmtk
+PACKAGES = {  # all others: dcmtk
+    "/usr/bin/dciodvfy": "dicom3tools",
+    "/usr/bin/gdcmconv": "libgdcm-tools",
+    "/usr/sbin/Orthanc": "orthanc",
+}
 
 
 def tool(name: str) -> str:
@@ -49,10 +53,10 @@ class Orthanc:
 
     def __init__(self, dicom_port: int, http_port: int) -> None:
         self.dicom_port = dicom_port
-        self._url = f"http://127.0.0.1:{http_port}"
+        self.url = f"http://127.0.0.1:{http_port}"
 
     def request(self, path: str, body: bytes | None = None, method: str | None = None) -> bytes:
-        request = urllib.request.Request(self._url + path, data=body, method=method)
+        request = urllib.request.Request(self.url + path, data=body, method=method)
         with urllib.request.urlopen(request, timeout=20) as response:
             answer: bytes = response.read()
         return answer
@@ -84,10 +88,13 @@ def running_orthanc(folder: Path, modalities: dict[str, tuple[str, int]], **more
         "DicomAet": "ORTHANC",
         "DicomPort": orthanc.dicom_port,
         "DicomCheckCalledAet": True,
-        "HttpPort": int(orthanc._url.rpartition(":")[2]),
+        "HttpPort": int(orthanc.url.rpartition(":")[2]),
         "RemoteAccessAllowed": False,
         "DicomAlwaysAllowStore": True,
-        "DicomModalities": {name: [title, "127.0.0.1", port] for name, (title, port) in modalities.items()},
+        "DicomModalities": {
+            name: {"AET": title, "Host": "127.0.0.1", "Port": port, "AllowStorageCommitment": True}
+            for name, (title, port) in modalities.items()
+        },
         "Plugins": [],
         **more,
     }
