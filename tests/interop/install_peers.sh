@@ -14,12 +14,17 @@ if .venv/bin/python -m pip install --quiet --disable-pip-version-check -c config
 else
     echo "interop: SKIPPING the tests that need: hl7 (pip could not install it)"
 fi
+if .venv/bin/python -m pip install --quiet --disable-pip-version-check -c config/constraints.txt imagecodecs 2>/dev/null; then
+    echo "interop: imagecodecs (OpenJPH, writes HTJ2K) is installed"
+else
+    echo "interop: SKIPPING the tests that need: imagecodecs (pip could not install it)"
+fi
 missing=""
-for pair in dcmtk:/usr/bin/storescu dicom3tools:/usr/bin/dciodvfy orthanc:/usr/sbin/Orthanc; do
+for pair in dcmtk:/usr/bin/storescu dicom3tools:/usr/bin/dciodvfy orthanc:/usr/sbin/Orthanc libgdcm-tools:/usr/bin/gdcmconv; do
     [ -x "${pair#*:}" ] || missing="$missing ${pair%%:*}"
 done
 if [ -z "$missing" ]; then
-    echo "interop: dcmtk, dicom3tools and orthanc are installed"
+    echo "interop: dcmtk, dicom3tools, orthanc and libgdcm-tools are installed"
     exit 0
 fi
 if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then
