@@ -73,7 +73,7 @@ class FolderWatcher:
     Raises
     ------
     SettingsError
-        `filename_pattern` names a group that is no field of `StudyContext`.
+        A pattern names a group that is no field of `StudyContext`.
     """
 
     def __init__(self, settings: FolderSettings, intake: Intake) -> None:
@@ -82,6 +82,7 @@ class FolderWatcher:
         self._path = settings.path
         self._sidecars = settings.identity != "filename"
         self._pattern = None if settings.identity == "sidecar" else compile_pattern(settings.filename_pattern)
+        compile_pattern(settings.barcode_pattern)  # the worker reads codes; whoever starts the gateway is told here
         self._seen: dict[str, _Seen] = {}
         self._events: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
         self._stopping = threading.Event()
@@ -266,6 +267,8 @@ class FolderWatcher:
             context=context,
             destinations=self._settings.destinations,
             actor="folder",
+            lookup=self._settings.lookup is not None,
+            codes=bool(self._settings.barcode_pattern) and media_type != "application/dicom",
         )
 
     def _identity(self, original: Path) -> StudyContext:

@@ -1,4 +1,4 @@
-"""Whose ECG it is: from a sidecar JSON, a file's name or a person, in the forms DICOM wants, never guessed.
+"""Whose ECG it is: from a sidecar JSON, a file's name, a code on the page or a person, in the forms DICOM wants, never guessed.
 
 A sidecar's keys and a pattern's named groups are the fields of `StudyContext`; an unknown one is an error.  What
 breaks the value representation of its attribute (PS3.5 section 6.2) is refused here, where somebody can mend it,
@@ -8,6 +8,7 @@ and not when the waveform is encoded.  Messages name the field and its rule, nev
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from pydantic import ValidationError
 
@@ -70,6 +71,23 @@ def read_filename(pattern: re.Pattern[str], stem: str) -> StudyContext | None:
     return check_context(StudyContext(**fields), "the file's name")
 
 
+def read_codes_told(pattern: re.Pattern[str], codes: Iterable[str]) -> StudyContext:
+    """Return the identity that the codes on the pages of one file state together; an empty one where none fits.
+
+    Raises
+    ------
+    IntakeError
+        A value breaks its form, or two codes state different things.
+    """
+    told: dict[str, str] = {}
+    for code in codes:
+        found = pattern.fullmatch(code)
+        for name, value in found.groupdict().items() if found else ():
+            if value is not None and told.setdefault(name, value) != value:
+                raise IntakeError("the codes on the pages name different patients or orders")
+    return check_context(StudyContext(**told), "the code on the page")
+
+
 def identify(store: Store, job_id: str, told: StudyContext, actor: str) -> None:
     """Say whose ECG a held job is, and queue it again.
 
@@ -95,13 +113,13 @@ def identify(store: Store, job_id: str, told: StudyContext, actor: str) -> None:
     store.identify(job_id, context, actor)
 
 
-def compile_pattern(filename_pattern: str) -> re.Pattern[str]:
-    """Compile a settings' `filename_pattern`; raise SettingsError for a group that is no field of `StudyContext`."""
-    pattern = re.compile(filename_pattern)
-    unknown = sorted(set(pattern.groupindex) - set(StudyContext.model_fields))
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    """Compile a pattern of the settings; raise SettingsError for a group that is no field of `StudyContext`."""
+    compiled = re.compile(pattern)
+    unknown = sorted(set(compiled.groupindex) - set(StudyContext.model_fields))
     if unknown:
-        raise SettingsError(f"filename_pattern {filename_pattern!r} has unknown groups {unknown}")
-    return pattern
+        raise SettingsError(f"the pattern {pattern!r} has unknown groups {unknown}")
+    return compiled
 
 
 def check_context(context: StudyContext, origin: str) -> StudyContext:

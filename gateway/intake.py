@@ -14,14 +14,13 @@ import logging
 from dataclasses import dataclass
 
 from gateway.errors import IntakeError
-from gateway.matching import match
+from gateway.matching import match, unmatched_reason
 from gateway.models import Job, JobStatus, StudyContext
 from gateway.spool import Spool
 from gateway.store import Store
 
 logger = logging.getLogger(__name__)
 
-_NO_IDENTITY = "nothing says whose ECG this is: there is no patient_id"
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -57,6 +56,8 @@ class Intake:
         destinations: tuple[str, ...] | None,
         actor: str,
         hold_reason: str = "",
+        lookup: bool = False,
+        codes: bool = False,
     ) -> Accepted:
         """Take one object; it is safe when this returns.
 
@@ -72,6 +73,10 @@ class Intake:
             Why a person must look before anything else happens ("" = nothing to wait for).  An object without
             `patient_id` takes that of the order it names; without one it always waits, and so does one that
             contradicts its order or its patient's record: whose ECG it is, is never guessed.
+        lookup : bool
+            There is a peer to ask whose it is.
+        codes : bool
+            The worker shall look for codes on the page that say whose it is, where nothing else does.
 
         Raises
         ------
@@ -81,8 +86,11 @@ class Intake:
         known = self._store.find(source_key)
         if known is not None:
             return self._duplicate(known.id)
-        context, contradiction = match(context, self._store, registered=media_type == "application/dicom")
-        unmatched = contradiction or ("" if context.patient_id else _NO_IDENTITY)
+        matched = match(context, self._store, registered=media_type == "application/dicom")
+        context = matched.context
+        unmatched = unmatched_reason(matched, lookup=lookup)
+        if codes and not context.patient_id and not context.accession_number:
+            unmatched = ""
         hold_reason = hold_reason or unmatched
         job = Job(
             source=source,

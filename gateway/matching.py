@@ -19,6 +19,10 @@ CONTRADICTION = "the patient's record has another {} than the page names"
 DEMOGRAPHICS = ("patient_id", "issuer_of_patient_id", "patient_name", "patient_birth_date", "patient_sex")
 
 
+NO_IDENTITY = "nothing says whose ECG this is: there is no patient_id"
+LOOKING_UP = "whose ECG this is, is being looked up"
+
+
 class Match(NamedTuple):
     """What is known after the look-up, and why a person must look ("" = no reason)."""
 
@@ -57,6 +61,21 @@ def match(context: StudyContext, directory: Directory, *, registered: bool = Fal
         return Match(context, NO_ORDER if context.accession_number else "")
     patient = directory.patient(context.patient_id, context.issuer_of_patient_id)
     return Match(context, "") if patient is None else _match_patient(context, patient, registered)
+
+
+def unmatched_reason(matched: Match, *, lookup: bool) -> str:
+    """Return why a page must wait until somebody says whose it is; "" where that is known.
+
+    Parameters
+    ----------
+    lookup
+        There is a peer to ask: a patient of whom only the number is known waits for its answer.
+    """
+    context = matched.context
+    if lookup and matched.hold_reason in ("", NO_ORDER) and not context.patient_name:
+        if context.accession_number or context.patient_id:
+            return LOOKING_UP
+    return matched.hold_reason or ("" if context.patient_id else NO_IDENTITY)
 
 
 def with_order(context: StudyContext, order: Order, patient: Patient) -> StudyContext:

@@ -42,6 +42,7 @@ class JobFacts:
     codes: Hl7CodeSettings
     revision: int = 0  # of the job's result, counted from the first that was delivered
     told: tuple[Delivery, ...] = ()  # messages of earlier results that arrived
+    against: tuple[str, ...] = ()  # what codes on the pages say against the record, in words
 
     @property
     def sop_classes(self) -> tuple[SopClass, ...]:

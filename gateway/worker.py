@@ -18,21 +18,24 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Protocol, Self
 
 from gateway.dicom.pages import read_instance
 from gateway.errors import IllegalTransition, IntakeError, SettingsError, StorageError
+from gateway.identity import compile_pattern, read_codes_told
 from gateway.lanes import Alarms, Turns
 from gateway.logs import bind_job
-from gateway.matching import with_told
-from gateway.models import Job, StudyContext
-from gateway.printed import contradictions
+from gateway.matching import match, unmatched_reason, with_told
+from gateway.models import Job, JobStatus, StudyContext
+from gateway.printed import contradictions, other_code
 from gateway.results import JobFacts, PageResult, failed_page, job_facts, job_outcome, page_result
-from gateway.settings import Settings
+from gateway.settings import FolderSettings, Settings
 from gateway.spool import Spool
 from gateway.store import Store
 from pipeline import Calibration, Digitization, PageImage
+from pipeline.codes import read_codes
 from pipeline.errors import DeviceError, DigitizationError
 from pipeline.overlay import draw_overlay, reduce_page, write_png
 from pipeline.page import load_pages
@@ -130,6 +133,7 @@ class Worker:
             with self._turns.take(alone=self._alone(job)):
                 lease.begin("reading the file")
                 context, images = self._load(job)
+                codes = self._codes(job, images)
         except (DigitizationError, IntakeError) as error:
             reason = str(error)
         except MemoryError:
@@ -139,8 +143,11 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - a fault of ours must fail one job, not the queue
             reason = _broke("reading the file", error)
         else:
-            earlier = self._store.deliveries(job.id)
-            self._digitize(job, lease, job_facts(job, context, self._settings, earlier), images)
+            job, context, against = self._whose(job, context, codes)
+            if job.status == JobStatus.RUNNING:
+                earlier = self._store.deliveries(job.id)
+                facts = replace(job_facts(job, context, self._settings, earlier), against=against)
+                self._digitize(job, lease, facts, images)
             return
         logger.warning("The file cannot be read", extra={"action": "fail"})
         self._store.fail(job.id, self._name, reason)
@@ -188,6 +195,33 @@ class Worker:
         images = list(source.pages) if source.document is None else load_pages(source.document)
         return with_told(source.context, told), images
 
+    def _folder(self, job: Job) -> FolderSettings | None:
+        folders = self._settings.folders
+        return next((folder for folder in folders if job.source == f"folder:{folder.path}"), None)
+
+    def _codes(self, job: Job, images: list[PageImage]) -> list[str]:
+        folder = self._folder(job)
+        return [code for image in images for code in read_codes(image)] if folder and folder.barcode_pattern else []
+
+    def _whose(self, job: Job, context: StudyContext, codes: list[str]) -> tuple[Job, StudyContext, tuple[str, ...]]:
+        """Return the job, whose ECG it is, and what the codes on its pages say against that.
+
+        Where nothing else says whose it is the codes do, and the job is held where they do not, or not enough.
+        """
+        folder = self._folder(job)
+        if folder is None or not folder.barcode_pattern:
+            return job, context, ()
+        told, problem = StudyContext(), ""
+        try:
+            told = read_codes_told(compile_pattern(folder.barcode_pattern), codes)
+        except IntakeError as error:
+            problem = str(error)
+        if context.patient_id or context.accession_number:
+            return job, context, (problem,) if problem else other_code(match(told, self._store).context, context)
+        matched = match(context.model_copy(update=told.model_dump(exclude_defaults=True)), self._store)
+        reason = problem or unmatched_reason(matched, lookup=folder.lookup is not None)
+        return self._store.tell(job, self._name, matched.context, reason), matched.context, ()
+
     def _alone(self, job: Job) -> bool:
         return self._turns.lanes == 1 or job.attempts > 1
 
@@ -210,8 +244,8 @@ class Worker:
             digitization = self._digitizer.digitize(image, default_calibration=self._calibration)
             seconds = time.monotonic() - started
             pictures = (write_png(reduce_page(image)), write_png(draw_overlay(digitization)))
-            against = contradictions(digitization.text, facts.context) if self._settings.review.check_print else ()
-            return page_result(facts, digitization, pictures, seconds, against)
+            printed = contradictions(digitization.text, facts.context) if self._settings.review.check_print else ()
+            return page_result(facts, digitization, pictures, seconds, (*facts.against, *printed))
         except (DeviceError, MemoryError) as error:
             if not alone:
                 raise

@@ -1,4 +1,4 @@
-"""C-FIND SCU at study level (PS3.4 C.4.1, Study Root): a query -> the studies a peer knows."""
+"""C-FIND SCU (PS3.4 C.4.1, K.4.1): a query -> what a peer knows; `find_studies` asks at study level, Study Root."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydicom import Dataset
 from pydicom.multival import MultiValue
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import build_context
 from pynetdicom.association import Association
 from pynetdicom.sop_class import (
@@ -69,12 +69,20 @@ def find_studies(
     DeliveryDeferred, DeliveryRefused
         The peer answered a failure, `response` says which, or ended the association.
     """
-    syntaxes = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
-    contexts = [build_context(StudyRootQueryRetrieveInformationModelFind, syntaxes)]
+    model = StudyRootQueryRetrieveInformationModelFind
+    matches = find(destination, calling_ae_title, model, _identifier(query), limit)
+    return tuple(Study(**{field: _text(match, keyword) for field, keyword in _COLUMNS.items()}) for match in matches)
+
+
+def find(
+    destination: DicomDestination, calling_ae_title: str, model: UID, identifier: Dataset, limit: int
+) -> tuple[Dataset, ...]:
+    """Return the first `limit` matches of an information model; raise as `find_studies` does."""
+    contexts = [build_context(model, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])]
     association = associate(destination, calling_ae_title, contexts)
     try:
-        matches = _matches(association, destination.name, _identifier(query))
-        return tuple(study for _, study in zip(range(limit), matches, strict=False))
+        matches = _matches(association, destination.name, model, identifier)
+        return tuple(match for _, match in zip(range(limit), matches, strict=False))
     finally:
         if association.is_established:
             association.release()
@@ -89,11 +97,11 @@ def _identifier(query: StudyQuery) -> Dataset:
     return identifier
 
 
-def _matches(association: Association, name: str, identifier: Dataset) -> Iterator[Study]:
-    for status, match in association.send_c_find(identifier, StudyRootQueryRetrieveInformationModelFind):
+def _matches(association: Association, name: str, model: UID, identifier: Dataset) -> Iterator[Dataset]:
+    for status, match in association.send_c_find(identifier, model):
         code = status.get("Status")
         if code in _PENDING and match is not None:
-            yield Study(**{field: _text(match, keyword) for field, keyword in _COLUMNS.items()})
+            yield match
         elif code != _SUCCESS:
             raise _failure(name, code)
 

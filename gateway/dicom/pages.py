@@ -114,7 +114,7 @@ def read_context(data: bytes) -> StudyContext:
     UndecodableDataset
         The bytes are no DICOM file, or one in a transfer syntax the gateway does not read.
     """
-    return _context(_read(data, header_only=True))
+    return study_context(_read(data, header_only=True))
 
 
 def read_instance(data: bytes) -> DicomSource:
@@ -132,10 +132,10 @@ def read_instance(data: bytes) -> DicomSource:
     if sop_class in WAVEFORM_SOP_CLASSES:
         raise UnsupportedSopClass("an ECG waveform object holds signals already; it is not digitized again")
     if sop_class in DOCUMENT_SOP_CLASSES:
-        return DicomSource(context=_context(dataset), document=_document(dataset))
+        return DicomSource(context=study_context(dataset), document=_document(dataset))
     if sop_class not in IMAGE_SOP_CLASSES:
         raise UnsupportedSopClass(f"SOP Class {sop_class if is_uid(sop_class) else '(invalid)'} holds no pages")
-    return DicomSource(context=_context(dataset), pages=decode_pages(dataset))
+    return DicomSource(context=study_context(dataset), pages=decode_pages(dataset))
 
 
 def _read(data: bytes, *, header_only: bool) -> Dataset:
@@ -163,7 +163,8 @@ def _transfer_syntax_uid(data: bytes) -> str:
     return _text(meta, "TransferSyntaxUID")
 
 
-def _context(dataset: Dataset) -> StudyContext:
+def study_context(dataset: Dataset) -> StudyContext:
+    """Return whose ECG a data set says it is, and what was ordered; a value whose form is wrong counts as not known."""
     fields = {field: _text(dataset, keyword) for field, keyword in _TEXT.items()}
     fields |= {field: _matching(is_uid(text), text) for field, text in _each(dataset, _UIDS)}
     sex, offset = _text(dataset, "PatientSex"), _text(dataset, "TimezoneOffsetFromUTC")
