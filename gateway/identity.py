@@ -8,27 +8,28 @@ and not when the waveform is encoded.  Messages name the field and its rule, nev
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pydantic import ValidationError
 
 from gateway.dicom.uids import is_uid
+from gateway.dicom.values import is_date, is_date_time, is_offset, is_time
 from gateway.errors import IntakeError, SettingsError
 from gateway.matching import identified
 from gateway.models import StudyContext
 from gateway.store import Store
 
-_DATE = r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
-_TIME = r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?"
 _TEXT = r"[^\\\x00-\x1f\x7f]"
 
-_FORMS = {  # field -> pattern of its value, rule in words
-    "patient_birth_date": (_DATE, "a date YYYYMMDD"),
+_FORMS: dict[str, tuple[Callable[[str], bool], str]] = {  # field -> form of its value, rule in words
+    "patient_birth_date": (is_date, "a date YYYYMMDD"),
+    "study_date": (is_date, "a date YYYYMMDD"),
+    "study_time": (is_time, "a time HHMMSS"),
+    "acquisition_date_time": (is_date_time, "a date-time YYYYMMDDHHMMSS"),
+    "timezone_offset_from_utc": (is_offset, "an offset like +0100"),
+}
+_PATTERNS = {  # field -> pattern of its value, rule in words
     "patient_sex": ("[MFO]", "M, F or O"),
-    "study_date": (_DATE, "a date YYYYMMDD"),
-    "study_time": (_TIME, "a time HHMMSS"),
-    "acquisition_date_time": (rf"{_DATE}({_TIME})?([+-]\d{{4}})?", "a date-time YYYYMMDDHHMMSS"),
-    "timezone_offset_from_utc": (r"[+-](0\d|1[0-4])[0-5]\d", "an offset like +0100"),
     "patient_name": (rf"{_TEXT}{{1,194}}", "a name like Family^Given of at most 194 characters"),
     "referring_physician_name": (rf"{_TEXT}{{1,194}}", "a name like Family^Given of at most 194 characters"),
     "accession_number": (rf"{_TEXT}{{1,16}}", "at most 16 characters without backslash"),
@@ -128,9 +129,12 @@ def check_context(context: StudyContext, origin: str) -> StudyContext:
     for field, value in context:
         if field.endswith("_uid"):
             fits, rule = is_uid(value), "a UID"
+        elif field in _FORMS:
+            form, rule = _FORMS[field]
+            fits = form(value)
         else:
-            form, rule = _FORMS.get(field, _OTHER)
-            fits = re.fullmatch(form, value, re.DOTALL) is not None
+            pattern, rule = _PATTERNS.get(field, _OTHER)
+            fits = re.fullmatch(pattern, value, re.DOTALL) is not None
         if value and not fits:
             breaches.append(f"{field} must be {rule}")
     if breaches:

@@ -23,6 +23,7 @@ from pydicom.multival import MultiValue
 
 from gateway.dicom.pixels import DECODE_ERRORS, decode_pages
 from gateway.dicom.uids import is_uid
+from gateway.dicom.values import is_date, is_date_time, is_offset, is_time
 from gateway.errors import UndecodableDataset, UnsupportedSopClass
 from gateway.models import StudyContext
 from pipeline import PageImage
@@ -82,10 +83,6 @@ _UIDS = {
 }
 _SCANNED = {"SD", "DF"}  # ConversionType: scanned document, digitized film
 
-_DATE = re.compile(r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
-_TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
-_DATE_TIME = re.compile(_DATE.pattern + f"({_TIME.pattern})?" + r"([+-]\d{4})?")
-_OFFSET = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")
 _SEX = re.compile(r"[MFO]")
 
 # A value that breaks its VR is no reason to refuse a page, and pydicom's warnings would print the value.
@@ -177,7 +174,7 @@ def study_context(dataset: Dataset) -> StudyContext:
         study_date=_date(dataset, "StudyDate"),
         study_time=_time(dataset, "StudyTime"),
         acquisition_date_time=_recorded_at(dataset),
-        timezone_offset_from_utc=_matching(_OFFSET.fullmatch(offset), offset),
+        timezone_offset_from_utc=_matching(is_offset(offset), offset),
         request_attributes_json=_request_attributes(dataset),
     )
 
@@ -205,12 +202,12 @@ def _text(dataset: Dataset, keyword: str) -> str:
 
 def _date(dataset: Dataset, keyword: str) -> str:
     date = _text(dataset, keyword).replace(".", "")  # 1997.07.01 is the form before 1993
-    return _matching(_DATE.fullmatch(date), date)
+    return _matching(is_date(date), date)
 
 
 def _time(dataset: Dataset, keyword: str) -> str:
     time = _text(dataset, keyword).replace(":", "")  # 10:15:30 likewise
-    return _matching(_TIME.fullmatch(time), time)
+    return _matching(is_time(time), time)
 
 
 def _recorded_at(dataset: Dataset) -> str:
@@ -218,7 +215,7 @@ def _recorded_at(dataset: Dataset) -> str:
     if _text(dataset, "SOPClassUID") == u.VLPhotographicImageStorage:
         return ""
     date_time = _text(dataset, "AcquisitionDateTime")
-    if _DATE_TIME.fullmatch(date_time):
+    if is_date_time(date_time):
         return date_time
     date = _date(dataset, "AcquisitionDate")
     return date + _time(dataset, "AcquisitionTime") if date else ""

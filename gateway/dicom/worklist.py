@@ -17,6 +17,7 @@ from gateway.settings import DicomDestination, LookupSettings
 
 _LIMIT = 200  # answers; a patient has fewer studies of which all say the same of the patient
 
+_PEER = ("host", "port", "ae_title", "timeout_s", "tls")
 _PATIENT = "PatientID IssuerOfPatientID PatientName PatientBirthDate PatientSex".split()
 _STUDY = "AccessionNumber StudyInstanceUID StudyDate StudyTime StudyID StudyDescription ReferringPhysicianName".split()
 _REQUEST = (
@@ -44,9 +45,6 @@ def ask(settings: LookupSettings, calling_ae_title: str, context: StudyContext) 
         identifier.PatientID = context.patient_id
     answers = find(peer, settings.calling_ae_title or calling_ae_title, model, identifier, _LIMIT)
     return tuple(found for answer in answers if _is_asked(found := _read(answer), context))
-
-
-_PEER = ("host", "port", "ae_title", "timeout_s", "tls")
 
 
 def _study_keys() -> Dataset:
