@@ -13,10 +13,12 @@ from gateway.dicom.pages import read_context
 from gateway.errors import IllegalTransition
 from gateway.matching import with_told
 from gateway.models import Delivery, Job, JobStatus, Page, StudyContext, utc_now
-from gateway.results import JobFacts, ReadPage, final_deliveries, job_facts, read_result, report_name
+from gateway.report import build_report
+from gateway.results import JobFacts, ReadPage, final_deliveries, job_facts, read_result
 from gateway.settings import Settings
 from gateway.spool import Spool
 from gateway.store import Store
+from gateway.supersede import rejections
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +43,8 @@ def confirm(store: Store, spool: Spool, settings: Settings, job_id: str, actor: 
     pages = [page for page in store.pages(job_id) if page.waveform_sop_instance_uid]
     if not pages:
         raise IllegalTransition("no page of this job gave a waveform for a patient")
-    facts = job_facts(job, known_context(job, spool), settings, store.deliveries(job_id))
+    earlier = store.deliveries(job_id)
+    facts = job_facts(job, known_context(job, spool), settings, earlier)
     facts = replace(facts, created_at=utc_now())  # when the status changed: MSH-7, OBR-22
     deliveries: list[Delivery] = []
     for page in pages:
@@ -49,6 +52,10 @@ def confirm(store: Store, spool: Spool, settings: Settings, job_id: str, actor: 
         for artefact in made:
             spool.write_artefact(job_id, artefact.name, artefact.data)
         deliveries += page_deliveries
+    notes, rejecting = rejections(facts, spool, earlier, deliveries, utc_now())
+    for note in notes:
+        spool.write_artefact(job_id, note.name, note.data)
+    deliveries += rejecting
     store.confirm(job_id, deliveries, actor)
     logger.info("Confirmed, %d deliveries", len(deliveries), extra={"action": "confirm", "job_id": job_id})
 
@@ -71,11 +78,14 @@ def _read_page(facts: JobFacts, spool: Spool, page: Page) -> ReadPage:
     except OSError as error:
         raise IllegalTransition(f"the record of page {page.page_number} is gone: {error.strerror}") from error
     record, quality = read_result(npz, page.quality_json)
-    report = spool.artefact_path(facts.job_id, report_name(page.page_number))
+    report = build_report(
+        record, quality, facts.context, layout_name=page.layout, confirmed=True, revision=facts.revision
+    )
     return ReadPage(
         number=page.page_number,
         record=record,
         quality=quality,
         waveform_sop_instance_uid=page.waveform_sop_instance_uid,
-        report=report.read_bytes() if report.is_file() else None,
+        report=report,
+        layout_name=page.layout,
     )

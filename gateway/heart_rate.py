@@ -52,7 +52,7 @@ def _slope_energy(record: EcgRecord) -> tuple[Float64, npt.NDArray[np.bool_]]:
     total, count = np.zeros(n_samples), np.zeros(n_samples)
     for signal in record.signal_mv.astype(np.float64):
         energy = np.full(n_samples, np.nan)
-        for run in np.ma.clump_unmasked(np.ma.masked_invalid(signal)):
+        for run in runs_read(signal):
             if run.stop - run.start > 0.5 * fs:
                 energy[run] = _squared_slope(signal[run], fs)
         read = ~np.isnan(energy)
@@ -66,6 +66,12 @@ def _slope_energy(record: EcgRecord) -> tuple[Float64, npt.NDArray[np.bool_]]:
     window = np.ones(max(round(_WINDOW_S * fs), 1))
     mean = np.divide(total, count, out=np.zeros(n_samples), where=seen)
     return np.convolve(mean, window / window.size, mode="same"), seen
+
+
+def runs_read(signal: Float64) -> list[slice]:
+    """Return the stretches of a lead (n_samples,) that hold a signal, between its NaNs."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], ~np.isnan(signal), [False])).astype(np.int8)))
+    return [slice(int(start), int(stop)) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def _squared_slope(signal: Float64, fs: float) -> Float64:

@@ -18,12 +18,24 @@ from datetime import datetime
 
 import numpy as np
 
+from gateway.dicom.documents import document_sop_instance_uid, encapsulated_report, encode_document
 from gateway.dicom.uids import derived_uid
-from gateway.dicom.waveform import SopClass, build_waveform, encode, waveform_sop_instance_uid
+from gateway.dicom.waveform import SOP_CLASS_UIDS, SopClass, waveform_sop_instance_uid
 from gateway.errors import DeliveryRefused
 from gateway.hl7.messages import Result, ResultStatus, build_message, message_control_id
 from gateway.models import Delivery, DeliveryStatus, Job, JobStatus, Page, StudyContext
-from gateway.settings import Destination, DicomDestination, Hl7CodeSettings, Hl7Destination, ReviewSettings, Settings
+from gateway.objects import MadeObject, ObjectKind, make_objects, object_name
+from gateway.report import build_report
+from gateway.settings import (
+    Destination,
+    FolderDestination,
+    Hl7CodeSettings,
+    Hl7Destination,
+    ObjectDestination,
+    ObjectSettings,
+    ReviewSettings,
+    Settings,
+)
 from pipeline import Calibration, Digitization, EcgRecord, Lead, Quality
 
 NO_IDENTITY = "no patient ID: whose ECG this is must be told by a person"
@@ -40,6 +52,7 @@ class JobFacts:
     unknown_destinations: tuple[str, ...]  # asked for, but no longer configured
     review: ReviewSettings
     codes: Hl7CodeSettings
+    objects: ObjectSettings
     revision: int = 0  # of the job's result, counted from the first that was delivered
     told: tuple[Delivery, ...] = ()  # messages of earlier results that arrived
     against: tuple[str, ...] = ()  # what codes on the pages say against the record, in words
@@ -47,8 +60,15 @@ class JobFacts:
     @property
     def sop_classes(self) -> tuple[SopClass, ...]:
         """SOP classes to build, the one that ORUs refer to first; 12-Lead where no PACS says otherwise."""
-        asked = [d.sop_class for d in self.destinations if isinstance(d, DicomDestination)]
+        archives = [d for d in self.destinations if not isinstance(d, FolderDestination)]
+        asked = [d.sop_class for d in (*archives, *self.destinations) if isinstance(d, ObjectDestination)]
         return tuple(dict.fromkeys(asked)) or ("12-lead",)
+
+    @property
+    def object_kinds(self) -> tuple[ObjectKind, ...]:
+        """Objects to build, waveforms first."""
+        also = [kind for d in self.destinations if isinstance(d, ObjectDestination) for kind in d.also]
+        return tuple(dict.fromkeys((*self.sop_classes, *also)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +97,7 @@ class ReadPage:
     quality: Quality
     waveform_sop_instance_uid: str
     report: bytes | None = None
+    layout_name: str = ""
 
 
 def job_facts(job: Job, context: StudyContext, settings: Settings, deliveries: Sequence[Delivery] = ()) -> JobFacts:
@@ -99,6 +120,7 @@ def job_facts(job: Job, context: StudyContext, settings: Settings, deliveries: S
         unknown_destinations=tuple(name for name in names if name not in known),
         review=settings.review,
         codes=settings.hl7.codes,
+        objects=settings.objects,
         revision=job.revision,
         told=tuple(d for d in deliveries if d.status == DeliveryStatus.DELIVERED and d.result_status),
     )
@@ -142,14 +164,25 @@ def page_result(
     reasons += contradictions
     uid = ""
     if facts.context.patient_id:  # a waveform that is nobody's is not made
+        report = _report(facts, digitization)
         try:
-            waveforms = _waveforms(facts, digitization)
+            objects = make_objects(
+                digitization,
+                facts.context,
+                facts.object_kinds,
+                overlay_png=pictures[1],
+                report_pdf=report,
+                created_at=facts.created_at,
+                objects=facts.objects,
+                revision=facts.revision,
+            )
         except ValueError as error:
             reasons.append(f"no waveform object can be made: {error}")
         else:
-            uid = waveforms[facts.sop_classes[0]][0]
-            artefacts += [artefact for _, artefact in waveforms.values()]
-            made, deliveries = _for_destinations(facts, digitization, waveforms, doubtful, reasons)
+            uid = objects[facts.sop_classes[0]].sop_instance_uid
+            artefacts.append(Artefact(name=report_name(number), data=report))
+            artefacts += [Artefact(name=each.name, data=each.data) for each in objects.values()]
+            made, deliveries = _for_destinations(facts, digitization, objects, report, doubtful, reasons)
             artefacts += made
     quality = digitization.quality
     page = Page(
@@ -209,26 +242,55 @@ def page_message(
 
 
 def final_deliveries(facts: JobFacts, page: ReadPage) -> tuple[list[Artefact], list[Delivery]]:
-    """Return what a page that a person confirmed sends: final messages, and waveforms that were held back.
+    """Return what a page that a person confirmed sends: final messages and reports, and objects that were held back.
 
     Raises
     ------
     DeliveryRefused
         A message cannot be made as its destination wants it.
     """
-    made: list[Artefact] = []
-    deliveries: list[Delivery] = []
+    revision = f"r{facts.revision}" if facts.revision else ""
+    made, deliveries = _final_report(facts, page)
     for destination in facts.destinations:
-        if not isinstance(destination, Hl7Destination):
-            sop_class = destination.sop_class if isinstance(destination, DicomDestination) else facts.sop_classes[0]
-            name = f"page-{page.number}.{sop_class}.dcm"
-            uid = waveform_sop_instance_uid(facts.context, page.number, sop_class)
+        if isinstance(destination, ObjectDestination):
+            name = object_name(page.number, destination.sop_class, revision)
+            uid = waveform_sop_instance_uid(facts.context, page.number, destination.sop_class, facts.revision)
             deliveries.append(_delivery(facts, page.number, destination, name, uid))
-        if not isinstance(destination, DicomDestination):
+            if "overlay" in destination.also:
+                name = object_name(page.number, "overlay", revision)
+                uid = document_sop_instance_uid(facts.context, page.number, "overlay", revision)
+                deliveries.append(_delivery(facts, page.number, destination, name, uid))
+        if not isinstance(destination, ObjectDestination) or isinstance(destination, FolderDestination):
             message, delivery = page_message(facts, page, destination, doubtful=False, confirmed=True)
             made.append(message)
             deliveries.append(delivery)
     return made, deliveries
+
+
+def _final_report(facts: JobFacts, page: ReadPage) -> tuple[list[Artefact], list[Delivery]]:
+    """Return the report that says that a person confirmed it, as a file and, where asked for, as an object."""
+    asking = [d for d in facts.destinations if isinstance(d, ObjectDestination) and "report" in d.also]
+    if page.report is None:
+        return [], []
+    made = [Artefact(name=report_name(page.number), data=page.report)]
+    if not asking:
+        return made, []
+    variant = f"r{facts.revision}.final" if facts.revision else "final"
+    dataset = encapsulated_report(
+        page.report,
+        page.quality,
+        facts.context,
+        page_number=page.number,
+        layout_name=page.layout_name,
+        created_at=facts.created_at,
+        waveform=(SOP_CLASS_UIDS[facts.sop_classes[0]], page.waveform_sop_instance_uid),
+        objects=facts.objects,
+        variant=variant,
+        confirmed=True,
+    )
+    name = object_name(page.number, "report", variant)
+    made.append(Artefact(name=name, data=encode_document(dataset)))
+    return made, [_delivery(facts, page.number, d, name, str(dataset.SOPInstanceUID)) for d in asking]
 
 
 def job_outcome(facts: JobFacts, pages: Sequence[Page]) -> tuple[JobStatus, str]:
@@ -333,47 +395,39 @@ def _mean_coverage(quality: Quality) -> float:
     return sum(quality.coverage.values()) / len(quality.coverage) if quality.coverage else 0.0
 
 
-def _waveforms(facts: JobFacts, digitization: Digitization) -> dict[SopClass, tuple[str, Artefact]]:
-    """Return SOP Instance UID and file of the waveform in every SOP class asked for."""
-    waveforms: dict[SopClass, tuple[str, Artefact]] = {}
-    number = digitization.page.page_number
-    for sop_class in facts.sop_classes:
-        dataset = build_waveform(
-            digitization.record,
-            digitization.quality,
-            facts.context,
-            page_number=number,
-            layout_name=digitization.layout_match.layout.name,
-            sop_class=sop_class,
-            created_at=facts.created_at,
-        )
-        artefact = Artefact(name=f"page-{number}.{sop_class}.dcm", data=encode(dataset))
-        waveforms[sop_class] = str(dataset.SOPInstanceUID), artefact
-    return waveforms
+def _report(facts: JobFacts, digitization: Digitization) -> bytes:
+    return build_report(
+        digitization.record,
+        digitization.quality,
+        facts.context,
+        layout_name=digitization.layout_match.layout.name,
+        revision=facts.revision,
+    )
 
 
 def _for_destinations(
     facts: JobFacts,
     digitization: Digitization,
-    waveforms: dict[SopClass, tuple[str, Artefact]],
+    objects: dict[ObjectKind, MadeObject],
+    report: bytes,
     doubtful: bool,
     reasons: list[str],
 ) -> tuple[list[Artefact], list[Delivery]]:
     """Return the messages made and all deliveries; what cannot be made for one destination joins `reasons`."""
     made: list[Artefact] = []
     deliveries: list[Delivery] = []
+    number = digitization.page.page_number
     for destination in facts.destinations:
-        sop_class = destination.sop_class if isinstance(destination, DicomDestination) else facts.sop_classes[0]
-        uid, waveform = waveforms[sop_class]
-        if not isinstance(destination, Hl7Destination):  # a folder gets both, waveform and message
-            number = digitization.page.page_number
-            deliveries.append(_delivery(facts, number, destination, waveform.name, uid))
-        if not isinstance(destination, DicomDestination):
+        if isinstance(destination, ObjectDestination):
+            wanted = [objects[kind] for kind in (destination.sop_class, *destination.also)]
+            deliveries += [_delivery(facts, number, destination, each.name, each.sop_instance_uid) for each in wanted]
+        if not isinstance(destination, ObjectDestination) or isinstance(destination, FolderDestination):
             page = ReadPage(
-                number=digitization.page.page_number,
+                number=number,
                 record=digitization.record,
                 quality=digitization.quality,
-                waveform_sop_instance_uid=uid,
+                waveform_sop_instance_uid=objects[facts.sop_classes[0]].sop_instance_uid,
+                report=report,
             )
             try:
                 message, delivery = page_message(facts, page, destination, doubtful=doubtful)

@@ -28,12 +28,13 @@ from gateway.identity import compile_pattern, read_codes_told
 from gateway.lanes import Alarms, Turns
 from gateway.logs import bind_job
 from gateway.matching import match, unmatched_reason, with_told
-from gateway.models import Job, JobStatus, StudyContext
+from gateway.models import Job, JobStatus, StudyContext, utc_now
 from gateway.printed import contradictions, other_code
 from gateway.results import JobFacts, PageResult, failed_page, job_facts, job_outcome, page_result
 from gateway.settings import FolderSettings, Settings
 from gateway.spool import Spool
 from gateway.store import Store
+from gateway.supersede import rejections
 from pipeline import Calibration, Digitization, PageImage
 from pipeline.codes import read_codes
 from pipeline.errors import DeviceError, DigitizationError
@@ -173,6 +174,10 @@ class Worker:
         pages = [result.page for result in results]
         status, reason = job_outcome(facts, pages)
         deliveries = [delivery for result in results for delivery in result.deliveries]
+        notes, rejecting = rejections(facts, self._spool, self._store.deliveries(job.id), deliveries, utc_now())
+        for note in notes:
+            self._spool.write_artefact(job.id, note.name, note.data)
+        deliveries += rejecting
         self._store.complete(job.id, self._name, pages, deliveries, status, reason, job.study_context_json)
         logger.info(
             "Completed %s: %d pages, %d deliveries",

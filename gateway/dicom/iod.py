@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pydicom.config import RAISE
+from pydicom.datadict import dictionary_VM
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import GeneralECGWaveformStorage, TwelveLeadECGWaveformStorage
@@ -84,6 +85,18 @@ def check_waveform(dataset: Dataset) -> None:
         raise ValueError("not a valid ECG waveform object: " + "; ".join(breaches))
 
 
+def check_values(dataset: Dataset) -> None:
+    """Check every value against its VR, and every code for its parts.
+
+    Raises
+    ------
+    ValueError
+        The message names every attribute whose value is wrong, and no value.
+    """
+    if breaches := list(_values(dataset)):
+        raise ValueError("; ".join(breaches))
+
+
 def _missing(item: Dataset, type_1: list[str], type_2: list[str] | tuple[str, ...] = ()) -> Iterator[str]:
     """Name the Type 1 attributes that are absent or empty and the Type 2 attributes that are absent."""
     for keyword in type_1:
@@ -133,6 +146,8 @@ def _values(dataset: Dataset) -> Iterator[str]:
 def _follows_vr(element: DataElement) -> bool:
     if element.is_empty or element.VR in ("OB", "OW", "UN"):
         return True
+    if element.VM > 1 and not element.tag.is_private and dictionary_VM(element.tag) == "1":
+        return False  # a backslash in a value
     for value in element.value if element.VM > 1 else [element.value]:
         if element.VR == "UI" and not is_uid(str(value)):
             return False

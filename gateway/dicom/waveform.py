@@ -1,7 +1,8 @@
 """EcgRecord + StudyContext -> 12-Lead or General ECG Waveform object (PS3.3 A.34.3, A.34.4).
 
-One multiplex group of twelve channels at 500 Hz, because viewers show the first group only and expect twelve leads.
-One count is one microvolt, correction factor 1, baseline 0, because some viewers ignore all three attributes.
+One multiplex group of twelve channels at 500 Hz, because viewers show the first group only and expect twelve leads; or,
+where a destination asks for it, a group for each printed column and one for the rhythm strips (the example of
+A.34.3.4.4).  One count is one microvolt, correction factor 1, baseline 0, because some viewers ignore all three.
 
 Paper shows most leads for a part of the time.  Where a lead is not printed (or cannot be read) the sample holds the
 padding value 0, a measured zero becomes +1 uV so that the two stay apart, and an annotation names every gap: a flat
@@ -12,70 +13,83 @@ Identity and order are copied from the source; nothing here is invented.  The sa
 
 from __future__ import annotations
 
-import json
-from datetime import datetime, timedelta, timezone
-from io import BytesIO
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import dcmwrite
-from pydicom.config import IGNORE
-from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataelem import DataElement
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, GeneralECGWaveformStorage, TwelveLeadECGWaveformStorage
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, GeneralECGWaveformStorage, TwelveLeadECGWaveformStorage
 
 from gateway import __version__
 from gateway.dicom.iod import LEAD_CODES, check_waveform
-from gateway.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, derived_uid
+from gateway.dicom.modules import (
+    code,
+    dicom_file,
+    equipment,
+    identity,
+    in_zone,
+    private_figures,
+    put,
+    recorded_at,
+    related_series,
+    series_and_instance,
+    source_of,
+    source_reference,
+)
+from gateway.dicom.uids import derived_uid
+from gateway.heart_rate import heart_rate_per_minute
 from gateway.models import StudyContext
+from gateway.settings import ObjectSettings
 from pipeline import LEADS, Calibration, EcgRecord, Lead, Quality
 
-SopClass = Literal["12-lead", "general"]
+SopClass = Literal["12-lead", "general", "12-lead-groups"]
 Samples = npt.NDArray[np.int16]
 
 SOP_CLASS_UIDS: dict[SopClass, str] = {
     "12-lead": TwelveLeadECGWaveformStorage,
     "general": GeneralECGWaveformStorage,
+    "12-lead-groups": TwelveLeadECGWaveformStorage,
 }
-MANUFACTURER = "ECG Gateway project"
-MODEL_NAME = "ECG Gateway"
 SAMPLING_FREQUENCY_HZ = 500
 MAXIMUM_12_LEAD_SAMPLES = 16384  # A.34.3.4.5
+MAXIMUM_12_LEAD_CHANNELS = 13  # A.34.3.4.4, in all groups
 PADDING = 0
 
-_COPIED = {  # attribute <- field of StudyContext; Type 2 (or 1), so empty where not known
-    "PatientName": "patient_name",
-    "PatientID": "patient_id",
-    "PatientBirthDate": "patient_birth_date",
-    "PatientSex": "patient_sex",
-    "StudyInstanceUID": "study_instance_uid",
-    "StudyDate": "study_date",
-    "StudyTime": "study_time",
-    "StudyID": "study_id",
-    "AccessionNumber": "accession_number",
-    "ReferringPhysicianName": "referring_physician_name",
-}
-_COPIED_IF_KNOWN = {  # Type 3
-    "IssuerOfPatientID": "issuer_of_patient_id",
-    "StudyDescription": "study_description",
-    "TimezoneOffsetFromUTC": "timezone_offset_from_utc",
-    "InstitutionName": "institution_name",
-}
 _CODE_OF_LEAD = {lead: code for code, lead in LEAD_CODES.items()}
 _READ_FROM = {"default": "not read, assumed", "text": "read in print", "pulse": "read from the calibration pulse"}
 
 
-def waveform_sop_instance_uid(context: StudyContext, page_number: int, sop_class: SopClass) -> str:
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class _Group:
+    """Leads that share a time window of the record."""
+
+    leads: tuple[Lead, ...]
+    first: int  # sample of the record that is the group's first
+    samples: Samples  # (n_leads, n_samples)
+
+    @property
+    def gaps(self) -> list[list[tuple[int, int]]]:
+        """For each lead the runs without a signal: (first, last) sample positions, counted from 1."""
+        return [_runs(channel == PADDING) for channel in self.samples]
+
+
+def waveform_sop_instance_uid(context: StudyContext, page_number: int, sop_class: SopClass, revision: int = 0) -> str:
     """Return the SOP Instance UID of one page's waveform: derived from source, page, class and our version.
+
+    Parameters
+    ----------
+    revision : int
+        Of the result; what takes the place of an object that was sent is another object.
 
     Raises
     ------
     ValueError
         The context has no `source_sop_instance_uid` to derive it from.
     """
-    return derived_uid(_source(context), str(page_number), sop_class, __version__)
+    return derived_uid(source_of(context), str(page_number), sop_class, __version__, *_variant(revision))
 
 
 def build_waveform(
@@ -87,6 +101,9 @@ def build_waveform(
     layout_name: str,
     sop_class: SopClass,
     created_at: datetime,
+    columns: Sequence[Sequence[Lead]] = (LEADS,),
+    objects: ObjectSettings = ObjectSettings(),  # noqa: B008 - frozen
+    revision: int = 0,
 ) -> Dataset:
     """Return the waveform object of one page.
 
@@ -102,10 +119,16 @@ def build_waveform(
         From 1; becomes InstanceNumber.
     layout_name : str
         The layout the page was read in, for the annotation.
-    sop_class : "12-lead" or "general"
-        The SOP class the destination wants.
+    sop_class : "12-lead", "general" or "12-lead-groups"
+        What the destination wants.
     created_at : datetime
         When the gateway took the page, aware: a second run then gives the same bytes.
+    columns : Sequence[Sequence[Lead]]
+        For "12-lead-groups": which leads are printed one below the other, the rhythm strips last.
+    objects : ObjectSettings
+        Numbers, descriptions and what is added.
+    revision : int
+        Of the result: from 1 where another was sent before.
 
     Raises
     ------
@@ -113,25 +136,45 @@ def build_waveform(
         The record is not at 500 Hz, longer than a 12-Lead object may be (16384 samples), or holds a voltage beyond the
         +-32.767 mV of 16 bits; or the context lacks a UID.  Nothing is truncated or clipped.
     """
-    if not context.study_instance_uid:
-        raise ValueError("the study has no Study Instance UID")
+    dataset = identity(context)
     if created_at.tzinfo is None:
         raise ValueError("created_at must say its time zone")
+    created_at = in_zone(created_at, context.timezone_offset_from_utc)
     samples = _samples(record, sop_class)
-    gaps = {lead: _runs(samples[i] == PADDING) for i, lead in enumerate(LEADS)}
-    created_at = _in_zone(created_at, context.timezone_offset_from_utc)
+    groups = [_Group(leads=LEADS, first=0, samples=samples)]
+    if sop_class == "12-lead-groups":
+        groups = _columns(samples, columns) or groups
 
-    dataset = _identity(context)
-    _instance(dataset, context, page_number, sop_class, created_at)
-    _equipment(dataset, context, created_at)
+    dataset.SOPClassUID = UID(SOP_CLASS_UIDS[sop_class])
+    dataset.SOPInstanceUID = waveform_sop_instance_uid(context, page_number, sop_class, revision)
+    series_and_instance(
+        dataset,
+        modality="ECG",
+        series_instance_uid=derived_uid(source_of(context), "series", sop_class, __version__, *_variant(revision)),
+        series=objects.waveform,
+        revision=revision,
+        instance_number=objects.first_instance_number + page_number - 1,
+        created_at=created_at,
+    )
+    put(dataset, "AcquisitionDateTime", recorded_at(context)[0] or created_at.strftime("%Y%m%d%H%M%S%z"))
+    related_series(dataset, context)
+    if references := source_reference(context):
+        dataset.ReferencedInstanceSequence = references
+    equipment(dataset, context, created_at)
+    private_figures(dataset, objects.private_creator, quality, layout_name)
     dataset.AcquisitionContextSequence = [_lead_system()]
-    dataset.WaveformSequence = [_group(samples, gaps, quality)]
+    dataset.WaveformSequence = [_group(group, quality, timed=len(groups) > 1) for group in groups]
+    everywhere = [number for group in range(1, len(groups) + 1) for number in (group, 0)]
+    corrected = ["Corrected: takes the place of an earlier digitization of this page."] if revision else []
+    text = [*_provenance(record.calibration, layout_name, context), *corrected, *_printed(samples)]
     dataset.WaveformAnnotationSequence = [
-        _text("\n".join([*_provenance(record.calibration, layout_name, context), *_printed(gaps, samples.shape[1])])),
+        _text("\n".join(text), everywhere),
         _text(
-            f"Estimated by software: signal to noise {quality.estimated_snr_db:.0f} dB. " + " ".join(quality.warnings)
+            f"Estimated by software: signal to noise {quality.estimated_snr_db:.0f} dB. " + " ".join(quality.warnings),
+            everywhere,
         ),
-        *(_gap(number, gaps[lead]) for number, lead in enumerate(LEADS, start=1) if gaps[lead]),
+        *_gaps(groups),
+        *(_rate(record, everywhere) if objects.heart_rate else ()),
     ]
     return dataset
 
@@ -145,23 +188,11 @@ def encode(dataset: Dataset) -> bytes:
         `check_waveform` found a breach; nothing that breaks the Standard leaves.
     """
     check_waveform(dataset)
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    file = Dataset(dataset)
-    file.file_meta = meta
-    buffer = BytesIO()
-    dcmwrite(buffer, file, enforce_file_format=True)
-    return buffer.getvalue()
+    return dicom_file(dataset)
 
 
-def _source(context: StudyContext) -> str:
-    if not context.source_sop_instance_uid:
-        raise ValueError("the source has no SOP Instance UID to derive the waveform's from")
-    return context.source_sop_instance_uid
+def _variant(revision: int) -> tuple[str, ...]:
+    return (f"r{revision}",) if revision else ()
 
 
 def _samples(record: EcgRecord, sop_class: SopClass) -> Samples:
@@ -169,7 +200,7 @@ def _samples(record: EcgRecord, sop_class: SopClass) -> Samples:
     n_samples = record.signal_mv.shape[1]
     if record.sampling_frequency_hz != SAMPLING_FREQUENCY_HZ:
         raise ValueError(f"the record is at {record.sampling_frequency_hz:g} Hz, {SAMPLING_FREQUENCY_HZ} Hz is written")
-    if n_samples < 1 or (sop_class == "12-lead" and n_samples > MAXIMUM_12_LEAD_SAMPLES):
+    if n_samples < 1 or (sop_class != "general" and n_samples > MAXIMUM_12_LEAD_SAMPLES):
         raise ValueError(
             f"the record has {n_samples} samples a lead, a 12-Lead object holds 1 to {MAXIMUM_12_LEAD_SAMPLES}; "
             "send it as General ECG"
@@ -192,134 +223,63 @@ def _runs(mask: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(start) + 1, int(stop)) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def _in_zone(moment: datetime, offset: str) -> datetime:
-    """Return `moment` in the zone that TimezoneOffsetFromUTC names; unchanged where it names none."""
-    if not offset:
-        return moment
-    sign = -1 if offset.startswith("-") else 1
-    return moment.astimezone(timezone(sign * timedelta(hours=int(offset[1:3]), minutes=int(offset[3:5]))))
+def _columns(samples: Samples, columns: Sequence[Sequence[Lead]]) -> list[_Group]:
+    """Cut the record into groups of leads, each as long as they are printed; a group without a signal is left out.
+
+    A lead printed in a column and as a rhythm strip is in both, as in the Standard's example, where the 13 channels of
+    a 12-Lead object allow it; else in the rhythm strip only.
+    """
+    strips = {lead for later in range(1, len(columns)) for lead in columns[later] if lead in _before(columns, later)}
+    if sum(len(column) for column in columns) > MAXIMUM_12_LEAD_CHANNELS:
+        columns = [*([lead for lead in column if lead not in strips] for column in columns[:-1]), columns[-1]]
+    groups = []
+    for number, column in enumerate(columns):
+        leads = tuple(lead for lead in LEADS if lead in column)
+        timing = [lead for lead in leads if lead not in strips or number == len(columns) - 1] or leads
+        read = np.flatnonzero((samples[[LEADS.index(lead) for lead in timing]] != PADDING).any(axis=0))
+        if read.size:
+            window = slice(int(read[0]), int(read[-1]) + 1)
+            rows = samples[[LEADS.index(lead) for lead in leads], window]
+            groups.append(_Group(leads=leads, first=window.start, samples=rows))
+    return groups
 
 
-def _put(dataset: Dataset, keyword: str, value: str) -> None:
-    """Add a copied value as it is; whether its VR allows it is for `check_waveform`, which does not print it."""
-    tag = tag_for_keyword(keyword)
-    assert tag is not None
-    dataset.add(DataElement(tag, dictionary_VR(tag), value, validation_mode=IGNORE))
-
-
-def _code(value: str, scheme: str, meaning: str) -> list[Dataset]:
-    """Return a code sequence's value: one item (PS3.3 section 8)."""
-    item = Dataset()
-    item.CodeValue = value
-    item.CodingSchemeDesignator = scheme
-    item.CodeMeaning = meaning
-    return [item]
-
-
-def _identity(context: StudyContext) -> Dataset:
-    """Patient and General Study modules (C.7.1.1, C.7.2.1), and the order: all copied."""
-    dataset = Dataset()
-    dataset.SpecificCharacterSet = "ISO_IR 192"
-    for keyword, field in _COPIED.items():
-        _put(dataset, keyword, getattr(context, field))
-    for keyword, field in _COPIED_IF_KNOWN.items():
-        if getattr(context, field):
-            _put(dataset, keyword, getattr(context, field))
-    if context.request_attributes_json:
-        items = json.loads(context.request_attributes_json)
-        dataset.RequestAttributesSequence = [Dataset.from_json(item) for item in items]
-    return dataset
-
-
-def _instance(
-    dataset: Dataset, context: StudyContext, page_number: int, sop_class: SopClass, created_at: datetime
-) -> None:
-    """SOP Common, General Series and Waveform Identification modules (C.12.1, C.7.3.1, C.10.8)."""
-    dataset.SOPClassUID = UID(SOP_CLASS_UIDS[sop_class])
-    dataset.SOPInstanceUID = waveform_sop_instance_uid(context, page_number, sop_class)
-    dataset.InstanceCreationDate = dataset.ContentDate = created_at.strftime("%Y%m%d")
-    dataset.InstanceCreationTime = dataset.ContentTime = created_at.strftime("%H%M%S")
-    dataset.Modality = "ECG"
-    dataset.SeriesInstanceUID = derived_uid(_source(context), "series", sop_class, __version__)
-    dataset.SeriesNumber = 1
-    dataset.SeriesDescription = "12-lead ECG digitized from paper, unconfirmed"
-    dataset.InstanceNumber = page_number
-    _put(dataset, "AcquisitionDateTime", _recorded_at(context)[0] or created_at.strftime("%Y%m%d%H%M%S%z"))
-    if context.source_series_instance_uid:
-        related = Dataset()
-        related.StudyInstanceUID = context.study_instance_uid
-        related.SeriesInstanceUID = context.source_series_instance_uid
-        related.PurposeOfReferenceCodeSequence = []
-        dataset.RelatedSeriesSequence = [related]
-    if context.source_sop_class_uid:
-        source = Dataset()
-        source.ReferencedSOPClassUID = context.source_sop_class_uid
-        source.ReferencedSOPInstanceUID = context.source_sop_instance_uid
-        source.PurposeOfReferenceCodeSequence = _code("121324", "DCM", "Source image")
-        dataset.ReferencedInstanceSequence = [source]
-
-
-def _recorded_at(context: StudyContext) -> tuple[str, str]:
-    """Return when the ECG was recorded as a DT ("" = not known), and who says so, in words."""
-    if context.acquisition_date_time:
-        return context.acquisition_date_time, "as the source states"
-    if context.study_date:
-        return context.study_date + context.study_time, "not stated, the study's is given"
-    return "", "not known, the time the gateway took the page is given"
-
-
-def _equipment(dataset: Dataset, context: StudyContext, created_at: datetime) -> None:
-    """General Equipment module (C.7.5.1) and the chain of equipment (C.12.1): scanner if known, then this software."""
-    dataset.Manufacturer = MANUFACTURER
-    dataset.ManufacturerModelName = MODEL_NAME
-    dataset.SoftwareVersions = __version__
-    chain = []
-    if context.source_manufacturer and context.source_sop_class_uid:
-        scanner = Dataset()
-        scanner.PurposeOfReferenceCodeSequence = _code("DOCD", "DCM", "Document Digitizer Equipment")
-        _put(scanner, "Manufacturer", context.source_manufacturer)
-        if context.source_manufacturer_model_name:
-            _put(scanner, "ManufacturerModelName", context.source_manufacturer_model_name)
-        if context.source_device_serial_number:
-            _put(scanner, "DeviceSerialNumber", context.source_device_serial_number)
-        chain.append(scanner)
-    ours = Dataset()
-    ours.PurposeOfReferenceCodeSequence = _code("109102", "DCM", "Processing Equipment")
-    ours.Manufacturer = MANUFACTURER
-    ours.ManufacturerModelName = MODEL_NAME
-    ours.SoftwareVersions = __version__
-    ours.ContributionDateTime = created_at.strftime("%Y%m%d%H%M%S%z")
-    ours.ContributionDescription = "Signals digitized from a picture of a paper ECG"
-    dataset.ContributingEquipmentSequence = [*chain, ours]
+def _before(columns: Sequence[Sequence[Lead]], number: int) -> set[Lead]:
+    return {lead for column in columns[:number] for lead in column}
 
 
 def _lead_system() -> Dataset:
     """Acquisition context (TID 3401): a page does not say how the electrodes were placed."""
     item = Dataset()
     item.ValueType = "CODE"
-    item.ConceptNameCodeSequence = _code("10:11345", "MDC", "Lead System")
-    item.ConceptCodeSequence = _code("10:11264", "MDC", "Unspecified 12-lead system")
+    item.ConceptNameCodeSequence = code("10:11345", "MDC", "Lead System")
+    item.ConceptCodeSequence = code("10:11264", "MDC", "Unspecified 12-lead system")
     return item
 
 
-def _group(samples: Samples, gaps: dict[Lead, list[tuple[int, int]]], quality: Quality) -> Dataset:
-    """Build the one multiplex group (C.10.9).
+def _group(group: _Group, quality: Quality, *, timed: bool) -> Dataset:
+    """Build one multiplex group (C.10.9).
 
     DERIVED: the samples are neither measured at the patient nor copied from samples that were.
     """
-    n_channels, n_samples = samples.shape
-    group = Dataset()
-    group.WaveformOriginality = "DERIVED"
-    group.NumberOfWaveformChannels = n_channels
-    group.NumberOfWaveformSamples = n_samples
-    group.SamplingFrequency = SAMPLING_FREQUENCY_HZ
-    group.MultiplexGroupLabel = "DIGITIZED PAPER"
-    group.ChannelDefinitionSequence = [_channel(lead, _status(lead, gaps[lead], n_samples, quality)) for lead in LEADS]
-    group.WaveformBitsAllocated = 16
-    group.WaveformSampleInterpretation = "SS"
-    group.add_new("WaveformPaddingValue", "OW", np.int16(PADDING).tobytes())
-    group.add_new("WaveformData", "OW", samples.T.astype("<i2").tobytes())
-    return group
+    n_channels, n_samples = group.samples.shape
+    item = Dataset()
+    if timed:
+        item.MultiplexGroupTimeOffset = round(1000 * group.first / SAMPLING_FREQUENCY_HZ)
+    item.WaveformOriginality = "DERIVED"
+    item.NumberOfWaveformChannels = n_channels
+    item.NumberOfWaveformSamples = n_samples
+    item.SamplingFrequency = SAMPLING_FREQUENCY_HZ
+    item.MultiplexGroupLabel = "DIGITIZED PAPER"
+    item.ChannelDefinitionSequence = [
+        _channel(lead, _status(lead, gaps, n_samples, quality))
+        for lead, gaps in zip(group.leads, group.gaps, strict=True)
+    ]
+    item.WaveformBitsAllocated = 16
+    item.WaveformSampleInterpretation = "SS"
+    item.add_new("WaveformPaddingValue", "OW", np.int16(PADDING).tobytes())
+    item.add_new("WaveformData", "OW", group.samples.T.astype("<i2").tobytes())
+    return item
 
 
 def _status(
@@ -344,9 +304,9 @@ def _channel(lead: Lead, status: str) -> Dataset:
     channel = Dataset()
     channel.ChannelLabel = str(lead)
     channel.ChannelStatus = status
-    channel.ChannelSourceSequence = _code(_CODE_OF_LEAD[lead], "MDC", f"Lead {lead}")
+    channel.ChannelSourceSequence = code(_CODE_OF_LEAD[lead], "MDC", f"Lead {lead}")
     channel.ChannelSensitivity = 1
-    channel.ChannelSensitivityUnitsSequence = _code("uV", "UCUM", "microvolt")
+    channel.ChannelSensitivityUnitsSequence = code("uV", "UCUM", "microvolt")
     channel.ChannelSensitivityCorrectionFactor = 1
     channel.ChannelBaseline = 0
     channel.ChannelSampleSkew = 0
@@ -365,37 +325,56 @@ def _provenance(calibration: Calibration, layout_name: str, context: StudyContex
         f"Layout {layout_name}. Paper speed {calibration.paper_speed_mm_per_s:g} mm/s "
         f"({_READ_FROM.get(calibration.speed_source, calibration.speed_source)}), gain {gain} "
         f"({_READ_FROM.get(calibration.gain_source, calibration.gain_source)}).",
-        f"Time of recording: {_recorded_at(context)[1]}.",
+        f"Time of recording: {recorded_at(context)[1]}.",
     ]
 
 
-def _printed(gaps: dict[Lead, list[tuple[int, int]]], n_samples: int) -> list[str]:
+def _printed(samples: Samples) -> list[str]:
     """Return which leads are on the page, from where to where (gaps inside that span have their own annotation)."""
     spans = []
-    for lead, runs in gaps.items():
-        if runs == [(1, n_samples)]:
-            continue
-        first = runs[0][1] if runs and runs[0][0] == 1 else 0
-        last = runs[-1][0] - 1 if runs and runs[-1][1] == n_samples else n_samples
-        spans.append(f"{lead} {first / SAMPLING_FREQUENCY_HZ:.1f}-{last / SAMPLING_FREQUENCY_HZ:.1f}")
+    for lead, channel in zip(LEADS, samples, strict=True):
+        read = np.flatnonzero(channel != PADDING)
+        if read.size:
+            start_s, stop_s = read[0] / SAMPLING_FREQUENCY_HZ, (read[-1] + 1) / SAMPLING_FREQUENCY_HZ
+            spans.append(f"{lead} {start_s:.1f}-{stop_s:.1f}")
     return ["Printed (s): " + ", ".join(spans) + "."]
 
 
-def _text(text: str) -> Dataset:
-    """Annotate all channels of the group with a text (C.10.10)."""
+def _text(text: str, channels: list[int]) -> Dataset:
+    """Annotate channels, pairs of group and channel, with a text (C.10.10)."""
     item = Dataset()
     item.UnformattedTextValue = text[:1024]  # ST
-    item.ReferencedWaveformChannels = [1, 0]
+    item.ReferencedWaveformChannels = channels
     item.AnnotationGroupNumber = 1
     return item
 
 
-def _gap(channel_number: int, runs: list[tuple[int, int]]) -> Dataset:
-    """Annotate one channel's gaps (C.10.10)."""
+def _gaps(groups: Sequence[_Group]) -> list[Dataset]:
+    """Annotate every channel's gaps (C.10.10)."""
+    items = []
+    for group_number, group in enumerate(groups, start=1):
+        for channel_number, runs in enumerate(group.gaps, start=1):
+            if not runs:
+                continue
+            item = Dataset()
+            item.ConceptNameCodeSequence = code("10:11248", "MDC", "No ECG signal is available")
+            item.ReferencedWaveformChannels = [group_number, channel_number]
+            item.TemporalRangeType = "SEGMENT" if len(runs) == 1 else "MULTISEGMENT"
+            item.ReferencedSamplePositions = [position for run in runs for position in run]
+            item.AnnotationGroupNumber = 2
+            items.append(item)
+    return items
+
+
+def _rate(record: EcgRecord, channels: list[int]) -> list[Dataset]:
+    """Annotate the measured heart rate, where it is certain; viewers look for the meaning "VRate"."""
+    rate = heart_rate_per_minute(record)
+    if rate is None:
+        return []
     item = Dataset()
-    item.ConceptNameCodeSequence = _code("10:11248", "MDC", "No ECG signal is available")
-    item.ReferencedWaveformChannels = [1, channel_number]
-    item.TemporalRangeType = "SEGMENT" if len(runs) == 1 else "MULTISEGMENT"
-    item.ReferencedSamplePositions = [position for run in runs for position in run]
-    item.AnnotationGroupNumber = 2
-    return item
+    item.ConceptNameCodeSequence = code("2:16016", "MDC", "VRate")
+    item.NumericValue = round(rate)
+    item.MeasurementUnitsCodeSequence = code("{H.B.}/min", "UCUM", "heart beats per minute")
+    item.ReferencedWaveformChannels = channels
+    item.AnnotationGroupNumber = 3
+    return [item]

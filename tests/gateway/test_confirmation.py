@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
+from pypdfium2 import PdfDocument
 
 from gateway.confirmation import confirm, known_context
 from gateway.errors import DeliveryRefused, IllegalTransition
@@ -128,13 +130,22 @@ def test_another_run_of_what_nobody_was_told_is_no_correction(bench: Bench) -> N
     assert bench.messages(job_id) == [("P", "P", "PENDING")]
 
 
-def test_report_that_is_there_is_embedded(bench: Bench) -> None:
+def embedded(text: str) -> bytes:
+    (field,) = [line.split("|")[5] for line in text.split("\r") if line.startswith("OBX") and "|ED|" in line]
+    assert field.startswith("^application^pdf^Base64^")
+    return base64.b64decode(field.split("^")[4])
+
+
+def test_the_report_is_embedded_unconfirmed_then_confirmed(bench: Bench) -> None:
     job_id = bench.digitized()
-    bench.spool.write_artefact(job_id, report_name(1), b"%PDF-1.4")
     bench.confirm(job_id)
-    final = bench.store.deliveries(job_id)[-1]
-    text = bench.spool.artefact_path(job_id, final.artefact).read_bytes().decode()
-    assert "|ED|REPORT^ECG report^99ECGGW|1|^application^pdf^Base64^JVBERi0xLjQ=|" in text
+    messages = [each for each in bench.store.deliveries(job_id) if each.kind == "hl7"]
+    pdfs = [embedded(bench.spool.artefact_path(job_id, each.artefact).read_bytes().decode()) for each in messages]
+    assert [pdf[:5] for pdf in pdfs] == [b"%PDF-"] * 2
+    assert pdfs[1] == bench.spool.artefact_path(job_id, report_name(1)).read_bytes()
+    texts = [PdfDocument(pdf)[0].get_textpage().get_text_range() for pdf in pdfs]
+    assert "DIGITIZED FROM PAPER, unconfirmed" in texts[0]
+    assert "DIGITIZED FROM PAPER, confirmed by a person" in texts[1]
 
 
 @pytest.mark.parametrize("reason", ["failed", "nobody", "queued", "files"])

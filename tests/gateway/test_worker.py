@@ -132,7 +132,7 @@ def test_second_run_makes_the_same_identifiers_and_bytes(bench: Bench) -> None:
     worker.run_once()
     assert bench.files(job_id) == before
     assert [d.identifier for d in bench.store.deliveries(job_id)] == [d.identifier for d in sent]
-    assert len(before) == 5
+    assert len(before) == 6
 
 
 def test_doubtful_page_stays_in_the_house_unless_the_site_says_otherwise(bench: Bench) -> None:
