@@ -1,4 +1,4 @@
-"""Whose ECG it is: from a sidecar JSON, a file's name, a code on the page or a person, in the forms DICOM wants, never guessed.
+"""Whose ECG it is: from a sidecar JSON, a file's name, a code or a person, in the forms DICOM wants, never guessed.
 
 A sidecar's keys and a pattern's named groups are the fields of `StudyContext`; an unknown one is an error.  What
 breaks the value representation of its attribute (PS3.5 section 6.2) is refused here, where somebody can mend it,

@@ -185,7 +185,7 @@ class LookupSettings(_Section):
 
 
 class FolderSettings(_Section):
-    """A watched folder.  Identity comes from a sidecar JSON, the file name or a code on the page, never from a guess."""
+    """A watched folder.  Identity comes from a sidecar, a file's name or a code on the page, never from a guess."""
 
     path: Path
     polling: bool = False  # for network shares, where the kernel reports nothing

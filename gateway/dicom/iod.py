@@ -65,6 +65,7 @@ _CODED = (
     "MeasurementUnitsCodeSequence"
 ).split()
 _CHANNEL_STATUS = {"OK", "TEST DATA", "DISCONNECTED", "QUESTIONABLE", "INVALID", "UNCALIBRATED", "UNZEROED"}
+_ONE_LINE = {"AE", "CS", "LO", "PN", "SH"}  # no control characters, with UTF-8 not even ESC
 _TEMPORAL_RANGE_TYPES = {"POINT", "MULTIPOINT", "SEGMENT", "MULTISEGMENT", "BEGIN", "END"}
 
 
@@ -149,10 +150,12 @@ def _follows_vr(element: DataElement) -> bool:
     if element.VM > 1 and not element.tag.is_private and dictionary_VM(element.tag) == "1":
         return False  # a backslash in a value
     for value in element.value if element.VM > 1 else [element.value]:
+        if element.VR in _ONE_LINE and any(ord(character) < 32 or ord(character) == 127 for character in str(value)):
+            return False
         if element.VR == "UI" and not is_uid(str(value)):
             return False
         try:
-            validate_value(element.VR, str(value) if element.VR in ("DS", "IS") else value, RAISE)
+            validate_value(element.VR, str(value) if element.VR in ("DS", "IS", "PN") else value, RAISE)
         except ValueError:
             return False
     return True
