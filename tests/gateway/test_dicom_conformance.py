@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
+from PIL import Image
+from pydicom import Dataset
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    ModalityWorklistInformationFind,
     StorageCommitmentPushModel,
     StudyRootQueryRetrieveInformationModelFind,
     Verification,
@@ -16,11 +22,20 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 
 from gateway.certificates import EXPIRY_WARNING
 from gateway.dicom import commitment, receive, scp, scu
+from gateway.dicom.documents import (
+    REJECTED_FOR_QUALITY,
+    REJECTED_FOR_SAFETY,
+    encapsulated_report,
+    overlay_capture,
+    rejection_note,
+)
 from gateway.dicom.pages import IMAGE_TRANSFER_SYNTAXES
 from gateway.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from gateway.dicom.waveform import SOP_CLASS_UIDS
-from gateway.settings import DicomSettings, DicomTlsSettings, TlsClientSettings, TlsSettings
+from gateway.dicom.waveform import SOP_CLASS_UIDS, build_waveform
+from gateway.models import StudyContext
+from gateway.settings import DicomSettings, DicomTlsSettings, ObjectSettings, TlsClientSettings, TlsSettings
 from gateway.tls import CIPHER_SUITES, client_context
+from tests.gateway.dicom_samples import COLUMNS, CONTEXT, NOW, make_quality, make_record
 
 STATEMENT = (Path(__file__).resolve().parents[2] / "docs" / "conformance" / "dicom.md").read_text(encoding="utf-8")
 
@@ -81,7 +96,15 @@ def test_limits_are_as_in_the_settings() -> None:
     assert scp._CONNECTIONS_PER_ASSOCIATION == 4 and "four times `maximum_associations`" in STATEMENT
 
 
-@pytest.mark.parametrize("uid", [Verification, StudyRootQueryRetrieveInformationModelFind, StorageCommitmentPushModel])
+@pytest.mark.parametrize(
+    "uid",
+    [
+        Verification,
+        ModalityWorklistInformationFind,
+        StudyRootQueryRetrieveInformationModelFind,
+        StorageCommitmentPushModel,
+    ],
+)
 def test_classes_we_use_as_scu_are_in_the_table(uid: str) -> None:
     (row,) = [row for row in STATEMENT.splitlines() if f"| `{uid}` |" in row]
     assert row.split("|")[3].strip() == "yes"
@@ -105,3 +128,66 @@ def test_storage_commitment_is_as_in_the_code() -> None:
     answered = (*(0x0000, 0x0110, 0x0112, 0x0115, 0x0123), commitment.NOT_AUTHORIZED)
     assert statuses == [f"{status:04X}" for status in answered]
     assert f"more than {commitment.MAXIMUM_REFERENCES}," in section
+
+
+def _presence(data_sets: list[Dataset], path: str = "") -> dict[str, str]:
+    """Every attribute of one kind of object, by its path: ALWAYS, VNAP, ANAP or EMPTY (PS3.2 annex A)."""
+    found: dict[str, list[bool]] = {}
+    for data_set in data_sets:
+        for element in data_set:
+            if element.tag.is_private:
+                continue
+            found.setdefault(element.keyword, []).append(not element.is_empty)
+    marks = {}
+    for keyword, filled in found.items():
+        name = f"{path}{keyword}"
+        whole = len(filled) == len(data_sets)
+        marks[name] = ("ALWAYS" if all(filled) else "VNAP" if any(filled) else "EMPTY") if whole else "ANAP"
+        items = [item for data_set in data_sets for item in _items(data_set, keyword)]
+        if keyword != "RequestAttributesSequence" and not any("CodeValue" in item for item in items):
+            marks |= _presence(items, f"{name} > ")
+    return marks
+
+
+def _items(data_set: Dataset, keyword: str) -> list[Dataset]:
+    return list(data_set[keyword].value) if keyword in data_set and data_set[keyword].VR == "SQ" else []
+
+
+def created_objects() -> dict[str, list[Dataset]]:
+    """Of each kind of object one with everything that can be known, and one with as little as possible."""
+    little = StudyContext(patient_id="P", study_instance_uid="2.25.1", source_sop_instance_uid="2.25.2")
+    much = CONTEXT.model_copy(update={"timezone_offset_from_utc": "+0100"})
+    png = BytesIO()
+    Image.new("RGB", (4, 2)).save(png, "PNG")
+    made: dict[str, list[Dataset]] = {"waveform": [], "report": [], "overlay": [], "rejection": []}
+    beats = np.exp(-(((np.arange(5000) / 500.0) % 0.8 - 0.4) ** 2) / (2 * 0.015**2)).astype(np.float32)
+    paced = replace(make_record("12x1"), signal_mv=np.tile(beats, (12, 1)))
+    for context, record in ((little, make_record("12x1")), (much, make_record()), (much, paced)):
+        common = {"page_number": 1, "layout_name": "3x4", "created_at": NOW}
+        for sop_class in SOP_CLASS_UIDS:
+            waveform = build_waveform(record, make_quality(), context, sop_class=sop_class, columns=COLUMNS, **common)
+            made["waveform"].append(waveform)
+        shown = (made["waveform"][-1].SOPClassUID, made["waveform"][-1].SOPInstanceUID)
+        settings = ObjectSettings()
+        made["report"].append(
+            encapsulated_report(b"%PDF", make_quality(), context, waveform=shown, objects=settings, **common)
+        )
+        made["overlay"].append(overlay_capture(png.getvalue(), make_quality(), context, objects=settings, **common))
+        for title in (REJECTED_FOR_QUALITY, REJECTED_FOR_SAFETY):
+            made["rejection"].append(
+                rejection_note(made["waveform"][-1:], title, number=1, created_at=NOW, objects=settings)
+            )
+    return made
+
+
+def test_attributes_of_created_objects_are_those_of_the_table() -> None:
+    """Section 8.1.4: path, presence in waveform, report, overlay and rejection, source of the value."""
+    section = STATEMENT[STATEMENT.index("8.1.4 Attributes") :]
+    section = section[: section.index("\n### ")]
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in section.splitlines() if row.startswith("| `")]
+    stated = {row[0].strip("`"): row[1:5] for row in rows}
+    kinds = [_presence(data_sets) for data_sets in created_objects().values()]
+    paths = list(dict.fromkeys(path for kind in kinds for path in kind))
+    assert stated == {path: [kind.get(path, "") for kind in kinds] for path in paths}
+    assert len(stated) == len(rows) > 100
+    assert all(len(row) == 6 and row[5] for row in rows), "every attribute has a source"
