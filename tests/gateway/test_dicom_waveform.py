@@ -12,8 +12,10 @@ from pydicom import Dataset, dcmread
 
 from gateway.dicom.uids import derived_uid, is_uid
 from gateway.dicom.waveform import build_waveform, encode, waveform_sop_instance_uid
+from gateway.settings import ObjectSettings, SeriesSettings
 from pipeline import LEADS, EcgRecord, Lead
-from tests.gateway.dicom_samples import CONTEXT, NOW, make_quality, make_record
+from tests.gateway.dicom_samples import COLUMNS, CONTEXT, NOW, make_quality, make_record
+from tests.gateway.test_heart_rate import ecg
 
 
 def build(record: EcgRecord | None = None, **changes: object) -> Dataset:
@@ -209,3 +211,64 @@ def test_identity_that_breaks_its_vr_is_refused_without_being_named() -> None:
     with pytest.raises(ValueError, match="AccessionNumber") as caught:
         encode(build(context=context))
     assert "SECRET" not in str(caught.value)
+
+
+def test_groups_are_the_printed_columns_and_the_strip() -> None:
+    record = make_record("3x4+II")
+    dataset = read_back(build(record, sop_class="12-lead-groups", columns=(*COLUMNS, (Lead.II,))))
+    groups = dataset.WaveformSequence
+    assert [group.NumberOfWaveformChannels for group in groups] == [3, 3, 3, 3, 1]
+    assert [group.MultiplexGroupTimeOffset for group in groups] == [0, 2500, 5000, 7500, 0]
+    assert [group.NumberOfWaveformSamples for group in groups] == [1250] * 4 + [5000]
+    labels = [[channel.ChannelLabel for channel in group.ChannelDefinitionSequence] for group in groups]
+    assert labels == [[lead.value for lead in leads] for leads in (*COLUMNS, (Lead.II,))]
+    for number, group in enumerate(groups):
+        start = 1250 * (number % 4)
+        counts = dataset.waveform_array(number)
+        for channel, label in enumerate(labels[number]):
+            signal = record.signal_mv[LEADS.index(Lead(label)), start : start + group.NumberOfWaveformSamples]
+            assert np.nanmax(np.abs(counts[:, channel] - 1000 * signal)) <= 1.51
+    assert gap_items(dataset) == {}  # nothing is missing in any group
+
+
+def test_three_strips_leave_their_columns_since_13_channels_are_all() -> None:
+    record = make_record("3x4+II")
+    for lead in (Lead.V1, Lead.V5):
+        record.signal_mv[LEADS.index(lead)] = record.signal_mv[1]
+    strips = (Lead.V1, Lead.II, Lead.V5)
+    groups = build(record, sop_class="12-lead-groups", columns=(*COLUMNS, strips)).WaveformSequence
+    assert [group.NumberOfWaveformChannels for group in groups] == [2, 3, 2, 2, 3]
+
+
+def test_certain_heart_rate_is_annotated_and_can_be_left_out() -> None:
+    (rate,) = [i for i in build(ecg([60 / 75] * 12)).WaveformAnnotationSequence if "NumericValue" in i]
+    concept, units = rate.ConceptNameCodeSequence[0], rate.MeasurementUnitsCodeSequence[0]
+    assert (concept.CodeValue, concept.CodingSchemeDesignator, concept.CodeMeaning) == ("2:16016", "MDC", "VRate")
+    assert (units.CodeValue, units.CodingSchemeDesignator) == ("{H.B.}/min", "UCUM")
+    assert rate.NumericValue == 75
+    encode(build(ecg([60 / 75] * 12)))
+    silent = build(ecg([60 / 75] * 12), objects=ObjectSettings(heart_rate=False))
+    assert not [item for item in silent.WaveformAnnotationSequence if "NumericValue" in item]
+    assert not [item for item in build().WaveformAnnotationSequence if "NumericValue" in item]
+
+
+def test_a_correction_is_another_object_and_says_so() -> None:
+    first, second = build(), build(revision=1)
+    assert first.SOPInstanceUID != second.SOPInstanceUID == waveform_sop_instance_uid(CONTEXT, 1, "12-lead", 1)
+    assert first.SeriesInstanceUID != second.SeriesInstanceUID
+    assert second.SeriesDescription == first.SeriesDescription + ", corrected"
+    assert "takes the place of an earlier" in second.WaveformAnnotationSequence[0].UnformattedTextValue
+
+
+def test_numbers_descriptions_and_private_figures_are_configurable() -> None:
+    objects = ObjectSettings(
+        first_instance_number=100,
+        private_creator="SITE 1",
+        waveform=SeriesSettings(number=900, description="EKG aus Papier"),
+    )
+    dataset = read_back(build(page_number=2, objects=objects))
+    assert (dataset.SeriesNumber, dataset.InstanceNumber) == (900, 101)
+    assert dataset.SeriesDescription == "EKG aus Papier"
+    block = dataset.private_block(0x0099, "SITE 1")
+    assert [block[element].value for element in (1, 2, 3, 4)] == [17.3, 1.0, "3x4+R", 0.95]
+    assert not [element for element in build() if element.tag.is_private]
