@@ -25,6 +25,7 @@ __all__ = ["identify_layout", "load_layouts"]
 Float64 = npt.NDArray[np.float64]
 
 _LIMB_BARS = frozenset({Lead.I, Lead.II, Lead.III})  # names that a steep stroke may be taken for
+_AUGMENTED = frozenset({Lead.AVR, Lead.AVL, Lead.AVF})  # hardly ever printed as strips
 _TOGETHER = 0.15  # from here on columns count as recorded together
 
 # Limb leads as sums of I and II (Einthoven, Goldberger).
@@ -158,7 +159,10 @@ def _name_strips(
         at = int(labels.slot_label[len(layout.leads) + number]) if labels else -1
         label = found.labels[at] if at >= 0 else None
         likeness = _likeness(traces, layout, row_index, row_index[n_short + number], columns)
-        evidence = {lead: alike + (0.25 if lead == usual else 0.0) for lead, alike in likeness.items()}
+        evidence = {
+            lead: alike + (0.25 if lead == usual else -0.1 if lead in _AUGMENTED else 0.0)
+            for lead, alike in likeness.items()
+        }
         if label is not None:
             weight = 0.05 if label.lead in _LIMB_BARS else 0.3
             evidence[label.lead] = evidence.get(label.lead, 0.6) + weight * label.score
