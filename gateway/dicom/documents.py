@@ -156,7 +156,7 @@ def overlay_capture(
     dataset.ConversionType = "WSD"
     dataset.ImageType = ["DERIVED", "SECONDARY"]
     dataset.PatientOrientation = None
-    dataset.Laterality = None
+    dataset.BodyPartExamined = "HEART"  # not paired: no Laterality
     dataset.BurnedInAnnotation = "YES"
     dataset.DerivationDescription = "Traces read from a picture of a paper ECG, drawn over it"
     if references := source_reference(context):

@@ -5,9 +5,9 @@ set -u
 peers="$(dirname "$0")/node"
 if command -v npm >/dev/null && command -v node >/dev/null &&
     npm install --prefix "$peers" --no-package-lock --no-audit --no-fund --silent; then
-    echo "interop: node-hl7-client, node-hl7-server and simple-hl7 are installed"
+    echo "interop: node-hl7-client, node-hl7-server, simple-hl7 and @cornerstonejs/metadata are installed"
 else
-    echo "interop: SKIPPING the tests that need: node-hl7-client node-hl7-server simple-hl7 (npm could not install them)"
+    echo "interop: SKIPPING the tests that need: node-hl7-client node-hl7-server simple-hl7 @cornerstonejs/metadata (npm could not install them)"
 fi
 if .venv/bin/python -m pip install --quiet --disable-pip-version-check -c config/constraints.txt hl7 2>/dev/null; then
     echo "interop: mllp_send of python-hl7 is installed"
@@ -19,12 +19,17 @@ if .venv/bin/python -m pip install --quiet --disable-pip-version-check -c config
 else
     echo "interop: SKIPPING the tests that need: imagecodecs (pip could not install it)"
 fi
+if .venv/bin/python -m pip install --quiet --disable-pip-version-check -c config/constraints.txt dicom-ecg-plot 2>/dev/null; then
+    echo "interop: dicom-ecg-plot is installed"
+else
+    echo "interop: SKIPPING the tests that need: dicom-ecg-plot (pip could not install it)"
+fi
 missing=""
-for pair in dcmtk:/usr/bin/storescu dicom3tools:/usr/bin/dciodvfy orthanc:/usr/sbin/Orthanc libgdcm-tools:/usr/bin/gdcmconv; do
-    [ -x "${pair#*:}" ] || missing="$missing ${pair%%:*}"
+for pair in dcmtk:/usr/bin/storescu dicom3tools:/usr/bin/dciodvfy orthanc:/usr/sbin/Orthanc orthanc-dicomweb:/usr/share/orthanc/plugins/libOrthancDicomWeb.so libgdcm-tools:/usr/bin/gdcmconv libpixelmed-java:/usr/share/java/pixelmed.jar default-jdk-headless:/usr/bin/javac; do
+    [ -e "${pair#*:}" ] || missing="$missing ${pair%%:*}"
 done
 if [ -z "$missing" ]; then
-    echo "interop: dcmtk, dicom3tools, orthanc and libgdcm-tools are installed"
+    echo "interop: dcmtk, dicom3tools, orthanc, orthanc-dicomweb, libgdcm-tools, libpixelmed-java and a JDK are installed"
     exit 0
 fi
 if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then
