@@ -23,14 +23,17 @@ from gateway.certificates import certificates, check_tls
 from gateway.confirmation import confirm as confirm_job
 from gateway.dicom.find import StudyQuery, find_studies
 from gateway.dicom.pages import read_context
+from gateway.dicom.retrieve import DimseArchive
+from gateway.dicom.web import WebArchive
 from gateway.errors import GatewayError, IntakeError, SettingsError
 from gateway.identity import identify as identify_job
 from gateway.intake import Accepted, Intake, file_key, media_type_of
 from gateway.logs import configure_logging
 from gateway.matching import with_told
 from gateway.models import Job, JobStatus, StudyContext, utc_now
+from gateway.pull import Archive, Wanted, show_pull
 from gateway.service import Service
-from gateway.settings import Destination, DicomDestination, Settings, load_settings
+from gateway.settings import Destination, DicomDestination, DicomWebDestination, Settings, load_settings
 from gateway.spool import Spool
 from gateway.store import Store
 
@@ -306,6 +309,28 @@ def find(
 
 
 @app.command()
+def pull(
+    source: Annotated[str, typer.Option("--from", metavar="DESTINATION", help="Its name in the settings.")],
+    config: Config = None,
+    study_date: Annotated[str, typer.Option(help="YYYYMMDD or YYYYMMDD-YYYYMMDD.")] = "",
+    modality: Annotated[str, typer.Option(help="Of series, e.g. OT,SC,ECG; not set: all.")] = "",
+    description: Annotated[str, typer.Option(help="Of the study, with * and ? as wild cards.")] = "",
+    patient_id: Annotated[str, typer.Option(help="DICOM PatientID.")] = "",
+    batch: Annotated[int, typer.Option(min=1, help="Objects fetched at once.")] = 20,
+    pause: Annotated[float, typer.Option(min=0, help="Seconds between two batches.")] = 0.0,
+    queue: Annotated[int, typer.Option(min=1, help="While more jobs wait, nothing is fetched.")] = 200,
+) -> None:
+    """Fetch old pages from an archive; what is here already is left out, so it may be ended and begun again."""
+    settings = load_settings(config)
+    store, spool = _open(settings)
+    query = StudyQuery(study_date=study_date, study_description=description, patient_id=patient_id)
+    modalities = tuple(part.strip() for part in modality.split(",") if part.strip())
+    wanted = Wanted(query=query, modalities=modalities, batch=batch, pause_s=pause, maximum_queued=queue)
+    end = show_pull(_archive(settings, source, Intake(spool, store)), store, wanted, _console())
+    sys.exit(1 if end.failed else 0)
+
+
+@app.command()
 def demo() -> None:
     """Show the whole way on simulated pages: in by DICOM and folder, out to a bundled PACS and HL7 listener."""
     from gateway.demo import run_demo  # draws pages: nothing but this command needs it
@@ -360,6 +385,16 @@ def _submit(intake: Intake, data: bytes, told: StudyContext, destinations: tuple
         destinations=destinations,
         actor="cli",
     )
+
+
+def _archive(settings: Settings, name: str, intake: Intake) -> Archive:
+    peer, calling_ae_title = _destination(settings, name)
+    maximum = settings.dicom.maximum_object_mib
+    if isinstance(peer, DicomDestination):
+        return DimseArchive(peer, calling_ae_title, settings.dicom.ae_title, intake, maximum)
+    if isinstance(peer, DicomWebDestination):
+        return WebArchive(peer, intake, maximum)
+    raise SettingsError(f"{name} is no archive: its kind is {peer.kind}")
 
 
 def _destination(settings: Settings, name: str) -> tuple[Destination, str]:

@@ -21,6 +21,7 @@ from pynetdicom import build_context
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification
 
+from gateway.dicom import web
 from gateway.dicom.association import AssociationRejected, NoConnection, NoContext, associate
 from gateway.dicom.scu import send
 from gateway.dicom.uids import derived_uid
@@ -32,6 +33,7 @@ from gateway.models import StudyContext, new_id, utc_now
 from gateway.settings import (
     Destination,
     DicomDestination,
+    DicomWebDestination,
     FolderDestination,
     Hl7CodeSettings,
     Hl7Destination,
@@ -61,6 +63,12 @@ _STATUSES = (
     (range(0x0124, 0x0125), "the peer does not allow us this: have our AE title given the right there"),
 )
 
+_HTTP_ADVICE = {
+    "401": "set token_file, or username and password_file, to what the server knows",
+    "403": "have this user allowed there to query and store",
+    "404": "nothing is at url: it is the path above /studies",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
@@ -77,12 +85,17 @@ def echo(destination: Destination, calling_ae_title: str) -> Iterator[Step]:
     if isinstance(destination, FolderDestination):
         yield _folder(destination.path)
         return
-    for step in reach(destination.host, destination.port, destination.timeout_s, destination.tls):
+    tls = destination.tls
+    if isinstance(destination, DicomWebDestination) and destination.secure:
+        tls = tls or TlsClientSettings()
+    for step in reach(destination.host, destination.port, destination.timeout_s, tls):
         yield step
         if not step.ok:
             return
     if isinstance(destination, DicomDestination):
         yield from _verify(destination, calling_ae_title)
+    elif isinstance(destination, DicomWebDestination):
+        yield _query(destination)
 
 
 def send_test(destination: Destination, calling_ae_title: str, codes: Hl7CodeSettings) -> Iterator[Step]:
@@ -93,25 +106,26 @@ def send_test(destination: Destination, calling_ae_title: str, codes: Hl7CodeSet
     SettingsError
         The destination is of another kind.
     """
-    if not isinstance(destination, DicomDestination | Hl7Destination):
+    if not isinstance(destination, DicomDestination | DicomWebDestination | Hl7Destination):
         raise SettingsError(f"{destination.name} is of kind {destination.kind}: use `echo`, or submit a test page")
     for step in echo(destination, calling_ae_title):
         yield step
         if not step.ok:
             return
-    name = "C-STORE" if isinstance(destination, DicomDestination) else destination.message
+    names = {"dicom": "C-STORE", "dicomweb": "STOW-RS"}
+    name = destination.message if isinstance(destination, Hl7Destination) else names[destination.kind]
     try:
-        if isinstance(destination, DicomDestination):
-            answer = _store_test(destination, calling_ae_title)
-        else:
+        if isinstance(destination, Hl7Destination):
             answer = _message_test(destination, codes)
+        else:
+            answer = _store_test(destination, calling_ae_title)
     except DeliveryError as error:
         yield Step(name=name, ok=False, found=str(error), advice=_answer_advice(error.response))
         return
     yield Step(name=name, ok=True, found=f"answered {answer}; take patient {TEST_PATIENT_ID} out there when you saw it")
 
 
-def _store_test(destination: DicomDestination, calling_ae_title: str) -> str:
+def _store_test(destination: DicomDestination | DicomWebDestination, calling_ae_title: str) -> str:
     ecg = _made_up_ecg(destination.name)
     dataset = build_waveform(
         ecg.record,
@@ -125,6 +139,8 @@ def _store_test(destination: DicomDestination, calling_ae_title: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "test.dcm"
         path.write_bytes(encode(dataset))
+        if isinstance(destination, DicomWebDestination):
+            return web.send(path, destination)
         return send(path, destination, calling_ae_title)
 
 
@@ -162,6 +178,15 @@ def reach(host: str, port: int, timeout_s: float, tls: TlsClientSettings | None)
         yield Step(name="TCP", ok=True, found=f"{host}:{port} takes connections")
         if tls is not None:
             yield _handshake(connection, host, timeout_s, tls)
+
+
+def _query(destination: DicomWebDestination) -> Step:
+    try:
+        web.check(destination)
+    except DeliveryError as error:
+        advice = _HTTP_ADVICE.get(error.response, "is url that of a DICOMweb service?  See the server's log")
+        return Step(name="QIDO-RS", ok=False, found=str(error), advice=advice)
+    return Step(name="QIDO-RS", ok=True, found="the server answers queries")
 
 
 def _resolve(host: str) -> Step:

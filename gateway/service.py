@@ -1,6 +1,6 @@
 """The daemon: everything is built here, from settings alone, started in order and stopped in the reverse order.
 
-    web page -> outbox -> identity look-up -> storage commitment -> workers -> C-STORE SCP -> MLLP listener -> watched folders
+    web page -> outbox -> identity look-up -> storage commitment -> workers -> DICOM, MLLP listeners -> watched folders
 
 So nothing is received before it can be worked on, and a stop begins with the intake: no new jobs, then running jobs
 finish or go back to the queue, then the outbox ends its send.  A thread that dies takes the process with it: systemd
@@ -25,7 +25,7 @@ from fastapi import FastAPI
 
 from gateway.certificates import certificates
 from gateway.commitment import Committer
-from gateway.dicom import scu
+from gateway.dicom import scu, web
 from gateway.dicom.scp import StorageScp
 from gateway.errors import StorageError
 from gateway.folder import FolderWatcher, deliver_to_folder
@@ -36,7 +36,7 @@ from gateway.intake import Intake
 from gateway.lookup import Lookup
 from gateway.models import utc_now
 from gateway.outbox import Outbox, Sender
-from gateway.settings import Destination, DicomDestination, Hl7Destination, Settings
+from gateway.settings import Destination, DicomDestination, DicomWebDestination, Hl7Destination, Settings
 from gateway.spool import Spool
 from gateway.store import Store
 from gateway.supervisor import WorkerPool
@@ -224,6 +224,8 @@ class Service:
         if isinstance(destination, DicomDestination):
             calling_ae_title = destination.calling_ae_title or self._settings.dicom.ae_title
             return lambda path, _: scu.send(path, destination, calling_ae_title)
+        if isinstance(destination, DicomWebDestination):
+            return lambda path, _: web.send(path, destination)
         if isinstance(destination, Hl7Destination):
             client = MllpClient(destination)
             self._clients.append(client)

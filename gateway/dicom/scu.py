@@ -66,7 +66,7 @@ def send(path: Path, destination: DicomDestination, calling_ae_title: str) -> st
     finally:
         if association.is_established:
             association.release()
-    return _outcome(destination, status)
+    return outcome(destination.name, status)
 
 
 def _read(path: Path) -> Dataset:
@@ -78,10 +78,11 @@ def _read(path: Path) -> Dataset:
         raise DeliveryRefused(f"{path.name} is no DICOM file ({type(error).__name__})") from error
 
 
-def _outcome(destination: DicomDestination, status: int | None) -> str:
+def outcome(peer: str, status: int | None) -> str:
+    """Return a status that says the object is stored, e.g. "0x0000"; raise as `send` does for any other."""
     if status is None:
-        raise DeliveryDeferred(f"{destination.name}: no answer")
+        raise DeliveryDeferred(f"{peer}: no answer")
     if status in _STORED:
         return f"0x{status:04X}"
     kind = DeliveryRefused if status in _NEVER else DeliveryDeferred
-    raise kind(f"{destination.name}: status 0x{status:04X}", response=f"0x{status:04X}")
+    raise kind(f"{peer}: status 0x{status:04X}", response=f"0x{status:04X}")

@@ -17,11 +17,13 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     ModalityWorklistInformationFind,
     StorageCommitmentPushModel,
     StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelGet,
+    StudyRootQueryRetrieveInformationModelMove,
     Verification,
 )
 
 from gateway.certificates import EXPIRY_WARNING
-from gateway.dicom import commitment, receive, scp, scu
+from gateway.dicom import commitment, receive, scp, scu, web
 from gateway.dicom.documents import (
     REJECTED_FOR_QUALITY,
     REJECTED_FOR_SAFETY,
@@ -103,6 +105,8 @@ def test_limits_are_as_in_the_settings() -> None:
         ModalityWorklistInformationFind,
         StudyRootQueryRetrieveInformationModelFind,
         StorageCommitmentPushModel,
+        StudyRootQueryRetrieveInformationModelGet,
+        StudyRootQueryRetrieveInformationModelMove,
     ],
 )
 def test_classes_we_use_as_scu_are_in_the_table(uid: str) -> None:
@@ -191,3 +195,11 @@ def test_attributes_of_created_objects_are_those_of_the_table() -> None:
     assert stated == {path: [kind.get(path, "") for kind in kinds] for path in paths}
     assert len(stated) == len(rows) > 100
     assert all(len(row) == 6 and row[5] for row in rows), "every attribute has a source"
+
+
+def test_dicomweb_is_as_in_the_code() -> None:
+    (row,) = [row for row in STATEMENT.splitlines() if row.startswith("| Store (STOW-RS)")]
+    assert f"; {', '.join(map(str, sorted(web._NEVER)))} refuse" in row
+    assert f"{', '.join(map(str, web._STORED_OR_REPORTED[:2]))} and {web._STORED_OR_REPORTED[2]} are read" in row
+    assert f"pages of {web._PAGE} |" in STATEMENT
+    assert f"An answer over {web._MAXIMUM_JSON_BYTES >> 20} MiB" in STATEMENT

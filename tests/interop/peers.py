@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import subprocess
@@ -49,14 +50,15 @@ def free_port() -> int:
 
 
 class Orthanc:
-    """A PACS with AE title ORTHANC, spoken to by DICOM and by REST."""
+    """A PACS with AE title ORTHANC, spoken to by DICOM and REST; its user, where it asks, is gateway, secret."""
 
     def __init__(self, dicom_port: int, http_port: int) -> None:
         self.dicom_port = dicom_port
         self.url = f"http://127.0.0.1:{http_port}"
 
     def request(self, path: str, body: bytes | None = None, method: str | None = None) -> bytes:
-        request = urllib.request.Request(self.url + path, data=body, method=method)
+        login = {"Authorization": "Basic " + base64.b64encode(b"gateway:secret").decode()}
+        request = urllib.request.Request(self.url + path, data=body, method=method, headers=login)
         with urllib.request.urlopen(request, timeout=20) as response:
             answer: bytes = response.read()
         return answer
