@@ -39,7 +39,9 @@ _DATE = re.compile(r"\d{1,4}[-.]\d{1,2}[-.]\d{1,4}|\d{1,2}-?[A-Za-z]{3}-?\d{2,4}
 _ALIKE = str.maketrans("OQDILSBZG", "000115826")  # letters that are read for figures, and figures for letters
 
 
-def contradictions(lines: Sequence[TextLine], context: StudyContext) -> tuple[str, ...]:
+def contradictions(
+    lines: Sequence[TextLine], context: StudyContext, prior_patient_ids: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Return, in words, what the page plainly says against its record; () where it says nothing against it.
 
     A number counts where all of this holds:
@@ -65,8 +67,11 @@ def contradictions(lines: Sequence[TextLine], context: StudyContext) -> tuple[st
         What was read on the page.
     context
         What the record says.
+    prior_patient_ids
+        Merged into the record's: it may be any of them, too.
     """
     known = [
+        *prior_patient_ids,
         context.patient_id,
         context.accession_number,
         context.placer_order_number,

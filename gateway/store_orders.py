@@ -95,6 +95,14 @@ class OrderStore(Database):
         with self._read() as session:
             return _surviving(session, _find_patient(session, patient_id, issuer))
 
+    def prior_patient_ids(self, patient_id: str, issuer: str = "") -> tuple[str, ...]:
+        """Return the patient IDs that were merged into a patient's: old pages name them, in print and in codes."""
+        with self._read() as session:
+            patient = _find_patient(session, patient_id, issuer)
+            if patient is None:
+                return ()
+            return tuple(session.exec(select(Patient.patient_id).where(Patient.merged_into == patient.id)).all())
+
     def order(self, number: str) -> tuple[Order, Patient] | None:
         """Return the order with this accession, placer or filler number and its patient; None unless it is just one.
 

@@ -249,7 +249,7 @@ class Worker:
             digitization = self._digitizer.digitize(image, default_calibration=self._calibration)
             seconds = time.monotonic() - started
             pictures = (write_png(reduce_page(image)), write_png(draw_overlay(digitization)))
-            printed = contradictions(digitization.text, facts.context) if self._settings.review.check_print else ()
+            printed = self._printed(digitization, facts.context) if self._settings.review.check_print else ()
             return page_result(facts, digitization, pictures, seconds, (*facts.against, *printed))
         except (DeviceError, MemoryError) as error:
             if not alone:
@@ -260,6 +260,10 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - a fault of ours must fail one page, not the queue
             reason = _broke(what, error)
         return failed_page(facts, image.page_number, reason, time.monotonic() - started, write_png(reduce_page(image)))
+
+    def _printed(self, digitization: Digitization, context: StudyContext) -> tuple[str, ...]:
+        prior = self._store.prior_patient_ids(context.patient_id, context.issuer_of_patient_id)
+        return contradictions(digitization.text, context, prior)
 
     def _out_of_memory(self, what: str) -> str:
         return f"{what} needs more memory than the {self._settings.worker.memory_limit_mib} MiB a worker may take"

@@ -6,6 +6,9 @@ Its answers are checked against what was asked: there are peers that ignore a ke
 
 from __future__ import annotations
 
+import contextlib
+
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pynetdicom.sop_class import ModalityWorklistInformationFind, StudyRootQueryRetrieveInformationModelFind
 
@@ -69,7 +72,12 @@ def _keys(keywords: list[str]) -> Dataset:
 
 
 def _read(answer: Dataset) -> StudyContext:
-    """Return an answer in our terms; a scheduled step becomes an item of RequestAttributesSequence (PS3.3 C.7.3.1)."""
+    """Return an answer in our terms; a scheduled step becomes an item of RequestAttributesSequence (PS3.3 C.7.3.1).
+
+    There are peers that answer in the character set they were asked in and do not say so.
+    """
+    if "SpecificCharacterSet" not in answer:
+        answer.walk(_as_utf_8)
     steps = answer.get("ScheduledProcedureStepSequence") or ()
     if steps:
         request = Dataset()
@@ -81,6 +89,13 @@ def _read(answer: Dataset) -> StudyContext:
         if "StudyDescription" not in answer and answer.get("RequestedProcedureDescription"):
             answer.StudyDescription = answer.RequestedProcedureDescription
     return study_context(answer)
+
+
+def _as_utf_8(_: Dataset, element: DataElement) -> None:
+    """Read a text as UTF-8 that was read as ISO 8859-1, which has a character for every byte; else leave it."""
+    if element.VR in ("LO", "PN", "SH") and element.VM == 1:
+        with contextlib.suppress(UnicodeError):
+            element.value = str(element.value).encode("latin-1").decode("utf-8")
 
 
 def _is_asked(found: StudyContext, context: StudyContext) -> bool:

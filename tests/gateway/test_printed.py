@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.intake import Intake
-from gateway.models import JobStatus, StudyContext
+from gateway.models import JobStatus, PatientMerge, PatientUpdate, ReceivedMessage, StudyContext, utc_now
 from gateway.printed import OTHER_ACCESSION_NUMBER, OTHER_NAME, OTHER_PATIENT_ID, contradictions
 from gateway.settings import Settings
 from gateway.spool import Spool
@@ -159,3 +159,21 @@ def test_site_whose_carts_print_other_numbers_may_say_so(
     job_id = run(tmp_path, store, spool, intake, check_print=False)
     assert store.job(job_id).status == JobStatus.DONE
     assert len(store.deliveries(job_id)) == 1
+
+
+def test_number_that_was_merged_into_the_records_is_no_other(store: Store) -> None:
+    prior, surviving = PatientUpdate(patient_id="87654321"), PatientUpdate(patient_id=RECORD.patient_id)
+    message = ReceivedMessage(
+        sending_application="",
+        sending_facility="",
+        control_id="1",
+        digest="",
+        message_type="ADT^A40",
+        data=b"",
+        answer=b"",
+    )
+    store.receive(message, [PatientMerge(prior=prior, surviving=surviving)], utc_now())
+    merged = store.prior_patient_ids(RECORD.patient_id)
+    assert merged == ("87654321",)
+    assert contradictions([line("ID: 87654321")], RECORD, merged) == ()
+    assert store.prior_patient_ids("nobody") == ()
