@@ -120,7 +120,7 @@ def _pull_study(
 ) -> Progress:
     """Fetch one study's missing objects."""
     instances = [each for each in archive.instances(study, wanted.modalities) if each.sop_class_uid in _TAKEN]
-    missing = [each for each in instances if store.find(each.sop_instance_uid) is None]
+    missing = [each for each in instances if not _is_known(store, each.sop_instance_uid)]
     progress = replace(progress, doing="fetching", known=progress.known + len(instances) - len(missing))
     for start in range(0, len(missing), wanted.batch):
         batch = missing[start : start + wanted.batch]
@@ -136,6 +136,11 @@ def _pull_study(
         tell(progress)
         time.sleep(wanted.pause_s)
     return progress
+
+
+def _is_known(store: Store, sop_instance_uid: str) -> bool:
+    """Tell whether an object is a job's already, or one that we made and sent there."""
+    return store.find(sop_instance_uid) is not None or store.made_here(sop_instance_uid)
 
 
 def _queries(wanted: Wanted) -> Iterator[StudyQuery]:

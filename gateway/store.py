@@ -407,6 +407,13 @@ class Store(CommitmentStore):
                 session.exec(select(Delivery).where(Delivery.job_id == job_id).order_by(col(Delivery.id))).all()
             )
 
+    def made_here(self, identifier: str) -> bool:
+        """Tell whether an object of this SOP Instance UID, or a message of this MSH-10, is one of ours."""
+        with self._read() as session:
+            return (
+                session.exec(select(Delivery.id).where(Delivery.identifier == identifier).limit(1)).first() is not None
+            )
+
     def events(self, job_id: str) -> list[JobEvent]:
         """Return a job's audit trail, oldest first."""
         with self._read() as session:

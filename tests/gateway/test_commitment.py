@@ -22,9 +22,17 @@ from gateway.dicom.scp import StorageScp
 from gateway.dicom.transport import Requestor
 from gateway.intake import Intake
 from gateway.models import Delivery, DeliveryStatus, JobStatus, StudyContext
-from gateway.settings import CallerSettings, DicomDestination, DicomSettings, ReportSettings, RetrySettings
+from gateway.settings import (
+    CallerSettings,
+    DicomDestination,
+    DicomSettings,
+    ReportSettings,
+    RetrySettings,
+    ReviewSettings,
+)
 from gateway.spool import Spool
 from gateway.store import Store
+from gateway.web.views import job_view
 from tests.gateway.dicom_samples import part10, secondary_capture
 
 QUICK = RetrySettings(first_s=0.05, maximum_s=0.05, attempts=3)
@@ -238,6 +246,8 @@ def test_an_object_the_peer_has_lost_is_sent_again(house: House) -> None:
     house.committer.start()
     delivery = house.wait_for(delivery, DeliveryStatus.PENDING)
     assert delivery.reason == "not committed: 0x0112, the peer does not have the object"
+    (shown,) = job_view(house.store, house.spool, house.store.job(delivery.job_id), ReviewSettings(), False).deliveries
+    assert (shown.reason, shown.status.words) == (delivery.reason, "pending")
     assert house.store.needs_files(delivery.job_id)
 
 
@@ -269,6 +279,8 @@ def test_a_restart_forgets_no_request(house: House) -> None:
     delivery = house.stored_delivery()
     house.committer.start()
     eventually(lambda: len(house.peer.asked) == 1)
+    (shown,) = job_view(house.store, house.spool, house.store.job(delivery.job_id), ReviewSettings(), False).deliveries
+    assert shown.status.words == "stored, not committed yet" and shown.when.startswith("asked again")
     house.committer.stop()
     again = Committer(house.store, house.spool, DicomSettings(), [house.destination], random.Random(1))
     house.scp._commitments = again

@@ -11,7 +11,7 @@ from gateway.dicom.find import Study, StudyQuery
 from gateway.dicom.retrieve import Instance
 from gateway.errors import DeliveryDeferred, SettingsError
 from gateway.intake import Intake
-from gateway.models import StudyContext
+from gateway.models import Delivery, JobStatus, StudyContext
 from gateway.pull import Progress, Wanted, months, pull, show_pull
 from gateway.store import Store
 
@@ -86,6 +86,26 @@ def test_batches_of_one_study_each_and_nothing_twice(intake: Intake, store: Stor
     assert (end.studies, end.studies_done, end.fetched, end.known, end.failed) == (2, 2, 6, 0, 0)
     again = run(archive, store)
     assert (again.fetched, again.known) == (0, 6) and len(archive.batches) == 4
+
+
+def test_what_we_made_and_sent_there_is_not_taken_for_a_page(intake: Intake, store: Store) -> None:
+    archive = Archive(intake, 1)
+    job = intake.accept(
+        source="submit",
+        source_key="x",
+        media_type="image/png",
+        data=b"page",
+        context=StudyContext(patient_id="1"),
+        destinations=None,
+        actor="test",
+    )
+    assert store.claim("w", 60)
+    overlay = Delivery(
+        job_id=job.job_id, page_number=1, destination="pacs", kind="dicom", artefact="o.dcm", identifier="1.0.1.1"
+    )
+    store.complete(job.job_id, "w", [], [overlay], JobStatus.DONE)
+    end = run(archive, store)
+    assert (end.fetched, end.known) == (2, 1) and archive.batches == [["1.0.1.0", "1.0.1.2"]]
 
 
 def test_what_does_not_arrive_is_counted_and_fetched_the_next_time(intake: Intake, store: Store) -> None:
