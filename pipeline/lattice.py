@@ -187,13 +187,15 @@ def _clearest(phasor: Complex, noise: Array, n_i: int, period_mm: float, slants:
 
 
 def _primary(measured: tuple[tuple[_Phase, _Phase], tuple[_Phase, _Phase]], axis: int) -> tuple[_Phase, _Phase]:
-    """Return the carrier to unwrap along an axis, and the other: 5 mm unless only the 1 mm lines can be seen."""
+    """Return the carrier to unwrap along an axis, and the other: 5 mm unless the 1 mm lines are seen far better."""
     coarse, fine = measured[axis]
     clear = np.maximum(coarse.clarity, fine.clarity)
     where = clear > max(3.0, 0.5 * float(np.quantile(clear, 0.9)))
-    if where.any() and np.median(coarse.clarity[where]) < 0.35 * np.median(fine.clarity[where]):
-        return fine, coarse
-    return coarse, fine
+    if not where.any():
+        return coarse, fine
+    major, minor = float(np.median(coarse.clarity[where])), float(np.median(fine.clarity[where]))
+    faint = major < 3.3 and major < 0.66 * minor
+    return (fine, coarse) if faint or major < 0.35 * minor else (coarse, fine)
 
 
 def _weight(phase: _Phase) -> Array:
