@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom import Dataset
+from pydicom.uid import EncapsulatedPDFStorage, KeyObjectSelectionDocumentStorage, SecondaryCaptureImageStorage
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     ModalityWorklistInformationFind,
     StorageCommitmentPushModel,
@@ -203,3 +204,9 @@ def test_dicomweb_is_as_in_the_code() -> None:
     assert f"{', '.join(map(str, web._STORED_OR_REPORTED[:2]))} and {web._STORED_OR_REPORTED[2]} are read" in row
     assert f"pages of {web._PAGE} |" in STATEMENT
     assert f"An answer over {web._MAXIMUM_JSON_BYTES >> 20} MiB" in STATEMENT
+
+
+def test_every_kind_of_object_that_leaves_is_sent_by_the_table() -> None:
+    for uid in (EncapsulatedPDFStorage, SecondaryCaptureImageStorage, KeyObjectSelectionDocumentStorage):
+        (row,) = [row for row in STATEMENT.splitlines() if f"| `{uid}` |" in row]
+        assert row.split("|")[3].strip() == "yes"
