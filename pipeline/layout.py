@@ -284,7 +284,9 @@ def _doubts(best: _Candidate, others: Sequence[_Candidate], found: Found) -> lis
         reasons.append("the limb leads do not obey Einthoven's law in this order")
     stray = best.labels.unexplained if best.labels is not None else np.zeros(0, np.int64)
     stray = stray[(found.score[stray] > 0.6) & (found.lead[stray] > 2)]  # steep waves pass for I, II and III
-    if len(stray) > 2:
+    if len(stray) > (
+        2 if n_names < 0.8 * len(best.layout.leads) else n_names
+    ):  # where most names agree, print misleads
         reasons.append(f"{len(stray)} lead names stand where the layout has none")
     if not best.layout.sequential and not best.layout.rhythm:
         reasons.append("the columns beat in step and are taken as recorded together")

@@ -100,17 +100,29 @@ def _present(
 def _distinct(y_mm: FloatArray, *, same_mm: float = 0.5, share: float = 0.6, shortest: float = 0.35) -> list[int]:
     """Rows of (n_rows, n) to keep.
 
-    A row that runs on another's trace was that row seen twice; one much shorter than the longest is print or an edge.
+    A row that runs on another's trace was that row seen twice; one much shorter than the longest is print or an edge;
+    a straight one is a rule of the form.
     """
     kept: list[int] = []
     longest = int(np.isfinite(y_mm).sum(1).max())
     for k, row in enumerate(y_mm):
         own = max(int(np.isfinite(row).sum()), 1)
-        if own >= shortest * longest and all(
-            (np.abs(row - y_mm[other]) < same_mm).sum() < share * own for other in kept
+        if (
+            own >= shortest * longest
+            and not _straight(row)
+            and all((np.abs(row - y_mm[other]) < same_mm).sum() < share * own for other in kept)
         ):
             kept.append(k)
     return kept
+
+
+def _straight(row: FloatArray, *, within_mm: float = 0.15) -> bool:
+    """Tell whether a row (n,) is a straight line, which no ECG is."""
+    at = np.flatnonzero(np.isfinite(row))
+    if at.size < 2:
+        return False
+    line = np.polynomial.Polynomial.fit(at, row[at], 1)
+    return bool(np.quantile(np.abs(row[at] - line(at)), 0.98) < within_mm)
 
 
 def trace_rows(sample: Sampler, rows: Sequence[RowBand], network: Network, *, margin_mm: float = 5.0) -> TraceSet:
@@ -144,6 +156,8 @@ def trace_rows(sample: Sampler, rows: Sequence[RowBand], network: Network, *, ma
     if not np.isfinite(y).any():
         raise TraceNotFound("rows were found, but no trace is printed in them")
     kept = _distinct(y)
+    if not kept:
+        raise TraceNotFound("rows were found, but only straight lines are printed in them")
     return TraceSet(
         row_mm=y[kept],
         confidence=confidence[kept],

@@ -153,7 +153,14 @@ def drawing_in_overlay_only(sources: Sources) -> list[str]:
 
 
 def sql_in_store_only(sources: Sources) -> list[str]:
-    allowed = ("gateway.store", "gateway.store_orders", "gateway.store_commitments", "gateway.database", "gateway.models", "gateway.migrations")
+    allowed = (
+        "gateway.store",
+        "gateway.store_orders",
+        "gateway.store_commitments",
+        "gateway.database",
+        "gateway.models",
+        "gateway.migrations",
+    )
     breaches = breaches_of(
         sources,
         lambda name, target: within(target, "sqlalchemy", "sqlmodel", "sqlite3") and not within(name, *allowed),

@@ -75,7 +75,13 @@ def test_commented_examples_load(tmp_path: Path) -> None:
     file = tmp_path / "gateway.toml"
     file.write_text("\n".join(uncommented), encoding="utf-8")
     settings = load_settings(file)
-    assert [destination.kind for destination in settings.destinations] == ["dicom", "dicomweb", "dicomweb", "hl7", "folder"]
+    assert [destination.kind for destination in settings.destinations] == [
+        "dicom",
+        "dicomweb",
+        "dicomweb",
+        "hl7",
+        "folder",
+    ]
     assert settings.dicom.callers[0].hosts == ("10.1.2.0/24",)
 
 

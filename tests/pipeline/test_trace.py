@@ -7,7 +7,7 @@ import torch
 from pipeline.datatypes import RowBand
 from pipeline.errors import TraceNotFound
 from pipeline.inference import Network
-from pipeline.trace import posterior, read_rows, trace_rows
+from pipeline.trace import _distinct, posterior, read_rows, trace_rows
 from pipeline.unet import ROW_BINS, ROW_HEIGHT_MM
 
 
@@ -62,7 +62,7 @@ def test_rows_are_read_at_sub_pixel(network: Network) -> None:
 
 def test_trace_rows_leaves_gaps_empty(network: Network) -> None:
     def sample(x_mm: np.ndarray, y_mm: np.ndarray) -> np.ndarray:
-        line = np.where((x_mm > 30) & (x_mm < 90), 50.0, np.nan)
+        line = np.where((x_mm > 30) & (x_mm < 90), 50 + np.sin(x_mm / 4), np.nan)
         ink = np.exp(-(((y_mm[:, None] - line[None]) / 0.25) ** 2))
         return np.repeat((255 * (1 - np.nan_to_num(ink)))[..., None], 3, 2).astype(np.uint8)
 
@@ -70,7 +70,7 @@ def test_trace_rows_leaves_gaps_empty(network: Network) -> None:
     x = traces.x0_mm + np.arange(traces.row_mm.shape[1]) / traces.columns_per_mm
     there = np.isfinite(traces.row_mm[0])
     assert abs(x[there].min() - 30) < 0.2 and abs(x[there].max() - 90) < 0.2
-    assert np.abs(traces.row_mm[0, there] - 50).max() < 0.05
+    assert np.abs(traces.row_mm[0, there] - 50 - np.sin(x[there] / 4)).max() < 0.06
     assert (traces.confidence[0, ~there] == 0).all()
 
 
@@ -81,8 +81,15 @@ def test_no_rows_is_an_error_in_words(network: Network) -> None:
 
 def test_a_row_seen_twice_is_traced_once(network: Network) -> None:
     def sample(x_mm: np.ndarray, y_mm: np.ndarray) -> np.ndarray:
-        ink = np.exp(-(((y_mm[:, None] - np.full_like(x_mm, 50.0)[None]) / 0.25) ** 2))
+        ink = np.exp(-(((y_mm[:, None] - (50 + np.sin(x_mm / 4))[None]) / 0.25) ** 2))
         return np.repeat((255 * (1 - ink))[..., None], 3, 2).astype(np.uint8)
 
     bands = [RowBand(baseline_mm=y, x0_mm=20, x1_mm=100) for y in (48.0, 52.0)]
     assert trace_rows(sample, bands, network).row_mm.shape[0] == 1
+
+
+def test_a_rule_of_the_form_is_no_row() -> None:
+    x = np.arange(2000)
+    beats = 20 - 5 * np.exp(-(((x % 400 - 200) / 6) ** 2))
+    rule = 60 + 0.001 * x + 0.02 * np.sin(x)
+    assert _distinct(np.stack([beats, rule, beats + 25]).astype(np.float32)) == [0, 2]
