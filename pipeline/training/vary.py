@@ -43,6 +43,8 @@ def random_signal(records: list[FloatArray], rng: np.random.Generator) -> FloatA
         coarse = cv2.blur(signal.astype(np.float32), (step, 1))[:, ::step]
         grid = np.arange(signal.shape[1]) / step
         signal = np.stack([np.interp(grid, np.arange(coarse.shape[1]), row) for row in coarse])
+    lead_1, lead_2 = signal[0], signal[1]  # what disturbs electrodes disturbs leads together: the limb leads add up
+    signal[2:6] = lead_2 - lead_1, -(lead_1 + lead_2) / 2, lead_1 - lead_2 / 2, lead_2 - lead_1 / 2
     if rng.random() < 0.06:  # a lead is off
         signal[rng.integers(12)] = rng.normal(0, 0.004, signal.shape[1])
     signal -= np.median(signal, axis=1, keepdims=True) * float(rng.choice([0.0, 1.0]))
