@@ -180,8 +180,8 @@ def assess(
     traces: TraceSet,
     grid_scale: GridScale,
     *,
-    intercept_db: float = -73.5,
-    coefficients_db: tuple[float, ...] = (10.0, 0.94, 62.0, 0.0, 0.117, 0.089, 1.47, 16.0, 0.0, 0.0),
+    intercept_db: float = -38.2,
+    coefficients_db: tuple[float, ...] = (10.0, 9.3, 0.0, 0.0, 0.247, 0.046, 6.3, 19.2, 7.4, 1.9),
 ) -> Quality:
     """Judge a record.
 
@@ -192,7 +192,7 @@ def assess(
     traces : TraceSet
     grid_scale : GridScale
     intercept_db, coefficients_db : float, tuple of float
-        Estimated SNR = intercept + coefficients . `features`, in dB; see `Features` for the order.  Fitted to 80 pages
+        Estimated SNR = intercept + coefficients . `features`, in dB; see `Features` for the order.  Fitted to 123 pages
         with truth (`python -m pipeline evaluate --fit`), except that of the coverage, which hardly varied there.
 
     Returns
