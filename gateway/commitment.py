@@ -16,7 +16,6 @@ import json
 import logging
 import random
 import re
-import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
@@ -41,6 +40,7 @@ from gateway.settings import CallerSettings, DicomDestination, DicomSettings, Re
 from gateway.spool import Spool
 from gateway.store import Store
 from gateway.store_commitments import Settlement, references
+from gateway.threads import Threads
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ _NEVER = {0x0119, 0x0122}
 _RETRY = RetrySettings()  # of reports to modalities
 
 
-class Committer:
+class Committer(Threads):
     """Asks and reports between `start` and `stop`; `requested` and `reported` are what the listener calls.
 
     Parameters
@@ -79,31 +79,11 @@ class Committer:
         self._destinations = {destination.name: destination for destination in destinations}
         self._rng = rng
         self._poll_s = poll_s
-        self._stopping = threading.Event()
         works: dict[str, Callable[[], bool]] = {
             f"commitment-{destination.name}": partial(self._ask, destination) for destination in destinations
         }
         works["commitment-reports"] = self._report
-        self._threads = [
-            threading.Thread(target=self._run, args=(work,), name=name, daemon=True) for name, work in works.items()
-        ]
-
-    @property
-    def alive(self) -> bool:
-        """Whether every thread runs; False before `start` and after `stop` too."""
-        return all(thread.is_alive() for thread in self._threads) and not self._stopping.is_set()
-
-    def start(self) -> None:
-        """Begin to ask and to report."""
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        """Stop; return when no association of ours is open any more."""
-        self._stopping.set()
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join()
+        super().__init__({name: partial(self._run, work) for name, work in works.items()})
 
     # -- called by the listener -----------------------------------------------------------------------------------
 

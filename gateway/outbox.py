@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from gateway.errors import DeliveryDeferred, DeliveryRefused, IllegalTransition, StorageError
@@ -20,13 +20,14 @@ from gateway.models import Delivery, utc_now
 from gateway.settings import RetrySettings
 from gateway.spool import Spool
 from gateway.store import Store
+from gateway.threads import Threads
 
 logger = logging.getLogger(__name__)
 
 Sender = Callable[[Path, Delivery], str]
 
 
-class Outbox:
+class Outbox(Threads):
     """Sends what is due until it is stopped.
 
     Parameters
@@ -61,27 +62,7 @@ class Outbox:
         self._rng = rng
         self._poll_s = poll_s
         self._committing = committing
-        self._stopping = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._run, args=(name,), name=f"outbox-{name}", daemon=True) for name in senders
-        ]
-
-    @property
-    def alive(self) -> bool:
-        """Whether every destination's thread runs; False before `start` and after `stop` too."""
-        return all(thread.is_alive() for thread in self._threads) and not self._stopping.is_set()
-
-    def start(self) -> None:
-        """Begin to send."""
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        """Stop; return when no send is under way any more."""
-        self._stopping.set()
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join()
+        super().__init__({f"outbox-{name}": partial(self._run, name) for name in senders})
 
     def _run(self, destination: str) -> None:
         while not self._stopping.is_set():
