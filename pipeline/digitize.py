@@ -28,7 +28,7 @@ from pipeline.inference import Network, choose_device, load_network
 from pipeline.labels import read_labels
 from pipeline.layout import identify_layout, load_layouts
 from pipeline.marks import read_marks
-from pipeline.paper import sample_nodes, sample_paper, turn
+from pipeline.paper import map_sampler, sample_paper, turn
 from pipeline.printed import with_printed_names
 from pipeline.pulses import measure_pulses
 from pipeline.quality import assess
@@ -170,7 +170,5 @@ def _raster(rectified: RectifiedPage, px_per_mm: float) -> tuple[npt.NDArray[np.
 def _rows_of_ink(segmentation: SegmentationMap, rectified: RectifiedPage) -> tuple[RowBand, ...]:
     """Find the rows by the paper's way, from the ink: where the layout network saw none."""
     x_mm, y_mm = _raster(rectified, rectified.px_per_mm)
-    blank = np.repeat((255 * (1 - segmentation.trace)).astype(np.uint8)[..., None], 3, axis=2)
-    nodes = (rectified.node_xy + 0.5) * segmentation.scale - 0.5
-    ink = 1 - sample_nodes(blank, nodes, x_mm / rectified.node_mm, y_mm / rectified.node_mm)[..., 0] / np.float32(255)
+    ink = map_sampler(segmentation, rectified)(x_mm, y_mm)[..., 1] / np.float32(255)
     return rows_of_ink(ink_lines(ink.astype(np.float32)), rectified.px_per_mm)

@@ -10,6 +10,7 @@ Canvas pixel (column c, row r) shows paper point ((c + 0.5) / px_per_mm, (r + 0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import ByteArray, GridScale, PageImage, RectifiedPage
+from pipeline.datatypes import ByteArray, GridScale, PageImage, RectifiedPage, SegmentationMap
 
 Points = npt.NDArray[np.floating[Any]]
 _WHITE = (255, 255, 255)
@@ -127,6 +128,21 @@ def sample_paper(page: PageImage, rectified: RectifiedPage, x_mm: Points, y_mm: 
     """Sample the page's own pixels at paper columns `x_mm` (w,) and rows `y_mm` (h,), evenly spaced: (h, w, 3)."""
     columns, rows = (np.asarray(mm, np.float64) / rectified.node_mm for mm in (x_mm, y_mm))
     return sample_nodes(page.pixels, rectified.node_xy, columns, rows)
+
+
+def map_sampler(segmentation: SegmentationMap, rectified: RectifiedPage) -> Callable[[Points, Points], ByteArray]:
+    """Return what samples the page network's maps as `sample_paper` samples the page.
+
+    Given `x_mm` (w,) and `y_mm` (h,) it returns text, trace and grid (h, w, 3), 255 = sure; nothing beyond the picture.
+    """
+    maps = np.stack([segmentation.text, segmentation.trace, segmentation.grid], -1)
+    blank = (255 * (1 - maps)).astype(np.uint8)  # outside the picture is white: nothing
+    nodes = (rectified.node_xy + 0.5) * segmentation.scale - 0.5
+
+    def sample(x_mm: Points, y_mm: Points) -> ByteArray:
+        return np.asarray(255 - sample_nodes(blank, nodes, x_mm / rectified.node_mm, y_mm / rectified.node_mm))
+
+    return sample
 
 
 def turn(rectified: RectifiedPage, quarter_turns: int) -> RectifiedPage:

@@ -6,23 +6,26 @@ network's ink, in the upper half of the marked box, between the middles of the t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
-from pipeline.datatypes import ByteArray, FloatArray, PrintedMarks, PulseBox, RectifiedPage, SegmentationMap
-from pipeline.paper import sample_nodes
+from pipeline.datatypes import ByteArray, PrintedMarks, PulseBox, RectifiedPage, SegmentationMap
+from pipeline.paper import Points, map_sampler
+
+Sampler = Callable[[Points, Points], ByteArray]  # of `paper.map_sampler`
 
 _PX_PER_MM = 8.0
 
 
-def _top_mm(pulse: PulseBox, blank: ByteArray, nodes: FloatArray, node_mm: float) -> float | None:
+def _top_mm(pulse: PulseBox, sample: Sampler) -> float | None:
     """Measure the top of a pulse; None where not exactly two flanks are seen (cut off, written over)."""
     size_mm = pulse.x1_mm - pulse.x0_mm + 2.0, 0.45 * (pulse.y1_mm - pulse.y0_mm)
     columns, rows = (np.arange(max(2, round(mm * _PX_PER_MM))) + 0.5 for mm in size_mm)
     x_mm = pulse.x0_mm - 1.0 + columns / _PX_PER_MM
     y_mm = pulse.y0_mm + 0.15 * (pulse.y1_mm - pulse.y0_mm) + rows / _PX_PER_MM
-    seen = 255 - sample_nodes(blank, nodes, x_mm / node_mm, y_mm / node_mm)
+    seen = sample(x_mm, y_mm)
     upright = np.minimum(seen[..., 0].astype(np.float64) + seen[..., 1], 255).mean(0)  # text or trace
     flank = upright > max(0.5 * float(upright.max()), 60.0)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], flank.astype(np.int8), [0]])))
@@ -31,8 +34,6 @@ def _top_mm(pulse: PulseBox, blank: ByteArray, nodes: FloatArray, node_mm: float
 
 def measure_pulses(marks: PrintedMarks, segmentation: SegmentationMap, rectified: RectifiedPage) -> PrintedMarks:
     """Return the marks with the width of each pulse's top, where it can be seen."""
-    maps = np.stack([segmentation.text, segmentation.trace, segmentation.grid], -1)
-    blank = (255 * (1 - maps)).astype(np.uint8)  # outside the picture is white: nothing
-    nodes = (rectified.node_xy + 0.5) * segmentation.scale - 0.5
-    pulses = (replace(pulse, top_mm=_top_mm(pulse, blank, nodes, rectified.node_mm)) for pulse in marks.pulses)
+    sample = map_sampler(segmentation, rectified)
+    pulses = (replace(pulse, top_mm=_top_mm(pulse, sample)) for pulse in marks.pulses)
     return replace(marks, pulses=tuple(pulses))

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datatypes import ByteArray, PageImage, RectifiedPage, SegmentationMap, TextLine
-from pipeline.paper import page_to_paper, sample_nodes, sample_paper
+from pipeline.paper import map_sampler, page_to_paper, sample_paper
 from pipeline.recogniser import LINE_HEIGHT_PX, Recogniser
 
 MAP_PX_PER_MM = 5.0
@@ -62,10 +62,7 @@ def _raster(start_mm: float, end_mm: float, px_per_mm: float) -> Float64:
 
 def _print_mask(segmentation: SegmentationMap, rectified: RectifiedPage, x_mm: Float64, y_mm: Float64) -> Mask:
     """See the text map through the lattice: (h, w), True where print is; tall strokes and long rules left out."""
-    maps = np.stack([segmentation.text, segmentation.trace, segmentation.grid], -1)
-    nodes = (rectified.node_xy + 0.5) * segmentation.scale - 0.5
-    blank = (255 * (1 - maps)).astype(np.uint8)  # outside the picture is white: nothing
-    seen = 255 - sample_nodes(blank, nodes, x_mm / rectified.node_mm, y_mm / rectified.node_mm)
+    seen = map_sampler(segmentation, rectified)(x_mm, y_mm)
     text, trace = seen[..., 0], seen[..., 1]
     mask = ((text > 255 * LIKELY) | ((text > 255 * FAINT) & (text > trace))).astype(np.uint8)
     strokes = np.zeros(mask.shape, bool)
