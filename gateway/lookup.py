@@ -28,7 +28,8 @@ AMBIGUOUS = "the {} that was asked has several patients under this {}"
 NO_ANSWER = "the {} could not be asked whose it is: {}"
 
 _STUDY_FIELDS = ("study_instance_uid", "study_date", "study_time", "study_id", "study_description")
-_ORDER_FIELDS = ("placer_order_number", "filler_order_number", "referring_physician_name", "request_attributes_json")
+_NUMBERS = ("placer_order_number", "placer_order_issuer", "filler_order_number", "filler_order_issuer")
+_ORDER_FIELDS = (*_NUMBERS, "referring_physician_name", "request_attributes_json")
 _POLL_S = 1.0
 
 Ask = Callable[[LookupSettings, str, StudyContext], Sequence[StudyContext]]
@@ -41,15 +42,17 @@ class _Answer:
     found: StudyContext
 
     def patient(self, patient_id: str, issuer: str = "") -> Patient | None:
-        """Return the patient, whatever is asked: the peer was asked for this one."""
+        """Return the patient; the peer knows no other."""
+        if patient_id != self.found.patient_id:
+            return None
         fields = ("patient_id", "issuer_of_patient_id", "patient_name", "patient_birth_date", "patient_sex")
         return Patient(**{name: getattr(self.found, name) for name in fields}, told_at=utc_now())
 
     def order(self, number: str) -> tuple[Order, Patient] | None:
         """Return the order and its patient."""
-        patient = self.patient("")
+        patient = self.patient(self.found.patient_id)
         assert patient is not None
-        fields = ("accession_number", "placer_order_number", "filler_order_number", "referring_physician_name")
+        fields = ("accession_number", *_NUMBERS, "referring_physician_name")
         return Order(**{name: getattr(self.found, name) for name in fields}, patient=0, told_at=utc_now()), patient
 
 

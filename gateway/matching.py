@@ -56,7 +56,7 @@ def match(context: StudyContext, directory: Directory, *, registered: bool = Fal
     """
     found = directory.order(context.accession_number) if context.accession_number else None
     if found is not None:
-        return _match_order(context, *found, registered)
+        return _match_order(context, *found, directory, registered)
     if not context.patient_id:
         return Match(context, NO_ORDER if context.accession_number else "")
     patient = directory.patient(context.patient_id, context.issuer_of_patient_id)
@@ -80,13 +80,12 @@ def unmatched_reason(matched: Match, *, lookup: bool) -> str:
 
 def with_order(context: StudyContext, order: Order, patient: Patient) -> StudyContext:
     """Return the context with the order's patient and numbers; what the page names itself stays."""
-    told = {
-        "placer_order_number": order.placer_order_number,
-        "filler_order_number": order.filler_order_number,
-        "accession_number": order.accession_number,
-        "referring_physician_name": order.referring_physician_name,
-    }
-    missing = {name: value for name, value in told.items() if value and not getattr(context, name)}
+    names = ["accession_number", "referring_physician_name"]
+    for role in ("placer", "filler"):
+        number = getattr(context, f"{role}_order_number")
+        if number in ("", getattr(order, f"{role}_order_number")):  # an issuer is that of its own number
+            names += [f"{role}_order_number", f"{role}_order_issuer"]
+    missing = {name: value for name in names if (value := getattr(order, name)) and not getattr(context, name)}
     return _with_patient(context.model_copy(update=missing), patient)
 
 
@@ -116,16 +115,28 @@ def same_issuer(one: str, other: str) -> bool:
     return not one or not other or one == other
 
 
-def _match_order(context: StudyContext, order: Order, patient: Patient, registered: bool) -> Match:
+def _match_order(
+    context: StudyContext, order: Order, patient: Patient, directory: Directory, registered: bool
+) -> Match:
     if order.cancelled:
         return Match(context, CANCELLED)
     if not context.patient_id:
         return Match(with_order(context, order, patient), "")
-    same = same_issuer(context.issuer_of_patient_id, patient.issuer_of_patient_id)
-    if context.patient_id != patient.patient_id or not same:
-        return Match(context, OTHER_PATIENT)
+    if not _is_named(context, patient):
+        named = directory.patient(context.patient_id, context.issuer_of_patient_id)  # by a number of before a merge
+        if named is None or (named.patient_id, named.issuer_of_patient_id) != _identity(patient):
+            return Match(context, OTHER_PATIENT)
     matched = _match_patient(context, patient, registered)
     return matched if matched.hold_reason else Match(with_order(context, order, patient), "")
+
+
+def _is_named(context: StudyContext, patient: Patient) -> bool:
+    same = same_issuer(context.issuer_of_patient_id, patient.issuer_of_patient_id)
+    return context.patient_id == patient.patient_id and same
+
+
+def _identity(patient: Patient) -> tuple[str, str]:
+    return patient.patient_id, patient.issuer_of_patient_id
 
 
 def _match_patient(context: StudyContext, patient: Patient, registered: bool) -> Match:

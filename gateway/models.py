@@ -157,7 +157,9 @@ class StudyContext(BaseModel):
     acquisition_date_time: str = ""  # when the ECG was recorded, if the source says so
     timezone_offset_from_utc: str = ""
     placer_order_number: str = ""
+    placer_order_issuer: str = ""  # who gave it: namespace^universal ID^type (HL7 EI-2 to EI-4)
     filler_order_number: str = ""
+    filler_order_issuer: str = ""  # likewise
     institution_name: str = ""
     source_sop_class_uid: str = ""
     source_sop_instance_uid: str = ""
@@ -302,7 +304,9 @@ class OrderUpdate(BaseModel):
 
     patient: PatientUpdate
     placer_order_number: str = ""
+    placer_order_issuer: str = ""
     filler_order_number: str = ""
+    filler_order_issuer: str = ""
     accession_number: str = ""
     description: str | None = None
     referring_physician_name: str | None = None
@@ -324,6 +328,7 @@ class Patient(SQLModel, table=True):
     patient_birth_date: str = ""
     patient_sex: str = ""
     merged_into: int | None = Field(default=None, foreign_key="patient.id")
+    merged_at: datetime | None = Field(default=None, sa_type=UtcDateTime)  # when the newest word about that was made
     told_at: datetime = Field(sa_type=UtcDateTime)  # when the newest of the messages was made
 
 
@@ -335,7 +340,9 @@ class Order(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     patient: int = Field(foreign_key="patient.id", index=True)
     placer_order_number: str = Field(default="", index=True)
+    placer_order_issuer: str = ""
     filler_order_number: str = Field(default="", index=True)
+    filler_order_issuer: str = ""
     accession_number: str = Field(default="", index=True)
     description: str = ""
     referring_physician_name: str = ""

@@ -3,8 +3,9 @@
 A message, its answer, and everything it changes are committed together, before the answer is sent.  Messages may
 arrive late, in any order and more than once: an older one fills only what is still empty, and a repeat is known.
 
-A merge changes every job that has not ended: it goes on under the surviving identity, and what was made for the
-prior one is made again.  What was delivered before is noted for the archive, which merges its own objects.
+A merge gives every job of the prior identity the surviving one.  What was made for the prior one and not delivered is
+made again; what was delivered is noted for the archive, which merges its own objects.  Of merges that contradict each
+other the one that was made last stands, whichever comes first.
 An order changes the jobs that were waiting for it.
 """
 
@@ -99,9 +100,13 @@ class OrderStore(Database):
         """Return the patient IDs that were merged into a patient's: old pages name them, in print and in codes."""
         with self._read() as session:
             patient = _find_patient(session, patient_id, issuer)
-            if patient is None:
-                return ()
-            return tuple(session.exec(select(Patient.patient_id).where(Patient.merged_into == patient.id)).all())
+            prior: list[Patient] = []
+            todo = [] if patient is None else [patient]
+            while todo:
+                merged = session.exec(select(Patient).where(Patient.merged_into == todo.pop().id)).all()
+                todo += merged
+                prior += merged
+            return tuple(each.patient_id for each in prior)
 
     def order(self, number: str) -> tuple[Order, Patient] | None:
         """Return the order with this accession, placer or filler number and its patient; None unless it is just one.
@@ -137,11 +142,15 @@ def _find_patient(session: Session, patient_id: str, issuer: str) -> Patient | N
 
 
 def _surviving(session: Session, patient: Patient | None) -> Patient | None:
-    seen: set[int | None] = set()
-    while patient is not None and patient.merged_into is not None and patient.id not in seen:
-        seen.add(patient.id)
-        patient = session.get(Patient, patient.merged_into)
-    return patient
+    return patient and _lineage(session, patient)[-1]
+
+
+def _lineage(session: Session, patient: Patient) -> list[Patient]:
+    """Return a record and those it was merged into, one after the other; `_merge` keeps it free of circles."""
+    lineage = [patient]
+    while (into := lineage[-1].merged_into) is not None:
+        lineage.append(session.exec(select(Patient).where(Patient.id == into)).one())
+    return lineage
 
 
 def _patient_of(session: Session, order: Order) -> Patient:
@@ -198,8 +207,8 @@ def _put_order(session: Session, update: OrderUpdate, told_at: datetime) -> list
     else:
         if told_at >= order.told_at:
             order.cancelled = update.cancelled
-        numbers = ("placer_order_number", "filler_order_number", "accession_number")
-        fields = [name for name in numbers if getattr(update, name)]
+        numbers = ("placer_order_number", "placer_order_issuer", "filler_order_number", "filler_order_issuer")
+        fields = [name for name in (*numbers, "accession_number") if getattr(update, name)]
         _take_over(order, update, [*fields, "description", "referring_physician_name"], told_at)
     session.flush()
     return [] if order.cancelled else _match_waiting(session, order)
@@ -241,21 +250,33 @@ def _match_waiting(session: Session, order: Order) -> list[str]:
 
 
 def _merge(session: Session, merge: PatientMerge, told_at: datetime) -> list[str]:
-    """Let one record go on for two; return the jobs that changed."""
+    """Let one record go on for two; return the jobs that changed.
+
+    A record that goes on may have been merged itself, by a message that was faster: then that one's record goes on.
+    """
     prior = _put_patient(session, merge.prior, told_at)
     surviving = _put_patient(session, merge.surviving, told_at)
-    if prior.id == surviving.id:
+    if prior is surviving or _is_newer(prior.merged_at, told_at):
         return []
-    prior.merged_into = surviving.id
-    surviving.merged_into = None  # a merge of before, the other way round, is over
+    lineage = _lineage(session, surviving)
+    if prior in lineage:  # merged the other way round
+        if _is_newer(surviving.merged_at, told_at):
+            return []
+        surviving.merged_into, surviving.merged_at = None, told_at
+        lineage = [surviving]
+    prior.merged_into, prior.merged_at = surviving.id, told_at
     has_id = func.json_extract(col(Job.study_context_json), "$.patient_id") == prior.patient_id
     changed: list[str] = []
     for job in session.exec(select(Job).where(has_id)).all():
         context = StudyContext.model_validate_json(job.study_context_json)
         if same_issuer(context.issuer_of_patient_id, prior.issuer_of_patient_id):
-            _repoint(session, job, context, prior, surviving)
+            _repoint(session, job, context, prior, lineage[-1])
             changed.append(job.id)
     return changed
+
+
+def _is_newer(merged_at: datetime | None, told_at: datetime) -> bool:
+    return merged_at is not None and merged_at > told_at
 
 
 def _repoint(session: Session, job: Job, context: StudyContext, prior: Patient, surviving: Patient) -> None:
@@ -265,8 +286,6 @@ def _repoint(session: Session, job: Job, context: StudyContext, prior: Patient, 
         _note_for_archive(session, job, prior, surviving, "")
     elif DeliveryStatus.PENDING in sent:  # it may be on its way
         _note_for_archive(session, job, prior, surviving, NOTHING_DELIVERED)
-    if job.status == JobStatus.DONE and DeliveryStatus.PENDING not in sent:
-        return
     identity = {
         "patient_id": surviving.patient_id,
         "issuer_of_patient_id": surviving.issuer_of_patient_id,
@@ -276,6 +295,9 @@ def _repoint(session: Session, job: Job, context: StudyContext, prior: Patient, 
     }
     job.study_context_json = context.model_copy(update=identity).model_dump_json(exclude_defaults=True)
     log_event(session, job.id, "MERGE", _ACTOR, "the patient's records were merged")
+    undelivered = {DeliveryStatus.PENDING, DeliveryStatus.REFUSED, DeliveryStatus.FAILED} & set(sent)
+    if job.status == JobStatus.DONE and not undelivered:
+        return
     has_result = session.exec(select(Page.id).where(Page.job_id == job.id).limit(1)).first() is not None
     if job.status in (JobStatus.RUNNING, JobStatus.DONE) or (job.status == JobStatus.NEEDS_REVIEW and has_result):
         job.attempts = 0

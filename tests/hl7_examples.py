@@ -74,6 +74,7 @@ def result(**told: object) -> Result:
             patient_sex="F",
             accession_number="A1",
             placer_order_number="ORD1",
+            placer_order_issuer="EHR",
             acquisition_date_time="20261120083000+0100",
         ),
         "study_instance_uid": "2.25.1001",

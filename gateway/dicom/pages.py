@@ -164,6 +164,9 @@ def study_context(dataset: Dataset) -> StudyContext:
     """Return whose ECG a data set says it is, and what was ordered; a value whose form is wrong counts as not known."""
     fields = {field: _text(dataset, keyword) for field, keyword in _TEXT.items()}
     fields |= {field: _matching(is_uid(text), text) for field, text in _each(dataset, _UIDS)}
+    for role in ("placer", "filler"):  # an EI, where the order came by HL7: number^issuer (IHE RAD TF-2 appendix B)
+        number, _, fields[f"{role}_order_issuer"] = fields[f"{role}_order_number"].partition("^")
+        fields[f"{role}_order_number"] = number
     sex, offset = _text(dataset, "PatientSex"), _text(dataset, "TimezoneOffsetFromUTC")
     if _text(dataset, "ConversionType") in _SCANNED:
         fields |= _scanner(dataset)

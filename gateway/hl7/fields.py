@@ -29,6 +29,12 @@ def hierarchic(setting: str) -> str:
     return "^".join(escape(part) for part in setting.split("^"))
 
 
+def entity(number: str, issuer: str) -> str:
+    """Return a number and who gave it (namespace^universal ID^type) as an EI; "" where there is no number."""
+    parts = [number, *issuer.split("^")[:3]] if number else []
+    return "^".join(escape(part) for part in parts).rstrip("^")
+
+
 def assigning_authority(issuer: str) -> str:
     """Return CX-4 from Issuer of Patient ID: a namespace, or a universal ID where it is too long for one (20)."""
     name = escape(issuer)

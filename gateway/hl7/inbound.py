@@ -127,10 +127,14 @@ def _orders(message: Message) -> list[PatientData]:
 def _order(group: dict[str, Segment], patient: PatientUpdate, attending: str | None) -> OrderUpdate:
     nothing = Segment("", (), "|^~\\&")
     orc, obr, ipc = (group.get(name, nothing) for name in ("ORC", "OBR", "IPC"))
+    placer = orc if orc.text(2) else obr
+    filler = orc if orc.text(3) else obr
     update = OrderUpdate(
         patient=patient,
-        placer_order_number=orc.text(2) or obr.text(2),
-        filler_order_number=orc.text(3) or obr.text(3),
+        placer_order_number=placer.text(2),
+        placer_order_issuer=_issuer(placer, 2),
+        filler_order_number=filler.text(3),
+        filler_order_issuer=_issuer(filler, 3),
         accession_number=ipc.text(1) or obr.text(18),
         description=obr.text(4, 2) or obr.text(4, 5) or obr.text(4) or None,
         referring_physician_name=_told(obr, 16, _clinician) or _told(orc, 12, _clinician) or attending,
@@ -139,6 +143,11 @@ def _order(group: dict[str, Segment], patient: PatientUpdate, attending: str | N
     if not (update.placer_order_number or update.filler_order_number or update.accession_number):
         raise MessageRejected("AE", "101", "the order has no number")
     return update
+
+
+def _issuer(segment: Segment, number: int) -> str:
+    """Return who gave the number of an EI: namespace^universal ID^type, as much of it as there is."""
+    return "^".join(_plain(segment.text(number, component)) for component in (2, 3, 4)).rstrip("^")
 
 
 def _told(segment: Segment, number: int, read: Callable[[Segment, int], str | None]) -> str | None:

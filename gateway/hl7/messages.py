@@ -22,7 +22,16 @@ from hl7apy.parser import parse_message
 from gateway.errors import DeliveryRefused, IdentityMissing
 from gateway.heart_rate import heart_rate_per_minute
 from gateway.hl7.acks import timestamp
-from gateway.hl7.fields import assigning_authority, escape, hierarchic, instant, observed_at, person_name, segment
+from gateway.hl7.fields import (
+    assigning_authority,
+    entity,
+    escape,
+    hierarchic,
+    instant,
+    observed_at,
+    person_name,
+    segment,
+)
 from gateway.hl7.mapping import apply_mapping, fill_template
 from gateway.hl7.parsing import CODECS
 from gateway.models import StudyContext
@@ -148,7 +157,7 @@ def _mdm(result: Result, destination: Hl7Destination, codes: Hl7CodeSettings) ->
         4: observed_at(context),
         6: created_at,
         12: f"{escape(result.message_control_id)}^{hierarchic(destination.sending_application)}",
-        14: escape(context.placer_order_number),
+        14: _placer(context),
         15: _filler(context, destination),
         17: "AU" if result.confirmed else "PA",  # table 0271: authenticated, pre-authenticated
         19: "AV",
@@ -194,9 +203,16 @@ def _pid(result: Result, destination: Hl7Destination) -> str:
     )
 
 
+def _placer(context: StudyContext) -> str:
+    """Return ORC-2 / OBR-2 as it was ordered: a receiver finds its order by number and issuer."""
+    return entity(context.placer_order_number, context.placer_order_issuer)
+
+
 def _filler(context: StudyContext, destination: Hl7Destination) -> str:
-    """Return ORC-3 / OBR-3 where the source names the order; an EI of number and our application."""
-    number = context.filler_order_number or context.accession_number
+    """Return ORC-3 / OBR-3 where the source names the order: as it was given, else the accession number as ours."""
+    if context.filler_order_number:
+        return entity(context.filler_order_number, context.filler_order_issuer)
+    number = context.accession_number
     return f"{escape(number)}^{hierarchic(destination.sending_application)}" if number else ""
 
 
@@ -207,7 +223,7 @@ def _orc(result: Result, destination: Hl7Destination) -> list[str]:
     if not (context.placer_order_number or filler):
         return []
     state = "CM" if result.confirmed else "A"
-    return [segment("ORC", {1: "SC", 2: escape(context.placer_order_number), 3: filler, 5: state})]
+    return [segment("ORC", {1: "SC", 2: _placer(context), 3: filler, 5: state})]
 
 
 def _obr(result: Result, destination: Hl7Destination, codes: Hl7CodeSettings) -> str:
@@ -217,7 +233,7 @@ def _obr(result: Result, destination: Hl7Destination, codes: Hl7CodeSettings) ->
         "OBR",
         {
             1: "1",
-            2: escape(context.placer_order_number),
+            2: _placer(context),
             3: _filler(context, destination) or own,
             4: codes.study,
             7: observed_at(context),

@@ -379,6 +379,15 @@ def test_context_is_copied_from_the_header() -> None:
     assert read_instance(part10(dataset)).context == context
 
 
+def test_order_numbers_may_say_who_gave_them() -> None:
+    dataset = secondary_capture(
+        PlacerOrderNumberImagingServiceRequest="ORD1^EHR^1.2.3^ISO", FillerOrderNumberImagingServiceRequest="F1"
+    )
+    context = read_context(part10(dataset))
+    assert (context.placer_order_number, context.placer_order_issuer) == ("ORD1", "EHR^1.2.3^ISO")
+    assert (context.filler_order_number, context.filler_order_issuer) == ("F1", "")
+
+
 def test_only_a_scanned_document_names_a_scanner() -> None:
     dataset = secondary_capture(ConversionType="WSD", Manufacturer="Workstation")
     assert read_context(part10(dataset)).source_manufacturer == ""

@@ -52,3 +52,19 @@ def test_jobs_of_the_first_version_that_wait_for_an_identity_are_unmatched(tmp_p
     assert (store.job("finished").status, store.job("finished").revision) == (JobStatus.DONE, 0)
     assert [delivery.result_status for delivery in store.deliveries("finished")] == [""]
     store.close()
+
+
+def test_patients_and_orders_of_before_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.db"
+    at_version(path, "0003")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for number, into in ((1, None), (2, 1)):
+            row = (number, f"P{number}", into)
+            connection.execute("INSERT INTO patient VALUES (?, ?, '', 'A^B', '', '', ?, '2026-01-01 00:00:00')", row)
+        connection.execute(
+            "INSERT INTO patient_order VALUES (1, 2, 'ORD1', 'F1', 'A1', 'ECG', '', 0, '2026-01-01 00:00:00')"
+        )
+    store = Store(path)
+    order, patient = store.order("A1")
+    assert (order.placer_order_number, order.placer_order_issuer, patient.patient_id) == ("ORD1", "", "P1")
+    store.close()

@@ -276,6 +276,18 @@ def test_without_an_order_there_is_no_orc_and_our_own_filler_number():
     assert segments(message, "OBR")[0][2:4] == ["", "GWABC^ECGGW"]
 
 
+def test_order_numbers_come_back_as_they_were_given():
+    """With their issuers: a receiver finds its order by both.  What we do not know we do not claim to have given."""
+    told = {"placer_order_issuer": "EHR^1.2.3^ISO", "filler_order_number": "F1", "filler_order_issuer": "R&S"}
+    for kind, segment, fields in (("ORU^R01", "ORC", (2, 3)), ("ORU^R01", "OBR", (2, 3)), ("MDM^T02", "TXA", (14, 15))):
+        message = oru(context=CONTEXT.model_copy(update=told), message=kind)
+        found = [segments(message, segment)[0][number] for number in fields]
+        assert found == ["ORD1^EHR^1.2.3^ISO", "F1^R\\T\\S"]
+    nobodys = CONTEXT.model_copy(update={"filler_order_number": "F1"})
+    assert segments(oru(context=nobodys), "ORC")[0][2:4] == ["ORD1", "F1"]
+    assert segments(oru(), "ORC")[0][2:4] == ["ORD1", "A1^ECGGW"]
+
+
 def test_facility_may_be_a_hierarchic_designator():
     assert segments(oru(sending_facility="HOSP^1.2.3^ISO"), "MSH")[0][4] == "HOSP^1.2.3^ISO"
 

@@ -324,6 +324,8 @@ def test_orders(receiver, store, data):
     for number in ("A1", "ORD1", "F1"):
         order, patient = store.order(number)
         assert (order.accession_number, order.placer_order_number, order.filler_order_number) == ("A1", "ORD1", "F1")
+        issuers = ("", "") if b"OMI" in data else ("EHR", "RIS")
+        assert (order.placer_order_issuer, order.filler_order_issuer) == issuers
         assert patient.patient_id == "P1"
 
 
@@ -601,6 +603,70 @@ def test_chain_of_merges(receiver, store, intake):
     receiver(adt("A40", "PID|1||P4^^^HOSP^MR", "MRG|P2^^^HOSP^MR", control_id="M10"))
     assert context_of(store, job_id).patient_id == "P4"
     assert store.patient("P1").patient_id == "P4"
+
+
+def second_merge(receiver: Receiver, survivor: str, prior: str, made: str, control_id: str) -> None:
+    data = adt("A40", f"PID|1||{survivor}^^^HOSP^MR", f"MRG|{prior}^^^HOSP^MR", made=made, control_id=control_id)
+    assert codes(receiver(data)) == [("AA", "")]
+
+
+def test_chain_of_merges_that_came_the_last_one_first(receiver, store, intake):
+    job_id = scan(intake, "a", patient_id="P1")
+    second_merge(receiver, "P4", "P2", "20261122120000+0100", "M10")
+    merge(receiver)  # made at 10:15: P1 into P2, which has gone on as P4 meanwhile
+    assert (store.patient("P1").patient_id, store.patient("P2").patient_id) == ("P4", "P4")
+    assert context_of(store, job_id).patient_id == "P4"
+    assert set(store.prior_patient_ids("P4", "HOSP")) == {"P1", "P2"}
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_merge_that_was_taken_back_stays_so_whichever_comes_first(receiver, store, late):
+    if not late:
+        merge(receiver)
+    second_merge(receiver, "P1", "P2", "20261122120000+0100", "M10")  # the other way round, later
+    merge(receiver, control_id="M11")  # an engine sends the first one again, as a message of its own
+    assert (store.patient("P1").patient_id, store.patient("P2").patient_id) == ("P1", "P1")
+
+
+def test_older_merge_into_another_record_changes_nothing(receiver, store):
+    second_merge(receiver, "P4", "P1", "20261122120000+0100", "M10")
+    merge(receiver)
+    assert store.patient("P1").patient_id == "P4"
+
+
+def test_merge_in_a_circle_ends(receiver, store):
+    for hour, (survivor, prior) in enumerate([("P2", "P1"), ("P3", "P2"), ("P1", "P3")], start=10):
+        second_merge(receiver, survivor, prior, f"20261122{hour}0000+0100", f"M{hour}")
+    assert {store.patient(number).patient_id for number in ("P1", "P2", "P3")} == {"P1"}
+
+
+def test_page_under_a_prior_number_takes_its_order(receiver, store, intake):
+    """The order came under the surviving number; the page, or the archive's object, still has the prior one."""
+    merge(receiver)
+    receiver(orm(pid="PID|1||P2^^^HOSP^MR", control_id="M10"))
+    job_id = scan(intake, "a", patient_id="P1", accession_number="A1")
+    assert store.job(job_id).status == JobStatus.QUEUED
+    assert (context_of(store, job_id).patient_id, context_of(store, job_id).placer_order_number) == ("P2", "ORD1")
+
+
+def test_what_follows_a_delivered_result_goes_under_the_surviving_identity(receiver, store, intake):
+    """Its confirmation, or a correction: the prior one is nobody's any more."""
+    job_id = scan(intake, "a", patient_id="P1")
+    for delivery in finish(store, job_id):
+        store.delivered(delivery.id, "AA")
+    merge(receiver)
+    assert (store.job(job_id).status, context_of(store, job_id).patient_id) == (JobStatus.DONE, "P2")
+
+
+@pytest.mark.parametrize("how", ["refuse", "give_up"])
+def test_merge_makes_again_what_a_peer_did_not_take(receiver, store, intake, how):
+    """Sending that again by hand would bring the prior identity back."""
+    job_id = scan(intake, "a", patient_id="P1")
+    first, second = finish(store, job_id)
+    store.delivered(first.id, "AA")
+    getattr(store, how)(second.id, "no", *(["AR"] if how == "refuse" else []))
+    merge(receiver)
+    assert store.job(job_id).status == JobStatus.QUEUED
 
 
 def test_several_patients_in_one_merge(receiver, store):
