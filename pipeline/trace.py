@@ -97,15 +97,18 @@ def _present(
     return flags
 
 
-def _distinct(y_mm: FloatArray, *, same_mm: float = 0.5, share: float = 0.6, shortest: float = 0.35) -> list[int]:
+def _distinct(
+    y_mm: FloatArray, confidence: FloatArray, *, same_mm: float = 0.5, share: float = 0.6, shortest: float = 0.35
+) -> list[int]:
     """Rows of (n_rows, n) to keep.
 
-    A row that runs on another's trace was that row seen twice; one much shorter than the longest is print or an edge;
-    a straight one is a rule of the form.
+    A row that runs on another's trace was that row seen twice, and the surer reading is kept; one much shorter than the
+    longest is print or an edge; a straight one is a rule of the form.
     """
     kept: list[int] = []
     longest = int(np.isfinite(y_mm).sum(1).max())
-    for k, row in enumerate(y_mm):
+    for k in np.argsort(-confidence.sum(1), kind="stable").tolist():
+        row = y_mm[k]
         own = max(int(np.isfinite(row).sum()), 1)
         if (
             own >= shortest * longest
@@ -113,7 +116,7 @@ def _distinct(y_mm: FloatArray, *, same_mm: float = 0.5, share: float = 0.6, sho
             and all((np.abs(row - y_mm[other]) < same_mm).sum() < share * own for other in kept)
         ):
             kept.append(k)
-    return kept
+    return sorted(kept)
 
 
 def _straight(row: FloatArray, *, within_mm: float = 0.15) -> bool:
@@ -155,7 +158,7 @@ def trace_rows(sample: Sampler, rows: Sequence[RowBand], network: Network, *, ma
     confidence = np.where(there, readings.mass * readings.presence, 0).astype(np.float32)
     if not np.isfinite(y).any():
         raise TraceNotFound("rows were found, but no trace is printed in them")
-    kept = _distinct(y)
+    kept = _distinct(y, confidence)
     if not kept:
         raise TraceNotFound("rows were found, but only straight lines are printed in them")
     return TraceSet(

@@ -92,4 +92,15 @@ def test_a_rule_of_the_form_is_no_row() -> None:
     x = np.arange(2000)
     beats = 20 - 5 * np.exp(-(((x % 400 - 200) / 6) ** 2))
     rule = 60 + 0.001 * x + 0.02 * np.sin(x)
-    assert _distinct(np.stack([beats, rule, beats + 25]).astype(np.float32)) == [0, 2]
+    rows = np.stack([beats, rule, beats + 25]).astype(np.float32)
+    assert _distinct(rows, np.ones_like(rows)) == [0, 2]
+
+
+def test_of_two_readings_of_a_row_the_surer_is_kept() -> None:
+    """A band beside a row sees it off its middle, where the network is unsure and loses parts."""
+    x = np.arange(2000)
+    beats = (20 - 5 * np.exp(-(((x % 400 - 200) / 6) ** 2))).astype(np.float32)
+    unsure = np.where((x > 600) & (x < 900), np.nan, beats + 0.1).astype(np.float32)
+    rows = np.stack([unsure, beats, beats + 25])
+    confidence = np.stack([np.full(2000, 0.5), np.full(2000, 0.9), np.full(2000, 0.9)]).astype(np.float32)
+    assert _distinct(rows, confidence) == [1, 2]
