@@ -73,15 +73,18 @@ def server_name(settings: TlsClientSettings, host: str) -> str:
 
 
 def accept_tls(connection: socket.socket, context: ssl.SSLContext, timeout_s: float) -> ssl.SSLSocket:
-    """Shake hands with a client that has connected; the whole handshake may take `timeout_s`.
+    """Return the TLS end of a connection that a client has opened, for the caller to close, however it goes on.
+
+    The caller's next call is its `do_handshake`.  All of that may take `timeout_s`, and raises OSError where it fails
+    (ssl.SSLError) or takes too long (TimeoutError).
 
     Raises
     ------
     OSError
-        It failed (ssl.SSLError) or took too long (TimeoutError); the connection is closed.
+        The client is gone.
     """
     connection.settimeout(timeout_s)
-    return context.wrap_socket(connection, server_side=True)
+    return context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
 
 
 def peer_names(connection: ssl.SSLSocket) -> frozenset[str]:

@@ -16,6 +16,7 @@ import logging
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Protocol
 
@@ -42,6 +43,7 @@ from gateway.tls import ListenerTls, peer_names
 logger = logging.getLogger(__name__)
 
 MAXIMUM_PDU_SIZE = 131072  # what we ask peers to stay below; the largest DCMTK sends
+_END_S = 2.0  # what threads of connections get to end in when we stop
 _POLL_S = 0.2  # how soon the listening threads notice that they shall stop
 _UNCOMPRESSED = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 _CONNECTIONS_PER_ASSOCIATION = 4  # connections that ask for no association yet take no place among associations
@@ -117,14 +119,17 @@ class StorageScp:
             raise
 
     def stop(self, grace_s: float = 5.0) -> None:
-        """Take no new associations, give open ones `grace_s` to end, then abort them."""
+        """Take no new associations, give open ones `grace_s` to end, then abort them.
+
+        A peer that is in the middle of a PDU, or has asked for nothing yet, is hung up on.
+        """
         for acceptor, thread in self._listening.values():
             acceptor.shutdown()
             thread.join()
-        deadline = time.monotonic() + grace_s
-        while self._ae.active_associations and time.monotonic() < deadline:
-            time.sleep(0.02)
-        _abort(self._ae.active_associations)
+        _wait_while(lambda: bool(self._ae.active_associations), grace_s)
+        _abort([association for association in self._ae.active_associations if association.is_established])
+        acceptors = [acceptor for acceptor, _ in self._listening.values()]
+        _wait_while(lambda: any([acceptor.hang_up() for acceptor in acceptors]), _END_S)
         if self._listening:
             logger.info("Stopped listening for DICOM", extra={"action": "scp_stop"})
         self._listening.clear()
@@ -206,23 +211,18 @@ class StorageScp:
             return PROCESSING_FAILURE, None
 
 
-def _abort(associations: list[Association], patience_s: float = 1.0) -> None:
-    """Abort associations; a peer that is in the middle of a PDU, or asked for nothing yet, is hung up on."""
-    aborting = [
-        threading.Thread(target=association.abort, daemon=True)
-        for association in associations
-        if association.is_established
-    ]
+def _abort(associations: list[Association]) -> None:
+    """Abort associations; one that is not gone after `_END_S` is left."""
+    aborting = [threading.Thread(target=association.abort, daemon=True) for association in associations]
     for thread in aborting:
         thread.start()
-    deadline = time.monotonic() + patience_s
-    for thread in aborting:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    for association in associations:
-        association.dul.socket.hang_up()
-    deadline = time.monotonic() + patience_s
-    for association in associations:
-        association.join(max(0.0, deadline - time.monotonic()))
+    _wait_while(lambda: any(thread.is_alive() for thread in aborting), _END_S)
+
+
+def _wait_while(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def is_allowed(

@@ -1,10 +1,12 @@
 """pynetdicom's server and requestor, with bounds on what a peer may make us hold or wait for.
 
 Stock pynetdicom 3.0 shakes hands for TLS in the thread that accepts, without a timeout, so that one silent client stops
-all of them; buffers whatever length a PDU announces (4 GiB); waits for ever for the rest of a PDU; and collects a data
-set of any size.  Here
+all of them; buffers whatever length a PDU announces (4 GiB); waits for ever for the rest of a PDU; collects a data set
+of any size; and waits for the association request of a peer that has gone.  Here
 
-* a connection over the limits (in all, and from one address) is closed as it comes, before a thread is made for it;
+* a connection over the limits (in all, and from one address) is closed as it comes, before a thread is made for it,
+  and one that we close counts no more by the time the peer can see that;
+* the threads of a connection end with it;
 * the TLS handshake has a thread of its own and must end within the network timeout;
 * a PDU is at most `MAXIMUM_PDU_BYTES` and must arrive within the network timeout;
 * a command set is at most `MAXIMUM_COMMAND_BYTES`, and of a data set beyond the limit the rest is dropped as it comes
@@ -20,6 +22,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
 from socketserver import BaseServer
@@ -45,6 +48,7 @@ logger = logging.getLogger(__name__)
 MAXIMUM_PDU_BYTES = 1 << 20  # far above the 128 KiB we ask for and any A-ASSOCIATE-RQ
 MAXIMUM_COMMAND_BYTES = 1 << 16
 MAXIMUM_IDENTIFIER_BYTES = 1 << 24  # of an answer to a request of ours, e.g. one C-FIND match
+_CHECK_S = 0.1  # how soon it is noticed that a connection has ended
 
 
 class ConnectionLimit:
@@ -73,7 +77,7 @@ class ConnectionLimit:
             return not full
 
     def leave(self, host: str) -> None:
-        """Take back a connection that was admitted and is closed."""
+        """Take back a connection that was admitted and is about to be closed."""
         with self._lock:
             self._open[host] -= 1
             if not self._open[host]:
@@ -102,6 +106,8 @@ class Acceptor(ThreadedAssociationServer):  # type: ignore[misc]
         self.maximum_object_bytes = maximum_object_bytes
         self.limit = limit
         self.tls = tls
+        self.serving: set[_BoundedRequestHandler] = set()
+        self.ended = False
         super().__init__(*args, request_handler=_BoundedRequestHandler, **kwargs)
 
     def get_request(self) -> tuple[socket.socket, Any]:
@@ -126,17 +132,17 @@ class Acceptor(ThreadedAssociationServer):  # type: ignore[misc]
             self.limit.leave(client_address[0])
             raise
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve a connection until its association has ended."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self.limit.leave(client_address[0])
-
     def shutdown(self) -> None:
         """Stop listening; associations that are open go on."""
         BaseServer.shutdown(self)
         self.server_close()
+
+    def hang_up(self) -> bool:
+        """End every connection under whoever waits for it, in an association or not; return whether any is left."""
+        self.ended = True
+        for handler in tuple(self.serving):
+            hang_up(handler.request)
+        return bool(self.serving)
 
 
 class Requestor(AE):  # type: ignore[misc]
@@ -159,6 +165,7 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc]
 
     socket: Any
     error: OSError | None = None
+    on_close: Callable[[], None] | None = None  # called when it is about to be closed, perhaps more than once
 
     def connect(self, primitive: T_CONNECT) -> None:
         """Connect, and shake hands where there are `tls_args`; each may take the connection timeout."""
@@ -215,19 +222,20 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc]
         connection.settimeout(timeout_s)
         return received
 
-    def hang_up(self) -> None:
-        """End the connection under whoever waits for it: they see it closed."""
-        connection = self.socket
-        if connection is not None:
-            with suppress(OSError):  # closed already
-                socket.socket.shutdown(connection, socket.SHUT_RDWR)
-
     def _shutdown_socket(self) -> None:
         """Close the connection, also one that was never made, which the stock socket leaves open."""
         connection = self.socket
+        if self.on_close is not None:
+            self.on_close()
         super()._shutdown_socket()
         if connection is not None:
             connection.close()
+
+
+def hang_up(connection: socket.socket) -> None:
+    """End a connection under whoever waits for it: they see it closed."""
+    with suppress(OSError):  # closed already
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 class BoundedBuffer(BytesIO):
@@ -250,11 +258,19 @@ class _BoundedRequestHandler(RequestHandler):  # type: ignore[misc]
     server: Acceptor
     request: Any
 
+    def setup(self) -> None:
+        """Be one of those who can be hung up on."""
+        self._left = threading.Lock()  # acquired once and for good: by whoever takes the connection out of the count
+        self.server.serving.add(self)
+
     def handle(self) -> None:
         """Shake hands if the port asks for it, then serve the association to its end."""
+        if self.server.ended:
+            return
         if self.server.tls is not None:
             try:
                 self.request = accept_tls(self.request, self.server.tls.context(), self.ae.network_timeout)
+                self.request.do_handshake()
             except OSError as error:
                 logger.warning(
                     "TLS handshake with %s failed: %s",
@@ -264,16 +280,28 @@ class _BoundedRequestHandler(RequestHandler):  # type: ignore[misc]
                 return
         association = self._create_association()
         association.start()
+        while association.is_alive() and (association.dul.is_alive() or not association._dul_ready.is_set()):
+            association.join(_CHECK_S)
+        association.dul.to_user_queue.put(None)  # "no request came", should it wait for one: the connection has ended
         association.join()
 
     def finish(self) -> None:
         """Close the connection, whatever state its association ended in."""
+        self._leave()
         self.request.close()
+        self.server.serving.discard(self)
+
+    def _leave(self) -> None:
+        """Let another connection come in this one's place."""
+        if self._left.acquire(blocking=False):
+            self.server.limit.leave(self.client_address[0])
 
     def _create_association(self) -> Association:
         association = super()._create_association()
         association.dul.event_queue.get_nowait()  # the stock socket's "connection open"; ours brings its own
-        association.dul.socket = BoundedSocket(association, client_socket=self.request)
+        connection = BoundedSocket(association, client_socket=self.request)
+        connection.on_close = self._leave
+        association.dul.socket = connection
         association.dimse = _BoundedDimse(association, self.server.maximum_object_bytes)
         return association
 

@@ -159,7 +159,9 @@ class MllpListener:
         try:
             if self._tls is not None:
                 timeout_s = min(_HANDSHAKE_S, self._idle_timeout_s)
-                connection.socket = accept_tls(connection.socket, self._tls.context(), timeout_s)
+                secure = accept_tls(connection.socket, self._tls.context(), timeout_s)
+                connection.socket = secure
+                secure.do_handshake()
             self._serve(connection.socket)
         except OSError as error:  # TimeoutError and ssl.SSLError among them
             logger.info("MLLP connection ended: %s", type(error).__name__, extra={"action": "mllp_connection_ended"})
@@ -224,6 +226,6 @@ class MllpListener:
 
 def _shut_down(connection: socket.socket, how: int) -> None:
     try:
-        connection.shutdown(how)
+        socket.socket.shutdown(connection, how)  # ssl's own also drops the encryption, and an answer is yet to be sent
     except OSError:
         pass  # already closed by its own thread

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ssl
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 
@@ -20,8 +22,9 @@ from gateway.dicom.transport import Requestor
 from gateway.intake import Accepted
 from gateway.models import StudyContext
 from gateway.settings import DicomSettings
+from tests.waiting import PATIENCE_S
 
-TIMEOUT_S = 1.0
+TIMEOUT_S = 1.0  # of a listener that has to cut somebody off; any other is patient
 
 
 @dataclass
@@ -61,10 +64,20 @@ class FakeIntake:
 
 
 def listen(intake: FakeIntake, **changes: object) -> StorageScp:
-    settings = DicomSettings(**{"port": 0, "timeout_s": TIMEOUT_S, **changes})  # type: ignore[arg-type]
+    settings = DicomSettings(**{"port": 0, "timeout_s": PATIENCE_S, **changes})  # type: ignore[arg-type]
     scp = StorageScp(settings, intake)
     scp.start()
     return scp
+
+
+@contextmanager
+def listening(**changes: object) -> Iterator[StorageScp]:
+    """A listener that is stopped at the end, whatever happens."""
+    scp = listen(FakeIntake(), **changes)
+    try:
+        yield scp
+    finally:
+        scp.stop(grace_s=0.0)
 
 
 def associate(
@@ -78,7 +91,7 @@ def associate(
 ) -> Association:
     """Ask for an association, from the loopback address `source`, on the TLS port where `tls` is given."""
     ae = Requestor(ae_title=calling)  # the stock one leaves sockets open where no connection is made
-    ae.network_timeout = ae.acse_timeout = ae.dimse_timeout = 10
+    ae.connection_timeout = ae.network_timeout = ae.acse_timeout = ae.dimse_timeout = PATIENCE_S
     return ae.associate(
         "127.0.0.1",
         scp.tls_port if tls else scp.port,

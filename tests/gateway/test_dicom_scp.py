@@ -30,7 +30,8 @@ from gateway.dicom.scp import StorageScp, is_allowed
 from gateway.errors import IntakeError, StorageError
 from gateway.settings import CallerSettings
 from tests.gateway.dicom_samples import compressed, secondary_capture
-from tests.gateway.scp_peers import FakeIntake, associate, encoded, listen, rejection, send_bytes, store
+from tests.gateway.scp_peers import FakeIntake, associate, encoded, listen, listening, rejection, send_bytes, store
+from tests.waiting import PATIENCE_S, SOON_S, eventually
 
 
 @pytest.fixture(scope="module")
@@ -162,12 +163,14 @@ def test_bytes_that_are_no_data_set_are_refused(scp: StorageScp, intake: FakeInt
 
 def test_an_object_over_the_limit_is_refused_and_the_next_one_is_taken(intake: FakeIntake) -> None:
     scp = listen(intake, maximum_object_mib=1)
-    association = associate(scp)
-    answer = send_bytes(association, encoded(secondary_capture()) + b"\0" * (3 << 20))
-    assert (answer.Status, answer.ErrorComment) == (0xC001, "larger than 1 MiB")
-    assert send_bytes(association, encoded(secondary_capture())).Status == 0x0000
-    association.release()
-    scp.stop()
+    try:
+        association = associate(scp)
+        answer = send_bytes(association, encoded(secondary_capture()) + b"\0" * (3 << 20))
+        assert (answer.Status, answer.ErrorComment) == (0xC001, "larger than 1 MiB")
+        assert send_bytes(association, encoded(secondary_capture())).Status == 0x0000
+        association.release()
+    finally:
+        scp.stop()
     assert len(intake.taken) == 1
 
 
@@ -241,26 +244,22 @@ def test_addresses_and_networks(hosts: tuple[str, ...], address: str, allowed: b
     assert is_allowed((CallerSettings(ae_title="CART1", hosts=hosts),), "CART1 ", address) is allowed
 
 
-def test_associations_over_the_maximum_are_told_to_come_back(intake: FakeIntake) -> None:
-    scp = listen(intake, maximum_associations=1)
-    first = associate(scp)
-    assert rejection(associate(scp)) == (0x02, 0x03, 0x02)
-    first.release()
-    scp.stop()
+def test_associations_over_the_maximum_are_told_to_come_back() -> None:
+    with listening(maximum_associations=1) as scp:
+        first = associate(scp)
+        assert rejection(associate(scp)) == (0x02, 0x03, 0x02)
+        first.release()
 
 
-def test_stop_closes_the_port_and_aborts_what_stays_open(intake: FakeIntake) -> None:
-    scp = listen(intake)
-    association = associate(scp)
-    assert scp.is_alive
-    started = time.monotonic()
-    scp.stop(grace_s=0.2)
-    assert time.monotonic() - started < 3
-    with pytest.raises(OSError), socket.create_connection(("127.0.0.1", scp.port or 1), timeout=1):
-        pass
-    deadline = time.monotonic() + 5
-    while association.is_established and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert association.is_aborted
-    assert not scp.is_alive
-    scp.stop()  # a second time is no harm
+def test_stop_closes_the_port_and_aborts_what_stays_open() -> None:
+    with listening() as scp:
+        association, port = associate(scp), scp.port
+        assert scp.is_alive
+        started = time.monotonic()
+        scp.stop(grace_s=0.2)
+        assert time.monotonic() - started < SOON_S
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), PATIENCE_S).close()
+        eventually(lambda: not association.is_established)
+        assert association.is_aborted
+        assert not scp.is_alive  # and a second stop is no harm

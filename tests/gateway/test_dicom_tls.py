@@ -20,6 +20,7 @@ from gateway.tls import client_context
 from tests.gateway.dicom_samples import part10, secondary_capture
 from tests.gateway.scp_peers import FakeIntake, associate, encoded, listen, rejection, store
 from tests.tls_samples import Authority, Identity
+from tests.waiting import PATIENCE_S
 
 CALLERS = (
     CallerSettings(ae_title="CART1", certificate_names=("cart1.example",)),
@@ -65,7 +66,7 @@ def client(authority: Authority, identity: Identity | None) -> TlsClientSettings
 @pytest.fixture(scope="module")
 def scp(authority: Authority) -> Iterator[StorageScp]:
     tls = listener(authority, authority.issue("gateway", "localhost"))
-    scp = listen(FakeIntake(), callers=CALLERS, tls=tls, timeout_s=10.0)
+    scp = listen(FakeIntake(), callers=CALLERS, tls=tls)
     yield scp
     scp.stop(grace_s=0.0)
 
@@ -129,7 +130,7 @@ def test_only_the_tls_port(authority: Authority, cart1: Identity) -> None:
 
 def test_new_certificates_are_used_and_open_associations_go_on(authority: Authority, cart1: Identity) -> None:
     first = authority.issue("gateway", "localhost", file="renewed")
-    scp = listen(FakeIntake(), tls=listener(authority, first), timeout_s=10.0)
+    scp = listen(FakeIntake(), tls=listener(authority, first))
     context = client_context(client(authority, cart1))
     try:
         before = associate(scp, Verification, tls=context)
@@ -173,7 +174,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pacs(port: int, tls: TlsClientSettings | None) -> DicomDestination:
-    return DicomDestination(name="pacs", host="127.0.0.1", port=port, ae_title="ECGGW", timeout_s=5.0, tls=tls)
+    return DicomDestination(name="pacs", host="127.0.0.1", port=port, ae_title="ECGGW", timeout_s=PATIENCE_S, tls=tls)
 
 
 def test_a_destination_with_tls_is_delivered_to(

@@ -27,6 +27,7 @@ from gateway.tls import (
     server_name,
 )
 from tests.tls_samples import Authority, Identity
+from tests.waiting import PATIENCE_S, SOON_S
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,8 @@ def handshake(
     def serve() -> None:
         connection, _ = listening.accept()
         try:
-            with accept_tls(connection, server, 5.0) as secure:
+            with accept_tls(connection, server, PATIENCE_S) as secure:
+                secure.do_handshake()
                 seen.append(peer_names(secure))
                 secure.sendall(b"hello")
         except OSError as error:
@@ -81,7 +83,7 @@ def handshake(
     try:
         with (
             listening,
-            socket.create_connection(listening.getsockname(), 5.0) as connection,
+            socket.create_connection(listening.getsockname(), PATIENCE_S) as connection,
             peer.wrap_socket(connection, server_hostname=name) as secure,
         ):
             assert secure.recv(5) == b"hello"
@@ -201,9 +203,9 @@ def test_the_whole_handshake_has_one_deadline(gateway: Identity) -> None:
     thread = threading.Thread(target=trickle)
     thread.start()
     started = time.monotonic()
-    with pytest.raises(TimeoutError):
-        accept_tls(ours, context, 0.5)
-    assert time.monotonic() - started < 1.5
+    with accept_tls(ours, context, 0.5) as connection, pytest.raises(TimeoutError):
+        connection.do_handshake()
+    assert time.monotonic() - started < SOON_S  # bytes come for much longer
     stop.set()
     thread.join()
     theirs.close()
