@@ -84,7 +84,6 @@ class Store(CommitmentStore):
         The attempt is counted here, so that a page that kills its worker is counted too; `rescue` gives such a job
         up when its attempts are used.
         """
-        now = utc_now()
         oldest = (
             select(Job.id)
             .where(Job.status == JobStatus.QUEUED)
@@ -92,19 +91,20 @@ class Store(CommitmentStore):
             .limit(1)
             .scalar_subquery()
         )
-        statement = (
-            update(Job)
-            .where(col(Job.id) == oldest)
-            .values(
-                status=next_job_status(JobStatus.QUEUED, JobAction.CLAIM),
-                attempts=Job.attempts + 1,
-                worker=worker,
-                lease_expires_at=now + timedelta(seconds=lease_s),
-                updated_at=now,
-            )
-            .returning(Job)
-        )
         with self._write() as session:
+            now = utc_now()  # the lease begins when it is our turn to write, however long that took
+            statement = (
+                update(Job)
+                .where(col(Job.id) == oldest)
+                .values(
+                    status=next_job_status(JobStatus.QUEUED, JobAction.CLAIM),
+                    attempts=Job.attempts + 1,
+                    worker=worker,
+                    lease_expires_at=now + timedelta(seconds=lease_s),
+                    updated_at=now,
+                )
+                .returning(Job)
+            )
             job = session.scalars(statement).one_or_none()
             if job is not None:
                 log_event(session, job.id, JobAction.CLAIM, worker, f"attempt {job.attempts}")
@@ -112,13 +112,10 @@ class Store(CommitmentStore):
 
     def heartbeat(self, job_id: str, worker: str, lease_s: float) -> bool:
         """Extend the lease; False when it was lost, and the worker must drop the job."""
-        statement = (
-            update(Job)
-            .where(col(Job.id) == job_id, col(Job.status) == JobStatus.RUNNING, col(Job.worker) == worker)
-            .values(lease_expires_at=utc_now() + timedelta(seconds=lease_s))
-            .returning(col(Job.id))
-        )
+        held = (col(Job.id) == job_id, col(Job.status) == JobStatus.RUNNING, col(Job.worker) == worker)
         with self._write() as session:
+            until = utc_now() + timedelta(seconds=lease_s)
+            statement = update(Job).where(*held).values(lease_expires_at=until).returning(col(Job.id))
             return session.scalars(statement).one_or_none() is not None
 
     def holds(self, job: Job, worker: str) -> bool:

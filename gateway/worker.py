@@ -303,20 +303,22 @@ class _Lease:
     def _run(self) -> None:
         beat_s = self._settings.lease_s / 3
         next_beat = time.monotonic() + beat_s
-        while not self._done.wait(min(beat_s, 0.5)):
+        while not self._done.wait(min(max(next_beat - time.monotonic(), 0.0), 0.5)):
             what, deadline = self._work
             now = time.monotonic()
             if now > deadline:
                 self._time_out(what)
-            if now >= next_beat and not self.lost:
-                next_beat = now + beat_s
-                self._beat()
+            if now >= next_beat:
+                next_beat = now + (beat_s if self._beat() else min(beat_s, 0.5))
 
-    def _beat(self) -> None:
+    def _beat(self) -> bool:
+        """Extend the lease; return False where that has to be tried again soon, as long as it still may be in time."""
         try:
-            self.lost = not self._store.heartbeat(self._job.id, self._worker, self._settings.lease_s)
-        except StorageError as error:  # the next beat may be in time
+            self.lost = self.lost or not self._store.heartbeat(self._job.id, self._worker, self._settings.lease_s)
+        except StorageError as error:
             logger.error("The lease was not extended: %s", error, extra={"action": "heartbeat", "job_id": self._job.id})
+            return False
+        return True
 
     def _time_out(self, what: str) -> None:
         """End the process; the last attempt takes the job with it, an earlier one leaves it to be tried again."""

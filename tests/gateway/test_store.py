@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -37,6 +38,7 @@ from gateway.models import (
     utc_now,
 )
 from gateway.store import Store
+from tests.waiting import PATIENCE_S
 
 _keys = itertools.count()
 
@@ -181,6 +183,24 @@ def test_a_lost_lease_stores_nothing(store: Store) -> None:
     assert store.job(job_id).worker == "w2"
 
 
+@pytest.mark.parametrize("what", ["claim", "heartbeat"])
+def test_a_lease_begins_when_it_is_written_however_long_that_had_to_wait(store: Store, what: str) -> None:
+    job_id = submitted(store)
+    if what == "heartbeat":
+        assert store.claim("w1", 60)
+    lease = {"claim": lambda: store.claim("w1", 60), "heartbeat": lambda: store.heartbeat(job_id, "w1", 60)}[what]
+    thread = threading.Thread(target=lease)
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        thread.start()
+        time.sleep(0.5)
+        released = utc_now()
+        other.execute("ROLLBACK")
+        thread.join()
+    expires = store.job(job_id).lease_expires_at
+    assert expires is not None and expires >= released + timedelta(seconds=60)
+
+
 def _claim_all(path: Path, worker: str, start: Barrier, claims: "multiprocessing.SimpleQueue[list[str]]") -> None:
     store = Store(path)
     start.wait()
@@ -195,14 +215,14 @@ def test_eight_processes_claim_200_jobs_once_each(store: Store) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["gateway.store", "pytest"])
     claims: multiprocessing.SimpleQueue[list[str]] = context.SimpleQueue()
-    start = context.Barrier(8, timeout=60)
+    start = context.Barrier(8, timeout=3 * PATIENCE_S)
     workers = [
         context.Process(target=_claim_all, args=(store.path, f"w{n}", start, claims), daemon=True) for n in range(8)
     ]
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(timeout=60)
+        worker.join(timeout=3 * PATIENCE_S)
     taken = [claims.get() for _ in workers]
     assert sorted(itertools.chain.from_iterable(taken)) == sorted(ids)
     assert sum(bool(mine) for mine in taken) > 1  # they did compete

@@ -6,6 +6,7 @@ import hashlib
 import io
 import threading
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from pydicom import dcmread
 
 from gateway.errors import StorageError
 from gateway.intake import Intake
-from gateway.models import DeliveryStatus, JobStatus, StudyContext
+from gateway.models import DeliveryStatus, JobStatus, StudyContext, utc_now
 from gateway.settings import DicomDestination, FolderDestination, Hl7Destination, Settings
 from gateway.spool import Spool
 from gateway.store import Store
 from gateway.worker import Worker
 from tests.fake_digitizer import Behaviour, FakeDigitizer, page_pixels, page_png
 from tests.gateway.dicom_samples import part10, secondary_capture
+from tests.waiting import PATIENCE_S
 
 PACS = DicomDestination(name="pacs", host="127.0.0.1", port=104, ae_title="PACS")
 ARCHIVE = DicomDestination(name="archive", host="127.0.0.1", port=105, ae_title="ARC", sop_class="general")
@@ -250,15 +252,61 @@ def test_lost_lease_drops_the_result(bench: Bench) -> None:
 
 
 def test_lease_is_extended_while_a_page_takes_longer(bench: Bench) -> None:
-    job_id = bench.submit(page_png(Behaviour.SLOW))  # 3 s under a lease of 1 s
-    worker = bench.worker(worker={"lease_s": 1.0})
+    job_id = bench.submit(page_png())
+    worker = bench.worker(worker={"lease_s": 6.0})
+    begun, done = threading.Event(), threading.Event()
+
+    class Waiting(FakeDigitizer):
+        def digitize(self, page: Any, *, default_calibration: Any) -> Any:
+            begun.set()
+            done.wait(PATIENCE_S)
+            return super().digitize(page, default_calibration=default_calibration)
+
+    def until() -> datetime:
+        until = bench.store.job(job_id).lease_expires_at
+        assert until is not None
+        return until
+
+    worker._digitizer = Waiting()
     thread = threading.Thread(target=worker.run_once)
     thread.start()
-    rescued: list[str] = []
-    while thread.is_alive():
+    assert begun.wait(PATIENCE_S)
+    first, seen, rescued = until(), set(), []
+    while utc_now() < first + timedelta(seconds=1):  # its first lease alone would be over
         rescued += bench.store.rescue(3)
-        thread.join(0.2)
+        seen.add(until() if not rescued else first)
+        time.sleep(0.1)
+    done.set()
+    thread.join(PATIENCE_S)
     assert rescued == []
+    assert len(seen) >= 3  # extended several times a lease
+    assert bench.store.job(job_id).status == JobStatus.DONE
+
+
+def test_lease_that_storage_did_not_extend_is_tried_again_at_once(bench: Bench) -> None:
+    """A lease of a minute is extended every 20 s: what failed then must not wait for the next turn."""
+    job_id = bench.submit(page_png())
+    worker = bench.worker(worker={"lease_s": 15.0})
+    beats: list[float] = []
+    again = threading.Event()
+    heartbeat = bench.store.heartbeat
+
+    def failing(*args: Any) -> bool:
+        beats.append(time.monotonic())
+        if len(beats) == 1:
+            raise StorageError("database: database is locked")
+        again.set()
+        return heartbeat(*args)
+
+    class Waiting(FakeDigitizer):
+        def digitize(self, page: Any, *, default_calibration: Any) -> Any:
+            assert again.wait(PATIENCE_S)
+            return super().digitize(page, default_calibration=default_calibration)
+
+    bench.store.heartbeat = failing  # type: ignore[method-assign]
+    worker._digitizer = Waiting()
+    assert worker.run_once()
+    assert beats[1] - beats[0] < 4.0  # and not 5 s
     assert bench.store.job(job_id).status == JobStatus.DONE
 
 
