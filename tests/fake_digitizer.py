@@ -37,7 +37,7 @@ from pipeline import (
 )
 from pipeline.errors import TraceNotFound
 
-SLOW_S = 3.0
+SLOW_S = 5.0
 _MARK = (7, 77)  # green and blue of the first pixel; red is the behaviour
 _LAYOUT = Layout(
     name="3x4",

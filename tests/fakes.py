@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.models import Delivery
+from tests.waiting import PATIENCE_S
 
 _YES = {"dicom": "0x0000", "hl7": "AA", "folder": "stored"}
 
@@ -43,7 +44,7 @@ class FakeDestination:
 
     def __call__(self, path: Path, delivery: Delivery) -> str:
         self.sending.set()
-        assert self.gate.wait(10)
+        assert self.gate.wait(PATIENCE_S)
         self.sent.append(Sent(artefact=path.name, data=path.read_bytes(), identifier=delivery.identifier))
         answer = self._script.pop(0) if self._script else _YES[self.kind]
         if isinstance(answer, Exception):

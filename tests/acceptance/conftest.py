@@ -7,30 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from gateway.models import DeliveryStatus, Job, JobStatus
 from gateway.store import Store
 from tests.acceptance.peers import Ehr, Pacs, free_port
+from tests.waiting import PATIENCE_S, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
-T = TypeVar("T")
 FAKE = (sys.executable, "-m", "tests.fake_digitizer")
 QUICK_RETRY = {"first_s": 0.2, "maximum_s": 1.0}
-
-
-def wait_for(what: str, probe: Callable[[], T], timeout_s: float = 60.0) -> T:
-    """Return the first true value of `probe`; fail, naming `what`, when the time is over."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := probe()):
-        assert time.monotonic() < deadline, f"timed out waiting for {what}"
-        time.sleep(0.05)
-    return value
 
 
 class Gateway:
@@ -48,7 +38,7 @@ class Gateway:
             "web": {"port": self.web_port},
             "storage": {"path": str(root / "var"), "minimum_free_mib": 0},
             "folders": [{"path": str(self.inbox), "settle_s": 0.2}],
-            "worker": {"lease_s": 3.0},
+            "worker": {"lease_s": 20.0},
         }
         for name, section in settings.items():
             tree[name] = tree.get(name, {}) | section if isinstance(section, dict) else section
@@ -88,7 +78,7 @@ class Gateway:
         self.process.kill()
         self.process.wait()
 
-    def stop(self, timeout_s: float = 60.0) -> int:
+    def stop(self, timeout_s: float = PATIENCE_S) -> int:
         """SIGTERM; return the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout_s)
@@ -104,11 +94,11 @@ class Gateway:
     def jobs(self) -> list[Job]:
         return self.store.jobs(limit=1000)
 
-    def wait_for_job(self, status: JobStatus, timeout_s: float = 60.0) -> Job:
+    def wait_for_job(self, status: JobStatus, timeout_s: float = PATIENCE_S) -> Job:
         """Return the first job found in `status`."""
         return wait_for(f"a {status} job", lambda: next(iter(self.store.jobs(status=status)), None), timeout_s)
 
-    def wait_until_settled(self, n_jobs: int, timeout_s: float = 90.0) -> list[Job]:
+    def wait_until_settled(self, n_jobs: int, timeout_s: float = 3 * PATIENCE_S) -> list[Job]:
         """Return all jobs when there are `n_jobs`, none waits or runs, and nothing is left to deliver."""
 
         def settled() -> list[Job]:
@@ -151,7 +141,7 @@ def _value(value: Any) -> str:
 
 
 def destinations(pacs: Pacs, ehr: Ehr) -> list[dict[str, Any]]:
-    local = {"host": "127.0.0.1", "timeout_s": 20.0, "retry": QUICK_RETRY}
+    local = {"host": "127.0.0.1", "timeout_s": PATIENCE_S, "retry": QUICK_RETRY}
     return [
         {"kind": "dicom", "name": "pacs", "port": pacs.port, "ae_title": "PACS", **local},
         {"kind": "hl7", "name": "ehr", "port": ehr.port, **local},

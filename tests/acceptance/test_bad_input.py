@@ -23,8 +23,9 @@ from pydicom import Dataset
 from pydicom.uid import EncapsulatedPDFStorage
 
 from gateway.models import Job, JobStatus
-from tests.acceptance.conftest import ROOT, Gateway, destinations, wait_for
+from tests.acceptance.conftest import ROOT, Gateway, destinations
 from tests.acceptance.peers import Ehr, Pacs, c_store, secondary_capture
+from tests.waiting import PATIENCE_S, wait_for
 
 REAL = (sys.executable, "-m", "gateway")
 
@@ -149,7 +150,7 @@ def job_of(gateway: Gateway, patient_id: str) -> Job:
                 return job
         return None
 
-    job = wait_for(f"the job of {patient_id}", over, 60.0)
+    job = wait_for(f"the job of {patient_id}", over, 3 * PATIENCE_S)
     assert job is not None
     return job
 
@@ -197,7 +198,7 @@ def test_dicom_with_a_bad_pdf_inside(gateway: Gateway, name: str, document: byte
 def test_healthy_page_goes_through_after_all_that(gateway: Gateway, tmp_path: Path) -> None:
     page = tmp_path / "page.png"
     command = [sys.executable, "-m", "pipeline.training.sample", str(page), "--seed", "1"]
-    subprocess.run(command, check=True, timeout=120, cwd=ROOT)
+    subprocess.run(command, check=True, timeout=4 * PATIENCE_S, cwd=ROOT)
     drop(gateway, "healthy.png", page.read_bytes())
     job = job_of(gateway, "healthy-png")
     assert job.status in (JobStatus.DONE, JobStatus.NEEDS_REVIEW)

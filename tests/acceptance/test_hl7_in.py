@@ -12,6 +12,7 @@ from tests.acceptance.conftest import Gateway
 from tests.acceptance.peers import Ehr, free_port
 from tests.fake_digitizer import page_png
 from tests.hl7_examples import inbound
+from tests.waiting import PATIENCE_S
 
 MakeGateway = Callable[..., Gateway]
 PID = "PID|1||PID0815XYZ^^^HOSP^MR||ZWYRTKOWSKA^QUINTESSA||19410507|F"
@@ -22,7 +23,7 @@ MARKS = ("ZWYRTKOWSKA", "QUINTESSA", "PID0815XYZ", "19410507", "ACC4711QRS", "PL
 def exchange(port: int, *messages: bytes) -> list[str]:
     """Send messages over one connection; return MSA-1 of every answer."""
     parser, codes = FrameParser(), []
-    with socket.create_connection(("127.0.0.1", port), 20) as connection:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as connection:
         connection.sendall(b"".join(frame(message) for message in messages))
         while len(codes) < len(messages):
             for answer in parser.feed(connection.recv(65536)):

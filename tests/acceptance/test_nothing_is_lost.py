@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from gateway.models import DeliveryStatus, JobStatus
-from tests.acceptance.conftest import Gateway, wait_for
+from tests.acceptance.conftest import Gateway
 from tests.acceptance.peers import Ehr, Pacs, c_store, secondary_capture
 from tests.fake_digitizer import Behaviour, page_pixels, page_png
+from tests.waiting import PATIENCE_S, wait_for
 
 MakeGateway = Callable[..., Gateway]
 
@@ -54,7 +55,7 @@ def test_service_killed_in_the_middle_of_the_deliveries(make_gateway: MakeGatewa
     gateway = make_gateway()
     gateway.start()
     assert c_store(gateway.port, secondary_capture(page_pixels())) == [0x0000]
-    assert pacs.arrived.wait(60) and ehr.arrived.wait(60)
+    assert pacs.arrived.wait(PATIENCE_S) and ehr.arrived.wait(PATIENCE_S)
     gateway.kill()
     pacs.gate.set()
     ehr.gate.set()
@@ -101,14 +102,14 @@ def test_page_that_kills_its_worker_three_times_fails_and_holds_up_no_other(
 
 
 def test_page_that_hangs_or_wants_all_memory_fails_in_words(make_gateway: MakeGateway) -> None:
-    gateway = make_gateway(worker={"page_timeout_s": 3.0, "maximum_attempts": 2, "lease_s": 3.0})
+    gateway = make_gateway(worker={"page_timeout_s": 8.0, "maximum_attempts": 2})
     gateway.start()
     sources = [secondary_capture(page_pixels(behaviour)) for behaviour in (Behaviour.HANGING, Behaviour.GREEDY)]
     assert c_store(gateway.port, *sources) == [0x0000] * 2
     jobs = {job.source_key: job for job in gateway.wait_until_settled(2)}
     hanging, greedy = (jobs[source.SOPInstanceUID] for source in sources)
     assert (hanging.status, hanging.attempts) == (JobStatus.FAILED, 2)
-    assert hanging.reason == "page 1 took longer than 3 s"
+    assert hanging.reason == "page 1 took longer than 8 s"
     assert (greedy.status, greedy.attempts) == (JobStatus.FAILED, 1)
     assert "more memory than the 8192 MiB" in greedy.reason
 
@@ -129,7 +130,7 @@ def test_clean_stop_with_a_job_running(
     gateway.wait_for_job(JobStatus.RUNNING)
     workers = gateway.workers()
     gateway.process.send_signal(number)
-    assert gateway.process.wait(60) == 0
+    assert gateway.process.wait(PATIENCE_S) == 0
     assert not any(os.path.exists(f"/proc/{pid}") for pid in workers)
     assert {job.status for job in gateway.jobs()} <= {JobStatus.DONE, JobStatus.QUEUED}
     assert "Traceback" not in gateway.log
@@ -156,4 +157,4 @@ def test_second_service_on_a_taken_port_says_so_and_ends(make_gateway: MakeGatew
     other = make_gateway(dicom={"port": gateway.port})
     with pytest.raises(AssertionError, match="Cannot start"):
         other.start()
-    assert other.process.wait(10) == 1
+    assert other.process.wait(PATIENCE_S) == 1

@@ -10,9 +10,10 @@ from io import BytesIO
 import pytest
 
 from gateway.models import JobStatus
-from tests.acceptance.conftest import QUICK_RETRY, Gateway, wait_for
+from tests.acceptance.conftest import QUICK_RETRY, Gateway
 from tests.acceptance.peers import Ehr, Pacs, c_store, free_port, secondary_capture
 from tests.fake_digitizer import Behaviour, page_pixels, page_png
+from tests.waiting import PATIENCE_S, wait_for
 
 NAME, PATIENT_ID, BIRTH_DATE, ACCESSION = "ZWYRTKOWSKA^QUINTESSA", "PID0815XYZ", "19410507", "ACC4711QRS"
 MARKS = ("ZWYRTKOWSKA", "QUINTESSA", PATIENT_ID, BIRTH_DATE, ACCESSION)
@@ -24,7 +25,7 @@ def test_no_patient_in_any_log_line(make_gateway: Callable[..., Gateway], pacs: 
     local = {"host": "127.0.0.1", "retry": QUICK_RETRY | {"attempts": 2}}
     gateway = make_gateway(
         log={"format": form, "level": "DEBUG"},
-        worker={"page_timeout_s": 4.0, "maximum_attempts": 1},
+        worker={"page_timeout_s": PATIENCE_S, "maximum_attempts": 1},
         review={"deliver_doubtful": True},
         web={"show_patient": True},
         destinations=[
@@ -54,7 +55,7 @@ def test_no_patient_in_any_log_line(make_gateway: Callable[..., Gateway], pacs: 
     jobs = gateway.wait_until_settled(len(sources) + 3)
     assert {JobStatus.NEEDS_REVIEW, JobStatus.FAILED} <= {job.status for job in jobs}
     for path in ("", *(f"jobs/{job.id}" for job in jobs), "metrics", "healthz"):
-        with urllib.request.urlopen(f"http://127.0.0.1:{gateway.web_port}/{path}", timeout=10) as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{gateway.web_port}/{path}", timeout=PATIENCE_S) as page:
             page.read()
     assert gateway.stop() == 0
     assert any(PATIENT_ID == w.PatientID for w in pacs.received) and NAME.encode() in b"".join(ehr.received)

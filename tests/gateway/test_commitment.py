@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -34,15 +34,9 @@ from gateway.spool import Spool
 from gateway.store import Store
 from gateway.web.views import job_view
 from tests.gateway.dicom_samples import part10, secondary_capture
+from tests.waiting import PATIENCE_S, eventually
 
 QUICK = RetrySettings(first_s=0.05, maximum_s=0.05, attempts=3)
-
-
-def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
 
 
 class Peer:
@@ -109,7 +103,7 @@ class Peer:
 
     def close(self) -> None:
         for thread in self.reporting:
-            thread.join(10)
+            thread.join(PATIENCE_S)
         self._server.shutdown()
 
 
@@ -125,13 +119,13 @@ class House:
             port=peer.port,
             ae_title="PACS",
             storage_commitment=True,
-            commitment_wait_s=30.0,
+            commitment_wait_s=600.0,
             retry=QUICK,
-            timeout_s=5.0,
+            timeout_s=PATIENCE_S,
         )
         self.dicom = dicom = DicomSettings(
             port=0,
-            timeout_s=5.0,
+            timeout_s=PATIENCE_S,
             callers=(
                 CallerSettings(ae_title="PACS", commitment=ReportSettings(port=peer.port)),
                 CallerSettings(ae_title="NOBODY"),
@@ -143,7 +137,7 @@ class House:
         peer.report_to = self.scp.port
 
     def wait_for_reports(self, wait_s: float) -> None:
-        """Ask again after `wait_s` instead of 30 s."""
+        """Ask again after `wait_s` instead of 600 s."""
         impatient = self.destination.model_copy(update={"commitment_wait_s": wait_s})
         self.committer = Committer(self.store, self.spool, self.dicom, [impatient], random.Random(1), poll_s=0.02)
         self.scp._commitments = self.committer

@@ -15,7 +15,6 @@ from gateway.demo import Outcome, report, run_demo
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.timeout(400)
 def test_both_pages_come_out_at_both_peers(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     out = tmp_path / "out"

@@ -26,6 +26,7 @@ from gateway.settings import DicomDestination, FolderDestination, Hl7CodeSetting
 from gateway.tls import server_context
 from tests.gateway.test_tls import listener
 from tests.tls_samples import Authority, Identity
+from tests.waiting import PATIENCE_S
 
 CODES = Hl7CodeSettings()
 CLASSES = (Verification, TwelveLeadECGWaveformStorage, StudyRootQueryRetrieveInformationModelFind)
@@ -98,7 +99,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 def pacs(port: int, **more: Any) -> DicomDestination:
     return DicomDestination(
-        **{"name": "pacs", "host": "127.0.0.1", "ae_title": "PACS", "timeout_s": 3.0, **more}, port=port
+        **{"name": "pacs", "host": "127.0.0.1", "ae_title": "PACS", "timeout_s": PATIENCE_S, **more}, port=port
     )
 
 
@@ -206,8 +207,8 @@ def test_tls_tells_what_was_agreed(peers: Callable[..., Peer], authority: Author
 
 
 def test_tls_that_fails_says_what_to_do(peers: Callable[..., Peer], authority: Authority, tmp_path: Path) -> None:
-    def tls(port: int, settings: TlsClientSettings) -> Step:
-        step = failed(steps(pacs(port, tls=settings)))
+    def tls(port: int, settings: TlsClientSettings, **more: Any) -> Step:
+        step = failed(steps(pacs(port, tls=settings, **more)))
         assert step.name == "TLS"
         return step
 
@@ -221,7 +222,7 @@ def test_tls_that_fails_says_what_to_do(peers: Callable[..., Peer], authority: A
     strict = peers(identity=authority.issue("strict", "127.0.0.1"), ca_file=ca).port
     assert "set certificate_file" in tls(strict, files(None, ca)).advice
     with socket.create_server(("127.0.0.1", 0)) as plain:
-        silent = tls(plain.getsockname()[1], files(None, ca))
+        silent = tls(plain.getsockname()[1], files(None, ca), timeout_s=0.5)
     assert "does not speak TLS" in silent.advice
 
 
@@ -279,7 +280,7 @@ def test_send_test_sends_a_message_that_says_it_is_a_test(code: str, ok: bool) -
     engine = MllpListener("127.0.0.1", 0, answer)
     engine.start()
     try:
-        ehr = Hl7Destination(name="ehr", host="127.0.0.1", port=engine.port, timeout_s=3.0)
+        ehr = Hl7Destination(name="ehr", host="127.0.0.1", port=engine.port, timeout_s=PATIENCE_S)
         tried = list(send_test(ehr, "ECGGW", CODES))
     finally:
         engine.stop()

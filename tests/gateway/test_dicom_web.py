@@ -21,6 +21,7 @@ from gateway.intake import Intake
 from gateway.settings import DicomWebDestination, TlsClientSettings
 from tests.gateway.dicom_samples import part10, secondary_capture
 from tests.tls_samples import Authority
+from tests.waiting import PATIENCE_S
 
 
 class Server:
@@ -71,7 +72,7 @@ def destination(server: Server, scheme: str = "http", **changes: object) -> Dico
     values: dict[str, object] = {
         "name": "web",
         "url": f"{scheme}://127.0.0.1:{server.port}/dicom-web/",
-        "timeout_s": 5.0,
+        "timeout_s": PATIENCE_S,
     }
     return DicomWebDestination(**{**values, **changes})  # type: ignore[arg-type]
 

@@ -19,18 +19,12 @@ from gateway.models import Delivery, Job, JobStatus, StudyContext, new_id
 from gateway.settings import FolderSettings
 from gateway.spool import Spool
 from gateway.store import Store
+from tests.waiting import PATIENCE_S, eventually
 
 PNG = b"\x89PNG\r\n\x1a\n page "
 JANE = {"patient_id": "4711", "patient_name": "Doe^Jane", "patient_birth_date": "19700131"}
 
 Start = Callable[..., FolderWatcher]
-
-
-def eventually(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -127,7 +121,7 @@ def test_a_sidecar_without_patient_id_is_no_identity(watch: Start, inbox: Path, 
 
 
 def test_a_sidecar_may_come_late(watch: Start, inbox: Path, store: Store) -> None:
-    watch(settle_s=1)
+    watch(settle_s=PATIENCE_S)
     drop(inbox, "page.png")
     time.sleep(0.3)
     (inbox / "page.png.json").write_text(json.dumps(JANE))
@@ -198,12 +192,12 @@ def test_a_dicom_file_brings_its_own_key_and_identity(watch: Start, inbox: Path,
 
 
 def test_a_file_is_not_taken_while_it_is_written(watch: Start, inbox: Path, store: Store, spool: Spool) -> None:
-    watch(settle_s=0.4)
+    watch(settle_s=3)
     with open(inbox / "page.png", "wb") as file:
-        for _ in range(10):
+        for _ in range(10):  # longer than it has to settle, and never so long without a change
             file.write(PNG)
             file.flush()
-            time.sleep(0.1)
+            time.sleep(0.4)
             assert store.jobs() == []
     eventually(lambda: files(inbox / "done") == ["page.png"])
     assert spool.source_path(only_job(store).id).read_bytes() == PNG * 10

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,15 +31,9 @@ from gateway.worker import Worker
 from pipeline import PageImage
 from pipeline.codes import read_codes
 from tests.fake_digitizer import FakeDigitizer, page_png
+from tests.waiting import PATIENCE_S, eventually
 
 CODES = r"(?P<accession_number>A\d+)|P(?P<patient_id>\d+)"
-
-
-def wait_until(done: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not done():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 class Peer:
@@ -94,7 +87,8 @@ class Ward:
     """A folder with its settings, a worker and whoever is asked."""
 
     def __init__(self, root: Path, store: Store, spool: Spool, intake: Intake, port: int, **folder: object) -> None:
-        peer = {"host": "127.0.0.1", "port": port, "ae_title": "RIS", "timeout_s": 3.0} | dict(folder.pop("peer", {}))  # type: ignore[call-overload]
+        peer = {"host": "127.0.0.1", "port": port, "ae_title": "RIS", "timeout_s": PATIENCE_S}
+        peer |= dict(folder.pop("peer", {}))  # type: ignore[call-overload]
         self.folder = FolderSettings.model_validate(
             {"path": root / "in", "settle_s": 0.0, "lookup": peer if port else None} | folder
         )
@@ -114,7 +108,7 @@ class Ward:
             part = self.folder.path / f"{name}.part"
             part.write_bytes(data)
             part.rename(self.folder.path / name)
-            wait_until(lambda: bool(self.store.jobs()))
+            eventually(lambda: bool(self.store.jobs()))
         finally:
             watcher.stop()
         return self.job
@@ -295,7 +289,7 @@ def test_thread_asks_by_itself(ward: Callable[..., Ward], peer: Peer) -> None:
     try:
         assert room.lookup.alive
         room.drop(page_png(), sidecar='{"accession_number": "A1"}')
-        wait_until(lambda: room.job.status == JobStatus.QUEUED)
+        eventually(lambda: room.job.status == JobStatus.QUEUED)
     finally:
         room.lookup.stop()
     assert not room.lookup.alive

@@ -2,8 +2,7 @@
 
 import random
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -16,16 +15,10 @@ from gateway.settings import RetrySettings
 from gateway.spool import Spool
 from gateway.store import Store
 from tests.fakes import FakeDestination
+from tests.waiting import PATIENCE_S, eventually
 
 QUICK = RetrySettings(first_s=0.01, maximum_s=0.05, attempts=4)
 SLOW = RetrySettings(first_s=3600, maximum_s=3600, attempts=4)
-
-
-def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.01)
 
 
 class House:
@@ -160,13 +153,13 @@ def test_stop_waits_for_the_send_under_way_and_starts_no_other(house: House) -> 
     first, second = house.finished_job("pacs"), house.finished_job("pacs")
     pacs = FakeDestination(open=False)
     outbox = house.outbox(pacs=pacs)
-    assert pacs.sending.wait(10) and outbox.alive
+    assert pacs.sending.wait(PATIENCE_S) and outbox.alive
     stopper = threading.Thread(target=outbox.stop)
     stopper.start()
     stopper.join(0.1)
     assert stopper.is_alive()
     pacs.gate.set()
-    stopper.join(10)
+    stopper.join(PATIENCE_S)
     assert not stopper.is_alive() and not outbox.alive
     assert [house.store.deliveries(job)[0].status for job in (first, second)] == [
         DeliveryStatus.DELIVERED,
@@ -198,7 +191,7 @@ def test_a_delivery_cancelled_while_it_is_sent_stops_nothing(house: House) -> No
     job_id = house.finished_job("pacs")
     pacs = FakeDestination(script=[DeliveryRefused("no")], open=False)
     outbox = house.outbox(pacs=pacs)
-    assert pacs.sending.wait(10)
+    assert pacs.sending.wait(PATIENCE_S)
     (delivery,) = house.store.deliveries(job_id)
     assert delivery.id
     house.store.delivered(delivery.id, "0x0000")  # somebody else settled it

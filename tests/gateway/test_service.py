@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +26,15 @@ from gateway.settings import Settings
 from gateway.spool import Spool
 from gateway.store import Store
 from gateway.supervisor import WorkerPool
-from tests.acceptance.conftest import wait_for
 from tests.acceptance.peers import free_port
 from tests.tls_samples import Authority
+from tests.waiting import PATIENCE_S, eventually, wait_for
 
-SLEEPER = (sys.executable, "-c", "import time; time.sleep(60)")
+SLEEPER = (sys.executable, "-c", "import time; time.sleep(600)")
 STUBBORN = (
     sys.executable,
     "-c",
-    "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(60)",
+    "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(600)",
 )
 FAILING = (sys.executable, "-c", "raise SystemExit(3)")
 
@@ -62,9 +65,28 @@ def start(tmp_path: Path) -> Iterator[Callable[..., tuple[Service, Settings]]]:
         service.stop()
 
 
+@contextmanager
+def stopped_when(service: Service, condition: Callable[[], bool], then_s: float = 0.0) -> Iterator[None]:
+    """Asks the service to stop `then_s` after the condition holds, or when it does not come to hold."""
+
+    def ask() -> None:
+        try:
+            eventually(condition)
+            time.sleep(then_s)
+        finally:
+            service.ask_to_stop()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield
+    finally:
+        asking.join()
+
+
 def health(settings: Settings) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{settings.web.port}/healthz", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{settings.web.port}/healthz", timeout=PATIENCE_S) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -82,17 +104,17 @@ def echo(settings: Settings) -> bool:
 
 
 def test_started_service_answers_and_a_stopped_one_does_not(start: Callable[..., tuple[Service, Settings]]) -> None:
+    before = set(threading.enumerate())
     service, settings = start()
-    before = {thread.name for thread in threading.enumerate()}
-    assert {"web", "dicom-scp"} <= before
+    assert {"web", "dicom-scp"} <= {thread.name for thread in set(threading.enumerate()) - before}
     assert echo(settings) and health(settings)[0] == 200
     assert service.dead() == [] and service.problems() == []
     service.stop()
     for port in (settings.dicom.port, settings.web.port):
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port), 5).close()
-    left = {thread.name for thread in threading.enumerate()} & {"web", "dicom-scp", "folder-inbox"}
-    assert left == set()
+            socket.create_connection(("127.0.0.1", port), PATIENCE_S).close()
+    left = {thread.name for thread in set(threading.enumerate()) - before}
+    assert left & {"web", "dicom-scp", "folder-inbox", "lookup", "commitment-reports"} == set()
 
 
 def test_orders_come_in_by_mllp_and_say_whose_a_scan_is(
@@ -105,7 +127,7 @@ def test_orders_come_in_by_mllp_and_say_whose_a_scan_is(
         b"MSH|^~\\&|RIS|H|ECGGW|H|20261122||ORM^O01|M1|P|2.3.1\rPID|1||P7^^^H^MR||Doe^Jane\r"
         b"ORC|NW|ORD1\rOBR|1|ORD1||EKG||||||||||||||A7\r"
     )
-    with socket.create_connection(("127.0.0.1", settings.hl7.port), 5) as connection:
+    with socket.create_connection(("127.0.0.1", settings.hl7.port), PATIENCE_S) as connection:
         connection.sendall(b"\x0b" + message + b"\x1c\r")
         assert b"MSA|AA|M1\r" in connection.recv(1000)
     (tmp_path / "inbox" / "A7.png").write_bytes(b"\x89PNG\r\n\x1a\n")
@@ -128,9 +150,13 @@ def test_certificates_that_end_are_warned_about(
     identity = Authority(tmp_path / "ca").issue("gateway", days=10)
     tls = {"certificate_file": identity.certificate_file, "private_key_file": identity.private_key_file, "port": 0}
     service, _ = start(dicom={"port": free_port(), "tls": tls})
-    threading.Timer(1.6, service.ask_to_stop).start()
-    assert service.watch() == 0
-    (warning,) = [record for record in caplog.records if getattr(record, "action", "") == "certificate"]
+
+    def warnings() -> list[logging.LogRecord]:
+        return [record for record in caplog.records if getattr(record, "action", "") == "certificate"]
+
+    with stopped_when(service, lambda: len(warnings()) > 0, then_s=1.5):
+        assert service.watch() == 0
+    (warning,) = warnings()
     assert "gateway.pem expires on" in warning.getMessage()  # once, however often it looks
 
 
@@ -156,8 +182,8 @@ def test_worker_that_is_down_shows_in_the_health_and_ends_nothing(
     service._workers.check()
     assert service.problems() == ["worker 0 is not running"] and service.dead() == []
     assert health(settings)[0] == 503
-    threading.Timer(2.0, service.ask_to_stop).start()
-    assert service.watch() == 0  # it was started again meanwhile
+    with stopped_when(service, lambda: service.problems() == []):  # it was started again
+        assert service.watch() == 0
     assert service.problems() == []
 
 
@@ -169,7 +195,7 @@ def test_taken_port_is_told_and_what_was_started_is_stopped(tmp_path: Path) -> N
             service.start()
         service.stop()
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", settings.web.port), 5).close()
+        socket.create_connection(("127.0.0.1", settings.web.port), PATIENCE_S).close()
 
 
 def test_result_for_a_folder_arrives_there(
@@ -192,8 +218,8 @@ def test_expired_lease_is_taken_back(start: Callable[..., tuple[Service, Setting
     service, settings = start()
     job_id = accept(Intake(Spool(settings.storage.path / "spool", 0), store))
     assert store.claim("w", 0.1) is not None
-    threading.Timer(1.5, service.ask_to_stop).start()
-    service.watch()
+    with stopped_when(service, lambda: store.job(job_id).status == JobStatus.QUEUED):
+        service.watch()
     assert store.job(job_id).status == JobStatus.QUEUED
 
 
@@ -217,7 +243,7 @@ def test_notify_speaks_to_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             systemd.bind(seen_as or address)
             monkeypatch.setenv("NOTIFY_SOCKET", address)
             notify("READY=1")
-            systemd.settimeout(5)
+            systemd.settimeout(PATIENCE_S)
             assert systemd.recv(100) == b"READY=1"
     notify("WATCHDOG=1")  # systemd's end is gone: a warning, no more
 
@@ -245,7 +271,7 @@ def test_worker_that_cannot_start_is_tried_ever_more_rarely(pool: Callable[..., 
     pauses = []
     for _ in range(3):
         assert slot.process is not None
-        slot.process.wait(20)
+        slot.process.wait(PATIENCE_S)
         workers.check()
         assert workers.problems() == ["worker 0 is not running"]
         pauses.append(slot.restart_s)

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.hl7.frames import FrameParser
 from gateway.settings import Hl7Destination
+from tests.waiting import PATIENCE_S
 
 Script = Callable[[socket.socket, bytes], None]
 
@@ -20,12 +21,14 @@ class Peer:
     script: Script
     received: list[bytes] = field(default_factory=list)
     destination: Hl7Destination = field(init=False)
+    impatient: Hl7Destination = field(init=False)
 
     def __post_init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.destination = Hl7Destination(
-            name="ehr", host="127.0.0.1", port=self._socket.getsockname()[1], timeout_s=0.5
+            name="ehr", host="127.0.0.1", port=self._socket.getsockname()[1], timeout_s=PATIENCE_S
         )
+        self.impatient = self.destination.model_copy(update={"timeout_s": 0.5})
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
@@ -36,7 +39,7 @@ class Peer:
             except OSError:
                 return
             with connection:
-                connection.settimeout(3)
+                connection.settimeout(PATIENCE_S)
                 parser = FrameParser()
                 while data := connection.recv(65536):
                     if messages := parser.feed(data):
@@ -46,7 +49,7 @@ class Peer:
 
     def close(self) -> None:
         self._socket.shutdown(socket.SHUT_RDWR)
-        self._thread.join(5)
+        self._thread.join(PATIENCE_S)
         self._socket.close()
 
 

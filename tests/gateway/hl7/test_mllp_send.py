@@ -16,6 +16,7 @@ from gateway.hl7.client import MllpClient
 from gateway.hl7.frames import FS_CR, VT, FrameParser, frame
 from gateway.hl7.mllp import MllpListener
 from gateway.settings import Hl7Destination
+from tests.waiting import PATIENCE_S, SOON_S
 
 MESSAGE = b"MSH|^~\\&|ECGGW|HOSP|EHR|HOSP|20261122101530+0100||ORU^R01^ORU_R01|GW42|P|2.5.1\rPID|1||SECRET^^^H^MR\r"
 
@@ -103,17 +104,20 @@ def test_answer_in_a_batch(start_peer):
 
 
 @contextmanager
-def keeping_peer(reply: Callable[[socket.socket, int, bytes], bool]) -> Iterator[tuple[MllpClient, list[int]]]:
+def keeping_peer(
+    reply: Callable[[socket.socket, int, bytes], bool], timeout_s: float = PATIENCE_S
+) -> Iterator[tuple[MllpClient, list[int]]]:
     """A receiver that keeps its connections until `reply(connection, number of the message, MSH-10)` is False.
 
-    Yields a client, and for each message received the number of the connection it came by.
+    Yields a client that waits `timeout_s` for an answer, and for each message received the number of the connection it
+    came by.
     """
     came_by: list[int] = []
 
     def serve(connection: socket.socket, number: int) -> None:
         parser = FrameParser()
         with connection:
-            connection.settimeout(3)
+            connection.settimeout(PATIENCE_S)
             while data := connection.recv(65536):
                 for message in parser.feed(data):
                     came_by.append(number)
@@ -132,10 +136,13 @@ def keeping_peer(reply: Callable[[socket.socket, int, bytes], bool]) -> Iterator
         thread = threading.Thread(target=accept)
         thread.start()
         port = listening.getsockname()[1]
-        with closing(MllpClient(Hl7Destination(name="ehr", host="127.0.0.1", port=port, timeout_s=0.5))) as client:
-            yield client, came_by
-        listening.shutdown(socket.SHUT_RDWR)
-        thread.join(5)
+        destination = Hl7Destination(name="ehr", host="127.0.0.1", port=port, timeout_s=timeout_s)
+        try:
+            with closing(MllpClient(destination)) as client:
+                yield client, came_by
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join(PATIENCE_S)
 
 
 def say(connection: socket.socket, *answers: bytes) -> bool:
@@ -188,17 +195,20 @@ def test_answers_that_come_twice_are_known():
 
 
 def test_late_answer_meets_a_closed_connection():
+    given_up = threading.Event()
+
     def late_once(connection: socket.socket, n: int, control_id: bytes) -> bool:
         if n == 1:
-            time.sleep(0.8)
+            given_up.wait(PATIENCE_S)
         try:
             return say(connection, answer("AA", control_id))
         except OSError:
             return False
 
-    with keeping_peer(late_once) as (client, came_by):
+    with keeping_peer(late_once, timeout_s=3.0) as (client, came_by):
         with pytest.raises(DeliveryDeferred, match="no answer"):
             client.send(other(1)[0])
+        given_up.set()
         assert client.send(other(2)[0]) == "AA"
     assert came_by == [1, 2]
 
@@ -234,15 +244,15 @@ def test_silence(start_peer):
     peer = start_peer(wait_for_hang_up)
     started = time.monotonic()
     with pytest.raises(DeliveryDeferred, match=r"no answer within 0\.5 s"):
-        send(MESSAGE, peer.destination)
-    assert time.monotonic() - started < 2
+        send(MESSAGE, peer.impatient)
+    assert time.monotonic() - started < SOON_S
 
 
 def test_late_answer_then_resend(start_peer):
-    replies = iter([0.8, 0.0])
+    given_up = threading.Event()
 
     def late(connection: socket.socket, message: bytes) -> None:
-        time.sleep(next(replies))
+        given_up.wait(PATIENCE_S)
         try:
             connection.sendall(answer("AA"))
         except OSError:
@@ -250,7 +260,8 @@ def test_late_answer_then_resend(start_peer):
 
     peer = start_peer(late)
     with pytest.raises(DeliveryDeferred):
-        send(MESSAGE, peer.destination)
+        send(MESSAGE, peer.impatient)
+    given_up.set()
     assert send(MESSAGE, peer.destination) == "AA"
     assert peer.received == [MESSAGE, MESSAGE]  # the same bytes: the receiver sees a repeat
 
@@ -258,7 +269,7 @@ def test_late_answer_then_resend(start_peer):
 def test_endless_dribble_ends_at_the_deadline(start_peer):
     def dribble(connection: socket.socket, message: bytes) -> None:
         try:
-            for _ in range(40):
+            while True:  # until the sender hangs up
                 connection.sendall(VT + b"MSH|")
                 time.sleep(0.05)
         except OSError:
@@ -266,8 +277,8 @@ def test_endless_dribble_ends_at_the_deadline(start_peer):
 
     started = time.monotonic()
     with pytest.raises(DeliveryDeferred, match="no answer"):
-        send(MESSAGE, start_peer(dribble).destination)
-    assert time.monotonic() - started < 1.5
+        send(MESSAGE, start_peer(dribble).impatient)
+    assert time.monotonic() - started < SOON_S
 
 
 def test_endless_answer_is_bounded(start_peer):
@@ -278,9 +289,8 @@ def test_endless_answer_is_bounded(start_peer):
             pass
 
     peer = start_peer(flood)
-    destination = peer.destination.model_copy(update={"timeout_s": 30.0})
     with pytest.raises(DeliveryDeferred, match="too long"):
-        send(MESSAGE, destination)
+        send(MESSAGE, peer.destination)
 
 
 def test_nobody_listens():

@@ -18,6 +18,7 @@ from gateway.store import Store
 from gateway.web.app import create_app
 from gateway.web.views import age_in_words
 from tests.tls_samples import Authority
+from tests.waiting import PATIENCE_S, eventually
 
 SECRETS = ("MRN-SECRET", "Secret", "Ada", "19610504", "ACC-SECRET")
 
@@ -37,13 +38,14 @@ def client_for(
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
-        deadline = time.monotonic() + 10
-        while not server.started and time.monotonic() < deadline:
-            time.sleep(0.01)
-        with httpx.Client(base_url=f"http://127.0.0.1:{listening.getsockname()[1]}", trust_env=False) as client:
-            yield client
-        server.should_exit = True
-        thread.join(10)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        try:
+            eventually(lambda: server.started)
+            with httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE_S) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join(PATIENCE_S)
 
 
 @pytest.fixture

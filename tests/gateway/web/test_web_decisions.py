@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from gateway.web.app import create_app
 from gateway.worker import Worker
 from tests.fake_digitizer import FakeDigitizer, page_pixels, page_png
 from tests.gateway.dicom_samples import part10, secondary_capture
+from tests.waiting import PATIENCE_S, eventually
 
 EHR = Hl7Destination(name="ehr", host="127.0.0.1", port=2575)
 
@@ -40,14 +40,15 @@ def browser(store: Store, spool: Spool, **web: object) -> Iterator[httpx.Client]
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
-        deadline = time.monotonic() + 10
-        while not server.started and time.monotonic() < deadline:
-            time.sleep(0.01)
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        with httpx.Client(base_url=url, trust_env=False, headers={"Origin": url}, follow_redirects=True) as client:
-            yield client
-        server.should_exit = True
-        thread.join(10)
+        ways = {"trust_env": False, "follow_redirects": True, "timeout": PATIENCE_S}
+        try:
+            eventually(lambda: server.started)
+            with httpx.Client(base_url=url, headers={"Origin": url}, **ways) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join(PATIENCE_S)
 
 
 @pytest.fixture
