@@ -6,7 +6,6 @@ import base64
 import json
 import socket
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import PATIENCE_S, wait_for
 
 PACKAGES = {  # all others: dcmtk
     "/usr/bin/dciodvfy": "dicom3tools",
@@ -34,10 +35,10 @@ def tool(name: str) -> str:
 
 
 def run(name: str, *arguments: object, check: bool = True) -> str:
-    """Run a program for at most a minute and return all it said."""
-    done = subprocess.run(
-        [tool(name), *map(str, arguments)], capture_output=True, text=True, errors="replace", timeout=60, check=False
-    )
+    """Run a program and return all it said."""
+    command = [tool(name), *map(str, arguments)]
+    limits = {"timeout": 2 * PATIENCE_S, "check": False}
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", **limits)
     said = done.stdout + done.stderr
     assert not check or done.returncode == 0, f"{name} ended with {done.returncode}: {said}"
     return said
@@ -59,7 +60,7 @@ class Orthanc:
     def request(self, path: str, body: bytes | None = None, method: str | None = None) -> bytes:
         login = {"Authorization": "Basic " + base64.b64encode(b"gateway:secret").decode()}
         request = urllib.request.Request(self.url + path, data=body, method=method, headers=login)
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
             answer: bytes = response.read()
         return answer
 
@@ -106,11 +107,9 @@ def running_orthanc(folder: Path, modalities: dict[str, tuple[str, int]], **more
         subprocess.Popen([program, str(folder / "orthanc.json")], stdout=log, stderr=log) as process,
     ):
         try:
-            deadline = time.monotonic() + 30
-            while not orthanc.is_up():
-                assert process.poll() is None and time.monotonic() < deadline, (folder / "orthanc.log").read_text()
-                time.sleep(0.1)
+            wait_for("Orthanc, or its end", lambda: orthanc.is_up() or process.poll() is not None)
+            assert process.poll() is None, (folder / "orthanc.log").read_text()
             yield orthanc
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(PATIENCE_S)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -27,6 +26,7 @@ from gateway.spool import Spool
 from gateway.store import Store
 from tests.gateway.dicom_samples import CONTEXT, NOW, compressed, make_quality, make_record, part10, secondary_capture
 from tests.interop.peers import Orthanc, free_port, run, running_orthanc, tool
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.interop
 
@@ -229,10 +229,8 @@ AETable END
     )
     with subprocess.Popen([tool("dcmqrscp"), "-c", str(configuration)]) as process:
         try:
-            deadline = time.monotonic() + 15
-            while "Association Accepted" not in run("echoscu", "-v", "-aec", "ARCHIVE", "127.0.0.1", port, check=False):
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+            echo_to_it = ("echoscu", "-v", "-aec", "ARCHIVE", "127.0.0.1", port)
+            eventually(lambda: "Association Accepted" in run(*echo_to_it, check=False))
             for uid, data in history(ExplicitVRLittleEndian).items():
                 path = tmp_path / f"{uid}.dcm"
                 path.write_bytes(data)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,15 +21,9 @@ from gateway.spool import Spool
 from gateway.store import Store
 from tests.gateway.dicom_samples import CONTEXT, NOW, make_quality, make_record, part10, secondary_capture
 from tests.interop.peers import Orthanc, free_port, running_orthanc
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.interop
-
-
-def eventually(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.05)
 
 
 class Gateway:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -41,6 +40,7 @@ from tests.gateway.dicom_samples import (
     secondary_capture,
 )
 from tests.interop.peers import Orthanc, free_port, run, running_orthanc, tool
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.interop
 
@@ -233,12 +233,8 @@ def stored_as(folder: Path, sop_instance_uid: str) -> Dataset:
 
 
 def wait_for_echo(port: int, ae_title: str) -> None:
-    deadline = time.monotonic() + 15
-    while "Association Accepted" not in run(
-        "echoscu", "-v", "-aet", "CART1", "-aec", ae_title, "127.0.0.1", port, check=False
-    ):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    echo_to_it = ("echoscu", "-v", "-aet", "CART1", "-aec", ae_title, "127.0.0.1", port)
+    eventually(lambda: "Association Accepted" in run(*echo_to_it, check=False))
 
 
 @pytest.fixture(scope="module")

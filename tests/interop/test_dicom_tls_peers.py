@@ -23,6 +23,7 @@ from gateway.store import Store
 from tests.gateway.dicom_samples import part10, secondary_capture
 from tests.interop.peers import Orthanc, free_port, run, running_orthanc, tool
 from tests.tls_samples import Authority, Identity
+from tests.waiting import PATIENCE_S, SOON_S, wait_for
 
 pytestmark = pytest.mark.interop
 
@@ -119,7 +120,7 @@ def test_only_our_suites_are_agreed_on(
         ],
         input=b"",
         capture_output=True,
-        timeout=30,
+        timeout=PATIENCE_S,
         check=False,
     ).stdout.decode(errors="replace")
     assert ("Cipher is ECDHE-RSA-AES128-GCM-SHA256" in said) is agreed
@@ -150,7 +151,7 @@ def test_echo_is_answered_while_silent_clients_hold_the_tls_port(
             stack.enter_context(socket.create_connection(("127.0.0.1", gateway.tls_port)))
         started = time.monotonic()
         run("echoscu", *files(cart1, authority), *to(gateway.tls_port))
-        assert time.monotonic() - started < 5.0
+        assert time.monotonic() - started < SOON_S
 
 
 # ---- going out
@@ -169,16 +170,14 @@ def storescp(
     port, folder = free_port(), tmp_path_factory.mktemp("storescp")
     command = [tool("storescp"), *map(str, files(cart1, authority)), request.param, "-aet", "MOVER", "-od", str(folder)]
     with subprocess.Popen([*command, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 15
-        while not listens(port):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_for("storescp, or its end", lambda: listens(port) or process.poll() is not None)
+        assert process.poll() is None
         yield port, folder
         process.terminate()
 
 
 def destination(port: int, title: str, tls: TlsClientSettings | None) -> DicomDestination:
-    return DicomDestination(name="pacs", host="127.0.0.1", port=port, ae_title=title, timeout_s=5.0, tls=tls)
+    return DicomDestination(name="pacs", host="127.0.0.1", port=port, ae_title=title, timeout_s=PATIENCE_S, tls=tls)
 
 
 def client(identity: Identity | None, authority: Authority, profile: str) -> TlsClientSettings:

@@ -36,6 +36,7 @@ from pipeline import LEADS, EcgRecord, Lead
 from tests.gateway.dicom_samples import COLUMNS, CONTEXT, NOW, make_quality, make_record, page_pixels
 from tests.gateway.test_heart_rate import ecg
 from tests.interop.peers import run
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.interop
 HERE = Path(__file__).parent
@@ -53,7 +54,7 @@ def waveform(record: EcgRecord, sop_class: str = "12-lead") -> Dataset:
 
 
 def spoken(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from gateway.settings import Hl7Destination
 from gateway.store import Store
 from tests.gateway.hl7.test_hl7_messages import built
 from tests.interop.peers import free_port
+from tests.waiting import PATIENCE_S, wait_for
 
 pytestmark = pytest.mark.interop
 NODE = Path(__file__).parent / "node"
@@ -89,7 +89,7 @@ def files(tmp_path: Path) -> list[str]:
 
 
 def run(*arguments: str) -> str:
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=2 * PATIENCE_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -133,19 +133,20 @@ class Server:
             self.received.append(line.strip())
 
     def wait(self) -> None:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            except OSError:
-                assert self._process.poll() is None and time.monotonic() < deadline, self.received
-                time.sleep(0.1)
+        wait_for("the peer to listen", self._listens)
+
+    def _listens(self) -> bool:
+        assert self._process.poll() is None, self.received
+        try:
+            socket.create_connection(("127.0.0.1", self.port), PATIENCE_S).close()
+        except OSError:
+            return False
+        return True
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.wait(10)
-        self._thread.join(10)
+        self._process.wait(PATIENCE_S)
+        self._thread.join(PATIENCE_S)
 
 
 @contextmanager
@@ -161,8 +162,8 @@ def serving(script: str, mode: str) -> Iterator[Server]:
             server.stop()
 
 
-def client(server: Server) -> MllpClient:
-    return MllpClient(Hl7Destination(name="ehr", host="127.0.0.1", port=server.port, timeout_s=1.0))
+def client(server: Server, timeout_s: float = PATIENCE_S) -> MllpClient:
+    return MllpClient(Hl7Destination(name="ehr", host="127.0.0.1", port=server.port, timeout_s=timeout_s))
 
 
 def results(count: int) -> list[bytes]:
@@ -201,7 +202,8 @@ def test_a_no_is_understood(script: str, mode: str, kind: type[Exception]) -> No
     ],
 )
 def test_no_usable_answer_defers_and_the_next_goes_by_another_connection(script: str, mode: str, words: str) -> None:
-    with serving(script, mode) as server, closing(client(server)) as ours:
+    timeout_s = 1.0 if words == "no answer" else PATIENCE_S
+    with serving(script, mode) as server, closing(client(server, timeout_s)) as ours:
         for message in results(2):
             with pytest.raises(DeliveryDeferred, match=words):
                 ours.send(message)

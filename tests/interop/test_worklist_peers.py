@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from gateway.lookup import resolve
 from gateway.models import StudyContext
 from gateway.settings import LookupSettings
 from tests.interop.peers import free_port, tool
+from tests.waiting import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.interop
 
@@ -50,18 +50,21 @@ def worklist(tmp_path: Path) -> Iterator[LookupSettings]:
         dcmwrite(folder / f"{item.AccessionNumber}.wl", item, enforce_file_format=True)
     port = free_port()
     server = subprocess.Popen([tool("wlmscpfs"), "-dfr", "-dfp", str(tmp_path), str(port)], stderr=subprocess.DEVNULL)
-    settings = LookupSettings(host="127.0.0.1", port=port, ae_title="RIS", timeout_s=5.0)
+    settings = LookupSettings(host="127.0.0.1", port=port, ae_title="RIS", timeout_s=PATIENCE_S)
     try:
-        for _ in range(100):
-            try:
-                ask(settings, "ECGGW", StudyContext(accession_number="none"))
-                break
-            except DeliveryError:
-                time.sleep(0.1)
+        eventually(lambda: answers(settings))
         yield settings
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(PATIENCE_S)
+
+
+def answers(settings: LookupSettings) -> bool:
+    try:
+        ask(settings, "ECGGW", StudyContext(accession_number="none"))
+    except DeliveryError:
+        return False
+    return True
 
 
 def test_accession_number_leads_to_patient_and_order(worklist: LookupSettings) -> None:
