@@ -21,13 +21,14 @@ from rich.progress import Progress as Bar
 from gateway.dicom.find import Study, StudyQuery
 from gateway.dicom.pages import DOCUMENT_SOP_CLASSES, IMAGE_SOP_CLASSES
 from gateway.dicom.retrieve import Instance
-from gateway.errors import DeliveryDeferred, SettingsError
+from gateway.errors import DeliveryDeferred, DeliveryRefused, SettingsError
 from gateway.models import JobStatus
 from gateway.store import Store
 
 _TAKEN = {"", *map(str, IMAGE_SOP_CLASSES), *map(str, DOCUMENT_SOP_CLASSES)}
 _FAILURES_IN_A_ROW = 3
 _POLL_S = 1.0
+_LINE_S = 60.0  # where no terminal shows the bar
 
 
 class Archive(Protocol):
@@ -70,7 +71,7 @@ def pull(archive: Archive, store: Store, wanted: Wanted, tell: Callable[[Progres
     Raises
     ------
     DeliveryDeferred, DeliveryRefused
-        The archive does not answer, or three retrievals in a row failed; a later pull goes on where this one ended.
+        The archive does not answer, or three studies in a row failed; a later pull goes on where this one ended.
     """
     progress = Progress()
     studies: dict[str, Study] = {}
@@ -84,7 +85,7 @@ def pull(archive: Archive, store: Store, wanted: Wanted, tell: Callable[[Progres
         try:
             progress = _pull_study(archive, store, wanted, study, progress, tell)
             failures = 0
-        except DeliveryDeferred as error:
+        except (DeliveryDeferred, DeliveryRefused) as error:  # of this study, perhaps: others may still come
             failures += 1
             if failures == _FAILURES_IN_A_ROW:
                 raise
@@ -95,16 +96,26 @@ def pull(archive: Archive, store: Store, wanted: Wanted, tell: Callable[[Progres
 
 
 def show_pull(archive: Archive, store: Store, wanted: Wanted, console: Console) -> Progress:
-    """Pull with a progress bar on a terminal, and print what came of it; raise as `pull` does."""
+    """Pull with a progress bar, or away from a terminal a line now and then; print what came of it, raise as `pull`."""
     columns = ("{task.description}", BarColumn(), "{task.completed}/{task.total} studies", TimeRemainingColumn())
-    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("asking", total=None)
+    said, line_due = Progress(), time.monotonic() + _LINE_S
+    try:
+        with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
+            task = bar.add_task("asking", total=None)
 
-        def tell(progress: Progress) -> None:
-            words = f"{progress.doing}: {_figures(progress)}"
-            bar.update(task, description=words, total=progress.studies, completed=progress.studies_done)
+            def tell(progress: Progress) -> None:
+                nonlocal said, line_due
+                said, words = progress, f"{progress.doing}: {_figures(progress)}"
+                bar.update(task, description=words, total=progress.studies, completed=progress.studies_done)
+                if not console.is_terminal and time.monotonic() >= line_due:
+                    console.print(f"{progress.studies_done}/{progress.studies} studies, {words}")
+                    line_due = time.monotonic() + _LINE_S
 
-        end = pull(archive, store, wanted, tell)
+            end = pull(archive, store, wanted, tell)
+    except (DeliveryDeferred, DeliveryRefused):
+        console.print(f"ended after {said.studies_done} of {said.studies} studies: {_figures(said)}")
+        console.print("asked for again, the pull goes on where it ended")
+        raise
     console.print(f"{end.studies} studies: {_figures(end)}")
     if end.problem:
         console.print(f"last problem: {end.problem}")

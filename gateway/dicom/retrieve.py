@@ -167,6 +167,8 @@ class DimseArchive:
         words = f"{name}: retrieval: status 0x{code:04X}"
         if code == _UNKNOWN_DESTINATION:
             words += f": it does not know {self._move_to}: have that AE title entered there with our address and port"
+        elif self._peer.retrieve == "move":
+            words += f": does the gateway run, and does the archive reach it as {self._move_to}?"
         kind = DeliveryRefused if code in _NEVER else DeliveryDeferred
         raise kind(words, response=f"0x{code:04X}")
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from gateway.dicom.find import Study, StudyQuery
 from gateway.dicom.retrieve import Instance
-from gateway.errors import DeliveryDeferred, SettingsError
+from gateway.errors import DeliveryDeferred, DeliveryRefused, SettingsError
 from gateway.intake import Intake
 from gateway.models import Delivery, JobStatus, StudyContext
 from gateway.pull import Progress, Wanted, months, pull, show_pull
@@ -28,6 +28,7 @@ class Archive:
         self.batches: list[list[str]] = []
         self.lost: set[str] = set()
         self.down: set[str] = set()
+        self.error: type[Exception] = DeliveryDeferred
         self.descriptions = ["Resting ECG"]
 
     def studies(self, query: StudyQuery) -> Sequence[Study]:
@@ -47,7 +48,7 @@ class Archive:
 
     def instances(self, study_instance_uid: str, modalities: Sequence[str]) -> Sequence[Instance]:
         if study_instance_uid in self.down:
-            raise DeliveryDeferred("the peer broke off")
+            raise self.error("the peer broke off")
         classes = [SECONDARY_CAPTURE] * 3 + [CT]
         return [
             Instance(
@@ -118,13 +119,32 @@ def test_what_does_not_arrive_is_counted_and_fetched_the_next_time(intake: Intak
     assert archive.batches[-1] == ["1.1.1.2"]
 
 
-def test_one_study_that_fails_does_not_end_the_pull_but_three_in_a_row_do(intake: Intake, store: Store) -> None:
+@pytest.mark.parametrize("error", [DeliveryDeferred, DeliveryRefused])
+def test_one_study_that_fails_does_not_end_the_pull_but_three_in_a_row_do(
+    intake: Intake, store: Store, error: type[Exception]
+) -> None:
+    """Also one that the archive says it will never send: else a pull would end there each time."""
     archive = Archive(intake, 6)
+    archive.error = error
     archive.down = {"1.0", "1.1"}
-    assert run(archive, store).fetched == 12
+    end = run(archive, store)
+    assert (end.fetched, end.failed, end.problem) == (12, 2, "the peer broke off")
     archive.down = {"1.0", "1.1", "1.2"}
-    with pytest.raises(DeliveryDeferred):
+    with pytest.raises(error):
         run(archive, store)
+
+
+def test_how_far_a_pull_came_that_ended_is_said(intake: Intake, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.pull._LINE_S", 0.0)
+    archive = Archive(intake, 6)
+    archive.down = {"1.3", "1.4", "1.5"}
+    console = Console(record=True, width=200, force_terminal=False)
+    with pytest.raises(DeliveryDeferred):
+        show_pull(archive, store, Wanted(query=StudyQuery()), console)
+    text = console.export_text()
+    assert "2/6 studies, fetching: 6 fetched, 0 known before, 0 failed" in text
+    assert "ended after 5 of 6 studies: 9 fetched, 0 known before, 2 failed" in text
+    assert "goes on where it ended" in text
 
 
 def test_months_and_modalities_are_asked_for_one_by_one(intake: Intake, store: Store) -> None:
