@@ -175,6 +175,39 @@ def retry(job: JobId, config: Config = None) -> None:
 
 
 @app.command()
+def undelivered(
+    config: Config = None,
+    destination: Annotated[str | None, typer.Option(help="Only what was for this one.")] = None,
+) -> None:
+    """List what destinations refused, or what was given up after its last attempt."""
+    store, _ = _open(load_settings(config))
+    table = Table("job", "page", "destination", "state", "attempts", "answer", "reason")
+    for sent in store.undelivered(destination):
+        where = (sent.job_id, str(sent.page_number), sent.destination)
+        table.add_row(*where, sent.status, str(sent.attempts), sent.response, sent.reason)
+    _print(table)
+
+
+@app.command()
+def resend(
+    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Only this job's.", show_default=False)] = None,
+    config: Config = None,
+    destination: Annotated[str | None, typer.Option(help="Only what was for this one.")] = None,
+) -> None:
+    """Send again what was refused or given up, the same bytes: after the destination, or its settings, were mended."""
+    if job is None and destination is None:
+        raise SettingsError("say what: a job, or --destination NAME; `undelivered` lists what there is")
+    store, _ = _open(load_settings(config))
+    if job is not None:
+        store.job(job)
+    found = store.undelivered(destination, job)
+    for sent in found:
+        assert sent.id is not None
+        store.retry_delivery(sent.id, "cli")
+    print(f"{len(found)} deliveries are sent again")
+
+
+@app.command()
 def unmatched(
     config: Config = None,
     patient: Annotated[bool, typer.Option("--patient", help="Print what the page names, too.")] = False,

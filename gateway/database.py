@@ -19,7 +19,7 @@ from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlmodel import Session, select
+from sqlmodel import Session, col, select
 
 from gateway.errors import NotFound, StorageError
 from gateway.models import (
@@ -35,6 +35,7 @@ from gateway.models import (
     utc_now,
 )
 
+UNDELIVERED = (DeliveryStatus.PENDING, DeliveryStatus.REFUSED, DeliveryStatus.FAILED)
 NOTHING_DELIVERED = "nothing was delivered"  # who settles a merge notice that concerns nobody
 
 
@@ -175,8 +176,8 @@ def advance_delivery(session: Session, delivery: Delivery, action: DeliveryActio
     log_event(session, delivery.job_id, f"DELIVERY_{action}", actor, f"{where}: {detail}" if detail else where)
 
 
-def cancel_pending(session: Session, job_id: str, actor: str) -> None:
-    """Cancel what a job has not delivered yet."""
-    pending = select(Delivery).where(Delivery.job_id == job_id, Delivery.status == DeliveryStatus.PENDING)
-    for delivery in session.exec(pending).all():
-        advance_delivery(session, delivery, DeliveryAction.CANCEL, actor, "")
+def cancel_undelivered(session: Session, job_id: str, actor: str, *conditions: bool, detail: str = "") -> None:
+    """Cancel what a job has not delivered: what waits, and what was refused or given up and could be sent again."""
+    undelivered = select(Delivery).where(Delivery.job_id == job_id, col(Delivery.status).in_(UNDELIVERED), *conditions)
+    for delivery in session.exec(undelivered).all():
+        advance_delivery(session, delivery, DeliveryAction.CANCEL, actor, detail)

@@ -104,6 +104,9 @@ DELIVERY_TRANSITIONS: dict[tuple[DeliveryStatus, DeliveryAction], DeliveryStatus
     (DeliveryStatus.PENDING, DeliveryAction.REFUSE): DeliveryStatus.REFUSED,
     (DeliveryStatus.PENDING, DeliveryAction.GIVE_UP): DeliveryStatus.FAILED,
     (DeliveryStatus.PENDING, DeliveryAction.CANCEL): DeliveryStatus.CANCELLED,
+    # of a result whose place another one takes: it must not be sent again
+    (DeliveryStatus.REFUSED, DeliveryAction.CANCEL): DeliveryStatus.CANCELLED,
+    (DeliveryStatus.FAILED, DeliveryAction.CANCEL): DeliveryStatus.CANCELLED,
     (DeliveryStatus.REFUSED, DeliveryAction.RETRY): DeliveryStatus.PENDING,
     (DeliveryStatus.FAILED, DeliveryAction.RETRY): DeliveryStatus.PENDING,
     (DeliveryStatus.REFUSED, DeliveryAction.RENEW): DeliveryStatus.PENDING,

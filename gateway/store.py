@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, update
+from sqlalchemy import func, or_, update
 from sqlmodel import Session, col, delete, select
 
-from gateway.database import advance_delivery, advance_job, cancel_pending, find_delivery, find_job, log_event
+from gateway.database import advance_delivery, advance_job, cancel_undelivered, find_delivery, find_job, log_event
 from gateway.errors import IllegalTransition
 from gateway.models import (
     Delivery,
@@ -291,7 +291,7 @@ class Store(CommitmentStore):
     def confirm(self, job_id: str, deliveries: Sequence[Delivery], actor: str) -> None:
         """Record that a person found the result right, and send it as final.
 
-        Messages that still wait to say that it is preliminary are cancelled; what is on its way or has arrived stays.
+        Messages that did not arrive to say that it is preliminary are cancelled; what has arrived stays.
 
         Raises
         ------
@@ -302,11 +302,7 @@ class Store(CommitmentStore):
             job = find_job(session, job_id)
             advance_job(session, job, JobAction.CONFIRM, actor, "")
             job.confirmed_by = actor
-            preliminary = select(Delivery).where(
-                Delivery.job_id == job_id, Delivery.status == DeliveryStatus.PENDING, Delivery.result_status != ""
-            )
-            for delivery in session.exec(preliminary).all():
-                advance_delivery(session, delivery, DeliveryAction.CANCEL, actor, "the result is final")
+            cancel_undelivered(session, job_id, actor, Delivery.result_status != "", detail="the result is final")
             for delivery in deliveries:
                 _put_delivery(session, delivery)
 
@@ -314,7 +310,7 @@ class Store(CommitmentStore):
         """Drop a job and what it has not delivered yet."""
         with self._write() as session:
             advance_job(session, find_job(session, job_id), JobAction.CANCEL, actor, "")
-            cancel_pending(session, job_id, actor)
+            cancel_undelivered(session, job_id, actor)
 
     # -- deliveries -----------------------------------------------------------------------------------------------
 
@@ -350,7 +346,13 @@ class Store(CommitmentStore):
         self._attempted(delivery_id, DeliveryAction.GIVE_UP, reason=reason)
 
     def retry_delivery(self, delivery_id: int, actor: str) -> None:
-        """Send it again, with fresh attempts."""
+        """Send again what was refused or given up, with fresh attempts.
+
+        Raises
+        ------
+        IllegalTransition
+            It waits, has arrived, or another result took its place.
+        """
         with self._write() as session:
             delivery = find_delivery(session, delivery_id)
             delivery.attempts = delivery.asked = 0
@@ -403,6 +405,16 @@ class Store(CommitmentStore):
             return list(
                 session.exec(select(Delivery).where(Delivery.job_id == job_id).order_by(col(Delivery.id))).all()
             )
+
+    def undelivered(self, destination: str | None = None, job_id: str | None = None) -> list[Delivery]:
+        """Return what was refused or given up, of one destination and one job or of all, oldest first."""
+        statement = select(Delivery).where(col(Delivery.status).in_((DeliveryStatus.REFUSED, DeliveryStatus.FAILED)))
+        if destination is not None:
+            statement = statement.where(Delivery.destination == destination)
+        if job_id is not None:
+            statement = statement.where(Delivery.job_id == job_id)
+        with self._read() as session:
+            return list(session.exec(statement.order_by(col(Delivery.id))).all())
 
     def made_here(self, identifier: str) -> bool:
         """Tell whether an object of this SOP Instance UID, or a message of this MSH-10, is one of ours."""
@@ -476,12 +488,12 @@ def _leased(session: Session, job_id: str, worker: str) -> Job:
 
 
 def _queue_again(session: Session, job: Job, actor: str, reason: str) -> None:
-    arrived = col(Delivery.status).in_((DeliveryStatus.DELIVERED, DeliveryStatus.STORED))
-    delivered = select(Delivery.id).where(Delivery.job_id == job.id, arrived)
+    stands = col(Delivery.status).in_((DeliveryStatus.DELIVERED, DeliveryStatus.STORED))
+    delivered = select(Delivery.id).where(Delivery.job_id == job.id, or_(stands, col(Delivery.asked) > 0))
     job.attempts = 0
     job.confirmed_by = ""
     advance_job(session, job, JobAction.RETRY, actor, reason)
-    cancel_pending(session, job.id, actor)
+    cancel_undelivered(session, job.id, actor)
     if session.exec(delivered.limit(1)).first() is not None:
         job.revision += 1
 

@@ -17,7 +17,7 @@ from datetime import datetime
 from sqlalchemy import func, or_
 from sqlmodel import Session, col, delete, select
 
-from gateway.database import NOTHING_DELIVERED, Database, advance_job, cancel_pending, log_event
+from gateway.database import NOTHING_DELIVERED, UNDELIVERED, Database, advance_job, cancel_undelivered, log_event
 from gateway.errors import NotFound
 from gateway.matching import same_issuer, with_order
 from gateway.models import (
@@ -295,14 +295,13 @@ def _repoint(session: Session, job: Job, context: StudyContext, prior: Patient, 
     }
     job.study_context_json = context.model_copy(update=identity).model_dump_json(exclude_defaults=True)
     log_event(session, job.id, "MERGE", _ACTOR, "the patient's records were merged")
-    undelivered = {DeliveryStatus.PENDING, DeliveryStatus.REFUSED, DeliveryStatus.FAILED} & set(sent)
-    if job.status == JobStatus.DONE and not undelivered:
+    if job.status == JobStatus.DONE and not set(UNDELIVERED) & set(sent):
         return
     has_result = session.exec(select(Page.id).where(Page.job_id == job.id).limit(1)).first() is not None
     if job.status in (JobStatus.RUNNING, JobStatus.DONE) or (job.status == JobStatus.NEEDS_REVIEW and has_result):
         job.attempts = 0
         advance_job(session, job, JobAction.REPOINT, _ACTOR, "")
-        cancel_pending(session, job.id, _ACTOR)
+        cancel_undelivered(session, job.id, _ACTOR)
 
 
 def _note_for_archive(session: Session, job: Job, prior: Patient, surviving: Patient, settled_by: str) -> None:

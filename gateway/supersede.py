@@ -76,7 +76,7 @@ def _sent(earlier: Sequence[Delivery], destination: str, page_number: int, revis
     arrived = [
         each
         for each in earlier
-        if each.status == DeliveryStatus.DELIVERED
+        if (each.status in (DeliveryStatus.DELIVERED, DeliveryStatus.STORED) or each.asked)  # not committed: there yet
         and (each.destination, each.page_number) == (destination, page_number)
         and each.artefact.endswith(".dcm")
     ]

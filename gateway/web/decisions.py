@@ -56,6 +56,12 @@ def add_decisions(app: FastAPI, templates: Jinja2Templates, store: Store, spool:
         await run_in_threadpool(confirm, store, spool, settings, job_id, _ACTOR)
         return _back_to(f"/jobs/{job_id}")
 
+    @app.post("/jobs/{job_id}/deliveries/{number}/again")
+    async def send_again(request: Request, job_id: str, number: int) -> Response:
+        await _form(request)
+        await run_in_threadpool(store.retry_delivery, number, _ACTOR)
+        return _back_to(f"/jobs/{job_id}")
+
     @app.post("/merges/{number}/settled")
     async def settle(request: Request, number: int) -> Response:
         await _form(request)

@@ -12,7 +12,18 @@ from pathlib import PurePath
 
 from pydantic import BaseModel
 
-from gateway.models import Delivery, DeliveryStatus, Job, JobEvent, JobStatus, Page, StudyContext, utc_now
+from gateway.models import (
+    DELIVERY_TRANSITIONS,
+    Delivery,
+    DeliveryAction,
+    DeliveryStatus,
+    Job,
+    JobEvent,
+    JobStatus,
+    Page,
+    StudyContext,
+    utc_now,
+)
 from gateway.settings import ReviewSettings
 from gateway.spool import Spool
 from gateway.store import Store
@@ -149,6 +160,8 @@ class DeliveryView:
     reason: str
     identifier: str
     when: str
+    number: int
+    can_resend: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -357,6 +370,8 @@ def _delivery_view(delivery: Delivery) -> DeliveryView:
         reason=delivery.reason,
         identifier=delivery.identifier,
         when=when,
+        number=delivery.id or 0,
+        can_resend=(delivery.status, DeliveryAction.RETRY) in DELIVERY_TRANSITIONS,
     )
 
 

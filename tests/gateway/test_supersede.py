@@ -6,10 +6,11 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from gateway.intake import Intake
-from gateway.models import Delivery, DeliveryStatus
+from gateway.models import Delivery, DeliveryAction, DeliveryStatus
 from gateway.settings import DicomDestination, FolderDestination
 from gateway.spool import Spool
 from gateway.store import Store
+from gateway.store_commitments import Settlement
 from tests.fake_digitizer import Behaviour
 from tests.gateway.test_confirmation import EHR, Bench
 
@@ -119,3 +120,20 @@ def test_an_object_whose_file_is_gone_stops_nothing(bench: Bench) -> None:
     again(bench, job_id)
     note = read(bench, sent_to(bench, job_id, "pacs", DeliveryStatus.PENDING)[-1])
     assert len([item for item in note.ContentSequence if "ReferencedSOPSequence" in item]) == 2
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+def test_what_is_stored_and_not_committed_is_rejected_too(bench: Bench, given_up: bool) -> None:
+    """The peer has it: a commitment that never came does not take it away again."""
+    job_id = bench.digitized()
+    delivery = sent_to(bench, job_id, "pacs")[0]
+    assert delivery.id
+    bench.store.stored(delivery.id, "0x0000")
+    if given_up:
+        bench.store.ask_commitment("2.25.1", [delivery.id], delivery.created_at)
+        gone = Settlement(delivery=delivery.id, action=DeliveryAction.GIVE_UP, reason="no report")
+        bench.store.settle_commitment("2.25.1", [gone])
+    again(bench, job_id)
+    note = read(bench, sent_to(bench, job_id, "pacs", DeliveryStatus.PENDING)[-1])
+    (item,) = [item for item in note.ContentSequence if "ReferencedSOPSequence" in item]
+    assert item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == delivery.identifier
