@@ -21,7 +21,7 @@ from rich.table import Table
 from gateway import diagnose
 from gateway.certificates import certificates, check_tls
 from gateway.confirmation import confirm as confirm_job
-from gateway.dicom.find import StudyQuery, find_studies
+from gateway.dicom.find import StudyQuery
 from gateway.dicom.pages import read_context
 from gateway.dicom.retrieve import DimseArchive
 from gateway.dicom.web import WebArchive
@@ -320,11 +320,9 @@ def find(
     limit: Annotated[int, typer.Option(min=1)] = 50,
     patient: Annotated[bool, typer.Option("--patient", help="Print whose studies they are, too.")] = False,
 ) -> None:
-    """Ask a DICOM destination which studies it has (C-FIND, Study Root)."""
+    """Ask an archive which studies it has (C-FIND Study Root, or QIDO-RS); if it does not say, tell what to do."""
     settings = load_settings(config)
     peer, calling_ae_title = _destination(settings, destination)
-    if not isinstance(peer, DicomDestination):
-        raise SettingsError(f"{destination} is no DICOM destination")
     query = StudyQuery(
         patient_id=patient_id,
         study_date=study_date,
@@ -332,13 +330,18 @@ def find(
         modalities=modality,
         study_description=description,
     )
+    studies, steps = diagnose.find(peer, calling_ae_title, query, limit)
+    if steps:
+        _print_steps(steps)
     whose = ("patient ID", "name") if patient else ()
     table = Table("date", "modalities", "accession number", "description", "Study Instance UID", *whose)
-    for study in find_studies(peer, calling_ae_title, query, limit):
+    for study in studies:
         row = (study.study_date, study.modalities, study.accession_number, study.study_description)
         names = (study.patient_id, study.patient_name) if patient else ()
         table.add_row(*row, study.study_instance_uid, *names)
     _print(table)
+    if len(studies) == limit:
+        print(f"the first {limit}; there may be more: --limit", file=sys.stderr)
 
 
 @app.command()

@@ -10,19 +10,25 @@ import os
 import socket
 import ssl
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from pydicom.uid import UID
+from pydicom.uid import (
+    UID,
+    EncapsulatedPDFStorage,
+    KeyObjectSelectionDocumentStorage,
+    SecondaryCaptureImageStorage,
+)
 from pynetdicom import build_context
 from pynetdicom.association import Association
-from pynetdicom.sop_class import Verification
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from gateway.dicom import web
 from gateway.dicom.association import AssociationRejected, NoConnection, NoContext, associate
+from gateway.dicom.find import Study, StudyQuery, find_studies
 from gateway.dicom.scu import send
 from gateway.dicom.uids import derived_uid
 from gateway.dicom.waveform import SOP_CLASS_UIDS, build_waveform, encode
@@ -62,6 +68,12 @@ _STATUSES = (
     (range(0x0122, 0x0123), "the peer does not take this SOP class: set sop_class, or have it configured there"),
     (range(0x0124, 0x0125), "the peer does not allow us this: have our AE title given the right there"),
 )
+_FIND_STATUSES = (
+    (range(0xA700, 0xA800), "the peer is out of resources: ask for less, by date or patient"),
+    (range(0xA900, 0xAA00), "the peer does not know one of the keys, or its form: ask by others"),
+    (range(0xC000, 0xD000), "the peer cannot process the query: ask for less, and see its log"),
+    *_STATUSES[-2:],
+)
 
 _HTTP_ADVICE = {
     "401": "set token_file, or username and password_file, to what the server knows",
@@ -85,10 +97,7 @@ def echo(destination: Destination, calling_ae_title: str) -> Iterator[Step]:
     if isinstance(destination, FolderDestination):
         yield _folder(destination.path)
         return
-    tls = destination.tls
-    if isinstance(destination, DicomWebDestination) and destination.secure:
-        tls = tls or TlsClientSettings()
-    for step in reach(destination.host, destination.port, destination.timeout_s, tls):
+    for step in reach(destination.host, destination.port, destination.timeout_s, _tls(destination)):
         yield step
         if not step.ok:
             return
@@ -96,6 +105,47 @@ def echo(destination: Destination, calling_ae_title: str) -> Iterator[Step]:
         yield from _verify(destination, calling_ae_title)
     elif isinstance(destination, DicomWebDestination):
         yield _query(destination)
+
+
+def find(
+    destination: Destination, calling_ae_title: str, query: StudyQuery, limit: int
+) -> tuple[tuple[Study, ...], Iterable[Step]]:
+    """Return the studies a destination has, and no steps; or none, and the steps up to the one that fails.
+
+    Raises
+    ------
+    SettingsError
+        The destination is of another kind.
+    """
+    if not isinstance(destination, DicomDestination | DicomWebDestination):
+        raise SettingsError(f"{destination.name} is no archive: its kind is {destination.kind}")
+    try:
+        if isinstance(destination, DicomWebDestination):
+            return web.find_studies(destination, query, limit), ()
+        return find_studies(destination, calling_ae_title, query, limit), ()
+    except DeliveryError as error:
+        return (), _not_found(destination, calling_ae_title, error)
+
+
+def _not_found(
+    destination: DicomDestination | DicomWebDestination, calling_ae_title: str, error: DeliveryError
+) -> Iterator[Step]:
+    for step in reach(destination.host, destination.port, destination.timeout_s, _tls(destination)):
+        yield step
+        if not step.ok:
+            return
+    if isinstance(destination, DicomWebDestination):
+        yield _not_answered(error)
+    elif isinstance(error, NoContext):
+        advice = "have queries (C-FIND, Study Root) allowed there for our AE title"
+        yield Step(name="context", ok=False, found=str(error), advice=advice)
+    elif isinstance(error, NoConnection | AssociationRejected):
+        yield _not_associated(error, destination, calling_ae_title)
+    else:
+        advice = f"have AE title {calling_ae_title} allowed to query there"
+        if error.response:
+            advice = _answer_advice(error.response, _FIND_STATUSES)
+        yield Step(name="C-FIND", ok=False, found=str(error), advice=advice)
 
 
 def send_test(destination: Destination, calling_ae_title: str, codes: Hl7CodeSettings) -> Iterator[Step]:
@@ -184,9 +234,19 @@ def _query(destination: DicomWebDestination) -> Step:
     try:
         web.check(destination)
     except DeliveryError as error:
-        advice = _HTTP_ADVICE.get(error.response, "is url that of a DICOMweb service?  See the server's log")
-        return Step(name="QIDO-RS", ok=False, found=str(error), advice=advice)
+        return _not_answered(error)
     return Step(name="QIDO-RS", ok=True, found="the server answers queries")
+
+
+def _not_answered(error: DeliveryError) -> Step:
+    advice = _HTTP_ADVICE.get(error.response, "is url that of a DICOMweb service?  See the server's log")
+    return Step(name="QIDO-RS", ok=False, found=str(error), advice=advice)
+
+
+def _tls(destination: DicomDestination | DicomWebDestination | Hl7Destination) -> TlsClientSettings | None:
+    if isinstance(destination, DicomWebDestination) and destination.secure:
+        return destination.tls or TlsClientSettings()
+    return destination.tls
 
 
 def _resolve(host: str) -> Step:
@@ -212,15 +272,18 @@ def _handshake(connection: socket.socket, host: str, timeout_s: float, tls: TlsC
     except SettingsError as error:
         return Step(name="TLS", ok=False, found=str(error), advice="put the file right; check-config tries it too")
     connection.settimeout(timeout_s)
+    agreed = False
     try:
         with context.wrap_socket(connection, server_hostname=server_name(tls, host)) as secure:
+            agreed = True
             _await_alert(secure)
             cipher = secure.cipher()
             certificate = secure.getpeercert() or {}
             found = f"{secure.version()}, {cipher[0] if cipher else ''}, its certificate ends {certificate['notAfter']}"
             return Step(name="TLS", ok=True, found=found)
     except OSError as error:
-        return Step(name="TLS", ok=False, found=words(error), advice=_tls_advice(error, server_name(tls, host)))
+        advice = _tls_advice(error, server_name(tls, host), agreed=agreed)
+        return Step(name="TLS", ok=False, found=words(error), advice=advice)
 
 
 def _await_alert(secure: ssl.SSLSocket) -> None:
@@ -233,7 +296,8 @@ def _await_alert(secure: ssl.SSLSocket) -> None:
         return  # it waits for us to speak: all is well
 
 
-def _tls_advice(error: OSError, name: str) -> str:
+def _tls_advice(error: OSError, name: str, *, agreed: bool) -> str:
+    """Return what to do; `agreed`: the handshake was over, and the peer closed then."""
     if isinstance(error, ssl.SSLCertVerificationError):
         if "mismatch" in error.verify_message:
             return f"its certificate is not for {name}: set server_name to the name that stands in it"
@@ -243,14 +307,14 @@ def _tls_advice(error: OSError, name: str) -> str:
     reason = (error.reason or "") if isinstance(error, ssl.SSLError) else ""
     if "PROTOCOL_VERSION" in reason or "HANDSHAKE_FAILURE" in reason:
         return "nothing in common: the peer must speak TLS 1.2 or 1.3 with ECDHE and AES-GCM; try the other profile"
-    if "ALERT" in reason or isinstance(error, ConnectionResetError):
+    if "ALERT" in reason or agreed:
         return "the peer does not take our certificate: set certificate_file, and have its authority trusted there"
     return "the port does not speak TLS: use the peer's TLS port, or leave [destinations.tls] out"
 
 
 def _verify(destination: DicomDestination, calling_ae_title: str) -> Iterator[Step]:
-    sop_class = UID(SOP_CLASS_UIDS[destination.sop_class])
-    contexts = [build_context(Verification), build_context(sop_class)]
+    wanted = _wanted(destination)
+    contexts = [build_context(Verification), *(build_context(sop_class) for sop_class in wanted)]
     try:
         association = associate(destination, calling_ae_title, contexts)
     except (NoConnection, AssociationRejected, NoContext) as error:
@@ -260,17 +324,34 @@ def _verify(destination: DicomDestination, calling_ae_title: str) -> Iterator[St
         found = f"{calling_ae_title} to {destination.ae_title}"
         yield Step(name="association", ok=True, found=found)
         accepted = {context.abstract_syntax for context in association.accepted_contexts}
-        yield Step(
-            name="context",
-            ok=sop_class in accepted,
-            found=f"the peer takes {'' if sop_class in accepted else 'no '}{sop_class.name}",
-            advice="" if sop_class in accepted else "set sop_class to the other one, or have it configured there",
-        )
+        for sop_class, advice in wanted.items():
+            takes = sop_class in accepted
+            yield Step(
+                name="context",
+                ok=takes or sop_class == KeyObjectSelectionDocumentStorage,  # nothing but corrections needs that
+                found=f"the peer takes {'' if takes else 'no '}{UID(sop_class).name}",
+                advice="" if takes else advice,
+            )
         if Verification in accepted:
             yield _c_echo(association)
     finally:
         if association.is_established:
             association.release()
+
+
+def _wanted(destination: DicomDestination) -> dict[str, str]:
+    """Return what a destination must take of us, by SOP class, and what to do where it does not."""
+    wanted = {SOP_CLASS_UIDS[destination.sop_class]: "set sop_class to the other one, or have it configured there"}
+    for kind, sop_class in (("report", EncapsulatedPDFStorage), ("overlay", SecondaryCaptureImageStorage)):
+        if kind in destination.also:
+            wanted[sop_class] = f"have it configured there, or take {kind} out of also"
+    if destination.storage_commitment:
+        wanted[StorageCommitmentPushModel] = "have it configured there, or set storage_commitment = false"
+    if destination.rejection_note:
+        wanted[KeyObjectSelectionDocumentStorage] = (
+            "a correction could not reject what it replaces: have it configured there, or set rejection_note = false"
+        )
+    return wanted
 
 
 def _c_echo(association: Association) -> Step:
@@ -294,10 +375,10 @@ def _not_associated(error: DeliveryError, destination: DicomDestination, calling
     return Step(name="association", ok=False, found=str(error), advice=advice)
 
 
-def _answer_advice(response: str) -> str:
+def _answer_advice(response: str, statuses: Sequence[tuple[range, str]] = _STATUSES) -> str:
     """Return what to do about a DICOM status ("0xA700") or an HL7 acknowledgement code ("AE")."""
     code = int(response, 16) if response.startswith("0x") else -1
-    return next((advice for codes, advice in _STATUSES if code in codes), "see the peer's log")
+    return next((advice for codes, advice in statuses if code in codes), "see the peer's log")
 
 
 def _folder(path: Path) -> Step:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 
 from pydicom import Dataset
 from pydicom.multival import MultiValue
@@ -18,7 +20,9 @@ from gateway.dicom.association import associate
 from gateway.errors import DeliveryDeferred, DeliveryError, DeliveryRefused
 from gateway.settings import DicomDestination
 
-_SUCCESS = 0x0000
+_MESSAGE_ID = 1
+_AFTER_CANCEL = 200  # matches that may still come before a peer has heard it
+_SUCCESS, _CANCELLED = 0x0000, 0xFE00
 _PENDING = (0xFF00, 0xFF01)
 _NEVER = {0x0122, 0x0124, *range(0xA900, 0xAA00), *range(0xC000, 0xD000)}  # table C.4-1
 
@@ -82,7 +86,10 @@ def find(
     association = associate(destination, calling_ae_title, contexts)
     try:
         matches = _matches(association, destination.name, model, identifier)
-        return tuple(match for _, match in zip(range(limit), matches, strict=False))
+        found = tuple(islice(matches, limit))
+        if len(found) == limit and next(matches, None) is not None:
+            _cancel(association, model, matches)
+        return found
     finally:
         if association.is_established:
             association.release()
@@ -98,12 +105,25 @@ def _identifier(query: StudyQuery) -> Dataset:
 
 
 def _matches(association: Association, name: str, model: UID, identifier: Dataset) -> Iterator[Dataset]:
-    for status, match in association.send_c_find(identifier, model):
+    for status, match in association.send_c_find(identifier, model, msg_id=_MESSAGE_ID):
         code = status.get("Status")
         if code in _PENDING and match is not None:
             yield match
-        elif code != _SUCCESS:
+        elif code not in (_SUCCESS, _CANCELLED):
             raise _failure(name, code)
+
+
+def _cancel(association: Association, model: UID, matches: Iterator[Dataset]) -> None:
+    """Say that no more is wanted (C-CANCEL, PS3.7 9.3.2.3), and hear what was under way; abort where it does not end.
+
+    A release in the midst of answers would wait for the last of them, or for ever.
+    """
+    with suppress(DeliveryError, RuntimeError, ValueError):
+        association.send_c_cancel(_MESSAGE_ID, query_model=model)
+        if next(islice(matches, _AFTER_CANCEL, None), None) is None:
+            return
+    if association.is_established:
+        association.abort()
 
 
 def _failure(name: str, code: int | None) -> DeliveryError:

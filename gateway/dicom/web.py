@@ -13,6 +13,7 @@ import re
 import ssl
 import uuid
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -81,6 +82,11 @@ def check(destination: DicomWebDestination) -> None:
     _query(destination, "/studies", {"limit": "1"})
 
 
+def find_studies(destination: DicomWebDestination, query: StudyQuery, limit: int) -> tuple[Study, ...]:
+    """Return the first `limit` studies that match (QIDO-RS); raise as `send` does where the server does not answer."""
+    return tuple(islice(_studies(destination, query), limit))
+
+
 class WebArchive:
     """A DICOMweb destination asked for what it has; see `gateway.dicom.retrieve.DimseArchive`."""
 
@@ -91,20 +97,14 @@ class WebArchive:
 
     def studies(self, query: StudyQuery) -> Sequence[Study]:
         """Return the studies that match."""
-        keys = {key: getattr(query, field, "") for field, (_, key) in _COLUMNS.items() if key}
-        asked = {key: value for key, value in keys.items() if value}
-        more = {"includefield": "StudyDescription"}
-        return [
-            Study(**{field: _text(match, tag) for field, (tag, _) in _COLUMNS.items()})
-            for match in self._pages("/studies", asked | more, "0020000D")
-        ]
+        return tuple(_studies(self._peer, query))
 
     def instances(self, study_instance_uid: str, modalities: Sequence[str]) -> Sequence[Instance]:
         """Return the objects of a study's series of these modalities, of all for none."""
         study = f"/studies/{study_instance_uid}/series"
         series = [
             _text(match, "0020000E")
-            for match in self._pages(study, {}, "0020000E")
+            for match in _pages(self._peer, study, {}, "0020000E")
             if not modalities or _text(match, "00080060") in modalities
         ]
         return [
@@ -115,7 +115,7 @@ class WebArchive:
                 sop_instance_uid=_text(match, "00080018"),
             )
             for uid in series
-            for match in self._pages(f"{study}/{uid}/instances", {}, "00080018")
+            for match in _pages(self._peer, f"{study}/{uid}/instances", {}, "00080018")
         ]
 
     def fetch(self, instances: Sequence[Instance]) -> None:
@@ -152,16 +152,24 @@ class WebArchive:
             raise _failure(self._peer, status)
         return _only_part(self._peer, headers.get("Content-Type", ""), body)
 
-    def _pages(self, path: str, asked: dict[str, str], identity: str) -> Iterator[dict[str, Any]]:
-        """Yield all matches, asked for page by page; a server that knows no pages gives the same one again."""
-        seen: set[str] = set()
-        while True:
-            found = _query(self._peer, path, {**asked, "limit": str(_PAGE), "offset": str(len(seen))})
-            new = [match for match in found if _text(match, identity) not in seen]
-            yield from new
-            seen |= {_text(match, identity) for match in new}
-            if len(found) < _PAGE or not new:
-                return
+
+def _studies(peer: DicomWebDestination, query: StudyQuery) -> Iterator[Study]:
+    keys = {key: getattr(query, field, "") for field, (_, key) in _COLUMNS.items() if key}
+    asked = {key: value for key, value in keys.items() if value}
+    for match in _pages(peer, "/studies", asked | {"includefield": "StudyDescription"}, "0020000D"):
+        yield Study(**{field: _text(match, tag) for field, (tag, _) in _COLUMNS.items()})
+
+
+def _pages(peer: DicomWebDestination, path: str, asked: dict[str, str], identity: str) -> Iterator[dict[str, Any]]:
+    """Yield all matches, asked for page by page; a server that knows no pages gives the same one again."""
+    seen: set[str] = set()
+    while True:
+        found = _query(peer, path, {**asked, "limit": str(_PAGE), "offset": str(len(seen))})
+        new = [match for match in found if _text(match, identity) not in seen]
+        yield from new
+        seen |= {_text(match, identity) for match in new}
+        if len(found) < _PAGE or not new:
+            return
 
 
 def _query(destination: DicomWebDestination, path: str, asked: dict[str, str]) -> list[dict[str, Any]]:

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import logging
 import socket
+import struct
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, GeneralECGWaveformStorage, TwelveLeadECGWaveformStorage
+from pydicom.uid import (
+    EncapsulatedPDFStorage,
+    ExplicitVRLittleEndian,
+    GeneralECGWaveformStorage,
+    KeyObjectSelectionDocumentStorage,
+    TwelveLeadECGWaveformStorage,
+)
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification  # type: ignore[attr-defined]
 
 from gateway import cli
-from gateway.diagnose import TEST_PATIENT_ID, Step, echo, send_test
+from gateway.diagnose import TEST_PATIENT_ID, Step, echo, find, send_test
 from gateway.dicom.association import NoContext
 from gateway.dicom.find import StudyQuery, find_studies
 from gateway.errors import DeliveryDeferred, DeliveryRefused, SettingsError
@@ -29,7 +39,12 @@ from tests.tls_samples import Authority, Identity
 from tests.waiting import PATIENCE_S
 
 CODES = Hl7CodeSettings()
-CLASSES = (Verification, TwelveLeadECGWaveformStorage, StudyRootQueryRetrieveInformationModelFind)
+CLASSES = (
+    Verification,
+    TwelveLeadECGWaveformStorage,
+    StudyRootQueryRetrieveInformationModelFind,
+    KeyObjectSelectionDocumentStorage,
+)
 
 
 class Peer:
@@ -46,6 +61,7 @@ class Peer:
         self.stored: list[Dataset] = []
         self.asked: list[Dataset] = []
         self.on_find: Callable[[evt.Event], None] = lambda event: None
+        self.hears_cancel = False
         self._status = store
         self._matches = matches or []
         ae = AE(ae_title="PACS")
@@ -68,7 +84,11 @@ class Peer:
     def _find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
         self.asked.append(event.identifier)
         self.on_find(event)
-        yield from self._matches
+        for answer in self._matches:
+            if self.hears_cancel and event.is_cancelled:
+                yield 0xFE00, None
+                return
+            yield answer
 
     def close(self) -> None:
         self._server.shutdown()
@@ -130,6 +150,7 @@ def test_a_good_peer_passes_every_step(peers: Callable[..., Peer]) -> None:
         ("TCP", True),
         ("association", True),
         ("context", True),
+        ("context", True),
         ("C-ECHO", True),
     ]
     assert not any(step.advice for step in tried)
@@ -185,6 +206,19 @@ def test_a_peer_that_does_not_take_our_class(peers: Callable[..., Peer]) -> None
     assert step.name == "context"
 
 
+def test_a_peer_that_does_not_take_all_we_would_send(peers: Callable[..., Peer]) -> None:
+    port = peers(classes=(Verification, TwelveLeadECGWaveformStorage, EncapsulatedPDFStorage)).port
+    tried = steps(pacs(port, also=("report", "overlay"), storage_commitment=True))
+    missing = {step.found.removeprefix("the peer takes no "): step for step in tried if step.advice}
+    assert {name: step.ok for name, step in missing.items()} == {
+        "Secondary Capture Image Storage": False,
+        "Storage Commitment Push Model SOP Class": False,
+        "Key Object Selection Document Storage": True,  # until something is corrected
+    }
+    assert "take overlay out of also" in missing["Secondary Capture Image Storage"].advice
+    assert all(step.ok and not step.advice for step in steps(pacs(port, also=("report",), rejection_note=False)))
+
+
 # ---- TLS
 
 
@@ -206,6 +240,23 @@ def test_tls_tells_what_was_agreed(peers: Callable[..., Peer], authority: Author
     assert "TLSv1.3, TLS_AES_256_GCM_SHA384, its certificate ends" in tried[2].found
 
 
+@contextmanager
+def resetting() -> Iterator[int]:
+    """A port that resets whoever says something that is no DICOM, as Orthanc's does."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            connection.recv(16)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield int(listening.getsockname()[1])
+        thread.join(PATIENCE_S)
+
+
 def test_tls_that_fails_says_what_to_do(peers: Callable[..., Peer], authority: Authority, tmp_path: Path) -> None:
     def tls(port: int, settings: TlsClientSettings, **more: Any) -> Step:
         step = failed(steps(pacs(port, tls=settings, **more)))
@@ -221,6 +272,8 @@ def test_tls_that_fails_says_what_to_do(peers: Callable[..., Peer], authority: A
     assert "have it renewed" in tls(old, files(None, ca)).advice
     strict = peers(identity=authority.issue("strict", "127.0.0.1"), ca_file=ca).port
     assert "set certificate_file" in tls(strict, files(None, ca)).advice
+    with resetting() as port:
+        assert "does not speak TLS" in tls(port, files(None, ca)).advice
     with socket.create_server(("127.0.0.1", 0)) as plain:
         silent = tls(plain.getsockname()[1], files(None, ca), timeout_s=0.5)
     assert "does not speak TLS" in silent.advice
@@ -315,9 +368,14 @@ def test_find_asks_and_returns_what_matches(peers: Callable[..., Peer]) -> None:
     assert "AccessionNumber" in asked and not asked.AccessionNumber
 
 
-def test_find_stops_at_its_limit(peers: Callable[..., Peer]) -> None:
-    peer = peers(matches=[(0xFF00, match(number)) for number in range(100)])
+@pytest.mark.parametrize(("n_matches", "hears"), [(3, False), (100, False), (100, True), (300, False)])
+def test_find_stops_at_its_limit(peers: Callable[..., Peer], n_matches: int, hears: bool) -> None:
+    """Whether the peer then stops, goes on a little, or goes on and on."""
+    peer = peers(matches=[(0xFF00, match(number)) for number in range(n_matches)])
+    peer.hears_cancel = hears
+    started = time.monotonic()
     assert len(find_studies(pacs(peer.port), "ECGGW", StudyQuery(), limit=3)) == 3
+    assert time.monotonic() - started < PATIENCE_S / 2  # it waits for no timeout
 
 
 @pytest.mark.parametrize(("status", "kind"), [(0xA700, DeliveryDeferred), (0xA900, DeliveryRefused)])
@@ -333,6 +391,35 @@ def test_a_peer_that_breaks_off_says_so(peers: Callable[..., Peer]) -> None:
     peer.on_find = lambda event: event.assoc.abort()
     with pytest.raises(DeliveryDeferred, match="may not allow us"):
         find_studies(pacs(peer.port), "ECGGW", StudyQuery(), limit=3)
+
+
+@pytest.mark.parametrize(
+    ("told", "calling", "name", "advice"),
+    [
+        ({}, "OTHER", "association", "have AE title OTHER"),
+        ({"classes": (Verification,)}, "ECGGW", "context", "have queries (C-FIND, Study Root) allowed"),
+        ({"matches": [(0xA700, None)]}, "ECGGW", "C-FIND", "ask for less"),
+        ({"matches": [(0xA900, None)]}, "ECGGW", "C-FIND", "does not know one of the keys"),
+        ({"matches": [(0x0122, None)]}, "ECGGW", "C-FIND", "does not take this SOP class"),
+    ],
+)
+def test_find_names_the_step_that_fails_and_what_to_do(
+    peers: Callable[..., Peer], told: dict[str, Any], calling: str, name: str, advice: str
+) -> None:
+    studies, tried = find(pacs(peers(**told).port), calling, StudyQuery(), 3)
+    step = failed(list(tried))
+    assert studies == () and (step.name, advice in step.advice) == (name, True)
+
+
+def test_find_at_a_peer_that_is_not_there_or_breaks_off(peers: Callable[..., Peer]) -> None:
+    _, tried = find(pacs(unused_port()), "ECGGW", StudyQuery(), 3)
+    assert failed(list(tried)).name == "TCP"
+    peer = peers()
+    peer.on_find = lambda event: event.assoc.abort()
+    _, tried = find(pacs(peer.port), "ECGGW", StudyQuery(), 3)
+    assert "have AE title ECGGW allowed to query" in failed(list(tried)).advice
+    with pytest.raises(SettingsError, match="no archive"):
+        find(FolderDestination(name="out", path=Path("out")), "ECGGW", StudyQuery(), 3)
 
 
 def test_a_peer_without_query_says_so(peers: Callable[..., Peer]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from gateway.diagnose import find
 from gateway.dicom import web
 from gateway.dicom.find import StudyQuery
 from gateway.dicom.web import WebArchive
@@ -207,6 +208,17 @@ def test_studies_are_asked_for_once_where_the_server_knows_no_pages(server: Serv
     assert studies[0].patient_name == "A^B"
     assert [path.partition("offset=")[2] for _, path, _, _ in server.requests] == ["0", "200"]
     assert "StudyDescription=*ECG*" in server.requests[0][1] and "PatientID=a%26b" in server.requests[0][1]
+
+
+def test_find_stops_at_its_limit_and_names_what_fails(server: Server) -> None:
+    server.body = json.dumps([{"0020000D": {"vr": "UI", "Value": [f"1.2.{n}"]}} for n in range(9)]).encode()
+    studies, steps = find(destination(server), "ECGGW", StudyQuery(patient_id="P1"), 3)
+    assert [study.study_instance_uid for study in studies] == ["1.2.0", "1.2.1", "1.2.2"] and steps == ()
+    server.status = 401
+    studies, steps = find(destination(server), "ECGGW", StudyQuery(), 3)
+    *reached, last = steps
+    assert studies == () and all(step.ok for step in reached)
+    assert (last.name, last.ok) == ("QIDO-RS", False) and "token_file" in last.advice
 
 
 def test_an_answer_that_is_too_long_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
