@@ -14,6 +14,7 @@ from pipeline.datatypes import Calibration, PageImage
 from pipeline.digitize import Digitizer
 from pipeline.errors import TraceNotFound
 from pipeline.inference import Network
+from tests.waiting import PATIENCE_S
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -23,7 +24,7 @@ class _Echo(Digitizer):
     meeting: Barrier
 
     def digitize(self, page: PageImage, *, default_calibration: Calibration | None = None) -> Any:
-        self.meeting.wait(5)
+        self.meeting.wait(PATIENCE_S)
         if page.page_number % 2:
             raise TraceNotFound(f"nothing on page {page.page_number}")
         return page.page_number, default_calibration

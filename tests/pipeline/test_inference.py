@@ -2,7 +2,6 @@
 
 import copy
 import os
-import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
@@ -16,6 +15,7 @@ from pipeline.errors import DeviceError
 from pipeline.fold import fold
 from pipeline.inference import Network, choose_device, load_network, share_processor
 from pipeline.unet import LABEL_WINDOW_PX, NETWORKS, ROW_BINS, normalise
+from tests.waiting import PATIENCE_S, eventually
 
 _SIDES = {"page": (64, 96), "layout": (64, 96), "label": LABEL_WINDOW_PX, "trace": (2 * ROW_BINS, 64)}
 
@@ -91,7 +91,7 @@ class _Means(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.batches.append(len(x))
         if len(self.batches) == 1:
-            self.first.wait(5)
+            self.first.wait(PATIENCE_S)
         if len(x) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
         if (x < -1.99).all(dim=(1, 2, 3)).any():  # a black picture
@@ -114,13 +114,10 @@ def _side_by_side(network: Network, pictures: list[np.ndarray]) -> list[float | 
         results = []
         for count, picture in enumerate(pictures):
             results.append(pool.submit(run, picture))
-            deadline = time.monotonic() + 5
-            while len(network._waiting) < count and time.monotonic() < deadline:
-                time.sleep(0.001)
-        while not module.batches:
-            time.sleep(0.001)
+            eventually(lambda count=count: len(network._waiting) >= count)
+        eventually(lambda: module.batches)
         module.first.set()
-        return [result.result(10) for result in results]
+        return [result.result(PATIENCE_S) for result in results]
 
 
 def _grey(value: int, side: int = 4) -> np.ndarray:
