@@ -80,7 +80,7 @@ def unmatched_reason(matched: Match, *, lookup: bool) -> str:
 
 def with_order(context: StudyContext, order: Order, patient: Patient) -> StudyContext:
     """Return the context with the order's patient and numbers; what the page names itself stays."""
-    names = ["accession_number", "referring_physician_name"]
+    names = ["accession_number", "referring_physician_name", "study_instance_uid"]
     for role in ("placer", "filler"):
         number = getattr(context, f"{role}_order_number")
         if number in ("", getattr(order, f"{role}_order_number")):  # an issuer is that of its own number

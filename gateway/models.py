@@ -311,6 +311,7 @@ class OrderUpdate(BaseModel):
     filler_order_number: str = ""
     filler_order_issuer: str = ""
     accession_number: str = ""
+    study_instance_uid: str = ""
     description: str | None = None
     referring_physician_name: str | None = None
     cancelled: bool = False
@@ -347,6 +348,7 @@ class Order(SQLModel, table=True):
     filler_order_number: str = Field(default="", index=True)
     filler_order_issuer: str = ""
     accession_number: str = Field(default="", index=True)
+    study_instance_uid: str = ""  # in which the order wants its result
     description: str = ""
     referring_physician_name: str = ""
     cancelled: bool = False

@@ -208,7 +208,7 @@ def _put_order(session: Session, update: OrderUpdate, told_at: datetime) -> list
         if told_at >= order.told_at:
             order.cancelled = update.cancelled
         numbers = ("placer_order_number", "placer_order_issuer", "filler_order_number", "filler_order_issuer")
-        fields = [name for name in (*numbers, "accession_number") if getattr(update, name)]
+        fields = [name for name in (*numbers, "accession_number", "study_instance_uid") if getattr(update, name)]
         _take_over(order, update, [*fields, "description", "referring_physician_name"], told_at)
     session.flush()
     return [] if order.cancelled else _match_waiting(session, order)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 
+from gateway.dicom.uids import is_uid
 from gateway.hl7.parsing import Message, Segment
 from gateway.models import OrderUpdate, PatientData, PatientMerge, PatientUpdate
 
@@ -109,7 +110,7 @@ def _merges(message: Message, event: str) -> list[PatientData]:
 
 
 def _orders(message: Message) -> list[PatientData]:
-    """Return one update per ORC, with what the OBR and IPC after it add."""
+    """Return one update per ORC, with what the OBR and IPC (or, before 2.5, IHE's ZDS) after it add."""
     patient = _patient(_required(message, "PID"))
     visit = message.first("PV1")
     attending = _told(visit, 8, _clinician) if visit else None
@@ -117,7 +118,7 @@ def _orders(message: Message) -> list[PatientData]:
     for segment in message.segments:
         if segment.name == "ORC":
             groups.append({"ORC": segment})
-        elif segment.name in ("OBR", "IPC") and groups:
+        elif segment.name in ("OBR", "IPC", "ZDS") and groups:
             groups[-1].setdefault(segment.name, segment)
     if not groups:
         raise MessageRejected("AE", "100", "no ORC segment")
@@ -126,7 +127,7 @@ def _orders(message: Message) -> list[PatientData]:
 
 def _order(group: dict[str, Segment], patient: PatientUpdate, attending: str | None) -> OrderUpdate:
     nothing = Segment("", (), "|^~\\&")
-    orc, obr, ipc = (group.get(name, nothing) for name in ("ORC", "OBR", "IPC"))
+    orc, obr, ipc, zds = (group.get(name, nothing) for name in ("ORC", "OBR", "IPC", "ZDS"))
     placer = orc if orc.text(2) else obr
     filler = orc if orc.text(3) else obr
     update = OrderUpdate(
@@ -136,6 +137,7 @@ def _order(group: dict[str, Segment], patient: PatientUpdate, attending: str | N
         filler_order_number=filler.text(3),
         filler_order_issuer=_issuer(filler, 3),
         accession_number=ipc.text(1) or obr.text(18),
+        study_instance_uid=next((uid for uid in (ipc.text(3), zds.text(1)) if is_uid(uid)), ""),
         description=obr.text(4, 2) or obr.text(4, 5) or obr.text(4) or None,
         referring_physician_name=_told(obr, 16, _clinician) or _told(orc, 12, _clinician) or attending,
         cancelled=orc.text(1) in _CANCELLED or orc.text(5) == "CA",

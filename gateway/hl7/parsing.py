@@ -66,7 +66,7 @@ class Segment:
             if code in _UNESCAPED:
                 return self.delimiters[_UNESCAPED[code]]
             if code.startswith("X") and re.fullmatch("([0-9A-Fa-f]{2})+", code[1:]):
-                return bytes.fromhex(code[1:]).decode("latin-1")
+                return _hexadecimal(code[1:])
             return " "  # formatting, highlighting, other character sets: nothing that names a patient needs them
 
         return re.sub(f"{escape}([^{escape}]*){escape}", replace, text) if self.delimiters[3] in text else text
@@ -116,6 +116,15 @@ def _segment(line: str, delimiters: str) -> Segment:
     if parts[0] == "MSH":
         parts.insert(1, delimiters[0])
     return Segment(parts[0].strip(), tuple(parts), delimiters)
+
+
+def _hexadecimal(digits: str) -> str:
+    r"""Return the characters of \X..\, which says no character set: UTF-8 where it can be, else ISO 8859-1."""
+    data = bytes.fromhex(digits)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 def _decode(data: bytes, declared: list[str], default: str) -> str:

@@ -270,6 +270,12 @@ def test_every_character_set_of_the_settings_can_be_read():
     assert all("A".encode(codec) == b"A" for codec in CODECS.values())
 
 
+@pytest.mark.parametrize("written", ["Zo\\XC3AB\\", "Zo\\XEB\\", "Zo\\.sp\\ë"])
+def test_escapes_of_characters_and_formats(receiver, store, written):
+    receiver(adt(pid=f"PID|1||P1^^^HOSP^MR||A\\T\\B^{written}"))
+    assert store.patient("P1").patient_name.replace(" ", "") == "A&B^Zoë"
+
+
 def test_other_delimiters(receiver, store):
     data = b"MSH#@*!%#EHR#HOSP#GW#H#20261122##ADT@A08#M1#P#2.5\rPID#1##P1@@@HOSP%1.2@MR##A|B@C!F!D\r"
     assert codes(receiver(data)) == [("AA", "")]
@@ -327,6 +333,22 @@ def test_orders(receiver, store, data):
         issuers = ("", "") if b"OMI" in data else ("EHR", "RIS")
         assert (order.placer_order_issuer, order.filler_order_issuer) == issuers
         assert patient.patient_id == "P1"
+
+
+@pytest.mark.parametrize(
+    ("segment", "uid"),
+    [
+        ("IPC|A1|RP1|1.2.3.4|SPS1", "1.2.3.4"),
+        ("ZDS|1.2.3.4^RIS^Application^DICOM", "1.2.3.4"),  # IHE RAD TF-2 4.4
+        ("ZDS|none", ""),
+        ("NTE|1", ""),
+    ],
+)
+def test_result_goes_into_the_study_of_its_order(receiver, store, intake, segment, uid):
+    receiver(orm().rstrip(b"\r") + b"\r" + segment.encode() + b"\r")
+    assert context_of(store, scan(intake, "a", accession_number="A1")).study_instance_uid == uid
+    dicom = scan(intake, "b", accession_number="A1", study_instance_uid="1.9")
+    assert context_of(store, dicom).study_instance_uid == "1.9"  # a page that is in a study stays there
 
 
 def test_several_orders_in_a_message(receiver, store):
