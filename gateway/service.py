@@ -210,7 +210,7 @@ class Service:
         return MllpListener(
             hl7.host,
             hl7.port,
-            Receiver(self._store, hl7.character_set),
+            Receiver(self._store, hl7.character_set, acknowledge_others=hl7.other_messages == "acknowledge"),
             tls=ListenerTls(hl7.tls) if hl7.tls else None,
             hosts=hl7.hosts,
             idle_timeout_s=hl7.idle_timeout_s,

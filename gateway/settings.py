@@ -164,6 +164,7 @@ class Hl7Settings(_Section):
     idle_timeout_s: float = Field(default=300.0, gt=0)
     maximum_message_mib: int = Field(default=16, ge=1)
     character_set: CharacterSet = "UNICODE UTF-8"  # of a message whose MSH-18 says nothing
+    other_messages: Literal["refuse", "acknowledge"] = "refuse"  # types and events that are not taken
     codes: Hl7CodeSettings = Hl7CodeSettings()
 
     @field_validator("hosts")

@@ -17,6 +17,7 @@ from gateway.models import OrderUpdate, PatientData, PatientMerge, PatientUpdate
 
 PATIENT_EVENTS = ("A01", "A04", "A05", "A08", "A28", "A31")
 MERGE_EVENTS = ("A34", "A35", "A36", "A40")
+NOT_TAKEN = ("200", "201")  # table 0357: message type, event
 ORDER_MESSAGES = {"ORM": "O01", "OMG": "O19", "OMI": "O23"}
 
 _NULL = '""'

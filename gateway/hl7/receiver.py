@@ -17,7 +17,7 @@ from typing import cast
 from gateway.errors import StorageError
 from gateway.hl7.acks import AckCode, Header, build_ack, scan_header, split_batch
 from gateway.hl7.frames import FS
-from gateway.hl7.inbound import MessageRejected, read_told, told_at
+from gateway.hl7.inbound import NOT_TAKEN, MessageRejected, read_told, told_at
 from gateway.hl7.parsing import Message, parse
 from gateway.models import ReceivedMessage, utc_now
 from gateway.store import Store
@@ -34,11 +34,15 @@ class Receiver:
     ----------
     character_set
         HL7 table 0211: of messages whose MSH-18 says nothing.
+    acknowledge_others
+        Whether a message or event that is not taken gets AA all the same, for engines that send everything and stop at
+        a no; nothing of it is kept.
     """
 
-    def __init__(self, store: Store, character_set: str) -> None:
+    def __init__(self, store: Store, character_set: str, *, acknowledge_others: bool = False) -> None:
         self._store = store
         self._character_set = character_set
+        self._acknowledge_others = acknowledge_others
 
     def __call__(self, data: bytes) -> tuple[bytes, ...]:
         """Take an unframed message, or a batch of them, and return the unframed answers."""
@@ -56,6 +60,9 @@ class Receiver:
         try:
             return self._keep(data, header)
         except MessageRejected as error:
+            if self._acknowledge_others and error.error_code in NOT_TAKEN:
+                logger.info("HL7 message passed over: %s", error, extra={"action": "hl7_passed_over"})
+                return answers(data, header, "AA", "")
             logger.warning("HL7 message answered %s: %s", error.code, error, extra={"action": "hl7_rejected"})
             return answers(data, header, cast(AckCode, error.code), error.error_code)
         except StorageError as error:

@@ -87,6 +87,15 @@ def test_what_cannot_be_used_is_answered_with_the_reason(receiver, store, data, 
     assert store.patient("P1", "HOSP") is None
 
 
+def test_feed_that_is_not_filtered_may_be_acknowledged(store):
+    receiver = Receiver(store, "UNICODE UTF-8", acknowledge_others=True)
+    assert codes(receiver(adt("A03"))) == codes(receiver(message("SIU^S12", PID))) == [("AA", "")]
+    assert codes(receiver(adt("A03", tail="|||AL|NE"))) == [("CA", "")]
+    assert store.patient("P1", "HOSP") is None
+    assert codes(receiver(message("ADT^A08"))) == [("AE", "100")]  # what is taken must be whole
+    assert codes(receiver(b"hello")) == [("AR", "100")]
+
+
 @pytest.mark.parametrize(
     ("wanted", "well", "badly"),
     [
