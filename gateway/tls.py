@@ -139,7 +139,8 @@ class ListenerTls:
 
     def _files(self) -> tuple[tuple[int, int, int] | None, ...]:
         settings = self._settings
-        paths = (settings.certificate_file, settings.private_key_file, settings.ca_file)
+        key, password = settings.private_key_file, settings.private_key_password_file
+        paths = (settings.certificate_file, key, password, settings.ca_file)
         return tuple(_stamp(path) for path in paths if path is not None)
 
 

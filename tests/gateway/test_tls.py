@@ -289,6 +289,20 @@ def test_replaced_files_are_used_once_they_fit_together(
     handshake(before, peer, "old.example")  # what is open goes on with what it has
 
 
+def test_new_key_whose_password_comes_last(tmp_path: Path, authority: Authority) -> None:
+    current = authority.issue("locked", "old.example", password="one")
+    password = tmp_path / "password"
+    password.write_text("one")
+    tls = ListenerTls(listener(current, private_key_password_file=password))
+    before = tls.context()
+    for _ in replaced(current, authority.issue("unlocked", "new.example", password="other")):
+        assert tls.context() is before
+    password.write_text("other")
+    after = tls.context()
+    assert after is not before
+    handshake(after, client_context(client(None, ca_file=authority.ca_file)), "new.example")
+
+
 def test_files_that_vanish_change_nothing(authority: Authority) -> None:
     current = authority.issue("vanishing")
     tls = ListenerTls(listener(current))
