@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE_S
+
 ROOT = Path(__file__).resolve().parents[1]
 # What digitize.py composes.
 STAGES = {"page", "segment", "rectify", "marks", "labels", "trace", "layout", "calibrate", "quality", "text", "scale"}
@@ -335,5 +337,7 @@ def test_service_loads_neither_torch_nor_opencv() -> None:
         "heavy = {'torch', 'cv2', 'pipeline.digitize', 'gateway.worker'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=4 * PATIENCE_S
+    )
     assert done.returncode == 0, done.stderr

@@ -18,6 +18,7 @@ from gateway.worker import Worker
 from tests.fake_digitizer import FakeDigitizer, page_pixels, page_png
 from tests.gateway.dicom_samples import part10, secondary_capture
 from tests.tls_samples import Authority
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., tuple[int, str, str]]
@@ -206,7 +207,7 @@ def test_retry_and_cancel(run: Run, store: Store, page: Path) -> None:
 
 def test_python_m_gateway_lists_its_commands() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "gateway", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "gateway", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE_S
     )
     assert done.returncode == 0
     for command in ("serve", "worker", "submit", "jobs", "show", "retry", "cancel", "check-config", "demo"):

@@ -18,6 +18,7 @@ from gateway.intake import Intake
 from gateway.models import Delivery, Job, JobStatus, Page, StudyContext
 from gateway.settings import CharacterSet
 from gateway.store import Store
+from tests.waiting import PATIENCE_S
 
 PID = "PID|1||P1^^^HOSP^MR||Muster^Zoë^M^Jr^Dr||19610504|F"
 
@@ -164,7 +165,7 @@ def test_over_the_wire(receiver, store):
     listener = MllpListener("127.0.0.1", 0, receiver)
     listener.start()
     try:
-        with socket.create_connection(("127.0.0.1", listener.port), 5) as connection:
+        with socket.create_connection(("127.0.0.1", listener.port), PATIENCE_S) as connection:
             lf = adt(control_id="M2").replace(b"\r", b"\n")
             crlf = adt(control_id="M3").replace(b"\r", b"\r\n")
             no_end = adt(control_id="M4").rstrip(b"\r")
