@@ -64,7 +64,7 @@ def send(path: Path, destination: DicomWebDestination) -> str:
         raise DeliveryDeferred(f"{path.name} cannot be read ({type(error).__name__})") from error
     head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
     content_type = f'multipart/related; type="application/dicom"; boundary={boundary}'
-    status, _, body = _request(
+    status, headers, body = _request(
         destination,
         "POST",
         "/studies",
@@ -73,7 +73,7 @@ def send(path: Path, destination: DicomWebDestination) -> str:
     )
     if status not in _STORED_OR_REPORTED:
         raise _failure(destination, status)
-    _check_stored(destination, status, body)
+    _check_stored(destination, status, headers.get("Content-Type", ""), body)
     return str(status)
 
 
@@ -263,17 +263,31 @@ def _failure(destination: DicomWebDestination, status: int) -> DeliveryDeferred 
     return kind(f"{destination.name}: HTTP status {status}{more}", response=str(status))
 
 
-def _check_stored(destination: DicomWebDestination, status: int, body: bytes) -> None:
+def _check_stored(destination: DicomWebDestination, status: int, content_type: str, body: bytes) -> None:
     """Look into a Store Instances Response (PS3.18 I.2); raise where our object is among the failed ones."""
     try:
-        answer = Dataset.from_json(body.decode()) if body.strip() else Dataset()
-        failed = [int(item.get("FailureReason", 0x0110)) for item in answer.get("FailedSOPSequence") or ()]
+        failed = _failed_in_xml(body) if "xml" in content_type else _failed_in_json(body)
     except DECODE_ERRORS as error:
         raise DeliveryDeferred(f"{destination.name}: HTTP status {status}, and an answer that is none") from error
     for reason in failed:
         outcome(destination.name, reason)  # 0x0111, it has it already, is stored
     if status == 409 and not failed:
         raise _failure(destination, status)
+
+
+def _failed_in_json(body: bytes) -> list[int]:
+    answer = Dataset.from_json(body.decode()) if body.strip() else Dataset()
+    return [int(item.get("FailureReason", 0x0110)) for item in answer.get("FailedSOPSequence") or ()]
+
+
+def _failed_in_xml(body: bytes) -> list[int]:
+    """Return the Failure Reasons of a Native DICOM Model (PS3.19 A.1): some servers answer in nothing else."""
+    if b"<NativeDicomModel" not in body:
+        raise ValueError("no Native DICOM Model")
+    reasons = re.findall(rb"""tag=["']00081197["'][^>]*>\s*<Value[^>]*>\s*(\d+)""", body)
+    if not reasons and re.search(rb"""tag=["']00081198["']""", body):
+        return [0x0110]
+    return [int(reason) for reason in reasons]
 
 
 def _only_part(destination: DicomWebDestination, content_type: str, body: bytes) -> bytes:

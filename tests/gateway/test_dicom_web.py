@@ -126,6 +126,42 @@ def test_what_an_answer_means(server: Server, page: Path, status: int, body: byt
     assert len(server.requests) == 1  # a redirection is not followed
 
 
+_XML = b'<?xml version="1.0"?><NativeDicomModel xml:space="preserve">%s</NativeDicomModel>'
+_XML_FAILED = (
+    b'<DicomAttribute tag="00081198" vr="SQ" keyword="FailedSOPSequence"><Item number="1">%s</Item></DicomAttribute>'
+)
+_XML_REASON = (
+    b'<DicomAttribute tag="00081197" vr="US" keyword="FailureReason"><Value number="1">%d</Value></DicomAttribute>'
+)
+
+
+@pytest.mark.parametrize(
+    ("inside", "error"),
+    [
+        (b"", None),
+        (_XML_FAILED % (_XML_REASON % 0x0111), None),  # it has it already
+        (_XML_FAILED % (_XML_REASON % 0xA700), DeliveryDeferred),
+        (_XML_FAILED % (_XML_REASON % 0xA900), DeliveryRefused),
+        (_XML_FAILED % b"", DeliveryDeferred),
+    ],
+)
+def test_an_answer_in_xml_is_understood(
+    server: Server, page: Path, inside: bytes, error: type[Exception] | None
+) -> None:
+    server.content_type, server.body = "application/dicom+xml", _XML % inside
+    if error is None:
+        assert web.send(page, destination(server)) == "200"
+        return
+    with pytest.raises(error):
+        web.send(page, destination(server))
+
+
+def test_a_log_in_page_is_no_answer(server: Server, page: Path) -> None:
+    server.content_type, server.body = "application/xhtml+xml", b"<html>"
+    with pytest.raises(DeliveryDeferred, match="an answer that is none"):
+        web.send(page, destination(server))
+
+
 def test_a_token_is_read_anew_for_every_request(server: Server, tmp_path: Path) -> None:
     token = tmp_path / "token"
     server.body = b"[]"
