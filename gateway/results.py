@@ -233,6 +233,7 @@ def page_message(
         status=status,
         created_at=facts.created_at,
         report=page.report,
+        replaces=told[-1].identifier if told else "",
     )
     name = ".".join(part for part in (f"page-{page.number}", destination.name, variant, "hl7") if part)
     artefact = Artefact(name=name, data=build_message(result, _hl7_form(destination), facts.codes))

@@ -64,6 +64,8 @@ class Result:
         When the result was made (aware); written in this machine's time zone.
     report
         The PDF report, for destinations that want it embedded; None where there is none.
+    replaces
+        MSH-10 of the message about the page that the destination had before, "" for the first.
     """
 
     record: EcgRecord
@@ -77,6 +79,7 @@ class Result:
     confirmed: bool = False
     status: ResultStatus = "P"
     report: bytes | None = None
+    replaces: str = ""
 
     @property
     def note(self) -> str:
@@ -157,6 +160,7 @@ def _mdm(result: Result, destination: Hl7Destination, codes: Hl7CodeSettings) ->
         4: observed_at(context),
         6: created_at,
         12: f"{escape(result.message_control_id)}^{hierarchic(destination.sending_application)}",
+        13: f"{escape(result.replaces)}^{hierarchic(destination.sending_application)}" if result.replaces else "",
         14: _placer(context),
         15: _filler(context, destination),
         17: "AU" if result.confirmed else "PA",  # table 0271: authenticated, pre-authenticated

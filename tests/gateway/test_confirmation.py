@@ -123,6 +123,24 @@ def test_another_run_after_a_delivery_is_a_correction(bench: Bench) -> None:
     assert len(set(identifiers)) == len(identifiers)
 
 
+def test_each_document_names_the_one_it_takes_the_place_of(store: Store, spool: Spool, intake: Intake) -> None:
+    archive = Hl7Destination(name="documents", host="127.0.0.1", port=2575, message="MDM^T02")
+    bench = Bench(store, spool, intake, archive)
+    job_id = bench.digitized()
+    bench.deliver(job_id)
+    bench.confirm(job_id)
+    bench.deliver(job_id)
+    bench.store.retry_job(job_id, "web")
+    bench.worker.run_once()
+    numbers = []
+    for delivery in bench.store.deliveries(job_id):
+        text = spool.artefact_path(job_id, delivery.artefact).read_bytes().decode()
+        (txa,) = [line.split("|") for line in text.split("\r") if line.startswith("TXA")]
+        numbers.append([number.partition("^")[0] for number in txa[12:14]])
+    (first, second, third) = (delivery.identifier for delivery in bench.store.deliveries(job_id))
+    assert numbers == [[first, ""], [second, first], [third, second]]
+
+
 def test_another_run_of_what_nobody_was_told_is_no_correction(bench: Bench) -> None:
     job_id = bench.digitized()
     bench.store.retry_job(job_id, "web")

@@ -357,6 +357,9 @@ def test_mdm(version, report):
     assert txa[2:5] == ["CD", "AP" if report else "TX", "20261120083000+0200"]
     assert (txa[12], txa[14], txa[15], txa[17], txa[19]) == ("GWABC^ECGGW", "ORD1", "A1^ECGGW", "AU", "AV")
     assert segments(built(destination=destination), "TXA")[0][17] == "PA"
+    assert txa[13] == ""
+    after = built(destination=destination, report=report, confirmed=True, status="F", replaces="GWFIRST")
+    assert segments(after, "TXA")[0][12:14] == ["GWABC^ECGGW", "GWFIRST^ECGGW"]
 
 
 @pytest.mark.parametrize("message", ["ORU^R01", "MDM^T02"])
