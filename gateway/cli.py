@@ -180,12 +180,15 @@ def undelivered(
     destination: Annotated[str | None, typer.Option(help="Only what was for this one.")] = None,
 ) -> None:
     """List what destinations refused, or what was given up after its last attempt."""
-    store, _ = _open(load_settings(config))
+    settings = load_settings(config)
+    store, _ = _open(settings)
     table = Table("job", "page", "destination", "state", "attempts", "answer", "reason")
     for sent in store.undelivered(destination):
         where = (sent.job_id, str(sent.page_number), sent.destination)
         table.add_row(*where, sent.status, str(sent.attempts), sent.response, sent.reason)
     _print(table)
+    for name, count in store.waiting_for_others({known.name for known in settings.destinations}).items():
+        print(f"warning: {count} deliveries wait for {name}, which is no destination in the settings", file=sys.stderr)
 
 
 @app.command()

@@ -122,6 +122,7 @@ class Service:
         """Start everything; raise OSError where an address is taken, StorageError where a folder cannot be had."""
         if self._web:
             self._begin("web page", self._web)
+        self._settle_destinations()
         for client in self._clients:
             self._running.callback(client.close)
         self._begin("outbox", self._outbox)
@@ -180,6 +181,20 @@ class Service:
     def problems(self) -> list[str]:
         """Return, in words, what does not run now: dead parts, and workers that wait to be started again."""
         return [f"{name} does not run" for name in self.dead()] + self._workers.problems()
+
+    def _settle_destinations(self) -> None:
+        """Follow what the settings say of destinations now: what waits for one that is gone is named."""
+        committing = {
+            d.name for d in self._settings.destinations if isinstance(d, DicomDestination) and d.storage_commitment
+        }
+        names = {destination.name for destination in self._settings.destinations}
+        for name in names - committing:
+            if count := self._store.commit_unasked(name):
+                logger.info(
+                    "%d deliveries to %s wait for no commitment any more", count, name, extra={"action": "start"}
+                )
+        for name, count in self._store.waiting_for_others(names).items():
+            logger.warning("%d deliveries wait for %s, which is no destination", count, name, extra={"action": "start"})
 
     def _begin(
         self, what: str, part: StorageScp | MllpListener | FolderWatcher | Outbox | Lookup | Committer | _WebServer

@@ -8,7 +8,7 @@ outbox advances each delivery.  A change of status is looked up in the tables of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -451,6 +451,14 @@ class Store(CommitmentStore):
         with self._read() as session:
             rows = session.exec(statement).all()
         return {(DeliveryStatus(status), destination): count for status, destination, count in rows}
+
+    def waiting_for_others(self, destinations: Collection[str]) -> dict[str, int]:
+        """Return how many deliveries wait for each destination that is none of these."""
+        waiting: dict[str, int] = {}
+        for (status, destination), count in self.delivery_counts_by_destination().items():
+            if status in (DeliveryStatus.PENDING, DeliveryStatus.STORED) and destination not in destinations:
+                waiting[destination] = waiting.get(destination, 0) + count
+        return waiting
 
     def digitization_seconds(self) -> tuple[int, float]:
         """Return how many pages were digitized, and the time they took together, in s."""

@@ -64,6 +64,15 @@ class CommitmentStore(OrderStore):
         with self._read() as session:
             return list(session.exec(due.order_by(col(Delivery.id)).limit(limit)).all())
 
+    def commit_unasked(self, destination: str) -> int:
+        """Take what is STORED at a peer that is not asked to commit any more for delivered; return how many it were."""
+        stored = select(Delivery).where(Delivery.status == DeliveryStatus.STORED, Delivery.destination == destination)
+        with self._write() as session:
+            found = session.exec(stored).all()
+            for delivery in found:
+                _commit(session, delivery, "storage commitment is not asked for any more")
+            return len(found)
+
     def ask_commitment(self, transaction_uid: str, delivery_ids: Sequence[int], ask_again_at: datetime) -> None:
         """Record a request before it is made: its report may come before its answer."""
         with self._write() as session:
@@ -91,7 +100,7 @@ class CommitmentStore(OrderStore):
                 delivery = find_delivery(session, settlement.delivery)
                 _note(session, transaction_uid, settlement)
                 if settlement.action == DeliveryAction.DELIVER:
-                    _commit(session, delivery)
+                    _commit(session, delivery, "committed")
                 elif delivery.status == DeliveryStatus.STORED:
                     _fail(session, delivery, settlement)
 
@@ -149,11 +158,11 @@ def _note(session: Session, transaction_uid: str, settlement: Settlement) -> Non
         commitment.failure_reason = settlement.failure_reason
 
 
-def _commit(session: Session, delivery: Delivery) -> None:
+def _commit(session: Session, delivery: Delivery, detail: str) -> None:
     if (delivery.status, DeliveryAction.DELIVER) in DELIVERY_TRANSITIONS:
         delivery.reason = ""
         delivery.delivered_at = utc_now()
-        advance_delivery(session, delivery, DeliveryAction.DELIVER, _ACTOR, "committed")
+        advance_delivery(session, delivery, DeliveryAction.DELIVER, _ACTOR, detail)
 
 
 def _fail(session: Session, delivery: Delivery, settlement: Settlement) -> None:

@@ -69,6 +69,12 @@ def test_what_was_not_taken_is_listed_and_sent_again(bench: Bench, run: Run) -> 
     assert job_id not in run("undelivered")[1]
 
 
+def test_what_waits_for_a_destination_that_is_gone_is_named(bench: Bench, run: Run) -> None:
+    bench.digitized()
+    _, _, errors = run("undelivered")  # its settings have no destinations
+    assert "1 deliveries wait for pacs, which is no destination" in errors and "wait for ehr" in errors
+
+
 def test_a_resend_must_say_what(bench: Bench, run: Run) -> None:
     assert run("resend")[0] == 1
     status, _, errors = run("resend", "nonsense")

@@ -117,6 +117,28 @@ def test_started_service_answers_and_a_stopped_one_does_not(start: Callable[...,
     assert left & {"web", "dicom-scp", "folder-inbox", "lookup", "commitment-reports"} == set()
 
 
+def test_settings_that_changed_leave_no_delivery_behind(
+    start: Callable[..., tuple[Service, Settings]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One waits for a commitment that is not asked for any more, one for a destination that is gone."""
+    store = Store(tmp_path / "gateway.db")
+    job, _ = store.submit(Job(source="s", source_key="k", media_type="image/png"), "test")
+    assert store.claim("w", 60)
+    sent = [
+        Delivery(job_id=job.id, page_number=1, destination=name, kind="dicom", artefact="x.dcm")
+        for name in ("pacs", "gone")
+    ]
+    store.complete(job.id, "w", [], sent, JobStatus.DONE)
+    stored, _ = store.deliveries(job.id)
+    assert stored.id
+    store.stored(stored.id, "0x0000")
+    pacs = {"kind": "dicom", "name": "pacs", "host": "127.0.0.1", "port": free_port(), "ae_title": "PACS"}
+    start(destinations=(pacs,))
+    assert [each.status for each in store.deliveries(job.id)] == [DeliveryStatus.DELIVERED, DeliveryStatus.PENDING]
+    assert "1 deliveries wait for gone, which is no destination" in caplog.text
+    store.close()
+
+
 def test_orders_come_in_by_mllp_and_say_whose_a_scan_is(
     start: Callable[..., tuple[Service, Settings]], tmp_path: Path
 ) -> None:
