@@ -87,8 +87,8 @@ def find(
     try:
         matches = _matches(association, destination.name, model, identifier)
         found = tuple(islice(matches, limit))
-        if len(found) == limit and next(matches, None) is not None:
-            _cancel(association, model, matches)
+        if len(found) == limit:
+            _end(association, model, matches)
         return found
     finally:
         if association.is_established:
@@ -113,12 +113,14 @@ def _matches(association: Association, name: str, model: UID, identifier: Datase
             raise _failure(name, code)
 
 
-def _cancel(association: Association, model: UID, matches: Iterator[Dataset]) -> None:
+def _end(association: Association, model: UID, matches: Iterator[Dataset]) -> None:
     """Say that no more is wanted (C-CANCEL, PS3.7 9.3.2.3), and hear what was under way; abort where it does not end.
 
     A release in the midst of answers would wait for the last of them, or for ever.
     """
     with suppress(DeliveryError, RuntimeError, ValueError):
+        if next(matches, None) is None:
+            return
         association.send_c_cancel(_MESSAGE_ID, query_model=model)
         if next(islice(matches, _AFTER_CANCEL, None), None) is None:
             return

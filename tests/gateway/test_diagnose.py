@@ -378,6 +378,11 @@ def test_find_stops_at_its_limit(peers: Callable[..., Peer], n_matches: int, hea
     assert time.monotonic() - started < PATIENCE_S / 2  # it waits for no timeout
 
 
+def test_find_has_what_it_wanted_before_the_peer_failed(peers: Callable[..., Peer]) -> None:
+    peer = peers(matches=[(0xFF00, match(1)), (0xA700, None)])
+    assert len(find_studies(pacs(peer.port), "ECGGW", StudyQuery(), limit=1)) == 1
+
+
 @pytest.mark.parametrize(("status", "kind"), [(0xA700, DeliveryDeferred), (0xA900, DeliveryRefused)])
 def test_find_that_fails_says_so(peers: Callable[..., Peer], status: int, kind: type[Exception]) -> None:
     peer = peers(matches=[(status, None)])
