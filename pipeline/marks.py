@@ -5,6 +5,9 @@ The paper counts rows after tracing; this network sees where they run before any
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +24,8 @@ def read_marks(canvas: ByteArray, network: Network) -> PrintedMarks:
     (bands,) = network.run(canvas[None])
     h, w = -(-canvas.shape[0] // LAYOUT_STRIDE), -(-canvas.shape[1] // LAYOUT_STRIDE)
     lines = bands[0, :, :h, :w].sigmoid().numpy()
-    return PrintedMarks(rows=tuple(_rows(lines[0], lines[1])), pulses=tuple(_pulses(lines[2])))
+    rows = _rows(lines[0], lines[1])
+    return PrintedMarks(rows=tuple(rows), pulses=tuple(apart(_pulses(lines[2]), [row.baseline_mm for row in rows])))
 
 
 def _blobs(mask: npt.NDArray[np.bool_], weight: FloatArray) -> list[tuple[float, float, float, npt.NDArray[np.int32]]]:
@@ -74,3 +78,20 @@ def _pulses(probability: FloatArray) -> list[PulseBox]:
             x0, y0, x1, y1 = (v * MM_PER_CELL for v in (x, y, x + w, y + h))
             boxes.append(PulseBox(x0_mm=x0, y0_mm=y0, x1_mm=x1, y1_mm=y1))
     return boxes
+
+
+def apart(pulses: Sequence[PulseBox], baselines_mm: Sequence[float], *, same_mm: float = 2.5) -> list[PulseBox]:
+    """Take pulses that stand on one another for what they are: where rows are close, one's foot touches the next's top.
+
+    Each pulse stands on its row's baseline, and all of a stack are as tall as its uppermost.
+    """
+    single = []
+    for box in pulses:
+        feet = [y for y in sorted(baselines_mm) if box.y0_mm + same_mm < y < box.y1_mm - same_mm]
+        feet.append(box.y1_mm)
+        height_mm = feet[0] - box.y0_mm
+        if min(np.diff(feet), default=0.0) < 0.8 * height_mm:
+            single.append(box)  # no room for another
+        else:
+            single += [replace(box, y0_mm=foot - height_mm, y1_mm=foot) for foot in feet]
+    return single

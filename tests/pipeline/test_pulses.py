@@ -6,6 +6,7 @@ import pytest
 
 from pipeline import GridScale, RectifiedPage, SegmentationMap
 from pipeline.datatypes import PrintedMarks, PulseBox
+from pipeline.marks import apart
 from pipeline.pulses import measure_pulses
 
 PX_PER_MM = 6.0
@@ -50,3 +51,18 @@ def test_half_a_pulse_has_no_width() -> None:
     line = drawn((0.0, 10.0), (12.0, 10.0), (12.0, 20.0), (30.0, 20.0))
     (pulse,) = measure_pulses(box(6.0, 13.0), line, sheet()).pulses
     assert pulse.top_mm is None
+
+
+def test_what_stands_upright_beside_a_pulse_is_not_its_flank() -> None:
+    seen = drawn((10, 20), (12, 20), (12, 10), (17, 10), (17, 20), (19, 20), (19, 12), (19.2, 12), (19.2, 20), (40, 20))
+    (pulse,) = measure_pulses(box(10.0, 19.5), seen, sheet()).pulses
+    assert pulse.top_mm == pytest.approx(5.0, abs=0.3)
+
+
+def test_pulses_of_close_rows_are_taken_apart() -> None:
+    stacked = PulseBox(x0_mm=5.0, x1_mm=13.0, y0_mm=10.0, y1_mm=43.0)
+    single = PulseBox(x0_mm=5.0, x1_mm=13.0, y0_mm=60.0, y1_mm=70.5)
+    boxes = apart([stacked, single], [20.5, 31.7, 43.2, 70.4])
+    assert [box.y1_mm for box in boxes] == [20.5, 31.7, 43.0, 70.5]
+    assert [box.y1_mm - box.y0_mm for box in boxes] == pytest.approx([10.5] * 4)
+    assert apart([single], [66.8, 70.0]) == [single]  # no room for another
