@@ -97,6 +97,8 @@ def random_style(rng: np.random.Generator, layout: Layout, fonts: tuple[str, ...
     width = left + printed + rng.uniform(3, 22)
     margin = rng.uniform(2, 14)
     boxed = rng.random() < 0.35
+    chest_gain = float(rng.choice([1.0, 0.5], p=[0.93, 0.07]))
+    stated = [0.75, 0.15, 0.1] if chest_gain == 1 else [0.83, 0.17, 0.0]  # carts that change it say so
     return PageStyle(
         width_mm=float(width),
         height_mm=float(height),
@@ -123,7 +125,7 @@ def random_style(rng: np.random.Generator, layout: Layout, fonts: tuple[str, ...
         speed_mm_per_s=speed,
         column_seconds=column_seconds,
         gain_mm_per_mv=gain,
-        chest_gain=float(rng.choice([1.0, 0.5], p=[0.93, 0.07])),
+        chest_gain=chest_gain,
         pulse=str(rng.choice(["left", "right", "each", "none"], p=[0.6, 0.08, 0.04, 0.28])),
         separator=str(rng.choice(["none", "tick", "line", "double"], p=[0.45, 0.35, 0.12, 0.08])),
         column_gap_mm=float(rng.choice([0.0, rng.uniform(0.3, 3.0)], p=[0.8, 0.2])),
@@ -132,7 +134,7 @@ def random_style(rng: np.random.Generator, layout: Layout, fonts: tuple[str, ...
         label_shift_mm=float(rng.choice([0.0, rng.uniform(-3, 8)], p=[0.85, 0.15])),
         font=str(rng.choice(fonts)) if fonts and rng.random() < 0.8 else "",
         header=int(rng.integers(0, 9)) if top > 20 else 0,
-        footer=str(rng.choice(["bottom", "top", "none"], p=[0.75, 0.15, 0.1])),
+        footer=str(rng.choice(["bottom", "top", "none"], p=stated)),
         rules=int(rng.integers(1, 4)) if rng.random() < 0.3 else 0,
         scribbles=int(rng.choice([0, int(rng.integers(1, 4))], p=[0.75, 0.25])),
         stamp=bool(rng.random() < 0.08),

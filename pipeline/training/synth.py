@@ -223,10 +223,15 @@ class _Painter:
     def print_lines(self) -> None:
         style, rng = self.style, self.rng
         size = float(rng.uniform(1.8, 3.4))
-        for column_x in rng.uniform(3, style.width_mm * 0.8, size=int(rng.integers(1, 4))):
-            for line in range(style.header):
-                words = self.words(int(rng.integers(1, 5)))
-                _paste(self.text, text_mask(words, size, style.font), column_x, 3 + line * size * 1.7)
+        top_mm = 3.0 + (1.7 * size if style.footer == "top" else 0.0)
+        free_mm = 0.0  # print does not run over print
+        for column_x in sorted(rng.uniform(3, style.width_mm * 0.8, size=int(rng.integers(1, 4)))):
+            lines = [self.words(int(rng.integers(1, 5))) for _ in range(style.header)]
+            stamps = [text_mask(words, size, style.font) for words in lines]
+            x_mm = max(float(column_x), free_mm)
+            for number, stamp in enumerate(stamps):
+                _paste(self.text, stamp, x_mm, top_mm + number * size * 1.7)
+            free_mm = x_mm + 3.0 + max((stamp.shape[1] for stamp in stamps), default=0) / INK_PX_PER_MM
         if style.footer != "none":
             self._print_scale(size)
         if style.rules:
@@ -370,6 +375,8 @@ def draw_page(signal_mv: FloatArray, layout: Layout, style: PageStyle, rng: np.r
         Picture, classes and truth; the same arguments and generator state give the same page.
     """
     painter = _Painter(style, rng)
+    level_mv = np.median(signal_mv, axis=1, keepdims=True)  # a cart's filter leaves little of it
+    signal_mv = (signal_mv - level_mv + np.clip(level_mv, -0.3, 0.3)).astype(np.float32)
     n_columns = len(layout.rows[0])
     room = (style.width_mm - style.left_mm - 2) / style.speed_mm_per_s / n_columns
     recorded = signal_mv.shape[1] / 500 / (n_columns if layout.sequential else 1)

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.training.augment import label_samples, layout_sample, page_samples, row_samples
 from pipeline.training.simulate import simulate_ecg
-from pipeline.training.style import PageStyle, training_layouts
+from pipeline.training.style import PageStyle, random_style, training_layouts
 from pipeline.training.synth import INK_PX_PER_MM, TRACE, DrawnPage, draw_page, random_page
 from pipeline.unet import ROW_BINS
 
@@ -85,3 +85,20 @@ def test_label_windows_show_their_name(page: DrawnPage) -> None:
     assert {s.lead for s in samples} == set(range(13))
     named = [s.pixels[12:36, 24:72].astype(float).std() for s in samples if s.lead]
     assert np.median(named) > 20
+
+
+def test_a_gain_of_their_own_for_the_chest_leads_is_always_stated() -> None:
+    rng = np.random.default_rng(5)
+    layout = training_layouts()[0][0]
+    styles = [random_style(rng, layout, ()) for _ in range(300)]
+    assert any(style.footer == "none" for style in styles)
+    assert {style.footer for style in styles if style.chest_gain != 1} == {"bottom", "top"}
+
+
+def test_no_lead_is_printed_far_off_its_row() -> None:
+    rng = np.random.default_rng(6)
+    signal = simulate_ecg(rng)
+    signal[1] += 2.5
+    drawn = draw_page(signal, training_layouts()[0][0], PageStyle(), rng)
+    levels = np.nanmedian(drawn.signal_mv, axis=1)
+    assert np.abs(levels[np.isfinite(levels)]).max() < 0.5
