@@ -2,7 +2,7 @@
 
 The rows of a page start together and change leads together.  Labels are printed somewhere near the start of their
 column, so they tell the order and roughly the pitch; the rows' own ends, their common jumps and gaps, and the paces
-carts print at (25 and 50 mm/s) tell the rest.
+carts print at (12.5, 25 and 50 mm/s) tell the rest.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pipeline.datatypes import FloatArray, Layout, LayoutMatch, TraceSet
 
-PAPER_SPEEDS_MM_PER_S = (25.0, 50.0)
+PAPER_SPEEDS_MM_PER_S = (12.5, 25.0, 50.0)
 
 Spans = tuple[tuple[float, float], ...]
 Float64 = npt.NDArray[np.float64]

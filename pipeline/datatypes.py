@@ -192,6 +192,15 @@ class TextLine:
     score: float  # in [0, 1]: mean probability of its characters
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beats:
+    """How heartbeats look on the paper, whatever its speed and gain."""
+
+    qrs_mm: float  # lag at which the rows' steepness is half as like itself: grows with the length of a QRS complex
+    rr_mm: float | None  # from one beat to the next; None: they do not repeat
+    height_mm: float  # of a lead, from its lowest to its highest point
+
+
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class LayoutMatch:
     """The layout a page is printed in; `certain` is False where a person must look."""
@@ -205,6 +214,7 @@ class LayoutMatch:
     reasons: tuple[str, ...] = ()  # why it is not certain, in words
     row_index: tuple[int, ...] = ()  # traced row of each printed row, -1 = missing; () = row i is traced row i
     column_mm: tuple[tuple[float, float], ...] = ()  # paper x where each column starts and ends; () = not measured
+    beats: Beats | None = None  # of the short rows; None: no beat stands out
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -228,7 +238,8 @@ class TraceSet:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Calibration:
-    """Paper speed and gain, and where each was read from: "default" | "text" | "pulse" | "columns".
+    """Paper speed and gain, and where each was read from: "default" | "text" | "pulse" | "columns" |
+    "beats".
 
     Where several agree, the source is the strongest of them; a score says how sure all evidence together leaves us.
     """

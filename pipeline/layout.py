@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.beats import measure_beats
 from pipeline.columns import Spans, locate_columns
-from pipeline.datatypes import Layout, LayoutMatch, Lead, LeadLabel, TraceSet
+from pipeline.datatypes import Beats, Layout, LayoutMatch, Lead, LeadLabel, TraceSet
 from pipeline.errors import LayoutUnknown
 from pipeline.layout_file import load_layouts
 from pipeline.placement import MISSING_COST, Found, LabelFit, RowFit, Slots, fit_labels, fit_rows
@@ -24,9 +25,11 @@ __all__ = ["identify_layout", "load_layouts"]
 
 Float64 = npt.NDArray[np.float64]
 
-_LIMB_BARS = frozenset({Lead.I, Lead.II, Lead.III})  # names that a steep stroke may be taken for
+_LIMB_BARS = frozenset({Lead.I, Lead.II})  # names that a steep stroke, or two, may be taken for
 _AUGMENTED = frozenset({Lead.AVR, Lead.AVL, Lead.AVF})  # hardly ever printed as strips
 _TOGETHER = 0.15  # from here on columns count as recorded together
+_APART = 0.05  # up to here there is no doubt that they were not
+_IN_STEP = 4  # tenths of a millimetre by which beats recorded at the same time stand apart at most
 
 # Limb leads as sums of I and II (Einthoven, Goldberger).
 _LIMB = {
@@ -52,6 +55,35 @@ def _stretch(traces: TraceSet, index: int, start_mm: float, end_mm: float, n: in
     return np.asarray(values - np.median(values[known])) if known.mean() > 0.5 else None
 
 
+def _left_over(signals: Sequence[Float64], sums: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
+    """Power of limb leads that their sums leave over, and all of it; None if there is no such sum."""
+    if len(signals) < 3:
+        return None
+    x = np.stack(signals)
+    x = x[:, np.isfinite(x).all(0)]
+    if x.shape[1] < 100:
+        return None
+    x = x - np.median(x, axis=1, keepdims=True)
+    basis = np.array(sums)
+    rest = x - basis @ np.linalg.pinv(basis) @ x
+    return float((rest**2).sum()), float((x**2).sum())
+
+
+def _limb_leads(
+    traces: TraceSet, layout: Layout, rows: Sequence[int], column: int, start_mm: float, n: int
+) -> tuple[list[Float64], list[tuple[float, float]]]:
+    """Return the limb leads of a column, each (n,), and what they are sums of."""
+    signals: list[Float64] = []
+    sums: list[tuple[float, float]] = []
+    for leads, index in zip(layout.rows, rows, strict=False):
+        lead = leads[column]
+        values = _stretch(traces, index, start_mm, start_mm + n / 10, n) if lead in _LIMB else None
+        if values is not None:
+            signals.append(-values if lead in layout.inverted else values)
+            sums.append(_LIMB[lead])
+    return signals, sums
+
+
 def _limb_residual(traces: TraceSet, layout: Layout, rows: Sequence[int], columns: Spans) -> float | None:
     """Share of the limb leads' power that Einthoven's and Goldberger's sums leave over; None if there is no such sum.
 
@@ -59,26 +91,23 @@ def _limb_residual(traces: TraceSet, layout: Layout, rows: Sequence[int], column
     """
     left, total = 0.0, 0.0
     for c, (start_mm, end_mm) in enumerate(columns):
-        n = int((end_mm - start_mm - 1.0) * 10)
-        signals, sums = [], []
-        for r, index in enumerate(rows):
-            lead = layout.rows[r][c]
-            values = _stretch(traces, index, start_mm + 0.5, end_mm - 0.5, n) if lead in _LIMB else None
-            if values is not None:
-                signals.append(-values if lead in layout.inverted else values)
-                sums.append(_LIMB[lead])
-        if len(signals) < 3:
-            continue
-        x = np.stack(signals)
-        x = x[:, np.isfinite(x).all(0)]
-        if x.shape[1] < 100:
-            continue
-        x = x - np.median(x, axis=1, keepdims=True)
-        basis = np.array(sums)
-        rest = x - basis @ np.linalg.pinv(basis) @ x
-        left += float((rest**2).sum())
-        total += float((x**2).sum())
+        powers = _left_over(*_limb_leads(traces, layout, rows, c, start_mm + 0.5, int((end_mm - start_mm - 1.0) * 10)))
+        if powers is not None:
+            left, total = left + powers[0], total + powers[1]
     return left / total if total > 0 else None
+
+
+def _limb_residual_across(traces: TraceSet, layout: Layout, rows: Sequence[int], columns: Spans) -> float | None:
+    """Measure `_limb_residual` over all columns as if they were recorded together; None if one holds all limb leads."""
+    n = int(min(end - start - 1.0 for start, end in columns) * 10)
+    signals: list[Float64] = []
+    sums: list[tuple[float, float]] = []
+    n_columns = 0
+    for c, (start_mm, _) in enumerate(columns):
+        found, terms = _limb_leads(traces, layout, rows, c, start_mm + 0.5, n)
+        signals, sums, n_columns = signals + found, sums + terms, n_columns + bool(found)
+    powers = _left_over(signals, sums) if n_columns > 1 else None
+    return powers[0] / powers[1] if powers and powers[1] > 0 else None
 
 
 def _activity(traces: TraceSet, rows: Sequence[int], start_mm: float, n: int) -> Float64:
@@ -107,24 +136,55 @@ def _correlation(a: Float64, b: Float64, reach: int = 0) -> float:
     return best
 
 
-def _in_step(traces: TraceSet, rows: Sequence[int], strips: Sequence[int], columns: Spans) -> float:
+def _at_lag(a: Float64, b: Float64, lag: int) -> float:
+    """Correlation of two stretches, the second moved by `lag` samples."""
+    return _correlation(a[max(lag, 0) : a.size + min(lag, 0)], b[max(-lag, 0) : b.size + min(-lag, 0)])
+
+
+def _beat_together(own: Sequence[Float64], pitch_mm: float, rr_mm: float | None) -> float:
+    """Evidence in [-1, 1] that columns were recorded together, from where their beats stand.
+
+    Together, all beats stand where those of the first column do.  One after the other they do so by chance, in a
+    regular rhythm of which a whole number of beats fills a column: then this is no evidence.
+    """
+    reach = min(round(5.0 * (rr_mm or 12.0)), own[0].size // 3)
+    lags = np.arange(-reach, reach + 1)
+    alike = np.array([[_at_lag(own[0], other, int(lag)) for lag in lags] for other in own[1:]])
+    here = alike[:, np.abs(lags) <= _IN_STEP].max(1)
+    if (here < alike.max(1) - 0.07).any():
+        return -1.0
+    together = float(here.min())
+    if rr_mm is not None and abs((pitch_mm / rr_mm + 0.5) % 1.0 - 0.5) * rr_mm < 2.0:
+        exact = bool((np.abs(lags[alike.argmax(1)]) <= _IN_STEP // 2).all())
+        return 0.3 if exact and together > 0.9 else 0.1
+    return float(np.clip(2.5 * (together - 0.6), -1.0, 1.0))
+
+
+def _in_step(
+    traces: TraceSet, layout: Layout, rows: Sequence[int], strips: Sequence[int], columns: Spans, rr_mm: float | None
+) -> float:
     """Evidence in [-1, 1] that the columns were recorded together (1) and not one after the other (-1).
 
-    With a rhythm strip each column is compared with the strip above or below it and with the strip's start; without
+    Limb leads that stand in several columns obey their sums across them only if they were recorded together.  Else a
+    rhythm strip tells: each column is compared with the strip above or below it and with the strip's start.  Without
     one, columns recorded together must beat in step with the first.
     """
     n = int(min(end - start for start, end in columns) * 10) - 5
     if len(columns) < 2 or n < 100:
         return 0.0
+    across = _limb_residual_across(traces, layout, rows, columns)
+    if across is not None:
+        return float(np.clip((0.2 - across) / 0.1, -1.0, 1.0))
     own = [_activity(traces, rows, start + 0.3, n) for start, _ in columns]
     strips = [index for index in strips if index >= 0]
     if strips:
         strip = [_activity(traces, strips, start + 0.3, n) for start, _ in columns]
-        after = np.mean([_correlation(own[k], strip[k], 10) for k in range(1, len(columns))])
-        together = np.mean([_correlation(own[k], strip[0], 10) for k in range(1, len(columns))])
-        return float(together - after)
-    together = np.min([_correlation(own[k], own[0], 5) for k in range(1, len(columns))])
-    return float(2.0 * together - 1.3)
+        after = float(np.mean([_correlation(own[k], strip[k], _IN_STEP) for k in range(1, len(columns))]))
+        together = float(np.mean([_correlation(own[k], strip[0], 2 * _IN_STEP) for k in range(1, len(columns))]))
+        if together > max(0.6, after - 0.1):  # beats stand there in either case
+            return max(together - after, 0.1)
+        return together - after
+    return _beat_together(own, columns[1][0] - columns[0][0], rr_mm)
 
 
 def _likeness(
@@ -146,6 +206,12 @@ def _likeness(
     return likeness
 
 
+def _surest_there(found: Found, index: int) -> LeadLabel:
+    """Return the label seen most surely at the place of one: "II" is seen in every "III"."""
+    here = (np.abs(found.x_mm - found.x_mm[index]) < 5.0) & (np.abs(found.y_mm - found.y_mm[index]) < 3.0)
+    return found.labels[int(np.argmax(np.where(here, found.score, -1.0)))]
+
+
 def _name_strips(
     traces: TraceSet, layout: Layout, labels: LabelFit | None, found: Found, row_index: Sequence[int], columns: Spans
 ) -> tuple[tuple[Lead, ...], list[str]]:
@@ -157,7 +223,7 @@ def _name_strips(
     n_short = len(layout.rows)
     for number, usual in enumerate(layout.rhythm):
         at = int(labels.slot_label[len(layout.leads) + number]) if labels else -1
-        label = found.labels[at] if at >= 0 else None
+        label = _surest_there(found, at) if at >= 0 else None
         likeness = _likeness(traces, layout, row_index, row_index[n_short + number], columns)
         evidence = {
             lead: alike + (0.25 if lead == usual else -0.1 if lead in _AUGMENTED else 0.0)
@@ -191,6 +257,7 @@ class _Candidate:
     columns: Spans
     residual: float | None
     in_step: float
+    beats: Beats | None
 
     @property
     def names_outside(self) -> float:
@@ -205,13 +272,13 @@ class _Candidate:
         """Tell whether the evidence leaves no doubt between the two.
 
         Layouts whose names stand at the same places differ only in the signals: in the sign of a lead, or in whether
-        the columns were recorded together.  A regular rhythm cannot tell the latter; carts print one column after the
-        other, so that only the contrary needs evidence.
+        the columns were recorded together.  Carts print one column after the other, so that only the contrary needs
+        evidence; what is no evidence either way is a doubt.
         """
         if self.layout.rows == other.layout.rows and len(self.layout.rhythm) == len(other.layout.rhythm):
             if self.layout.inverted != other.layout.inverted and self.residual is not None:
                 return (other.residual or 0.0) > 2.0 * self.residual + 0.003
-            return (self.in_step < _TOGETHER) == self.layout.sequential
+            return self.in_step <= _APART if self.layout.sequential else self.in_step > _TOGETHER
         return other.total - self.total >= margin
 
     @property
@@ -240,8 +307,9 @@ def _weigh(
     pitch = labels.pitch_x if labels is not None and columns_named else None
     columns = locate_columns(traces, layout, short, strips, label_pitch_mm=pitch, seen_mm=seen_mm)
     residual = _limb_residual(traces, layout, short, columns)
-    in_step = _in_step(traces, short, strips, columns) if columns else 0.0
-    return _Candidate(layout, labels, rows, columns, residual, in_step)
+    beats = measure_beats(traces, [index for index in short if index >= 0], columns)
+    in_step = _in_step(traces, layout, short, strips, columns, beats.rr_mm if beats else None) if columns else 0.0
+    return _Candidate(layout, labels, rows, columns, residual, in_step, beats)
 
 
 def _candidates(
@@ -282,15 +350,37 @@ def _doubts(best: _Candidate, others: Sequence[_Candidate], found: Found) -> lis
         reasons.append(f"{spare} more row{'' if spare == 1 else 's'} traced than the layout has")
     if best.residual is not None and best.residual > 0.25:
         reasons.append("the limb leads do not obey Einthoven's law in this order")
-    stray = best.labels.unexplained if best.labels is not None else np.zeros(0, np.int64)
-    stray = stray[(found.score[stray] > 0.6) & (found.lead[stray] > 2)]  # steep waves pass for I, II and III
-    if len(stray) > (
-        2 if n_names < 0.8 * len(best.layout.leads) else n_names
-    ):  # where most names agree, print misleads
-        reasons.append(f"{len(stray)} lead names stand where the layout has none")
-    if not best.layout.sequential and not best.layout.rhythm:
+    reasons += _doubtful_names(best, found)
+    if not best.layout.sequential and best.in_step < 0.5:
         reasons.append("the columns beat in step and are taken as recorded together")
     return reasons
+
+
+def _doubtful_names(best: _Candidate, found: Found) -> list[str]:
+    """Say where names stand that the layout does not explain."""
+    if best.labels is None:
+        return []
+    reasons = []
+    stray = best.labels.unexplained
+    stray = stray[(found.score[stray] > 0.6) & (found.lead[stray] > 2)]  # steep waves pass for I, II and III
+    printed = found.baseline_mm[[index for index in best.rows.row_index if index >= 0]]
+    if printed.size:  # what stands above and below the rows is a header's or a footer's
+        around = 0.8 * found.pitch_mm
+        stray = stray[(found.y_mm[stray] > printed.min() - around) & (found.y_mm[stray] < printed.max() + around)]
+    # where most names agree, print misleads
+    if len(stray) > (2 if best.n_labels < 0.8 * len(best.layout.leads) else best.n_labels):
+        reasons.append(f"{len(stray)} lead names stand where the layout has none")
+    if _name_below(best.labels, best.layout.n_rows, found):
+        reasons.append("a lead name stands below the last row: a row may be missing")
+    return reasons
+
+
+def _name_below(fit: LabelFit, n_rows: int, found: Found) -> bool:
+    """Tell whether a name stands where the next row of the first column would have its own."""
+    next_mm = fit.y0 + fit.pitch_y * n_rows
+    stray = fit.unexplained[(found.score[fit.unexplained] > 0.8) & (found.lead[fit.unexplained] > 2)]
+    near = (np.abs(found.x_mm[stray] - fit.x0) < 6.0) & (np.abs(found.y_mm[stray] - next_mm) < 0.35 * fit.pitch_y)
+    return bool(near.any())
 
 
 def identify_layout(
@@ -344,4 +434,5 @@ def identify_layout(
         reasons=tuple(doubts),
         row_index=best.rows.row_index,
         column_mm=best.columns,
+        beats=best.beats,
     )

@@ -8,17 +8,34 @@ every single one, so that one name is enough to place a layout and a false one m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.columns import traced_span
-from pipeline.datatypes import LEADS, Layout, LeadLabel, TraceSet
+from pipeline.datatypes import LEADS, FloatArray, Layout, LeadLabel, TraceSet
 
 Float64 = npt.NDArray[np.float64]
 
 MISSING_COST = 0.5  # lambda of Algorithm 1: half the page
+
+
+def is_rule(row_mm: FloatArray, *, within_mm: float = 0.1, share: float = 0.85) -> bool:
+    """Tell whether a row (n,) is a form's rule that waves cross here and there.
+
+    Its pieces are level, each by itself, and most of them stand on one straight line; no lead is so flat.
+    """
+    at = np.flatnonzero(np.isfinite(row_mm))
+    if at.size < 200:
+        return False
+    pieces = np.array_split(at, 20)
+    x, y = (np.array([np.median(values[piece]) for piece in pieces]) for values in (np.arange(row_mm.size), row_mm))
+    slope = np.median([(y[j] - y[i]) / (x[j] - x[i]) for i in range(20) for j in range(i)])
+    level = y - slope * x
+    on_line = np.abs(level - np.median(level)) < 3 * within_mm
+    flat = np.concatenate([np.abs(row_mm[p] - m - slope * (p - k)) for p, m, k in zip(pieces, y, x, strict=True)])
+    return bool(on_line.mean() >= share and (flat < within_mm).mean() >= share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +49,7 @@ class Found:
     score: Float64  # (m,)
     baseline_mm: Float64  # (n_rows,)
     coverage: Float64  # (n_rows,) share of the page's width that the row is traced on
+    rule: npt.NDArray[np.bool_]  # (n_rows,) the row is a form's rule
     width_mm: float  # of the traces; of the labels where nothing is traced
     pitch_mm: float  # median distance of the rows; 0 = unknown
 
@@ -48,7 +66,8 @@ class Found:
             if span:
                 coverage[index] = np.isfinite(traces.row_mm[index, span[0] : span[1] + 1]).sum() / width
         baseline_mm = traces.baseline_mm.astype(np.float64)
-        solid = baseline_mm[coverage > 0.3]
+        rule = np.array([is_rule(row) for row in traces.row_mm], bool)
+        solid = baseline_mm[(coverage > 0.3) & ~rule]
         return cls(
             labels=tuple(labels),
             lead=lead,
@@ -57,6 +76,7 @@ class Found:
             score=np.array([label.score for label in labels], np.float64),
             baseline_mm=baseline_mm,
             coverage=coverage,
+            rule=rule,
             width_mm=width / traces.columns_per_mm
             if width
             else float(np.ptp(x_mm)) * 1.3 + 1.0
@@ -64,6 +84,11 @@ class Found:
             else 250.0,
             pitch_mm=float(np.median(np.diff(np.sort(solid)))) if solid.size > 1 else 0.0,
         )
+
+    def only(self, rows: npt.NDArray[np.int64]) -> Found:
+        """Return the same page with these rows only."""
+        kept = (self.baseline_mm[rows], self.coverage[rows], self.rule[rows])
+        return replace(self, baseline_mm=kept[0], coverage=kept[1], rule=kept[2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +221,12 @@ class RowFit:
 
 
 def fit_rows(found: Found, n_short: int, n_rows: int, labels: LabelFit | None) -> RowFit:
-    """Lay the printed rows, evenly spaced, over the traced ones; strips may stand further down."""
+    """Lay the printed rows, evenly spaced, over the traced ones; strips may stand further down.  Rules are no rows."""
+    if found.rule.any():
+        real = np.flatnonzero(~found.rule)
+        fit = fit_rows(found.only(real), n_short, n_rows, labels)
+        index = tuple(int(real[i]) if i >= 0 else -1 for i in fit.row_index)
+        return RowFit(fit.cost, index, tuple(int(real[i]) for i in fit.spare))
     n = found.baseline_mm.size
     pitches = {round(p, 2) for p in (found.pitch_mm, labels.pitch_y if labels else 0.0) if p > 0}
     if n == 0 or not pitches:

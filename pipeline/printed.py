@@ -32,6 +32,7 @@ _FACTORS = {"0.25": 2.5, "1/4": 2.5, "0.5": 5.0, "1/2": 5.0, "1": 10.0, "2": 20.
 _LIMB = re.compile(r"limb|ext|periph|(?<![a-z])[le]\s?[:=]?\s?$|avf\s?[:=]?\s?$", re.IGNORECASE)
 _CHEST = re.compile(r"chest|prec|thor|(?<![a-z])[cv]\s?[:=]?\s?$|v?6\s?[:=]\s?$|v1\s?[-~]\s?v?6", re.IGNORECASE)
 _DIGITS = str.maketrans("OoIlSsZz,", "00115522.", " ")
+_LONGEST_NAME = 5  # characters, a stray one and a sign included
 _STROKES = {Lead.I, Lead.II, Lead.III}
 _NAMES = {lead.upper(): lead for lead in LEADS} | {f"C{k}": Lead(f"V{k}") for k in range(1, 7)}
 
@@ -136,6 +137,11 @@ def lead_name(text: str) -> Lead | None:
     return _NAMES.get("V1" if bare in ("VI", "CI") else bare)
 
 
+def _within(label: LeadLabel, line: TextLine, ends_mm: float = 3.0) -> bool:
+    """Tell whether a label stands inside a line of print, away from its ends: a name may touch what follows it."""
+    return line.x0_mm + ends_mm < label.x_mm < line.x1_mm - ends_mm and line.y0_mm < label.y_mm < line.y1_mm
+
+
 def with_printed_names(
     labels: Sequence[LeadLabel], lines: Sequence[TextLine], *, least_score: float = 0.8
 ) -> tuple[LeadLabel, ...]:
@@ -152,10 +158,11 @@ def with_printed_names(
     Returns
     -------
     tuple of LeadLabel
-        A recognised name replaces another name seen less surely at its place.  I, II and III are left to the label
-        network: to a recogniser any upright stroke is an I.
+        A recognised name replaces another name seen less surely at its place; what was seen within a longer line of
+        print is no name.  I, II and III are left to the label network: to a recogniser any upright stroke is an I.
     """
-    kept = list(labels)
+    prose = [line for line in lines if line.score >= least_score and len(line.text.replace(" ", "")) > _LONGEST_NAME]
+    kept = [label for label in labels if not any(_within(label, line) for line in prose)]
     for line in lines:
         lead = lead_name(line.text)
         if lead is None or lead in _STROKES or line.score < least_score:

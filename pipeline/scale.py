@@ -8,6 +8,9 @@ Each source is a witness that is believed as far as it deserves:
   on many carts, but less on others (2 and 3 mm at 25 mm/s are common), or 5 mm at every speed; it is never longer.
 * *columns* are measured well but tell the speed only up to a factor of two: 62.5 mm are 2.5 s at 25 mm/s, and as well
   1.25 s at 50 mm/s or 5 s at 12.5 mm/s.  A page of one column has no spacing at all.
+* *beats* are as long and as tall as hearts make them: within a factor of two nearly always, and hardly ever to be told
+  from another patient's beyond that.  They are asked for the speed where none is printed and for the gain where
+  no pulse is seen either, and never object: a wide QRS complex or a low voltage is a finding.
 
 What is configured is the belief to start from.  The value that explains all of it best is taken (Bayes' rule), its
 score is its probability.  A witness that contradicts the value, or a low score, is a reason for a person to look.
@@ -20,11 +23,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.datatypes import Calibration, LayoutMatch, PrintedMarks, TextLine
+from pipeline.datatypes import Beats, Calibration, LayoutMatch, PrintedMarks, TextLine
 from pipeline.printed import GAINS_MM_PER_MV, SPEEDS_MM_PER_S, printed_scale
 
 PULSE_S = 0.2  # how long the calibration pulse of most carts is; it is 1 mV high
 PULSE_MM = 5.0  # its width on carts that draw it alike at every speed
+
+# What recordings show: `Beats.qrs_mm` and `rr_mm` in seconds, and the height of limb and of chest leads.
+_QRS_S, _RR_S = 0.032, 0.85
+_LIMB_MV, _CHEST_MV = 0.8, 1.5
 
 # How often carts are set so, beside the configured value, which weighs as much as all others together.
 _USUAL_SPEEDS = dict(zip(SPEEDS_MM_PER_S, (0.01, 0.01, 0.02, 0.1, 0.6, 0.25, 0.01), strict=True))
@@ -35,13 +42,13 @@ _USUAL_GAINS = dict(zip(GAINS_MM_PER_MV, (0.02, 0.18, 0.65, 0.15), strict=True))
 class Witness:
     """What one source says: how likely it would show what it shows, under each possible value."""
 
-    source: str  # "text" | "pulse" | "columns"
+    source: str  # "text" | "pulse" | "columns" | "beats"
     words: str  # what it shows, for a person
     likelihood: dict[float, float]
 
     def supports(self, value: float, share: float = 0.2) -> bool:
         """Tell whether `value` explains what the source shows, if not best."""
-        return self.likelihood[value] >= share * max(self.likelihood.values())
+        return self.source == "beats" or self.likelihood[value] >= share * max(self.likelihood.values())
 
     @property
     def favours(self) -> float:
@@ -116,6 +123,40 @@ def _gain_of_pulses(marks: PrintedMarks, chest_gain: float | None, tolerance: fl
     return [Witness("pulse", f"the calibration pulse is {height_mm:.1f} mm high", likelihood)]
 
 
+def _bell(value: float, centre: float, spread: float) -> float:
+    """Return the normal density of the logarithm of `value`, up to a constant."""
+    return float(np.exp(-0.5 * (np.log(value / centre) / spread) ** 2) / spread)
+
+
+def _speed_of_beats(beats: Beats | None) -> list[Witness]:
+    """Take length and rate of the beats as a witness."""
+    if beats is None or beats.qrs_mm <= 0:
+        return []
+    likelihood = {}
+    for speed in SPEEDS_MM_PER_S:
+        qrs_s = beats.qrs_mm / speed
+        likelihood[speed] = 0.85 * _bell(qrs_s, _QRS_S, 0.2) + 0.15 * _bell(qrs_s, 1.5 * _QRS_S, 0.35)
+        if beats.rr_mm is not None:
+            likelihood[speed] *= _bell(beats.rr_mm / speed, _RR_S, 0.35)
+    most = max(likelihood.values())
+    likelihood = {speed: max(value / most, 0.02) for speed, value in likelihood.items()}
+    best = max(likelihood, key=likelihood.__getitem__)
+    return [Witness("beats", f"the beats are as long as at {best:g} mm/s", likelihood)]
+
+
+def _gain_of_beats(match: LayoutMatch) -> list[Witness]:
+    """Take the height of the leads as a witness."""
+    if match.beats is None or match.beats.height_mm <= 0:
+        return []
+    limb = sum(not lead.startswith("V") for lead in match.layout.leads) / len(match.layout.leads)
+    usual_mv = limb * _LIMB_MV + (1 - limb) * _CHEST_MV
+    likelihood = {gain: _bell(match.beats.height_mm / gain, usual_mv, 0.4) for gain in GAINS_MM_PER_MV}
+    most = max(likelihood.values())
+    likelihood = {gain: max(value / most, 0.02) for gain, value in likelihood.items()}
+    best = max(likelihood, key=likelihood.__getitem__)
+    return [Witness("beats", f"the leads are as tall as at {best:g} mm/mV", likelihood)]
+
+
 def _of_print(value: float | None, unit: str, known: Sequence[float]) -> list[Witness]:
     if value is None:
         return []
@@ -126,9 +167,18 @@ def _of_print(value: float | None, unit: str, known: Sequence[float]) -> list[Wi
 
 
 def _judge(
-    witnesses: Sequence[Witness], usual: dict[float, float], configured: float, what: str, sure: float = 0.75
+    witnesses: Sequence[Witness],
+    usual: dict[float, float],
+    configured: float,
+    what: str,
+    *,
+    sure: float = 0.75,
+    sure_unstated: float = 0.92,
 ) -> Verdict:
-    """Weigh the witnesses against what is usual and what is configured; `what` has a place for the value in words."""
+    """Weigh the witnesses against what is usual and what is configured; `what` has a place for the value in words.
+
+    Where only the beats tell, they must confirm what is configured by `sure_unstated`.
+    """
     if not witnesses:
         return Verdict(configured, 0.5, "default", ())
     belief = {value: share + (1.0 if value == configured else 0.0) for value, share in usual.items()}
@@ -137,12 +187,19 @@ def _judge(
     best = max(belief, key=lambda value: belief[value])
     score = belief[best] / sum(belief.values())
     agreeing = [witness for witness in witnesses if witness.favours == best]
-    strongest = max(agreeing, key=lambda witness: witness.likelihood[best], default=None)
+    strongest = max(agreeing, key=lambda witness: (witness.source != "beats", witness.likelihood[best]), default=None)
     taken = what.format(best)
+    if all(witness.source == "beats" for witness in witnesses):
+        source = "default" if best == configured else "beats"
+        doubt = f"nothing on the page states it, and the beats leave doubt: {taken} was taken"
+        return Verdict(best, score, source, (doubt,) if score < sure_unstated or best != configured else ())
     against = [f"{witness.words}, but {taken} was taken" for witness in witnesses if not witness.supports(best)]
     if score < sure and not against:
         against = [f"{taken} is not certain: {' and '.join(witness.words for witness in witnesses)}"]
-    return Verdict(best, score, strongest.source if strongest else "default", tuple(against))
+    source = strongest.source if strongest else "default"
+    if source == "beats" and best == configured:
+        source = "default"  # confirmed, not read
+    return Verdict(best, score, source, tuple(against))
 
 
 def infer_calibration(
@@ -173,16 +230,18 @@ def infer_calibration(
             *_of_print(printed.speed_mm_per_s, "mm/s", SPEEDS_MM_PER_S),
             *_speed_of_pulses(marks),
             *_speed_of_columns(match),
+            *(_speed_of_beats(match.beats) if printed.speed_mm_per_s is None else ()),
         ],
         _USUAL_SPEEDS,
         default.paper_speed_mm_per_s,
         "a paper speed of {:g} mm/s",
     )
+    stated = [
+        *_of_print(printed.gain_mm_per_mv, "mm/mV", GAINS_MM_PER_MV),
+        *_gain_of_pulses(marks, printed.chest_gain_mm_per_mv),
+    ]
     gain = _judge(
-        [
-            *_of_print(printed.gain_mm_per_mv, "mm/mV", GAINS_MM_PER_MV),
-            *_gain_of_pulses(marks, printed.chest_gain_mm_per_mv),
-        ],
+        stated or _gain_of_beats(match),
         _USUAL_GAINS,
         default.gain_mm_per_mv,
         "a gain of {:g} mm/mV",

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -214,3 +215,73 @@ def test_a_site_s_own_file_is_read(tmp_path: Path) -> None:
     (layout,) = load_layouts(path)
     assert layout.rows == ((Lead.II,), (Lead.AVR,))
     assert layout.inverted == {Lead.AVR} and not layout.sequential and layout.column_seconds == 2.5
+
+
+@pytest.mark.parametrize("name", ["6x2", "3x4", "3x2 limb", "4x3"])
+@pytest.mark.parametrize("together", [False, True])
+def test_columns_recorded_together_are_told_without_a_strip(name: str, together: bool) -> None:
+    layout = replace(NAMED[name], name="drawn", sequential=not together)
+    both = (NAMED[name], replace(NAMED[name], name="together", sequential=False))
+    traces = printed(layout, patient(8, "none"))
+    match = identify_layout(labels_of(layout, traces), traces, both)
+    assert match.layout.sequential is not together
+    assert match.certain
+
+
+def test_a_rhythm_that_fills_the_columns_with_whole_beats_leaves_doubt() -> None:
+    layout = NAMED["6x2"]
+    beat = patient(8, "none")[:, 1000:1400]
+    regular = np.tile(beat, 13)[:, :5000]  # 6.25 beats in 5 s
+    traces = printed(layout, regular)
+    match = identify_layout(labels_of(layout, traces), traces, LAYOUTS)
+    assert match.layout.sequential and match.certain
+    whole = np.tile(beat[:, np.linspace(0, 399, 500).astype(int)], 10)  # 5 beats in 5 s
+    traces = printed(layout, whole)
+    match = identify_layout(labels_of(layout, traces), traces, LAYOUTS)
+    assert not match.certain
+    assert "simultaneous fits nearly" in match.reasons[0] or "taken as recorded together" in match.reasons[0]
+
+
+def test_a_rule_that_waves_cross_is_no_row() -> None:
+    layout = NAMED["6x2"]
+    traces = printed(layout, patient(4, "none"))
+    rule = np.full(traces.row_mm.shape[1], traces.baseline_mm[-1] + 25.0, np.float32)
+    for start in range(200, rule.size - 60, 500):
+        rule[start : start + 40] -= 6.0
+    more = TraceSet(
+        row_mm=np.vstack([traces.row_mm, rule]),
+        confidence=np.vstack([traces.confidence, np.full_like(rule, 0.9)]),
+        baseline_mm=np.append(traces.baseline_mm, traces.baseline_mm[-1] + 25.0).astype(np.float32),
+        x0_mm=traces.x0_mm,
+        columns_per_mm=traces.columns_per_mm,
+    )
+    match = identify_layout(labels_of(layout, traces), more, LAYOUTS)
+    assert match.layout is layout and match.row_index == (0, 1, 2, 3, 4, 5)
+    assert not [reason for reason in match.reasons if "row" in reason]
+
+
+def test_a_name_below_the_last_row_says_that_a_row_is_missing() -> None:
+    layout = NAMED["3x4+3R"]
+    traces = printed(layout, patient(4, "none"))
+    match = identify_layout(labels_of(layout, traces), without_rows(traces, [5]), LAYOUTS)
+    assert not match.certain
+    assert [reason for reason in match.reasons if "a row may be missing" in reason or "rows not found" in reason]
+
+
+def test_names_in_a_header_are_no_doubt() -> None:
+    layout = NAMED["6x2"]
+    traces = printed(layout, patient(4, "none"))
+    header = [LeadLabel(lead=LEADS[k % 9 + 3], x_mm=20.0 + 9 * k, y_mm=-12.0, score=0.9) for k in range(20)]
+    match = identify_layout([*labels_of(layout, traces), *header], traces, LAYOUTS)
+    assert match.layout is layout
+    assert not [reason for reason in match.reasons if "names stand" in reason]
+
+
+def test_a_strip_named_iii_that_repeats_iii_is_iii() -> None:
+    layout = NAMED["3x4+1R"]
+    signal = patient(4, "none")
+    signal[LEADS.index(Lead.I)] *= 0.05  # II and III are alike
+    signal[LEADS.index(Lead.III)] = signal[LEADS.index(Lead.II)] - signal[LEADS.index(Lead.I)]
+    traces = printed(layout, signal, rhythm=[Lead.III])
+    match = identify_layout(labels_of(layout, traces, rhythm=[Lead.III]), traces, LAYOUTS)
+    assert match.rhythm == (Lead.III,)

@@ -8,7 +8,7 @@ from paper_samples import labels_of, printed
 
 from pipeline import Calibration, GridScale, LayoutMatch
 from pipeline.calibrate import calibrate
-from pipeline.datatypes import PrintedMarks, PulseBox, TextLine
+from pipeline.datatypes import Beats, PrintedMarks, PulseBox, TextLine
 from pipeline.layout import identify_layout, load_layouts
 from pipeline.quality import assess
 from pipeline.scale import infer_calibration
@@ -50,14 +50,14 @@ def lines(*texts: str) -> tuple[TextLine, ...]:
         ("12x1", 50.0, pulses((10.3, 5.2), (9.9, 5.3), (4.0, 9.0)), (50.0, "pulse", 5.0, "pulse")),
         ("12x1", 25.0, pulses((7.2, 13.8)), (25.0, "default", 10.0, "default")),
         ("12x1", 25.0, pulses((5.1, 20.9), (5.2, 10.1)), (25.0, "pulse", 10.0, "default")),
-        ("3x4", 35.0, pulses(), (25.0, "default", 10.0, "default")),
         ("12x1", 25.0, pulses(), (25.0, "default", 10.0, "default")),
         ("12x1", 25.0, pulses((2.1, 10.9), (2.1, 11.1)), (25.0, "default", 10.0, "pulse")),  # short, as on some carts
         ("3x4", 25.0, pulses((2.1, 10.9), (3.2, 10.9), (3.2, 10.2)), (25.0, "columns", 10.0, "pulse")),
     ],
 )
 def test_without_print(name: str, speed: float, marks: PrintedMarks, expected: tuple[float, str, float, str]) -> None:
-    found = infer_calibration(matched(name, speed), marks, (), Calibration())
+    usual = Beats(qrs_mm=0.032 * speed, rr_mm=0.85 * speed, height_mm=11.0)
+    found = infer_calibration(replace(matched(name, speed), beats=usual), marks, (), Calibration())
     values = (found.paper_speed_mm_per_s, found.speed_source, found.gain_mm_per_mv, found.gain_source)
     assert values == expected
     assert found.reasons == ()
@@ -85,12 +85,60 @@ def test_print_that_fits_is_believed(
 def test_print_tells_half_columns_at_50_from_whole_ones_at_25() -> None:
     match = matched("3x4", 50.0, column_seconds=1.25)
     alone = infer_calibration(match, pulses(), (), Calibration())
-    assert (alone.paper_speed_mm_per_s, alone.speed_source) == (25.0, "columns")
+    assert (alone.paper_speed_mm_per_s, alone.speed_source) == (50.0, "beats")
+    assert "50 mm/s is not certain: the columns are 62.5 mm apart and the beats are" in alone.reasons[0]
+    blind = replace(match, beats=None)
+    assert infer_calibration(blind, pulses(), (), Calibration()).paper_speed_mm_per_s == 25.0
     told = infer_calibration(match, pulses((10.1, 10.2)), lines("50 mm/s"), Calibration())
     assert (told.paper_speed_mm_per_s, told.speed_source, told.reasons) == (50.0, "text", ())
-    pulse_only = infer_calibration(match, pulses((10.1, 10.2)), (), Calibration())
+    pulse_only = infer_calibration(blind, pulses((10.1, 10.2)), (), Calibration())
     assert pulse_only.paper_speed_mm_per_s == 50.0
     assert "50 mm/s is not certain" in pulse_only.reasons[0]
+    assert infer_calibration(match, pulses((10.1, 10.2)), (), Calibration()).reasons == ()
+
+
+def beating(*, qrs_mm: float, rr_mm: float | None, height_mm: float) -> LayoutMatch:
+    """A page of one column that shows nothing but its beats."""
+    return replace(matched("12x1", 25.0), beats=Beats(qrs_mm=qrs_mm, rr_mm=rr_mm, height_mm=height_mm))
+
+
+@pytest.mark.parametrize(
+    ("beats", "taken"),
+    [
+        ({"qrs_mm": 0.8, "rr_mm": 21.0, "height_mm": 11.0}, (25.0, 10.0)),
+        ({"qrs_mm": 0.8, "rr_mm": None, "height_mm": 11.0}, (25.0, 10.0)),
+        ({"qrs_mm": 1.1, "rr_mm": 15.0, "height_mm": 10.0}, (25.0, 10.0)),  # broad and fast
+    ],
+)
+def test_usual_beats_confirm_what_is_configured(beats: dict[str, float], taken: tuple[float, float]) -> None:
+    found = infer_calibration(beating(**beats), pulses(), (), Calibration())
+    assert (found.paper_speed_mm_per_s, found.gain_mm_per_mv) == taken
+    assert (found.speed_source, found.gain_source, found.reasons) == ("default", "default", ())
+
+
+@pytest.mark.parametrize(
+    ("beats", "speed", "gain", "words"),
+    [
+        ({"qrs_mm": 1.6, "rr_mm": 45.0, "height_mm": 11.0}, 50.0, 10.0, "a paper speed of 50 mm/s was taken"),
+        ({"qrs_mm": 0.8, "rr_mm": 21.0, "height_mm": 3.5}, 25.0, 5.0, "a gain of 5 mm/mV was taken"),
+        ({"qrs_mm": 0.8, "rr_mm": 21.0, "height_mm": 5.5}, 25.0, 10.0, "a gain of 10 mm/mV was taken"),
+        ({"qrs_mm": 0.8, "rr_mm": 21.0, "height_mm": 30.0}, 25.0, 20.0, "a gain of 20 mm/mV was taken"),
+    ],
+)
+def test_other_beats_are_doubtful_where_nothing_states_the_scale(
+    beats: dict[str, float], speed: float, gain: float, words: str
+) -> None:
+    found = infer_calibration(beating(**beats), pulses(), (), Calibration())
+    assert (found.paper_speed_mm_per_s, found.gain_mm_per_mv) == (speed, gain)
+    assert [reason for reason in found.reasons if "nothing on the page states it" in reason and words in reason]
+
+
+def test_beats_do_not_object_to_print_or_pulse() -> None:
+    match = beating(qrs_mm=2.0, rr_mm=60.0, height_mm=3.0)  # broad, slow and low: a finding
+    found = infer_calibration(match, pulses(), lines("25 mm/s 10 mm/mV"), Calibration())
+    assert (found.paper_speed_mm_per_s, found.gain_mm_per_mv, found.reasons) == (25.0, 10.0, ())
+    found = infer_calibration(match, pulses((5.1, 10.2)), lines("25 mm/s"), Calibration())
+    assert (found.gain_mm_per_mv, found.gain_source, found.reasons) == (10.0, "pulse", ())
 
 
 def test_agreement_raises_the_score() -> None:
@@ -137,14 +185,15 @@ def test_contradictions_are_named_and_go_to_review(
 def test_a_lost_digit_is_no_other_speed() -> None:
     found = infer_calibration(matched("12x1", 25.0), pulses(), lines("5 mm/s"), Calibration())
     assert found.paper_speed_mm_per_s == 25.0
-    assert found.reasons == ("5 mm/s is printed, but a paper speed of 25 mm/s was taken",)
+    assert found.reasons[0] == "5 mm/s is printed, but a paper speed of 25 mm/s was taken"
 
 
 def test_what_is_configured_holds_where_the_page_says_nothing() -> None:
     site = Calibration(paper_speed_mm_per_s=50.0, gain_mm_per_mv=5.0, chest_gain_mm_per_mv=2.5)
     found = infer_calibration(matched("12x1", 50.0), pulses(), (), site)
     assert (found.paper_speed_mm_per_s, found.gain_mm_per_mv, found.chest_gain_mm_per_mv) == (50.0, 5.0, 2.5)
-    assert (found.speed_source, found.gain_source, found.reasons) == ("default", "default", ())
+    assert (found.speed_source, found.gain_source) == ("default", "default")
+    assert "nothing on the page states it, and the beats leave doubt: a gain of 5 mm/mV was taken" in found.reasons
 
 
 def test_chest_leads_have_the_gain_printed_for_them() -> None:

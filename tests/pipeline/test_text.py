@@ -227,6 +227,14 @@ def test_recognised_names_join_those_seen() -> None:
     assert with_printed_names(seen_names, lines("V2", "V6", score=0.7)) == seen_names
 
 
+def test_a_name_seen_within_a_longer_line_of_print_is_none() -> None:
+    line = TextLine(text="Left axis deviation V3 ABNORMAL", x0_mm=20.0, x1_mm=70.0, y0_mm=10.0, y1_mm=13.0, score=0.95)
+    inside = LeadLabel(lead=Lead.V3, x_mm=52.0, y_mm=11.5, score=0.9)
+    beside = LeadLabel(lead=Lead.V1, x_mm=52.0, y_mm=18.0, score=0.9)
+    at_its_end = LeadLabel(lead=Lead.V2, x_mm=69.0, y_mm=11.5, score=0.9)
+    assert with_printed_names([inside, beside, at_its_end], [line]) == (beside, at_its_end)
+
+
 def test_a_patients_name_does_not_slip_into_a_log() -> None:
     (line,) = lines("DOE, JANE")
     assert "DOE" not in repr(line) and "JANE" not in str(line)
