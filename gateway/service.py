@@ -204,7 +204,7 @@ class Service:
         self._running.callback(part.stop)
 
     def _upkeep(self, now: float) -> None:
-        """Start dead workers again, take back expired leases, delete old files."""
+        """Start dead workers again, extend the leases of live ones, take back expired ones, delete old files."""
         self._workers.check()
         if now >= self._next_certificates:
             self._next_certificates = now + _CERTIFICATES_S
@@ -213,6 +213,7 @@ class Service:
                     logger.warning("Certificate: %s", certificate.problem, extra={"action": "certificate"})
         if now >= self._next_rescue:
             self._next_rescue = now + min(_RESCUE_S, self._settings.worker.lease_s)
+            self._workers.extend(self._settings.worker.lease_s)
             for job_id in self._store.rescue(self._settings.worker.maximum_attempts):
                 logger.warning("Taken from a silent worker", extra={"action": "rescue", "job_id": job_id})
         if now >= self._next_sweep:

@@ -1,5 +1,8 @@
 """The worker processes that `serve` starts: one that dies is started again, and its job goes back at once.
 
+One that runs keeps its job: its own heartbeat is a thread beside code that computes, and on a busy machine may wait
+long for its turn.  How long a page may take is bounded all the same, by the worker and by the kernel.
+
 The waiting time before a restart doubles each time a worker dies young, so that one that cannot start (weights
 missing, no memory) does not keep the machine busy.  A worker ends by itself when this process is gone.
 """
@@ -13,8 +16,9 @@ import subprocess
 import time
 import uuid
 from collections.abc import Sequence
+from datetime import timedelta
 
-from gateway.models import JobStatus
+from gateway.models import Job, JobStatus, utc_now
 from gateway.store import Store
 
 logger = logging.getLogger(__name__)
@@ -67,6 +71,15 @@ class WorkerPool:
             elif (status := slot.process.poll()) is not None:
                 self._bury(slot, status)
 
+    def extend(self, lease_s: float) -> None:
+        """Extend the leases of workers that run, where they did not do it themselves for a third of one."""
+        due = utc_now() + timedelta(seconds=lease_s * 2 / 3)
+        for slot in self._slots:
+            if slot.process is not None and slot.process.poll() is None:
+                for job in self._held_by(slot.name):
+                    if job.lease_expires_at is None or job.lease_expires_at < due:
+                        self._store.heartbeat(job.id, slot.name, lease_s)
+
     def problems(self) -> list[str]:
         """Return, in words, which workers do not run now."""
         return [f"worker {slot.number} is not running" for slot in self._slots if slot.process is None]
@@ -99,13 +112,13 @@ class WorkerPool:
         slot.process = None
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
         logger.error("%s ended with %s", slot.name, how, extra={"action": "worker_died"})
-        for job_id in self._held_by(slot.name):  # end the lease now: nobody extends it any more
-            self._store.heartbeat(job_id, slot.name, 0.0)
+        for job in self._held_by(slot.name):  # end the lease now: nobody extends it any more
+            self._store.heartbeat(job.id, slot.name, 0.0)
         self._store.rescue(self._maximum_attempts)
 
     def _put_back(self, name: str) -> None:
-        for job_id in self._held_by(name):
-            self._store.release(job_id, name, "the worker was stopped")
+        for job in self._held_by(name):
+            self._store.release(job.id, name, "the worker was stopped")
 
-    def _held_by(self, name: str) -> list[str]:
-        return [job.id for job in self._store.jobs(status=JobStatus.RUNNING, limit=1000) if job.worker == name]
+    def _held_by(self, name: str) -> list[Job]:
+        return [job for job in self._store.jobs(status=JobStatus.RUNNING, limit=1000) if job.worker == name]

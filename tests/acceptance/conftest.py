@@ -38,7 +38,6 @@ class Gateway:
             "web": {"port": self.web_port},
             "storage": {"path": str(root / "var"), "minimum_free_mib": 0},
             "folders": [{"path": str(self.inbox), "settle_s": 0.2}],
-            "worker": {"lease_s": 20.0},
         }
         for name, section in settings.items():
             tree[name] = tree.get(name, {}) | section if isinstance(section, dict) else section

@@ -150,7 +150,7 @@ def job_of(gateway: Gateway, patient_id: str) -> Job:
                 return job
         return None
 
-    job = wait_for(f"the job of {patient_id}", over, 3 * PATIENCE_S)
+    job = wait_for(f"the job of {patient_id}", over, 5 * PATIENCE_S)
     assert job is not None
     return job
 

@@ -20,7 +20,7 @@ from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from gateway.intake import Intake
-from gateway.models import Delivery, DeliveryStatus, Job, JobStatus, Page, StudyContext
+from gateway.models import Delivery, DeliveryStatus, Job, JobStatus, Page, StudyContext, utc_now
 from gateway.service import Service, notify
 from gateway.settings import Settings
 from gateway.spool import Spool
@@ -245,10 +245,26 @@ def test_expired_lease_is_taken_back(start: Callable[..., tuple[Service, Setting
     assert store.job(job_id).status == JobStatus.QUEUED
 
 
-def accept(intake: Intake) -> str:
+def test_lease_of_a_worker_that_runs_is_extended_though_it_does_not_itself(
+    start: Callable[..., tuple[Service, Settings]], store: Store
+) -> None:
+    service, settings = start(worker={"processes": 1, "lease_s": PATIENCE_S})
+    (slot,) = service._workers._slots
+    intake = Intake(Spool(settings.storage.path / "spool", 0), store)
+    running, silent = accept(intake), accept(intake, "2")
+    claimed = [store.claim(name, 0.1) for name in (slot.name, "w")]
+    assert [job and job.id for job in claimed] == [running, silent]
+    with stopped_when(service, lambda: store.job(silent).status == JobStatus.QUEUED):
+        service.watch()
+    job = store.job(running)
+    assert (job.status, job.worker) == (JobStatus.RUNNING, slot.name)
+    assert job.lease_expires_at is not None and job.lease_expires_at > utc_now()
+
+
+def accept(intake: Intake, source_key: str = "1") -> str:
     return intake.accept(
         source="submit",
-        source_key="1",
+        source_key=source_key,
         media_type="image/png",
         data=b"x",
         context=StudyContext(patient_id="P1"),
