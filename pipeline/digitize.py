@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.bend import unbend
 from pipeline.calibrate import calibrate
 from pipeline.components import ink_lines, rows_of_ink
 from pipeline.datatypes import (
@@ -46,6 +47,7 @@ class Digitizer:
     """The networks, the recogniser of print and the layouts, loaded once."""
 
     page_network: Network
+    bend_network: Network
     layout_network: Network
     label_network: Network
     trace_network: Network
@@ -66,6 +68,7 @@ class Digitizer:
         chosen = choose_device(device)
         return cls(
             page_network=load_network("page", chosen),
+            bend_network=load_network("bend", chosen),
             layout_network=load_network("layout", chosen),
             label_network=load_network("label", chosen),
             trace_network=load_network("trace", chosen),
@@ -88,7 +91,7 @@ class Digitizer:
             GridNotFound, TraceNotFound or LayoutUnknown; the message says why in words.
         """
         segmentation = segment(page, self.page_network)
-        flat = rectify(page, segmentation, px_per_mm=LAYOUT_PX_PER_MM)
+        flat = unbend(page, rectify(page, segmentation, px_per_mm=LAYOUT_PX_PER_MM), self.bend_network)
         rectified, labels = self._upright(page, flat)
         text = read_text(page, segmentation, rectified, self.recogniser)
         marks = read_marks(rectified.pixels, self.layout_network)
@@ -99,8 +102,8 @@ class Digitizer:
         pulses = measure_pulses(marks, segmentation, rectified)
         calibration = infer_calibration(match, pulses, text, default_calibration or Calibration())
         record = calibrate(traces, match, calibration)
-        networks: list[Network | Recogniser] = [self.page_network, self.layout_network, self.label_network]
-        networks += [self.trace_network, self.recogniser]
+        networks: list[Network | Recogniser] = [self.page_network, self.bend_network, self.layout_network]
+        networks += [self.label_network, self.trace_network, self.recogniser]
         return Digitization(
             page=page,
             rectified=rectified,

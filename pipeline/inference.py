@@ -154,7 +154,7 @@ def load_network(name: str, device: torch.device, folder: Path = WEIGHTS) -> Net
 
     Parameters
     ----------
-    name : {"page", "layout", "label", "trace"}
+    name : {"page", "bend", "layout", "label", "trace"}
 
     Raises
     ------

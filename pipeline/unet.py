@@ -1,4 +1,4 @@
-"""The networks, all of them: three small residual U-Nets on one plan, and a small classifier.
+"""The networks, all of them: four small residual U-Nets on one plan, and a small classifier.
 
 After the paper's segmentation network (arXiv 2510.19590, "Segmentation"): encoder blocks of two convolutions without
 bias, each followed by a norm and LeakyReLU, 2x2 strided convolutions down, bilinear interpolation and skips up.
@@ -6,6 +6,7 @@ Unlike it, a strided stem halves the work, widths are a tenth, and the norm is B
 a wide row and a narrow training crop see the same network (and fold into the convolutions).
 
 * `PageNetwork`: the page at 3..8 px/mm -> grid, trace, text, background.
+* `BendNetwork`: the canvas at `BEND_PX_PER_MM` -> how far its grid is from where it belongs.
 * `LayoutNetwork`: the canvas at `LAYOUT_PX_PER_MM` -> row bands, column starts, calibration pulses.
 * `LabelNetwork`: the canvas at `LABEL_PX_PER_MM` -> lead names.
 * `TraceNetwork`: one row on the canvas -> a distribution over y for every column, and whether there is a trace.
@@ -19,6 +20,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+BEND_PX_PER_MM = 8.0
+BEND_CELL_PX = 8  # an answer for every millimetre
 
 LAYOUT_PX_PER_MM = 4.0
 LAYOUT_STRIDE = 2  # the layout network answers at half that resolution
@@ -95,6 +99,32 @@ class PageNetwork(nn.Module):
         return functional.pixel_shuffle(self.head(self.unet(x)), 2)
 
 
+class BendNetwork(nn.Module):
+    """How far the paper under every cell of 1 mm is from where the canvas has it, and how sure that is.
+
+    The canvas says where lines should be: 5 mm lines on whole multiples of 5 mm.  Four channels carry that (sine and
+    cosine of the 5 mm grid along both axes), since a convolution does not know where it is.
+    """
+
+    multiple = 64
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unet = UNet(7, (32, 64, 96, 128, 160), (4, 4))
+        self.head = nn.Conv2d(32, 4, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to (B, 4, H/8, W/8): dx, dy in mm, log of the expected |error| in mm of each."""
+        height, width = x.shape[2:]
+        period_px = 5.0 * BEND_PX_PER_MM
+        carriers = []
+        for length, shape in ((width, (1, 1, 1, -1)), (height, (1, 1, -1, 1))):
+            place = torch.arange(length, device=x.device, dtype=torch.float32) + 0.5
+            angle = (2 * torch.pi / period_px) * place
+            carriers += [part.view(shape).expand(x.shape[0], 1, height, width) for part in (angle.sin(), angle.cos())]
+        return cast(Tensor, self.head(self.unet(torch.cat([x, *(c.to(x.dtype) for c in carriers)], 1))))
+
+
 class LayoutNetwork(nn.Module):
     """Row bands, column boundaries and calibration pulses (three logits), at half resolution."""
 
@@ -161,8 +191,11 @@ class TraceNetwork(nn.Module):
         return columns, presence.permute(0, 2, 1).reshape(presence.shape[0], -1)
 
 
-NETWORKS: dict[str, type[PageNetwork] | type[LayoutNetwork] | type[LabelNetwork] | type[TraceNetwork]] = {
+NETWORKS: dict[
+    str, type[PageNetwork] | type[BendNetwork] | type[LayoutNetwork] | type[LabelNetwork] | type[TraceNetwork]
+] = {
     "page": PageNetwork,
+    "bend": BendNetwork,
     "layout": LayoutNetwork,
     "label": LabelNetwork,
     "trace": TraceNetwork,

@@ -19,7 +19,20 @@ from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[1]
 # What digitize.py composes.
-STAGES = {"page", "segment", "rectify", "marks", "labels", "trace", "layout", "calibrate", "quality", "text", "scale"}
+STAGES = {
+    "page",
+    "segment",
+    "rectify",
+    "bend",
+    "marks",
+    "labels",
+    "trace",
+    "layout",
+    "calibrate",
+    "quality",
+    "text",
+    "scale",
+}
 COMPOSERS = {"gateway.service", "gateway.cli", "gateway.demo"}  # they build the long-lived objects
 LONG_LIVED = {"Store", "Spool", "Intake", "StorageScp", "Outbox", "FolderWatcher", "Service", "Worker"}
 DRAWING = {"putText", "polylines", "circle", "arrowedLine", "drawMarker"}

@@ -2,7 +2,8 @@
 
     ours                        as `digitize` reads
     paper's extractor           components, snipping and assignment on the page network's trace map; column centroids
-    homography only             no lattice: the sheet is taken as flat
+    lattice only                no bend network: nothing finer than the lattice's windows
+    homography only             no lattice either: the sheet is taken as flat
     ink's centroid              rows and path by the trace network, the value from the ink's centroid around the path
     most probable bin           the network's best bin of every column by itself: no path, no mean
 
@@ -79,10 +80,16 @@ def _remembering(digitizer: Digitizer) -> Digitizer:
     return replace(
         digitizer,
         page_network=wrapped(digitizer.page_network),
+        bend_network=wrapped(digitizer.bend_network),
         layout_network=wrapped(digitizer.layout_network),
         label_network=wrapped(digitizer.label_network),
         trace_network=wrapped(digitizer.trace_network),
     )
+
+
+def bent_sheet(page: PageImage, rectified: RectifiedPage, network: Network) -> RectifiedPage:
+    """Leave the sheet as the lattice has it."""
+    return rectified
 
 
 def flat_sheet(page: PageImage, segmentation: SegmentationMap, *, px_per_mm: float = 5.0) -> RectifiedPage:
@@ -158,6 +165,16 @@ def rows_by_ink(strips: ByteArray, network: Network, *, reach_bins: int = 4) -> 
 
 
 @contextmanager
+def _homography() -> Iterator[None]:
+    """Let the homography alone flatten the sheet."""
+    with (
+        patch.object(pipeline.digitize, "rectify", flat_sheet),
+        patch.object(pipeline.digitize, "unbend", bent_sheet),
+    ):
+        yield
+
+
+@contextmanager
 def _papers_extractor() -> Iterator[None]:
     """Let the paper's extractor trace: what it needs of the sheet is overheard where the print is read."""
     heard: dict[type, Any] = {}
@@ -177,7 +194,8 @@ def _papers_extractor() -> Iterator[None]:
 VARIANTS: dict[str, Callable[[], Any]] = {
     OURS: ExitStack,
     "paper's extractor": _papers_extractor,
-    "homography only": lambda: patch.object(pipeline.digitize, "rectify", flat_sheet),
+    "lattice only": lambda: patch.object(pipeline.digitize, "unbend", bent_sheet),
+    "homography only": _homography,
     "ink's centroid": lambda: patch.object(pipeline.trace, "read_rows", rows_by_ink),
     "most probable bin": lambda: patch.object(pipeline.trace, "read_rows", rows_by_best_bin),
 }

@@ -15,14 +15,14 @@ from pipeline.training.train import export as export_weights
 from pipeline.training.train import train as train_network
 
 # What each network gets of the time when all are trained: how hard its task is.
-SHARES = {"page": 0.15, "layout": 0.25, "label": 0.1, "trace": 0.5}
+SHARES = {"page": 0.15, "bend": 0.2, "layout": 0.15, "label": 0.1, "trace": 0.4}
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 
 
 @app.command()
 def train(
-    network: Annotated[str, typer.Argument(help="page | layout | label | trace, or all of them one after the other")],
+    network: Annotated[str, typer.Argument(help="page | bend | layout | label | trace, or all, one after the other")],
     signals: Annotated[Path, typer.Option(help="folder of recordings: npz, WFDB, PTB-XL, CODE-15")],
     out: Annotated[Path, typer.Option(help="folder for checkpoint and history; with all, one below it a network")],
     minutes: Annotated[float, typer.Option(help="training time in all")] = 60.0,

@@ -1,8 +1,8 @@
 """From a drawn page to what a scanner, copier or telephone makes of it, with the truth carried along.
 
-Four kinds of training sample come out, one per network: page crops (page frame, any rotation and perspective),
-layout crops, label windows and row crops (canvas at those networks' resolution).  A canvas is never perfectly flat: a
-small smooth residual warp stays in it, and the truth follows.
+Five kinds of training sample come out, one per network: page crops (page frame, any rotation and perspective),
+bend and layout crops, label windows and row crops (canvas at those networks' resolution).  A canvas is never perfectly
+flat: a small residual warp stays in it, and the truth follows.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pipeline.datatypes import LEADS, ByteArray, FloatArray
 from pipeline.training.capture import Capture, desk, expose, random_capture
 from pipeline.training.synth import GRID, INK_PX_PER_MM, TEXT, TRACE, DrawnPage
 from pipeline.unet import (
+    BEND_CELL_PX,
+    BEND_PX_PER_MM,
     LABEL_PX_PER_MM,
     LABEL_WINDOW_PX,
     LAYOUT_PX_PER_MM,
@@ -37,6 +39,14 @@ class PageSample:
 
     pixels: ByteArray  # (n, n, 3)
     classes: ByteArray  # (n, n, 3) share of grid, trace, text in [0, 255]
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class BendSample:
+    """A crop of the canvas for the bend network."""
+
+    pixels: ByteArray  # (n, n, 3)
+    shift_mm: FloatArray  # (n / 8, n / 8, 2) paper x, y shown by each cell, less where the canvas has it
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -92,6 +102,74 @@ class Warp:
             dx += np.float32(ax) * side
             dy += np.float32(ay) * side
         return dx, dy
+
+
+def _residual_bend(
+    rng: np.random.Generator, size_mm: float, strength: float
+) -> Callable[[FloatArray, FloatArray], FloatArray]:
+    """Return a field (..., 2) in mm as a lattice of 5 mm leaves it: a slant, waves, wrinkles, and cusps at folds."""
+    offset, slope = rng.normal(0, 0.15, 2), rng.normal(0, 0.006, (2, 2))
+    waves = []
+    for length in rng.uniform(12, 80, 4):
+        turn, phase = rng.uniform(0, 2 * np.pi, 2)
+        k = np.array([np.cos(turn), np.sin(turn)]) * (2 * np.pi / length)
+        waves.append((k, phase, rng.normal(0, min(0.15, 0.006 * length), 2)))
+    wrinkles = [
+        (rng.uniform(0, size_mm, 2), rng.uniform(2.5, 10), rng.normal(0, 0.25, 2)) for _ in range(rng.integers(4))
+    ]
+    folds = []
+    for _ in range(rng.integers(3)):
+        turn = rng.uniform(0, np.pi)
+        normal = np.array([np.cos(turn), np.sin(turn)])
+        through = rng.uniform(0, size_mm, 2)
+        folds.append((normal, through @ normal, rng.uniform(2.5, 15), rng.normal(0, 0.35, 2)))
+
+    def field(x_mm: FloatArray, y_mm: FloatArray) -> FloatArray:
+        xy = np.stack([x_mm, y_mm], -1)
+        moved = offset + (xy - size_mm / 2) @ slope
+        for k, phase, amplitude in waves:
+            moved = moved + np.sin(xy @ k + phase)[..., None] * amplitude
+        for centre, radius, amplitude in wrinkles:
+            moved = moved + np.exp(-((xy - centre) ** 2).sum(-1) / (2 * radius**2))[..., None] * amplitude
+        for normal, at, reach, amplitude in folds:
+            moved = moved + np.exp(-np.abs(xy @ normal - at) / reach)[..., None] * amplitude
+        return np.asarray(strength * moved, np.float32)
+
+    return field
+
+
+def bend_sample(page: DrawnPage, size: int, rng: np.random.Generator) -> BendSample:
+    """Cut one crop of the canvas for the bend network, any way up; its first pixel is where a 5 mm line belongs."""
+    capture = random_capture(rng)
+    photo = capture.kind == "photo"
+    span = size / BEND_PX_PER_MM
+    curled = photo and rng.random() < 0.3  # near a lifted edge the lattice is millimetres off
+    strength = rng.uniform(1.2, 4.0) if curled else rng.uniform(0.3, 1.2) if photo else rng.uniform(0, 0.5)
+    field = _residual_bend(rng, span, strength)
+    nodes = np.arange(-1, size // BEND_CELL_PX + 1, dtype=np.float32) + 0.5  # middles of the cells of 1 mm
+    at_x, at_y = np.meshgrid(nodes, nodes)
+    shift = field(at_x, at_y)
+    turn = float(rng.choice([0.0, rng.normal(0, 0.06), rng.uniform(-0.6, 0.6)], p=[0.3, 0.5, 0.2]))
+    quarter = int(rng.choice(4, p=[0.6, 0.14, 0.12, 0.14]))
+    turned = np.array([[1, 0], [0, 1]]) if not quarter % 2 else np.array([[0, -1], [1, 0]])
+    turned = turned * (-1 if quarter >= 2 else 1)
+    extent = np.array([page.style.width_mm, page.style.height_mm])
+    centre = rng.uniform(-0.1 * span, extent + 0.1 * span)
+    lines = np.array(page.style.grid_phase)  # where the page's 5 mm lines are
+    origin = np.round((centre - turned @ np.full(2, span / 2) - lines) / 5) * 5 + lines
+    paper = (np.stack([at_x, at_y], -1) + shift) @ turned.T + origin
+    # paper -> picture
+    scale = min(max(capture.native_px_per_mm, 3.3), 12.0)
+    shear = rng.normal(0, 0.03) if photo else 0.0
+    forward = scale * np.array([[np.cos(turn), -np.sin(turn) + shear], [np.sin(turn), np.cos(turn)]])
+    low, high = paper.min((0, 1)) - 1, paper.max((0, 1)) + 1
+    picture, corner = _photographed(page, capture, (low[0], low[1], high[0], high[1]), forward, rng)
+    seen = (paper @ forward.T - corner - 0.5).astype(np.float32)
+    inner = slice(BEND_CELL_PX, BEND_CELL_PX + size)
+    raster = np.asarray(cv2.resize(seen, None, fx=BEND_CELL_PX, fy=BEND_CELL_PX, interpolation=cv2.INTER_LINEAR))
+    raster = raster[inner, inner]
+    pixels = cv2.remap(picture, raster[..., 0], raster[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return BendSample(pixels=np.asarray(pixels, np.uint8), shift_mm=shift[1:-1, 1:-1])
 
 
 def _class_shares(page: DrawnPage) -> ByteArray:
@@ -151,7 +229,23 @@ def _page_sample(
     if outside.any():
         big[outside] = desk((2 * size, 2 * size), rng)[outside] if capture.kind in ("photo", "scan") else 255
     truth = cv2.remap(shares, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    if capture.kind == "photo" and rng.random() < 0.12:
+        held = finger(2 * size, 2 * scale, rng)
+        skin = np.array([1.0, 0.78, 0.65]) * rng.uniform(90, 235)
+        big = np.asarray(big * (1 - held[..., None]) + skin * held[..., None], np.uint8)
+        truth[held > 0.3] = 0
     return PageSample(pixels=expose(_halved(big), capture, scale, rng), classes=_halved(truth))
+
+
+def finger(size: int, px_per_mm: float, rng: np.random.Generator) -> FloatArray:
+    """Return what a fingertip that holds the page hides of a crop, (size, size) in [0, 1]."""
+    mask = np.zeros((size, size), np.float32)
+    border, along = float(rng.choice([-0.1, 1.1])), rng.uniform(0, 1)
+    root = np.array([border, along] if rng.random() < 0.5 else [along, border])
+    tip = root + (rng.uniform(0.2, 0.8, 2) - root) * rng.uniform(0.2, 0.7)
+    ends = [(round(x), round(y)) for x, y in (np.stack([root, tip]) * size).tolist()]
+    cv2.line(mask, ends[0], ends[1], 1.0, max(1, round(rng.uniform(12, 20) * px_per_mm)), cv2.LINE_AA)
+    return np.asarray(cv2.GaussianBlur(mask, (0, 0), max(0.4 * px_per_mm, 0.5)), np.float32)
 
 
 def _every_pixel(nodes: npt.NDArray[np.floating], size: int) -> FloatArray:

@@ -11,19 +11,25 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from pipeline.training.augment import label_samples, layout_sample, page_samples, row_samples
+from pipeline.training.augment import bend_sample, label_samples, layout_sample, page_samples, row_samples
 from pipeline.training.records import load_records
 from pipeline.training.synth import DrawnPage, random_page, system_fonts
 from pipeline.unet import LAYOUT_STRIDE
 
 Sample = tuple[Tensor, ...]
 PAGE_CROP_PX = 384
+BEND_CROP_PX = 384
 LAYOUT_CROP_PX = 320
 ROW_CROP_PX = 320
 
 
 def _page(page: DrawnPage, rng: np.random.Generator) -> list[Sample]:
     return [(torch.from_numpy(s.pixels), torch.from_numpy(s.classes)) for s in page_samples(page, PAGE_CROP_PX, 3, rng)]
+
+
+def _bends(page: DrawnPage, rng: np.random.Generator) -> list[Sample]:
+    samples = (bend_sample(page, BEND_CROP_PX, rng) for _ in range(6))
+    return [(torch.from_numpy(s.pixels), torch.from_numpy(s.shift_mm)) for s in samples]
 
 
 def _layout(page: DrawnPage, rng: np.random.Generator) -> list[Sample]:
@@ -47,6 +53,7 @@ def _labels(page: DrawnPage, rng: np.random.Generator) -> list[Sample]:
 
 CROPS: dict[str, Callable[[DrawnPage, np.random.Generator], list[Sample]]] = {
     "page": _page,
+    "bend": _bends,
     "layout": _layout,
     "label": _labels,
     "trace": _rows,
@@ -58,7 +65,7 @@ class CropStream(IterableDataset[Sample]):
 
     Parameters
     ----------
-    network : {"page", "layout", "label", "trace"}
+    network : {"page", "bend", "layout", "label", "trace"}
     signals : Path
         Folder of recordings, see `records.load_records`.
     part : {"train", "validation"}

@@ -1,7 +1,8 @@
 """Train one network for a given time: resumable, seeded, with an averaged copy that is what ships.
 
-Losses: page and layout networks soft Dice + focal (the paper's), the trace network cross-entropy of every column
-against a narrow Gaussian around the true centre line.  Optimizer: Muon for convolution weights, AdamW for the rest.
+Losses: page and layout networks soft Dice + focal (the paper's), the bend network a likelihood, the trace network
+cross-entropy of every column against a narrow Gaussian around the true centre line, and noise to signal.  Optimizer:
+Muon for convolution weights, AdamW for the rest.
 """
 
 from __future__ import annotations
@@ -79,6 +80,16 @@ def page_loss(output: Tensor, classes: Tensor) -> Tensor:
     return _dice(output.softmax(1), target) + 4 * _focal(output, target, weight.to(output.device))
 
 
+def bend_loss(output: Tensor, shift_mm: Tensor) -> Tensor:
+    """Negative log likelihood of a Laplace distribution; `shift_mm` (B, H, W, 2).
+
+    It weighs every cell by what the network itself believes, so that cells without a grid teach doubt and nothing else.
+    """
+    error = (output[:, :2] - shift_mm.permute(0, 3, 1, 2)).abs()
+    doubt = output[:, 2:].clamp(-6, 2)
+    return (error * (-doubt).exp() + doubt).mean()
+
+
 def layout_loss(output: Tensor, bands: Tensor) -> Tensor:
     """Dice + cross-entropy of row bands, boundaries and pulses; `bands` (B, H, W, 3) uint8."""
     target = bands.permute(0, 3, 1, 2).float() / 255
@@ -86,10 +97,11 @@ def layout_loss(output: Tensor, bands: Tensor) -> Tensor:
 
 
 def trace_loss(output: tuple[Tensor, Tensor], y_bin: Tensor, sigma: float = 0.8, steepest: float = 6.0) -> Tensor:
-    """Cross-entropy of each column against a Gaussian around the centre line, and of its presence.
+    """Cross-entropy of each column against a Gaussian around the centre line and of its presence, and noise to signal.
 
     Where the line is steep its ink fills the column over `slope` bins: the Gaussian is as wide.  Those columns are few
-    and hold most of the signal's power, so they count for more.
+    and hold most of the signal's power, so they count for more.  The last term is what the weights are measured by: the
+    log of the mean's squared error over the line's power, crop by crop; it sees the tips of QRS complexes.
     """
     columns, presence = output
     there = torch.isfinite(y_bin)
@@ -103,7 +115,25 @@ def trace_loss(output: tuple[Tensor, Tensor], y_bin: Tensor, sigma: float = 0.8,
     divergence = (target * (target.clamp(1e-12).log() - functional.log_softmax(columns, 1))).sum(1)
     weight = there * (1 + slope)
     line = (divergence * weight).sum() / weight.sum().clamp(1)
-    return line + functional.binary_cross_entropy_with_logits(presence, there.float())
+    return (
+        line
+        + 0.15 * _log_noise_to_signal(columns, y, there)
+        + functional.binary_cross_entropy_with_logits(presence, there.float())
+    )
+
+
+def _log_noise_to_signal(
+    columns: Tensor, y: Tensor, there: Tensor, *, least_noise: float = 0.02, least_power: float = 4.0
+) -> Tensor:
+    """Mean over crops of the log of noise over power of the expected line; bins squared a column, with floors."""
+    expected = (columns.softmax(1) * torch.arange(ROW_BINS, device=y.device, dtype=y.dtype)[None, :, None]).sum(1)
+    n = there.sum(1).clamp(1)
+    level = (y * there).sum(1, keepdim=True) / n[:, None]
+    noise = ((expected - y) ** 2 * there).sum(1) / n
+    power = ((y - level) ** 2 * there).sum(1) / n
+    full = there.sum(1) > 100
+    ratio = ((noise + least_noise) / (power + least_power)).log()
+    return (ratio * full).sum() / full.sum().clamp(1)
 
 
 def label_loss(output: Tensor, lead: Tensor) -> Tensor:
@@ -113,6 +143,7 @@ def label_loss(output: Tensor, lead: Tensor) -> Tensor:
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "page": page_loss,
+    "bend": bend_loss,
     "layout": layout_loss,
     "label": label_loss,
     "trace": trace_loss,
@@ -126,6 +157,16 @@ def _score(network: str, output: Any, truth: Sample) -> dict[str, float]:
         p = output.softmax(1)[:, 1:]
         overlap = (p * shares).sum((0, 2, 3)) * 2 / ((p**2).sum((0, 2, 3)) + (shares**2).sum((0, 2, 3)) + 1)
         return dict(zip(("dice_grid", "dice_trace", "dice_text"), overlap.tolist(), strict=True))
+    if network == "bend":
+        true = truth[0].permute(0, 3, 1, 2)
+        error = (output[:, :2] - true).abs()
+        surest = output[:, 2:] < output[:, 2:].median()
+        return {
+            "error_mm": float(error.mean()),
+            "surest_error_mm": float(error[surest].mean()),
+            "expected_error_mm": float(output[:, 2:].exp()[surest].mean()),
+            "unmoved_mm": float(true.abs()[surest].mean()),
+        }
     if network == "layout":
         target = truth[0].permute(0, 3, 1, 2) > 127
         iou = ((output > 0) & target).sum((0, 2, 3)) / ((output > 0) | target).sum((0, 2, 3)).clamp(1)
@@ -250,7 +291,7 @@ def train(
 
     Parameters
     ----------
-    network : {"page", "layout", "label", "trace"}
+    network : {"page", "bend", "layout", "label", "trace"}
     signals : Path
         Folder of recordings.
     out : Path

@@ -118,6 +118,11 @@ class CountingModule(nn.Module):
         return x
 
 
+def stages_now() -> tuple[Any, ...]:
+    digitize = pipeline.digitize
+    return digitize.rectify, digitize.unbend, digitize.trace_rows, pipeline.trace.read_rows
+
+
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class SpyDigitizer(Digitizer):
     """Notes which functions stand for the stages while it is asked to digitize."""
@@ -125,7 +130,7 @@ class SpyDigitizer(Digitizer):
     seen: list[tuple[Any, ...]] = field(default_factory=list)
 
     def digitize(self, page: PageImage, *, default_calibration: Calibration | None = None) -> Digitization:
-        stages = pipeline.digitize.rectify, pipeline.digitize.trace_rows, pipeline.trace.read_rows
+        stages = stages_now()
         self.seen.append(stages)
         self.page_network.run(page.pixels[None])
         if pipeline.digitize.rectify is flat_sheet:
@@ -139,6 +144,7 @@ def spy() -> SpyDigitizer:
 
     return SpyDigitizer(
         page_network=network("page"),
+        bend_network=network("bend"),
         layout_network=network("layout"),
         label_network=network("label"),
         trace_network=network("trace"),
@@ -148,15 +154,15 @@ def spy() -> SpyDigitizer:
 
 
 def test_one_stage_at_a_time_is_changed_and_put_back_and_networks_answer_once() -> None:
-    usual = pipeline.digitize.rectify, pipeline.digitize.trace_rows, pipeline.trace.read_rows
+    usual = stages_now()
     digitizer = spy()
     page = PageImage(pixels=np.full((8, 8, 3), 255, np.uint8))
     results = dict(read_every_way(page, digitizer, Calibration()))
     assert list(results) == list(VARIANTS)
     assert [name for name, result in results.items() if result is None] == ["homography only"]
     changed = [sum(now is not then for now, then in zip(seen, usual, strict=True)) for seen in digitizer.seen]
-    assert changed == [0, 1, 1, 1, 1] and len(set(digitizer.seen)) == 5
-    assert (pipeline.digitize.rectify, pipeline.digitize.trace_rows, pipeline.trace.read_rows) == usual
+    assert changed == [0, 1, 1, 2, 1, 1] and len(set(digitizer.seen)) == 6
+    assert stages_now() == usual
     assert digitizer.page_network.module.calls == 1
 
 

@@ -1,9 +1,10 @@
 """The generator: what it says is drawn is drawn, and the truth follows every geometric step."""
 
+import cv2
 import numpy as np
 import pytest
 
-from pipeline.training.augment import label_samples, layout_sample, page_samples, row_samples
+from pipeline.training.augment import bend_sample, finger, label_samples, layout_sample, page_samples, row_samples
 from pipeline.training.simulate import simulate_ecg
 from pipeline.training.style import PageStyle, random_style, training_layouts
 from pipeline.training.synth import INK_PX_PER_MM, TRACE, DrawnPage, draw_page, random_page
@@ -69,6 +70,26 @@ def test_row_crops_carry_the_centre_line(page: DrawnPage) -> None:
     assert np.quantile(darkness, 0.2) > 40
 
 
+def test_bend_crops_know_where_the_grid_went() -> None:
+    """Paper that the truth says lies on a 5 mm line is darker than paper between, whichever way up the crop is."""
+    rng = np.random.default_rng(6)
+    style = PageStyle(grid_phase=(1.7, 3.2), grid_minor=0.0, grid_major_mm=0.4, grid_colour=(60.0, 60.0, 60.0))
+    layout = next(layout for layout, _ in training_layouts() if layout.name == "3x4")
+    ruled = draw_page(np.zeros((12, 5000), np.float32), layout, style, rng)
+    contrast, moved = [], []
+    for _ in range(16):
+        sample = bend_sample(ruled, 256, rng)
+        at = (np.arange(256) + 0.5) / 8
+        shift = cv2.resize(sample.shift_mm, (256, 256), interpolation=cv2.INTER_LINEAR)
+        off = [np.abs((place + 2.5) % 5 - 2.5) for place in (at[None] + shift[..., 0], at[:, None] + shift[..., 1])]
+        grey = sample.pixels.mean(2)
+        between = grey[(off[0] > 1) & (off[1] > 1)].mean()
+        contrast.append(between - max(grey[(off[k] < 0.1) & (off[1 - k] > 1)].mean() for k in (0, 1)))
+        moved.append(np.abs(sample.shift_mm).max())
+    assert np.median(contrast) > 30 and np.quantile(contrast, 0.1) > 5
+    assert max(moved) > 0.5
+
+
 def test_page_and_layout_crops_have_their_truth(page: DrawnPage) -> None:
     rng = np.random.default_rng(3)
     shares = np.stack([s.classes for s in page_samples(page, 128, 12, rng)])
@@ -76,6 +97,14 @@ def test_page_and_layout_crops_have_their_truth(page: DrawnPage) -> None:
     assert (shares.reshape(-1, 3).max(0) > 200).all()
     layouts = [layout_sample(page, 192, rng) for _ in range(12)]
     assert any((s.bands[..., 2] > 200).any() and (s.bands[..., 0] > 200).any() for s in layouts)
+
+
+def test_a_finger_reaches_in_from_a_side() -> None:
+    rng = np.random.default_rng(8)
+    for _ in range(8):
+        hidden = finger(256, 8.0, rng)
+        rim = np.concatenate([hidden[0], hidden[-1], hidden[:, 0], hidden[:, -1]])
+        assert hidden.min() == 0 and hidden.max() > 0.99 and rim.max() > 0.9
 
 
 def test_label_windows_show_their_name(page: DrawnPage) -> None:
