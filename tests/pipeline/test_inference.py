@@ -17,7 +17,13 @@ from pipeline.inference import Network, choose_device, load_network, share_proce
 from pipeline.unet import LABEL_WINDOW_PX, NETWORKS, ROW_BINS, normalise
 from tests.waiting import PATIENCE_S, eventually
 
-_SIDES = {"page": (64, 96), "bend": (64, 128), "layout": (64, 96), "label": LABEL_WINDOW_PX, "trace": (2 * ROW_BINS, 64)}
+_SIDES = {
+    "page": (64, 96),
+    "bend": (64, 128),
+    "layout": (64, 96),
+    "label": LABEL_WINDOW_PX,
+    "trace": (2 * ROW_BINS, 64),
+}
 
 
 def _trained(name: str) -> nn.Module:
