@@ -22,7 +22,13 @@ _CELL_MM = BEND_CELL_PX / BEND_PX_PER_MM
 
 
 def unbend(
-    page: PageImage, rectified: RectifiedPage, network: Network, *, node_mm: float = 2.5, again_mm: float = 0.15
+    page: PageImage,
+    rectified: RectifiedPage,
+    network: Network,
+    *,
+    node_mm: float = 2.5,
+    again_mm: float = 0.15,
+    looks: int = 3,
 ) -> RectifiedPage:
     """Move the nodes of a flattened sheet onto its grid.
 
@@ -35,14 +41,17 @@ def unbend(
     node_mm : float
         Spacing of the new nodes.
     again_mm : float
-        A sheet that moved by more than this in its worst twentieth is looked at once more: a photographed one.
+        A sheet that moved by more than this in its worst twentieth is looked at again: a photographed one.
+    looks : int
+        At most.
     """
     if rectified.grid_scale.source != "grid":
         return rectified
-    field = _field(page, rectified, network)
-    rectified = _moved(page, rectified, field, node_mm)
-    if np.quantile(np.abs(field), 0.95) > again_mm:
-        rectified = _moved(page, rectified, _field(page, rectified, network), node_mm)
+    for _ in range(looks):
+        field = _field(page, rectified, network)
+        rectified = _moved(page, rectified, field, node_mm)
+        if np.quantile(np.abs(field), 0.95) <= again_mm:
+            break
     return rectified
 
 
