@@ -20,6 +20,7 @@ from tests.waiting import PATIENCE_S, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = (sys.executable, "-m", "tests.fake_digitizer")
+PROCESSES_S = 3 * PATIENCE_S  # for what several processes have to start, load and work for
 QUICK_RETRY = {"first_s": 0.2, "maximum_s": 1.0}
 
 
@@ -66,7 +67,7 @@ class Gateway:
         started = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen([*self._command, *arguments], cwd=ROOT, stdout=log, stderr=log)
-        wait_for("the gateway to receive", lambda: self._is_ready(started))
+        wait_for("the gateway to receive", lambda: self._is_ready(started), PROCESSES_S)
 
     def _is_ready(self, started: int) -> bool:
         assert self.process.poll() is None, self.log
@@ -77,7 +78,7 @@ class Gateway:
         self.process.kill()
         self.process.wait()
 
-    def stop(self, timeout_s: float = PATIENCE_S) -> int:
+    def stop(self, timeout_s: float = PROCESSES_S) -> int:
         """SIGTERM; return the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout_s)
@@ -93,11 +94,11 @@ class Gateway:
     def jobs(self) -> list[Job]:
         return self.store.jobs(limit=1000)
 
-    def wait_for_job(self, status: JobStatus, timeout_s: float = PATIENCE_S) -> Job:
+    def wait_for_job(self, status: JobStatus, timeout_s: float = PROCESSES_S) -> Job:
         """Return the first job found in `status`."""
         return wait_for(f"a {status} job", lambda: next(iter(self.store.jobs(status=status)), None), timeout_s)
 
-    def wait_until_settled(self, n_jobs: int, timeout_s: float = 3 * PATIENCE_S) -> list[Job]:
+    def wait_until_settled(self, n_jobs: int, timeout_s: float = PROCESSES_S) -> list[Job]:
         """Return all jobs when there are `n_jobs`, none waits or runs, and nothing is left to deliver."""
 
         def settled() -> list[Job]:

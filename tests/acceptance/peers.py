@@ -49,7 +49,7 @@ class Pacs:
     def _store(self, event: evt.Event) -> int:
         self.received.append(dcmread(BytesIO(event.encoded_dataset())))
         self.arrived.set()
-        assert self.gate.wait(2 * PATIENCE_S)
+        assert self.gate.wait(6 * PATIENCE_S)
         return 0x0000
 
 
@@ -92,7 +92,7 @@ class Ehr:
     def answer(self, message: bytes) -> bytes:
         self.received.append(message)
         self.arrived.set()
-        assert self.gate.wait(2 * PATIENCE_S)
+        assert self.gate.wait(6 * PATIENCE_S)
         return b"MSH|^~\\&|EHR|H|ECGGW|H|20260101||ACK|1|P|2.5.1\rMSA|AA|" + self.control_id(message) + b"\r"
 
     @staticmethod

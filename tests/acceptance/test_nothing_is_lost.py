@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from gateway.models import DeliveryStatus, JobStatus
-from tests.acceptance.conftest import Gateway
+from tests.acceptance.conftest import PROCESSES_S, Gateway
 from tests.acceptance.peers import Ehr, Pacs, c_store, secondary_capture
 from tests.fake_digitizer import Behaviour, page_pixels, page_png
-from tests.waiting import PATIENCE_S, wait_for
+from tests.waiting import wait_for
 
 MakeGateway = Callable[..., Gateway]
 
@@ -55,7 +55,7 @@ def test_service_killed_in_the_middle_of_the_deliveries(make_gateway: MakeGatewa
     gateway = make_gateway()
     gateway.start()
     assert c_store(gateway.port, secondary_capture(page_pixels())) == [0x0000]
-    assert pacs.arrived.wait(PATIENCE_S) and ehr.arrived.wait(PATIENCE_S)
+    assert pacs.arrived.wait(PROCESSES_S) and ehr.arrived.wait(PROCESSES_S)
     gateway.kill()
     pacs.gate.set()
     ehr.gate.set()
@@ -130,7 +130,7 @@ def test_clean_stop_with_a_job_running(
     gateway.wait_for_job(JobStatus.RUNNING)
     workers = gateway.workers()
     gateway.process.send_signal(number)
-    assert gateway.process.wait(PATIENCE_S) == 0
+    assert gateway.process.wait(PROCESSES_S) == 0
     assert not any(os.path.exists(f"/proc/{pid}") for pid in workers)
     assert {job.status for job in gateway.jobs()} <= {JobStatus.DONE, JobStatus.QUEUED}
     assert "Traceback" not in gateway.log
@@ -157,4 +157,4 @@ def test_second_service_on_a_taken_port_says_so_and_ends(make_gateway: MakeGatew
     other = make_gateway(dicom={"port": gateway.port})
     with pytest.raises(AssertionError, match="Cannot start"):
         other.start()
-    assert other.process.wait(PATIENCE_S) == 1
+    assert other.process.wait(PROCESSES_S) == 1
