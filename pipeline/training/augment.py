@@ -376,6 +376,20 @@ def _photographed(
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     raster = (picture_w * oversample, picture_h * oversample)
     drawn = cv2.warpAffine(page.pixels, matrix, raster, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    inside = x0 > 0 and y0 > 0 and x1 < page.style.width_mm and y1 < page.style.height_mm
+    if not inside and capture.kind in ("photo", "scan") and rng.random() < 0.7:
+        off_page = (
+            cv2.warpAffine(
+                page.classes,
+                matrix,
+                raster,
+                flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
+                borderMode=cv2.BORDER_CONSTANT,
+                borderValue=255,
+            )
+            == 255
+        )
+        drawn[off_page] = desk((raster[1], raster[0]), rng)[off_page]
     picture = _halved(drawn) if oversample == 2 else np.asarray(drawn, np.uint8)
     return expose(picture, capture, scale, rng), origin
 
