@@ -189,7 +189,7 @@ def _log_fit(ratio: float, tolerance: float) -> float:
 def _width_fit(width_mm: float) -> float:
     """Log likelihood of a sheet or a cutting of it being so wide; small cuttings are likelier than huge sheets."""
     ratio = np.log(width_mm / 230.0)
-    return float(-0.5 * (ratio / (0.45 if ratio > 0 else 0.6)) ** 2)
+    return float(-0.5 * (ratio / (0.45 if ratio > 0 else 0.5)) ** 2)
 
 
 def _refine(comb: _Axis) -> float:

@@ -60,6 +60,14 @@ def test_stated_resolution_settles_a_small_cutting() -> None:
     assert stated.score > doubtful.score
 
 
+def test_a_sheet_of_bare_5_mm_lines_is_no_sheet_of_52_mm() -> None:
+    bare = lines(5.6, minor=0.0, width_mm=260.0, height_mm=170.0)
+    bare[:, ::140] *= 1.5  # every fifth line happens to be stronger
+    bare[::140] *= 1.5
+    scale = measure_grid(bare)
+    assert scale is not None and scale.px_per_mm_x == pytest.approx(5.6, rel=0.005)
+
+
 def test_noise_is_no_grid() -> None:
     noise = np.random.default_rng(1).normal(size=(400, 600)).astype(np.float32)
     assert measure_grid(noise) is None
