@@ -238,8 +238,7 @@ class TraceSet:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Calibration:
-    """Paper speed and gain, and where each was read from: "default" | "text" | "pulse" | "columns" |
-    "beats".
+    """Paper speed and gain, and their sources: "default" | "text" | "pulse" | "columns" | "beats".
 
     Where several agree, the source is the strongest of them; a score says how sure all evidence together leaves us.
     """

@@ -141,6 +141,11 @@ def _at_lag(a: Float64, b: Float64, lag: int) -> float:
     return _correlation(a[max(lag, 0) : a.size + min(lag, 0)], b[max(-lag, 0) : b.size + min(-lag, 0)])
 
 
+def _whole_beats(pitch_mm: float, rr_mm: float | None, within_mm: float = 2.0) -> bool:
+    """Tell whether a whole number of beats fills a column, so that the next one beats in step in either case."""
+    return rr_mm is not None and abs((pitch_mm / rr_mm + 0.5) % 1.0 - 0.5) * rr_mm < within_mm
+
+
 def _beat_together(own: Sequence[Float64], pitch_mm: float, rr_mm: float | None) -> float:
     """Evidence in [-1, 1] that columns were recorded together, from where their beats stand.
 
@@ -154,7 +159,7 @@ def _beat_together(own: Sequence[Float64], pitch_mm: float, rr_mm: float | None)
     if (here < alike.max(1) - 0.07).any():
         return -1.0
     together = float(here.min())
-    if rr_mm is not None and abs((pitch_mm / rr_mm + 0.5) % 1.0 - 0.5) * rr_mm < 2.0:
+    if _whole_beats(pitch_mm, rr_mm):
         exact = bool((np.abs(lags[alike.argmax(1)]) <= _IN_STEP // 2).all())
         return 0.3 if exact and together > 0.9 else 0.1
     return float(np.clip(2.5 * (together - 0.6), -1.0, 1.0))
@@ -173,17 +178,21 @@ def _in_step(
     if len(columns) < 2 or n < 100:
         return 0.0
     across = _limb_residual_across(traces, layout, rows, columns)
-    if across is not None:
-        return float(np.clip((0.2 - across) / 0.1, -1.0, 1.0))
+    if across is not None:  # a regular rhythm leaves over little as well, but more than misreading does
+        misread = _limb_residual(traces, layout, rows, columns) or 0.0
+        together = float(np.clip((0.05 + 2.0 * misread - across) / 0.05, -1.0, 1.0))
+        if _whole_beats(columns[1][0] - columns[0][0], rr_mm):
+            return min(together, 0.3 if together > 0.5 else 0.1)
+        return together
     own = [_activity(traces, rows, start + 0.3, n) for start, _ in columns]
     strips = [index for index in strips if index >= 0]
     if strips:
         strip = [_activity(traces, strips, start + 0.3, n) for start, _ in columns]
         after = float(np.mean([_correlation(own[k], strip[k], _IN_STEP) for k in range(1, len(columns))]))
-        together = float(np.mean([_correlation(own[k], strip[0], 2 * _IN_STEP) for k in range(1, len(columns))]))
-        if together > max(0.6, after - 0.1):  # beats stand there in either case
-            return max(together - after, 0.1)
-        return together - after
+        at_start = float(np.mean([_correlation(own[k], strip[0], 2 * _IN_STEP) for k in range(1, len(columns))]))
+        if at_start > max(0.6, after - 0.1):  # beats stand there in either case
+            return max(at_start - after, 0.1)
+        return at_start - after
     return _beat_together(own, columns[1][0] - columns[0][0], rr_mm)
 
 
