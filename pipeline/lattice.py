@@ -107,7 +107,7 @@ def _shift(xy_mm: Array) -> Array:
     return np.array([[1.0, 0.0, xy_mm[0]], [0.0, 1.0, xy_mm[1]], [0.0, 0.0, 1.0]])
 
 
-def _cover(shape: tuple[int, ...], homography: Array, *, largest_mm: float = 480.0) -> tuple[Array, tuple[int, int]]:
+def _cover(shape: tuple[int, ...], homography: Array, *, largest_mm: float = 600.0) -> tuple[Array, tuple[int, int]]:
     """Paper origin (2,) in mm and node counts that cover the whole map."""
     height, width = shape
     centre = apply_homography(np.linalg.inv(homography), np.array([(width - 1) / 2, (height - 1) / 2]))
