@@ -59,7 +59,13 @@ MAXIMUM_12_LEAD_CHANNELS = 13  # A.34.3.4.4, in all groups
 PADDING = 0
 
 _CODE_OF_LEAD = {lead: code for code, lead in LEAD_CODES.items()}
-_READ_FROM = {"default": "not read, assumed", "text": "read in print", "pulse": "read from the calibration pulse"}
+_READ_FROM = {
+    "default": "not read, assumed",
+    "text": "read in print",
+    "pulse": "read from the calibration pulse",
+    "columns": "measured on the columns",
+    "beats": "not read, assumed: the beats make it likely",
+}
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)

@@ -456,6 +456,7 @@ def _read_from(source: str) -> str:
         "text": "printed on the page",
         "pulse": "measured on the calibration pulse",
         "columns": "measured on the columns",
+        "beats": "assumed: the beats make it likely",
     }.get(source, source)
 
 
