@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pipeline.datatypes import FloatArray, PageImage, RectifiedPage
 from pipeline.inference import Network
-from pipeline.paper import paper_to_page, sample_nodes, sample_paper
+from pipeline.paper import canvas_raster, paper_to_page, sample_paper
 from pipeline.unet import BEND_CELL_PX, BEND_PX_PER_MM
 
 _CELL_MM = BEND_CELL_PX / BEND_PX_PER_MM
@@ -49,34 +49,28 @@ def unbend(
         return rectified
     for _ in range(looks):
         field = _field(page, rectified, network)
-        rectified = _moved(page, rectified, field, node_mm)
+        rectified = _moved(rectified, field, node_mm)
         if np.quantile(np.abs(field), 0.95) <= again_mm:
             break
-    return rectified
-
-
-def _size_mm(rectified: RectifiedPage) -> tuple[float, float]:
-    """Width and height of the sheet."""
-    n_i, n_j = rectified.node_xy.shape[:2]
-    return (n_j - 1) * rectified.node_mm, (n_i - 1) * rectified.node_mm
+    canvas = sample_paper(page, rectified, *canvas_raster(rectified, rectified.px_per_mm))
+    return replace(rectified, pixels=canvas)
 
 
 def _field(page: PageImage, rectified: RectifiedPage, network: Network) -> FloatArray:
     """Return how far the paper is from where the canvas has it, in mm, for every cell, (h, w, 2)."""
-    sides = [round(side * BEND_PX_PER_MM) for side in _size_mm(rectified)]
-    x_mm, y_mm = ((np.arange(side) + 0.5) / BEND_PX_PER_MM for side in sides)
+    x_mm, y_mm = canvas_raster(rectified, BEND_PX_PER_MM)
     (answer,) = network.run(sample_paper(page, rectified, x_mm, y_mm)[None])
-    columns, rows = (side // BEND_CELL_PX for side in sides)
+    columns, rows = x_mm.size // BEND_CELL_PX, y_mm.size // BEND_CELL_PX
     shift_mm, doubt = np.split(answer[0, :, :rows, :columns].numpy(), 2)
     return averaged(shift_mm, np.exp(doubt))
 
 
-def _moved(page: PageImage, rectified: RectifiedPage, field: FloatArray, node_mm: float) -> RectifiedPage:
-    """Lay the nodes where the field says the paper is, and sample the canvas anew."""
-    at = np.meshgrid(*(np.arange(round(side / node_mm) + 1) * node_mm for side in _size_mm(rectified)))
+def _moved(rectified: RectifiedPage, field: FloatArray, node_mm: float) -> RectifiedPage:
+    """Lay the nodes where the field says the paper is; the canvas is left as it was."""
+    steps = (round((n - 1) * rectified.node_mm / node_mm) for n in rectified.node_xy.shape[1::-1])
+    at = np.meshgrid(*(np.arange(n + 1) * node_mm for n in steps))
     nodes = paper_to_page(rectified, _before(field, np.stack(at, -1).astype(np.float32))).astype(np.float32)
-    canvas = [(np.arange(n) + 0.5) / (rectified.px_per_mm * node_mm) for n in rectified.pixels.shape[1::-1]]
-    return replace(rectified, node_xy=nodes, node_mm=node_mm, pixels=sample_nodes(page.pixels, nodes, *canvas))
+    return replace(rectified, node_xy=nodes, node_mm=node_mm)
 
 
 def averaged(shift_mm: FloatArray, doubt_mm: FloatArray, *, reach_mm: float = 2.0) -> FloatArray:

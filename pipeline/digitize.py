@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.bend import unbend
 from pipeline.calibrate import calibrate
@@ -29,7 +28,7 @@ from pipeline.inference import Network, choose_device, load_network
 from pipeline.labels import read_labels
 from pipeline.layout import identify_layout, load_layouts
 from pipeline.marks import read_marks
-from pipeline.paper import map_sampler, sample_paper, turn
+from pipeline.paper import canvas_raster, map_sampler, sample_paper, turn
 from pipeline.printed import with_printed_names
 from pipeline.pulses import measure_pulses
 from pipeline.quality import assess
@@ -148,7 +147,7 @@ class Digitizer:
         It stays as it is unless another way up reads clearly better, and is laid on its side only where neither way
         up reads enough.
         """
-        x_mm, y_mm = _raster(flat, LABEL_PX_PER_MM)
+        x_mm, y_mm = canvas_raster(flat, LABEL_PX_PER_MM)
         canvas = sample_paper(page, flat, x_mm, y_mm)
         best, most = 0, -1.0
         best_labels: tuple[LeadLabel, ...] = ()
@@ -164,14 +163,8 @@ class Digitizer:
         return turn(flat, best), best_labels
 
 
-def _raster(rectified: RectifiedPage, px_per_mm: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Paper columns (w,) and rows (h,) in mm of a canvas of the whole sheet."""
-    height, width = (round(side * px_per_mm / rectified.px_per_mm) for side in rectified.pixels.shape[:2])
-    return (np.arange(width) + 0.5) / px_per_mm, (np.arange(height) + 0.5) / px_per_mm
-
-
 def _rows_of_ink(segmentation: SegmentationMap, rectified: RectifiedPage) -> tuple[RowBand, ...]:
     """Find the rows by the paper's way, from the ink: where the layout network saw none."""
-    x_mm, y_mm = _raster(rectified, rectified.px_per_mm)
+    x_mm, y_mm = canvas_raster(rectified, rectified.px_per_mm)
     ink = map_sampler(segmentation, rectified)(x_mm, y_mm)[..., 1] / np.float32(255)
     return rows_of_ink(ink_lines(ink.astype(np.float32)), rectified.px_per_mm)

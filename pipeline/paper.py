@@ -130,6 +130,20 @@ def sample_paper(page: PageImage, rectified: RectifiedPage, x_mm: Points, y_mm: 
     return sample_nodes(page.pixels, rectified.node_xy, columns, rows)
 
 
+def raster(start_mm: float, end_mm: float, px_per_mm: float) -> npt.NDArray[np.float64]:
+    """Return the paper coordinates (n,) of the pixels that cover a stretch, two at least."""
+    n = max(2, round((end_mm - start_mm) * px_per_mm))
+    return np.asarray(start_mm + (np.arange(n) + 0.5) / px_per_mm, np.float64)
+
+
+def canvas_raster(
+    rectified: RectifiedPage, px_per_mm: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return paper columns (w,) and rows (h,) in mm of a canvas of the whole sheet."""
+    height, width = (round(side * px_per_mm / rectified.px_per_mm) for side in rectified.pixels.shape[:2])
+    return (np.arange(width) + 0.5) / px_per_mm, (np.arange(height) + 0.5) / px_per_mm
+
+
 def map_sampler(segmentation: SegmentationMap, rectified: RectifiedPage) -> Callable[[Points, Points], ByteArray]:
     """Return what samples the page network's maps as `sample_paper` samples the page.
 

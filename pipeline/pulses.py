@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datatypes import ByteArray, PrintedMarks, PulseBox, RectifiedPage, SegmentationMap
-from pipeline.paper import Points, map_sampler
+from pipeline.paper import Points, map_sampler, raster
 
 Sampler = Callable[[Points, Points], ByteArray]  # of `paper.map_sampler`
 
@@ -26,9 +26,10 @@ def _top_mm(pulse: PulseBox, sample: Sampler) -> float | None:
     What else stands upright beside it, a form's rule or the first wave, has no bar to it.
     """
     height_mm = pulse.y1_mm - pulse.y0_mm
-    x_mm = pulse.x0_mm - 1.0 + _raster(pulse.x1_mm - pulse.x0_mm + 2.0)
-    upright = _ink(sample(x_mm, pulse.y0_mm + 0.15 * height_mm + _raster(0.45 * height_mm))).mean(0)
-    bar = _ink(sample(x_mm, pulse.y0_mm - 0.8 + _raster(2.0))).max(0) > 80.0
+    x_mm = raster(pulse.x0_mm - 1.0, pulse.x1_mm + 1.0, _PX_PER_MM)
+    below_mm = pulse.y0_mm + 0.15 * height_mm
+    upright = _ink(sample(x_mm, raster(below_mm, below_mm + 0.45 * height_mm, _PX_PER_MM))).mean(0)
+    bar = _ink(sample(x_mm, raster(pulse.y0_mm - 0.8, pulse.y0_mm + 1.2, _PX_PER_MM))).max(0) > 80.0
     flank = upright > max(0.5 * float(upright.max()), 60.0)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], flank.astype(np.int8), [0]])))
     begins, ends = edges[::2], edges[1::2]
@@ -38,11 +39,6 @@ def _top_mm(pulse: PulseBox, sample: Sampler) -> float | None:
         return None
     first, last = int(tops[0]), int(tops[1])
     return float(begins[last] + ends[last] - begins[first] - ends[first]) / 2 / _PX_PER_MM
-
-
-def _raster(length_mm: float) -> npt.NDArray[np.float64]:
-    """Return points (n,) that cover a length from 0 on, in mm."""
-    return np.asarray((np.arange(max(2, round(length_mm * _PX_PER_MM))) + 0.5) / _PX_PER_MM, np.float64)
 
 
 def _ink(seen: ByteArray) -> npt.NDArray[np.float64]:

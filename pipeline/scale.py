@@ -128,6 +128,13 @@ def _bell(value: float, centre: float, spread: float) -> float:
     return float(np.exp(-0.5 * (np.log(value / centre) / spread) ** 2) / spread)
 
 
+def _beats_say(likelihood: dict[float, float], words: str) -> Witness:
+    """Return beats as a witness that rules nothing out; `words` has a place for what they show best."""
+    most = max(likelihood.values())
+    likelihood = {value: max(share / most, 0.02) for value, share in likelihood.items()}
+    return Witness("beats", words.format(max(likelihood, key=likelihood.__getitem__)), likelihood)
+
+
 def _speed_of_beats(beats: Beats | None) -> list[Witness]:
     """Take length and rate of the beats as a witness."""
     if beats is None or beats.qrs_mm <= 0:
@@ -138,10 +145,7 @@ def _speed_of_beats(beats: Beats | None) -> list[Witness]:
         likelihood[speed] = 0.85 * _bell(qrs_s, _QRS_S, 0.2) + 0.15 * _bell(qrs_s, 1.5 * _QRS_S, 0.35)
         if beats.rr_mm is not None:
             likelihood[speed] *= _bell(beats.rr_mm / speed, _RR_S, 0.35)
-    most = max(likelihood.values())
-    likelihood = {speed: max(value / most, 0.02) for speed, value in likelihood.items()}
-    best = max(likelihood, key=likelihood.__getitem__)
-    return [Witness("beats", f"the beats are as long as at {best:g} mm/s", likelihood)]
+    return [_beats_say(likelihood, "the beats are as long as at {:g} mm/s")]
 
 
 def _gain_of_beats(match: LayoutMatch) -> list[Witness]:
@@ -151,10 +155,7 @@ def _gain_of_beats(match: LayoutMatch) -> list[Witness]:
     limb = sum(not lead.startswith("V") for lead in match.layout.leads) / len(match.layout.leads)
     usual_mv = limb * _LIMB_MV + (1 - limb) * _CHEST_MV
     likelihood = {gain: _bell(match.beats.height_mm / gain, usual_mv, 0.4) for gain in GAINS_MM_PER_MV}
-    most = max(likelihood.values())
-    likelihood = {gain: max(value / most, 0.02) for gain, value in likelihood.items()}
-    best = max(likelihood, key=likelihood.__getitem__)
-    return [Witness("beats", f"the leads are as tall as at {best:g} mm/mV", likelihood)]
+    return [_beats_say(likelihood, "the leads are as tall as at {:g} mm/mV")]
 
 
 def _of_print(value: float | None, unit: str, known: Sequence[float]) -> list[Witness]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datatypes import ByteArray, PageImage, RectifiedPage, SegmentationMap, TextLine
-from pipeline.paper import map_sampler, page_to_paper, sample_paper
+from pipeline.paper import map_sampler, page_to_paper, raster, sample_paper
 from pipeline.recogniser import LINE_HEIGHT_PX, Recogniser
 
 MAP_PX_PER_MM = 5.0
@@ -55,11 +55,6 @@ def _sheet(page: PageImage, rectified: RectifiedPage, beyond_mm: float = 60.0) -
     return float(x0), float(y0), float(x1), float(y1)
 
 
-def _raster(start_mm: float, end_mm: float, px_per_mm: float) -> Float64:
-    """Paper coordinates of the pixels that cover a stretch."""
-    return np.asarray(start_mm + (np.arange(max(2, round((end_mm - start_mm) * px_per_mm))) + 0.5) / px_per_mm)
-
-
 def _print_mask(segmentation: SegmentationMap, rectified: RectifiedPage, x_mm: Float64, y_mm: Float64) -> Mask:
     """See the text map through the lattice: (h, w), True where print is; tall strokes and long rules left out."""
     seen = map_sampler(segmentation, rectified)(x_mm, y_mm)
@@ -93,7 +88,7 @@ def _rows(ink: Mask, least_px: float) -> list[tuple[int, int]]:
 def find_text(page: PageImage, segmentation: SegmentationMap, rectified: RectifiedPage) -> tuple[TextRegion, ...]:
     """Find the lines of print on the sheet, top to bottom."""
     x0, y0, x1, y1 = _sheet(page, rectified)
-    x_mm, y_mm = _raster(x0, x1, MAP_PX_PER_MM), _raster(y0, y1, MAP_PX_PER_MM)
+    x_mm, y_mm = raster(x0, x1, MAP_PX_PER_MM), raster(y0, y1, MAP_PX_PER_MM)
     mask = _print_mask(segmentation, rectified, x_mm, y_mm)
     joined = cv2.morphologyEx(
         mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((1, round(3.0 * MAP_PX_PER_MM)), np.uint8)
@@ -128,8 +123,8 @@ def _crop(page: PageImage, rectified: RectifiedPage, region: TextRegion) -> Byte
     height_mm = region.y1_mm - region.y0_mm
     # A statement may have lost a faint letter at its ends; a name stands alone, among traces.
     ends_mm = 0.8 * height_mm if region.x1_mm - region.x0_mm > 4 * height_mm else 2 * pad_mm
-    x_mm = _raster(region.x0_mm - ends_mm, region.x1_mm + ends_mm, px_per_mm)
-    y_mm = _raster(region.y0_mm - pad_mm, region.y1_mm + pad_mm, px_per_mm)
+    x_mm = raster(region.x0_mm - ends_mm, region.x1_mm + ends_mm, px_per_mm)
+    y_mm = raster(region.y0_mm - pad_mm, region.y1_mm + pad_mm, px_per_mm)
     return sample_paper(page, rectified, x_mm, y_mm)
 
 

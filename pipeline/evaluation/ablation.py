@@ -42,7 +42,7 @@ from pipeline.datatypes import (
 from pipeline.digitize import Digitizer
 from pipeline.errors import DigitizationError, TraceNotFound
 from pipeline.inference import Network
-from pipeline.paper import apply_homography, sample_nodes
+from pipeline.paper import apply_homography, canvas_raster, map_sampler, sample_paper
 from pipeline.rectify import rectify
 from pipeline.trace import RowReadings, Sampler, posterior
 from pipeline.unet import ROW_BINS
@@ -98,8 +98,8 @@ def flat_sheet(page: PageImage, segmentation: SegmentationMap, *, px_per_mm: flo
     n_i, n_j = found.node_xy.shape[:2]
     i, j = np.mgrid[:n_i, :n_j]
     nodes = apply_homography(found.homography, np.stack([j, i], -1) * found.node_mm).astype(np.float32)
-    rows, columns = ((np.arange(n) + 0.5) / (px_per_mm * found.node_mm) for n in found.pixels.shape[:2])
-    return replace(found, node_xy=nodes, pixels=sample_nodes(page.pixels, nodes, columns, rows))
+    flat = replace(found, node_xy=nodes)
+    return replace(flat, pixels=sample_paper(page, flat, *canvas_raster(flat, px_per_mm)))
 
 
 def paper_traces(segmentation: SegmentationMap, rectified: RectifiedPage) -> TraceSet:
@@ -110,11 +110,8 @@ def paper_traces(segmentation: SegmentationMap, rectified: RectifiedPage) -> Tra
     TraceNotFound
         There is no ink.
     """
-    height, width = (round(side * _INK_PX_PER_MM / rectified.px_per_mm) for side in rectified.pixels.shape[:2])
-    rows, columns = ((np.arange(n) + 0.5) / (_INK_PX_PER_MM * rectified.node_mm) for n in (height, width))
-    paper = np.repeat((255 * (1 - segmentation.trace)).astype(np.uint8)[..., None], 3, axis=2)
-    nodes = (rectified.node_xy + 0.5) * np.float32(segmentation.scale) - np.float32(0.5)
-    ink = 1 - sample_nodes(paper, nodes, columns, rows)[..., 0] / np.float32(255)
+    sampled = map_sampler(segmentation, rectified)(*canvas_raster(rectified, _INK_PX_PER_MM))
+    ink = sampled[..., 1] / np.float32(255)
     lines = ink_lines(ink.astype(np.float32))
     if not lines:
         raise TraceNotFound("no line of ink was found on the page")

@@ -151,17 +151,13 @@ def bend_sample(page: DrawnPage, size: int, rng: np.random.Generator) -> BendSam
     shift = field(at_x, at_y)
     turn = float(rng.choice([0.0, rng.normal(0, 0.06), rng.uniform(-0.6, 0.6)], p=[0.3, 0.5, 0.2]))
     quarter = int(rng.choice(4, p=[0.6, 0.14, 0.12, 0.14]))
-    turned = np.array([[1, 0], [0, 1]]) if not quarter % 2 else np.array([[0, -1], [1, 0]])
-    turned = turned * (-1 if quarter >= 2 else 1)
+    turned = np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), quarter)
     extent = np.array([page.style.width_mm, page.style.height_mm])
     centre = rng.uniform(-0.1 * span, extent + 0.1 * span)
     lines = np.array(page.style.grid_phase)  # where the page's 5 mm lines are
     origin = np.round((centre - turned @ np.full(2, span / 2) - lines) / 5) * 5 + lines
     paper = (np.stack([at_x, at_y], -1) + shift) @ turned.T + origin
-    # paper -> picture
-    scale = min(max(capture.native_px_per_mm, 3.3), 12.0)
-    shear = rng.normal(0, 0.03) if photo else 0.0
-    forward = scale * np.array([[np.cos(turn), -np.sin(turn) + shear], [np.sin(turn), np.cos(turn)]])
+    forward = _to_picture(capture, turn, rng.normal(0, 0.03) if photo else 0.0)
     low, high = paper.min((0, 1)) - 1, paper.max((0, 1)) + 1
     picture, corner = _photographed(page, capture, (low[0], low[1], high[0], high[1]), forward, rng)
     seen = (paper @ forward.T - corner - 0.5).astype(np.float32)
@@ -332,11 +328,8 @@ def _row_sample(page: DrawnPage, width: int, rng: np.random.Generator) -> RowSam
     else:
         x0 = rng.uniform(row.segments[0].x0_mm - 6, max(row.segments[-1].x1_mm + 6 - span, row.segments[0].x0_mm))
     y0 = row.baseline_mm - ROW_HEIGHT_MM / 2 + rng.normal(0, 1.2)
-    # paper -> picture: scale, slight or any rotation, a little shear
-    scale = min(max(capture.native_px_per_mm, 3.3), 12.0)
     turn = float(rng.choice([0.0, rng.normal(0, 0.03), rng.uniform(-0.6, 0.6)], p=[0.3, 0.4, 0.3]))
-    shear = rng.normal(0, 0.03) if photo else 0.0
-    forward = scale * np.array([[np.cos(turn), -np.sin(turn) + shear], [np.sin(turn), np.cos(turn)]])
+    forward = _to_picture(capture, turn, rng.normal(0, 0.03) if photo else 0.0)
     box = (x0 - 2, y0 - 2, x0 + span + 2, y0 + ROW_HEIGHT_MM + 2)
     picture, origin = _photographed(page, capture, box, forward, rng)
     # picture -> canvas, with the residual the rectifier leaves
@@ -351,6 +344,12 @@ def _row_sample(page: DrawnPage, width: int, rng: np.random.Generator) -> RowSam
     y_bin = (y_mm - y0) / ROW_HEIGHT_MM * ROW_BINS - 0.5
     y_bin[(y_bin < 0) | (y_bin > ROW_BINS - 1)] = np.nan
     return RowSample(pixels=np.asarray(pixels, np.uint8), y_bin=y_bin.astype(np.float32))
+
+
+def _to_picture(capture: Capture, turn: float, shear: float = 0.0) -> npt.NDArray[np.float64]:
+    """Return the linear map from paper mm to pixels of a picture (2, 2): its resolution, a rotation, a little shear."""
+    scale = min(max(capture.native_px_per_mm, 3.3), 12.0)
+    return scale * np.array([[np.cos(turn), -np.sin(turn) + shear], [np.sin(turn), np.cos(turn)]])
 
 
 def _photographed(
@@ -417,9 +416,8 @@ def _window(page: DrawnPage, centre_mm: Points, quarter: int, rng: np.random.Gen
     """Show the paper around a point as the label network's canvas does, (LABEL_WINDOW_PX, 3)."""
     capture = random_capture(rng)
     height, width = LABEL_WINDOW_PX
-    scale = min(max(capture.native_px_per_mm, 3.3), 12.0)
     turn = rng.normal(0, 0.03) if rng.random() < 0.7 else rng.uniform(-0.6, 0.6)
-    forward = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    forward = _to_picture(capture, turn)
     box = (centre_mm[0] - 8, centre_mm[1] - 8, centre_mm[0] + 8, centre_mm[1] + 8)
     picture, origin = _photographed(page, capture, box, forward, rng)
     # canvas -> picture: quarter turns and the small scale error the rectifier leaves

@@ -1,10 +1,12 @@
 """A store and a spool on real files, fresh for each test."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from gateway import cli
 from gateway.intake import Intake
 from gateway.spool import Spool
 from gateway.store import Store
@@ -25,3 +27,19 @@ def spool(tmp_path: Path) -> Spool:
 @pytest.fixture
 def intake(spool: Spool, store: Store) -> Intake:
     return Intake(spool, store)
+
+
+@pytest.fixture
+def gateway_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """`python -m gateway COMMAND --config FILE ...` in this process: exit status, standard output, standard error."""
+
+    def run(config: Path, command: str, *arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["gateway", command, "--config", str(config), *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        output = capsys.readouterr()
+        return int(ended.value.code or 0), output.out, output.err
+
+    return run

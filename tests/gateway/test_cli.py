@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -54,17 +55,10 @@ def config(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(config: Path, gateway_command: Run) -> Run:
     """`python -m gateway COMMAND --config FILE ...` in this process: exit status, standard output, standard error."""
 
-    def run(command: str, *arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["gateway", command, "--config", str(config), *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        output = capsys.readouterr()
-        return int(ended.value.code or 0), output.out, output.err
-
-    return run
+    return partial(gateway_command, config)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import socket
 import struct
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +24,6 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification  # type: ignore[attr-defined]
 
-from gateway import cli
 from gateway.diagnose import TEST_PATIENT_ID, Step, echo, find, send_test
 from gateway.dicom.association import NoContext
 from gateway.dicom.find import StudyQuery, find_studies
@@ -436,19 +434,13 @@ def test_a_peer_without_query_says_so(peers: Callable[..., Peer]) -> None:
 
 
 @pytest.fixture
-def run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
+def run(tmp_path: Path, gateway_command: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str, str]]:
     def run(port: int, *command: str) -> tuple[int, str, str]:
         config = tmp_path / "gateway.toml"
         config.write_text(
             f'[[destinations]]\nkind = "dicom"\nname = "pacs"\nhost = "127.0.0.1"\nport = {port}\nae_title = "PACS"\n'
         )
-        monkeypatch.setattr(sys, "argv", ["gateway", *command, "--config", str(config)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        output = capsys.readouterr()
-        return int(ended.value.code or 0), output.out, output.err
+        return gateway_command(config, *command)
 
     return run
 

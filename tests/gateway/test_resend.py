@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
-from gateway import cli
 from gateway.errors import IllegalTransition
 from gateway.intake import Intake
 from gateway.models import Delivery, DeliveryStatus, utc_now
@@ -30,18 +29,10 @@ def bench(store: Store, spool: Spool, intake: Intake) -> Bench:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(tmp_path: Path, gateway_command: Run) -> Run:
     config = tmp_path / "gateway.toml"
     config.write_text(f'[storage]\npath = "{tmp_path}"\n')
-
-    def run(*command: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["gateway", *command, "--config", str(config)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        output = capsys.readouterr()
-        return int(ended.value.code or 0), output.out, output.err
-
-    return run
+    return partial(gateway_command, config)
 
 
 def failed(bench: Bench) -> tuple[str, Delivery, Delivery]:
