@@ -48,21 +48,21 @@ def unbend(
     if rectified.grid_scale.source != "grid":
         return rectified
     for _ in range(looks):
-        field = _field(page, rectified, network)
+        field, doubt_mm = _field(page, rectified, network)
         rectified = _moved(rectified, field, node_mm)
         if np.quantile(np.abs(field), 0.95) <= again_mm:
             break
     canvas = sample_paper(page, rectified, *canvas_raster(rectified, rectified.px_per_mm))
-    return replace(rectified, pixels=canvas)
+    return replace(rectified, pixels=canvas, grid_scale=replace(rectified.grid_scale, doubt_mm=doubt_mm))
 
 
-def _field(page: PageImage, rectified: RectifiedPage, network: Network) -> FloatArray:
-    """Return how far the paper is from where the canvas has it, in mm, for every cell, (h, w, 2)."""
+def _field(page: PageImage, rectified: RectifiedPage, network: Network) -> tuple[FloatArray, float]:
+    """Return how far the paper is from where the canvas has it, in mm, for every cell (h, w, 2), and the median doubt."""
     x_mm, y_mm = canvas_raster(rectified, BEND_PX_PER_MM)
     (answer,) = network.run(sample_paper(page, rectified, x_mm, y_mm)[None])
     columns, rows = x_mm.size // BEND_CELL_PX, y_mm.size // BEND_CELL_PX
     shift_mm, doubt = np.split(answer[0, :, :rows, :columns].numpy(), 2)
-    return averaged(shift_mm, np.exp(doubt))
+    return averaged(shift_mm, np.exp(doubt)), float(np.exp(np.median(doubt)))
 
 
 def _moved(rectified: RectifiedPage, field: FloatArray, node_mm: float) -> RectifiedPage:

@@ -93,6 +93,7 @@ class GridScale:
     px_per_mm_y: float
     score: float  # in [0, 1]; 0 = no grid found, the scale is a guess
     source: str  # "grid" | "hint" | "default"
+    doubt_mm: float | None = None  # how far off the bend network expects itself to be, median; None: not asked
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -229,6 +230,7 @@ class TraceSet:
     baseline_mm: FloatArray  # (n_rows,) paper y of each row's zero line
     x0_mm: float
     columns_per_mm: float
+    doubt_mm: FloatArray | None = None  # (n_rows, n_columns) column by itself against all heard together; None: unknown
 
     def __post_init__(self) -> None:
         _check("row_mm", self.row_mm, np.float32, 2)

@@ -43,8 +43,9 @@ class _Request:
 class Network:
     """A network ready to run, and the hash of its weights.
 
-    Its numbers are bfloat16 where the device multiplies those in hardware (CUDA, AMX), float32 elsewhere.  Any number
-    of threads may run it: pictures of one padded size that wait when the device comes free go as one batch.
+    Its numbers are bfloat16 where the device multiplies those in hardware (CUDA, AVX-512 BF16 and AMX), float32
+    elsewhere.  Any number of threads may run it: pictures of one padded size that wait when the device comes free go as
+    one batch.
     """
 
     name: str
@@ -174,7 +175,7 @@ def load_network(name: str, device: torch.device, folder: Path = WEIGHTS) -> Net
         module.load_state_dict(load(data))
     except RuntimeError as error:
         raise WeightsMismatch(f"{name}.safetensors does not fit the network: {error}") from error
-    half = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
+    half = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
     folded = fold(module, torch.bfloat16 if half else torch.float32)
     folded = folded.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Network(

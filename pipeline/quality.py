@@ -13,14 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.columns import column_times
-from pipeline.datatypes import EcgRecord, GridScale, LayoutMatch, Lead, Quality, TraceSet
+from pipeline.datatypes import Calibration, EcgRecord, GridScale, LayoutMatch, Lead, Quality, TraceSet
 
 Float64 = npt.NDArray[np.float64]
 
 _EINTHOVEN = ((Lead.I, 1.0), (Lead.II, -1.0), (Lead.III, 1.0))
 _GOLDBERGER = ((Lead.AVR, 1.0), (Lead.AVL, 1.0), (Lead.AVF, 1.0))
-_UNKNOWN_DB = 12.0  # stands for a self-check the page does not offer
+_UNKNOWN_DB = 12.0  # stands for limb-lead sums the page does not offer
 _BEST_DB = 30.0  # above this a self-check says no more
+_UNKNOWN_DOUBT_MM = 0.05  # stands for the bend network's doubt where there is no grid to ask about
+_MISREAD_DB = 1.0  # what is left of a record whose speed or gain is another
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +30,12 @@ class Features:
     """What the estimate is made of; the order is that of its coefficients."""
 
     coverage: float  # mean over the printed leads, in [0, 1]
-    worst_coverage: float  # of a printed lead
-    confidence: float  # the tracer's, mean over all samples read, in [0, 1]
-    doubtful_share: float  # samples read with a confidence under 0.5
+    expected_db: float  # mean over the stretches printed, as the tracer's own doubt has it
     limb_db: float  # signal over what the limb-lead sums leave over, at most 30
-    strip_db: float  # signal over the difference between a rhythm strip and its short lead, at most 30
-    layout_score: float
-    grid_score: float
-    steep_confidence: float  # the tracer's, on the steepest twentieth of the samples: the QRS, most of the power
-    scale_score: float  # how sure speed and gain are, the worse of both
+    geometry: float  # -log of the bend network's median doubt in mm
 
     def vector(self) -> Float64:
-        """Return the features as an array (10,), in the order of the fields."""
+        """Return the features as an array (4,), in the order of the fields."""
         return np.array(astuple(self), np.float64)
 
 
@@ -106,33 +102,54 @@ def _strip_db(match: LayoutMatch, traces: TraceSet) -> dict[Lead, float]:
     return found
 
 
+def _expected_db(match: LayoutMatch, traces: TraceSet, *, least_mm: float = 0.03, sideways_mm: float = 0.03) -> float:
+    """Mean over all stretches printed of signal over expected noise, in dB between -5 and 35.
+
+    Noise is the tracer's doubt, the stroke's own `least_mm`, and the slope times how far off `sideways_mm` a point may
+    be; where nothing was read it is the whole signal.
+    """
+    if not match.column_mm:
+        return -5.0
+    rows = match.row_index or tuple(range(match.layout.n_rows))
+    short = len(match.layout.rows)
+    whole = (match.column_mm[0][0], match.column_mm[-1][1])
+    stretches = [(row, span) for row in rows[:short] for span in match.column_mm] + [(row, whole) for row in rows[short:]]
+    found = []
+    for row, span in stretches:
+        first, stop = (round((edge - traces.x0_mm) * traces.columns_per_mm) for edge in span)
+        part = np.s_[row, max(first, 0) : max(stop, 0)]
+        if not 0 <= row < len(traces.row_mm) or not np.isfinite(traces.row_mm[part]).any():
+            found.append(-5.0)
+            continue
+        y = traces.row_mm[part].astype(np.float64)
+        known = np.isfinite(y)
+        at = np.arange(y.size)
+        y = np.interp(at, at[known], y[known])
+        slope = np.gradient(y) * traces.columns_per_mm if y.size > 1 else np.zeros(1)
+        doubt_mm = 0.0 if traces.doubt_mm is None else traces.doubt_mm[part]
+        signal = (y - y[known].mean()) ** 2
+        noise = np.where(known, doubt_mm**2 + least_mm**2 + (slope * sideways_mm) ** 2, signal)
+        found.append(float(np.clip(10 * np.log10(max(signal.mean(), 1e-6) / noise.mean()), -5.0, 35.0)))
+    return float(np.mean(found))
+
+
 def features(record: EcgRecord, match: LayoutMatch, traces: TraceSet, grid_scale: GridScale) -> Features:
     """Measure what the estimate of `assess` is made of; a fit of its coefficients uses the same numbers."""
     printed, known = _printed(record, match), np.isfinite(record.signal_mv)
     shares = [known[row, on].mean() for row, on in enumerate(printed) if on.any()] or [0.0]
-    sure = record.confidence[known]
-    limb, strips = _limb_db(record), _strip_db(match, traces)
+    limb = _limb_db(record)
     return Features(
         coverage=float(np.mean(shares)),
-        worst_coverage=float(np.min(shares)),
-        confidence=float(sure.mean()) if sure.size else 0.0,
-        doubtful_share=float((sure < 0.5).mean()) if sure.size else 1.0,
+        expected_db=_expected_db(match, traces),
         limb_db=_UNKNOWN_DB if limb is None else limb,
-        strip_db=float(np.mean(list(strips.values()))) if strips else _UNKNOWN_DB,
-        layout_score=match.score,
-        grid_score=grid_scale.score,
-        steep_confidence=_steep_confidence(record),
-        scale_score=min(record.calibration.speed_score, record.calibration.gain_score),
+        geometry=-float(np.log(_UNKNOWN_DOUBT_MM if grid_scale.doubt_mm is None else grid_scale.doubt_mm)),
     )
 
 
-def _steep_confidence(record: EcgRecord, share: float = 0.05) -> float:
-    """Mean confidence on the `share` of samples with the steepest signal; 0 if nothing was read."""
-    slope = np.abs(np.diff(record.signal_mv, axis=1, prepend=np.nan))
-    known = np.isfinite(slope)
-    if not known.any():
-        return 0.0
-    return float(record.confidence[known & (np.nan_to_num(slope) >= np.quantile(slope[known], 1 - share))].mean())
+def _scale_is_right(calibration: Calibration) -> float:
+    """How likely speed and gain are both right; 1 where the page was not asked."""
+    asked = [score for score in (calibration.speed_score, calibration.gain_score) if score > 0]
+    return min(asked, default=1.0)
 
 
 def _lead_warnings(coverage: dict[Lead, float], confidence: dict[Lead, float]) -> list[str]:
@@ -180,8 +197,8 @@ def assess(
     traces: TraceSet,
     grid_scale: GridScale,
     *,
-    intercept_db: float = -38.2,
-    coefficients_db: tuple[float, ...] = (10.0, 9.3, 0.0, 0.0, 0.247, 0.046, 6.3, 19.2, 7.4, 1.9),
+    intercept_db: float = -29.9,
+    coefficients_db: tuple[float, ...] = (10.0, 0.64, 0.35, 4.16),
 ) -> Quality:
     """Judge a record.
 
@@ -208,6 +225,8 @@ def assess(
             confidence[lead] = float(record.confidence[row, known[row]].mean()) if known[row].any() else 0.0
     measured = features(record, match, traces, grid_scale)
     estimate = intercept_db + float(np.dot(coefficients_db, measured.vector()))
+    right = _scale_is_right(record.calibration)
+    estimate = right * estimate + (1 - right) * min(estimate, _MISREAD_DB)
     einthoven = _sum_residual(record, _EINTHOVEN)
     warnings = [f"layout {match.layout.name} is uncertain: {reason}" for reason in match.reasons]
     warnings += _lead_warnings(coverage, confidence)

@@ -71,7 +71,7 @@ def rectify(page: PageImage, segmentation: SegmentationMap, *, px_per_mm: float 
 
 def _sheet_from_grid(page: PageImage, segmentation: SegmentationMap) -> _Sheet | None:
     """Perspective, grid size and lattice; None where the page shows no periodic lines."""
-    lines, scale = _reduce(segmentation.grid, segmentation.scale, _WORK_PX / max(segmentation.grid.shape))
+    lines, scale = _reduce(_bare(segmentation), segmentation.scale, _WORK_PX / max(segmentation.grid.shape))
     evidence = line_evidence(lines)
     if float(evidence.std()) < 1e-4:
         return None
@@ -99,6 +99,18 @@ def _sheet_from_grid(page: PageImage, segmentation: SegmentationMap) -> _Sheet |
         score=grid.score,
         source="grid",
     )
+
+
+def _bare(segmentation: SegmentationMap, *, spread_px: float = 6.0) -> FloatArray:
+    """Return the grid map (h, w) with what is printed over it filled in by the grid around.
+
+    A bold trace leaves a gap in the grid that outweighs a faint line by far, and rows and beats repeat as lines do.
+    """
+    ink = cv2.dilate(segmentation.trace + segmentation.text, np.ones((3, 3), np.uint8))
+    free = np.clip(1 - 2 * ink, 0, 1)
+    around = cv2.GaussianBlur(segmentation.grid * free, (0, 0), spread_px)
+    mean = around / np.maximum(cv2.GaussianBlur(free, (0, 0), spread_px), 1e-3)
+    return np.asarray(mean + free * (segmentation.grid - mean), np.float32)
 
 
 def _trace_corners(trace: FloatArray, factor: float) -> Array | None:

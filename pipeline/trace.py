@@ -31,6 +31,7 @@ class RowReadings:
 
     y_bin: FloatArray  # (n_rows, n) bins below the strip's top edge
     mass: FloatArray  # (n_rows, n) probability within reach of y_bin
+    doubt_bin: FloatArray  # (n_rows, n) what a column by itself would say, off y_bin
     presence: FloatArray  # (n_rows, n) probability that anything is printed here
 
 
@@ -76,7 +77,8 @@ def read_rows(strips: ByteArray, network: Network, *, reach: float = 3.0) -> Row
     bins = np.arange(ROW_BINS, dtype=np.float32)
     y_bin = p @ bins
     mass = np.where(np.abs(bins - y_bin[..., None]) <= reach, p, 0).sum(2)
-    return RowReadings(y_bin=y_bin.T, mass=mass.T, presence=presence)
+    doubt_bin = np.abs(np.tensordot(np.exp(log_p), bins, (1, 0)) - y_bin.T)
+    return RowReadings(y_bin=y_bin.T, mass=mass.T, doubt_bin=doubt_bin, presence=presence)
 
 
 def _present(
@@ -167,4 +169,5 @@ def trace_rows(sample: Sampler, rows: Sequence[RowBand], network: Network, *, ma
         baseline_mm=np.array([rows[k].baseline_mm for k in kept], np.float32),
         x0_mm=float(x0 + 0.5 / TRACE_COLUMNS_PER_MM),
         columns_per_mm=TRACE_COLUMNS_PER_MM,
+        doubt_mm=readings.doubt_bin[kept] * np.float32(_BIN_MM),
     )

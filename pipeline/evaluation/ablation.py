@@ -134,8 +134,14 @@ def _log_p(strips: ByteArray, network: Network) -> tuple[FloatArray, FloatArray]
 
 def _readings(y_bin: FloatArray, log_p: FloatArray, presence: FloatArray, reach: float = 3.0) -> RowReadings:
     """Give values y (rows, columns) the mass that the network sees near them."""
-    near = np.abs(np.arange(ROW_BINS)[None, :, None] - y_bin[:, None, :]) <= reach
-    return RowReadings(y_bin=y_bin.astype(np.float32), mass=np.where(near, np.exp(log_p), 0).sum(1), presence=presence)
+    bins, p = np.arange(ROW_BINS, dtype=np.float32), np.exp(log_p)
+    near = np.abs(bins[None, :, None] - y_bin[:, None, :]) <= reach
+    return RowReadings(
+        y_bin=y_bin.astype(np.float32),
+        mass=np.where(near, p, 0).sum(1),
+        doubt_bin=np.abs(np.tensordot(p, bins, (1, 0)) - y_bin).astype(np.float32),
+        presence=presence,
+    )
 
 
 def rows_by_best_bin(strips: ByteArray, network: Network) -> RowReadings:

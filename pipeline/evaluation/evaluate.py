@@ -109,8 +109,18 @@ def rank_correlation(pages: Sequence[PageScore]) -> float:
     return float(spearmanr([page.estimated_snr_db for page in read], [page.snr_db for page in read]).statistic)
 
 
+def _scale_right(page: PageScore) -> bool:
+    """Tell whether speed and gain were read as they are, or are not known."""
+    return page.true_speed_mm_per_s in (None, page.speed_mm_per_s) and page.true_gain_mm_per_mv in (
+        None,
+        page.gain_mm_per_mv,
+    )
+
+
 def fit_estimate(pages: Sequence[PageScore], *, ridge: float = 0.05) -> tuple[float, FloatArray, float]:
-    """Fit the coefficients of `quality.assess`: least squares with a ridge, each feature with the sign it must have.
+    """Fit the coefficients of `quality.assess`: least squares with a ridge, none negative.
+
+    Pages whose speed or gain was misread are left out: `assess` weighs that by itself.
 
     Returns
     -------
@@ -121,20 +131,17 @@ def fit_estimate(pages: Sequence[PageScore], *, ridge: float = 0.05) -> tuple[fl
     ValueError
         Fewer pages were read than there are features and two.
     """
-    read = [page for page in pages if page.layout]
+    read = [page for page in pages if page.layout and _scale_right(page)]
+    if len(read) < len(fields(Features)) + 2:
+        raise ValueError(f"{len(read)} pages were read: too few to fit")
     x = np.array([page.features for page in read], np.float64)
     y = np.array([page.snr_db for page in read])
-    if len(read) < (x.shape[1] if read else 0) + 2:
-        raise ValueError(f"{len(read)} pages were read: too few to fit")
-    names = [field.name for field in fields(Features)]
-    low = np.array([-np.inf if name == "doubtful_share" else 0.0 for name in names])
-    high = np.array([0.0 if name == "doubtful_share" else np.inf for name in names])
 
     def solve(rows: npt.NDArray[np.bool_]) -> tuple[float, npt.NDArray[np.float64]]:
         mean, deviation = x[rows].mean(0), x[rows].std(0) + 1e-6
         z = np.vstack([(x[rows] - mean) / deviation, np.sqrt(ridge * rows.sum()) * np.eye(x.shape[1])])
         target = np.concatenate([y[rows] - y[rows].mean(), np.zeros(x.shape[1])])
-        coefficients = lsq_linear(z, target, bounds=(low, high)).x / deviation
+        coefficients = lsq_linear(z, target, bounds=(0.0, np.inf)).x / deviation
         return float(y[rows].mean() - coefficients @ mean), coefficients
 
     left_out = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from pipeline.bend import averaged, unbend
@@ -39,6 +40,7 @@ def test_nodes_move_to_where_the_paper_is() -> None:
     page, flat = digitization().page, digitization().rectified
     mended = unbend(page, flat, oracle(), again_mm=1.0)
     assert mended.node_mm == 2.5 and mended.pixels.shape == flat.pixels.shape
+    assert mended.grid_scale.doubt_mm == pytest.approx(DOUBT_MM)
     seen_mm = np.random.default_rng(0).uniform([10, 10], [280, 120], (200, 2))
     paper_mm = seen_mm + moved_by(*seen_mm.T).T
     off_px = paper_to_page(mended, paper_mm) - paper_to_page(flat, seen_mm)

@@ -51,7 +51,13 @@ def invert(to_page: Callable[[Array], Array], pixels: Array, start: Array, steps
 
 
 def draw(
-    to_page: Callable[[Array], Array], degrees: float, *, major: float = 1.0, minor: float = 0.5, noise: float = 0.1
+    to_page: Callable[[Array], Array],
+    degrees: float,
+    *,
+    major: float = 1.0,
+    minor: float = 0.5,
+    noise: float = 0.1,
+    level: float = 0.0,
 ) -> SegmentationMap:
     """Grid and four rows of beats on a sheet seen through `to_page`, at one map pixel per page pixel."""
     x, y = np.meshgrid(np.arange(SIZE[0], dtype=float), np.arange(SIZE[1], dtype=float))
@@ -72,7 +78,7 @@ def draw(
     width = 0.35 + 1.5 * np.exp(-0.5 * (beat / 1.2) ** 2)
     across = (paper[..., 0] > 8) & (paper[..., 0] < SHEET_MM[0] - 8)
     trace = np.any([np.abs(paper[..., 1] - row) < width for row in rows], axis=0) & across
-    grid = np.where(trace, 0.0, grid) + noise * np.random.default_rng(7).normal(size=grid.shape)
+    grid = np.where(trace, 0.0, level + grid) + noise * np.random.default_rng(7).normal(size=grid.shape)
     return SegmentationMap(
         grid=np.clip(grid, 0, 1).astype(np.float32),
         trace=trace.astype(np.float32),
@@ -141,6 +147,12 @@ def test_minor_lines_only() -> None:
     to_page = sheet_map(5.0, (0.1, 0.0))
     segmentation = draw(to_page, 5.0, major=0.0, minor=0.8)
     assert rms_mm(rectify(as_page(segmentation), segmentation), to_page, grid_mm=1.0) < 0.1
+
+
+def test_bold_traces_do_not_outweigh_a_faint_grid() -> None:
+    to_page = sheet_map(2.0, (0.05, 0.02), (4.0, 3.0))
+    segmentation = draw(to_page, 2.0, major=0.12, minor=0.05, noise=0.04, level=0.5)
+    assert rms_mm(rectify(as_page(segmentation), segmentation), to_page) < 0.1
 
 
 def test_part_without_grid_follows_its_neighbours() -> None:
