@@ -57,7 +57,7 @@ def unbend(
 
 
 def _field(page: PageImage, rectified: RectifiedPage, network: Network) -> tuple[FloatArray, float]:
-    """Return how far the paper is from where the canvas has it, in mm, for every cell (h, w, 2), and the median doubt."""
+    """Return how far, in mm, the paper is from where the canvas has it, for every cell (h, w, 2), and the doubt."""
     x_mm, y_mm = canvas_raster(rectified, BEND_PX_PER_MM)
     (answer,) = network.run(sample_paper(page, rectified, x_mm, y_mm)[None])
     columns, rows = x_mm.size // BEND_CELL_PX, y_mm.size // BEND_CELL_PX

@@ -77,28 +77,31 @@ class _Phase:
     period_mm: float
 
 
-def fit_lattice(lines: FloatArray, homography: Array, *, keep: Array | None = None, passes: int = 4) -> Lattice:
+def fit_lattice(lines: FloatArray, homography: Array, *, keep: Array | None = None, growing: int = 8) -> Lattice:
     """Fit nodes to the grid lines of a map.
 
     `lines` (h, w) is line evidence with its local mean removed, at about 2.5 to 6 px/mm; `homography` maps paper mm
     (any origin) to its pixels, and may be off by a tenth in scale and 10 degrees in direction.  Lines of the 5 mm grid
     come to lie on whole nodes where such lines can be told from the 1 mm lines.  The nodes reach a little beyond the
-    grid that is seen, and as far as the map points `keep` (n, 2).
+    grid that is seen, and as far as the map points `keep` (n, 2).  Where a sheet bends much, what is locked grows from
+    its flattest part outward, in at most `growing` passes.
     """
     origin, shape = _cover(lines.shape, homography)
     homography = homography @ _shift(origin)
     sheet = _Sheet(homography=homography, moved=np.zeros((*shape, 2)), clear=np.zeros(shape, bool))
-    for step in range(passes):
+    for step in range(growing):
         # Far from flat, lines slant and only windows that follow the slant see them.
-        slants = np.linspace(-0.18, 0.18, 9 if step == 0 else 5) * (1.0, 0.5, 0.0, 0.0)[min(step, 3)]
-        measured = _measure(_flatten(lines, sheet.nodes), np.unique(slants))
-        if step < 2:
-            shifts = [_unwrapped(*_primary(measured, axis)) for axis in (0, 1)]
-        else:
-            shifts = [_residual(*_primary(measured, axis), use_fine=step > 2) for axis in (0, 1)]
-        sheet = _refit(sheet, shifts, stiff=step > 1)
+        slants = np.linspace(-0.18, 0.18, 9) if step == 0 else np.linspace(-0.09, 0.09, 5)
+        measured = _measure(_flatten(lines, sheet.nodes), slants)
+        before, sheet = sheet, _refit(sheet, [_unwrapped(*_primary(measured, axis)) for axis in (0, 1)], stiff=False)
         if step == 0:
             sheet = _trimmed(sheet, keep)
+        elif sheet.clear.sum() < 1.03 * before.clear.sum():
+            break
+    for use_fine in (False, True):
+        measured = _measure(_flatten(lines, sheet.nodes), np.zeros(1))
+        shifts = [_residual(*_primary(measured, axis), use_fine=use_fine) for axis in (0, 1)]
+        sheet = _refit(sheet, shifts, stiff=True)
     clarity = np.sqrt(np.prod([np.maximum(*(p.clarity for p in measured[axis])) for axis in (0, 1)], axis=0))
     return Lattice(node_xy=sheet.nodes, clarity=clarity * sheet.clear, homography=sheet.homography)
 

@@ -112,8 +112,8 @@ def _expected_db(match: LayoutMatch, traces: TraceSet, *, least_mm: float = 0.03
         return -5.0
     rows = match.row_index or tuple(range(match.layout.n_rows))
     short = len(match.layout.rows)
-    whole = (match.column_mm[0][0], match.column_mm[-1][1])
-    stretches = [(row, span) for row in rows[:short] for span in match.column_mm] + [(row, whole) for row in rows[short:]]
+    stretches = [(row, span) for row in rows[:short] for span in match.column_mm]
+    stretches += [(row, (match.column_mm[0][0], match.column_mm[-1][1])) for row in rows[short:]]
     found = []
     for row, span in stretches:
         first, stop = (round((edge - traces.x0_mm) * traces.columns_per_mm) for edge in span)
