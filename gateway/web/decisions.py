@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from gateway.confirmation import confirm
-from gateway.errors import DeliveryRefused, IllegalTransition, IntakeError
+from gateway.errors import DeliveryRefused, IllegalTransition, IntakeError, NotFound
 from gateway.identity import identify
 from gateway.models import StudyContext
 from gateway.settings import Settings
@@ -59,6 +59,8 @@ def add_decisions(app: FastAPI, templates: Jinja2Templates, store: Store, spool:
     @app.post("/jobs/{job_id}/deliveries/{number}/again")
     async def send_again(request: Request, job_id: str, number: int) -> Response:
         await _form(request)
+        if number not in {delivery.id for delivery in await run_in_threadpool(store.deliveries, job_id)}:
+            raise NotFound(f"job {job_id} has no delivery {number}")
         await run_in_threadpool(store.retry_delivery, number, _ACTOR)
         return _back_to(f"/jobs/{job_id}")
 

@@ -81,6 +81,7 @@ def test_the_admin_page_sends_again(bench: Bench, store: Store, spool: Spool) ->
         assert client.post(targets[0]).status_code == 409  # it waits already
         assert client.post(targets[1], headers={"Origin": "http://evil.example"}).status_code == 403
         assert client.post(f"/jobs/{job_id}/deliveries/999/again").status_code == 404
+        assert client.post(targets[1].replace(job_id, "another")).status_code == 404
     assert [each.status for each in store.deliveries(job_id)] == ["PENDING", "FAILED"]
     trail = [(event.action, event.actor) for event in store.events(job_id)]
     assert ("DELIVERY_RETRY", "web") in trail
