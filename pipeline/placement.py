@@ -102,6 +102,11 @@ class Slots:
     n_columns: int
     n_rows: int
 
+    @property
+    def near(self) -> float:
+        """How far from its slot a name may stand, in page sizes: no nearer to another row's."""
+        return min(0.12, 0.5 / self.n_rows)
+
     @classmethod
     def of(cls, layout: Layout) -> Slots:
         """List the slots of a layout."""
@@ -170,17 +175,17 @@ def _distances(found: Found, slots: Slots, table: Float64) -> Float64:
     return np.where(fits, distance, np.inf)
 
 
-def _costs(found: Found, slots: Slots, distance: Float64, near: float = 0.12) -> Float64:
+def _costs(found: Found, slots: Slots, distance: Float64) -> Float64:
     """Cost of Algorithm 1 for each hypothesis (h,): mean over the slots, and over the labels no slot is near."""
     to_slot = distance.min(axis=2)
-    slot_cost = np.where(to_slot < near, to_slot, MISSING_COST) * slots.weight
-    stray = np.where(distance.min(axis=1) < near, 0.0, found.score)
+    slot_cost = np.where(to_slot < slots.near, to_slot, MISSING_COST) * slots.weight
+    stray = np.where(distance.min(axis=1) < slots.near, 0.0, found.score)
     return np.asarray((slot_cost.sum(1) + MISSING_COST * stray.sum(1)) / (slots.weight.sum() + stray.sum(1)))
 
 
-def _refined(found: Found, slots: Slots, row: Float64, distance: Float64, near: float = 0.12) -> Float64:
+def _refined(found: Found, slots: Slots, row: Float64, distance: Float64) -> Float64:
     """Fit scale and shift again, by least squares over the labels that agree; (1, 4)."""
-    k, m = np.nonzero((distance == distance.min(axis=1, keepdims=True)) & (distance < near))
+    k, m = np.nonzero((distance == distance.min(axis=1, keepdims=True)) & (distance < slots.near))
     out = row.copy()
     for at, position, value in ((0, slots.column[k], found.x_mm[m]), (2, slots.row[k], found.y_mm[m])):
         if k.size and np.ptp(position) > 0:
@@ -190,7 +195,7 @@ def _refined(found: Found, slots: Slots, row: Float64, distance: Float64, near: 
     return out[None]
 
 
-def fit_labels(found: Found, slots: Slots, near: float = 0.12) -> LabelFit | None:
+def fit_labels(found: Found, slots: Slots) -> LabelFit | None:
     """Find the layout's best place on the labels; None if no label fits it anywhere."""
     if not found.labels:
         return None
@@ -203,10 +208,10 @@ def fit_labels(found: Found, slots: Slots, near: float = 0.12) -> LabelFit | Non
     costs = _costs(found, slots, distance)
     pick = int(np.argmin(costs))
     nearest = np.argmin(distance[pick], axis=1)
-    slot_label = np.where(distance[pick].min(axis=1) < near, nearest, -1)
+    slot_label = np.where(distance[pick].min(axis=1) < slots.near, nearest, -1)
     if not (slot_label >= 0).any():
         return None
-    unexplained = np.flatnonzero(distance[pick].min(axis=0) >= near)
+    unexplained = np.flatnonzero(distance[pick].min(axis=0) >= slots.near)
     pitch_x, x0, pitch_y, y0 = (float(value) for value in both[pick])
     return LabelFit(float(costs[pick]), pitch_x, x0, pitch_y, y0, slot_label, unexplained)
 
