@@ -210,7 +210,7 @@ def assess(
     grid_scale : GridScale
     intercept_db, coefficients_db : float, tuple of float
         Estimated SNR = intercept + coefficients . `features`, in dB; see `Features` for the order.  Fitted to 163 pages
-        with truth (as `python -m pipeline evaluate --fit` does), except that of the coverage, which hardly varied there.
+        with truth (`python -m pipeline evaluate --fit`), except that of the coverage, which hardly varied there.
         As far as speed and gain are in doubt it is drawn towards that of a record whose scale is wrong.
 
     Returns
