@@ -297,3 +297,20 @@ def test_a_strip_named_iii_that_repeats_iii_is_iii() -> None:
     traces = printed(layout, signal, rhythm=[Lead.III])
     match = identify_layout(labels_of(layout, traces, rhythm=[Lead.III]), traces, LAYOUTS)
     assert match.rhythm == (Lead.III,)
+
+
+def test_names_below_close_rows_are_not_taken_for_the_next_rows() -> None:
+    traces = printed(NAMED["12x1"], patient(6, "none"), row_pitch_mm=12.3)
+    rows_mm = np.array([17.0, 29.4, 41.9, 54.4, 66.9, 78.8, 91.0, 102.6, 115.7, 128.6, 140.7, 152.1], np.float32)
+    traces = replace(traces, row_mm=traces.row_mm + (rows_mm - traces.baseline_mm)[:, None], baseline_mm=rows_mm)
+    seen = [  # on a drawn scan
+        ("I", 17, 21.5, 0.88), ("I", 16, 33.5, 0.41), ("I", 17, 46.5, 0.82), ("I", 17, 132.6, 0.51),
+        ("II", 18, 33.6, 0.74), ("III", 183, 8.5, 0.6), ("III", 21, 46.3, 0.94), ("aVR", 23, 58.7, 0.89),
+        ("aVL", 22, 71.5, 0.86), ("aVF", 22, 83.2, 0.95), ("V1", 25, 71.3, 0.73), ("V1", 21, 95.6, 0.9),
+        ("V2", 20, 107.1, 0.99), ("V3", 20, 120.3, 0.98), ("V4", 21, 133.0, 0.99), ("V5", 20, 145.2, 0.98),
+        ("V6", 20, 156.5, 0.96),
+    ]  # fmt: skip
+    labels = [LeadLabel(lead=Lead(name), x_mm=x_mm, y_mm=y_mm, score=score) for name, x_mm, y_mm, score in seen]
+    match = identify_layout(labels, traces, LAYOUTS)
+    assert match.row_index == tuple(range(12))
+    assert match.certain
