@@ -87,7 +87,7 @@ def _stretches(
 ) -> Iterator[_Stretch]:
     """Cut every rhythm strip, then every short lead."""
     layout, speed = match.layout, calibration.paper_speed_mm_per_s
-    rows = match.row_index or tuple(range(layout.n_rows))
+    rows = match.rows
     rate = traces.columns_per_mm * speed
     ratio = Fraction(sampling_frequency_hz / rate).limit_denominator(500)
 

@@ -12,6 +12,7 @@ Three frames are used:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -216,6 +217,21 @@ class LayoutMatch:
     row_index: tuple[int, ...] = ()  # traced row of each printed row, -1 = missing; () = row i is traced row i
     column_mm: tuple[tuple[float, float], ...] = ()  # paper x where each column starts and ends; () = not measured
     beats: Beats | None = None  # of the short rows; None: no beat stands out
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Traced row of each printed row, -1 = missing."""
+        return self.row_index or tuple(range(self.layout.n_rows))
+
+    def stretches(self) -> Iterator[tuple[Lead, int, tuple[float, float]]]:
+        """List every printed stretch, short leads first: its lead, traced row and paper x from-to."""
+        for index, leads in zip(self.rows, self.layout.rows, strict=False):
+            for lead, span_mm in zip(leads, self.column_mm, strict=False):
+                yield lead, index, span_mm
+        if self.column_mm:
+            whole = (self.column_mm[0][0], self.column_mm[-1][1])
+            for index, lead in zip(self.rows[len(self.layout.rows) :], self.rhythm, strict=False):
+                yield lead, index, whole
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)

@@ -6,13 +6,11 @@ that was found.  The only drawing code of the pipeline; nothing is computed from
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import LEADS, ByteArray, Digitization, Lead, PageImage
+from pipeline.datatypes import LEADS, ByteArray, Digitization, PageImage
 from pipeline.paper import paper_to_page
 
 Float64 = npt.NDArray[np.float64]
@@ -104,19 +102,6 @@ def _draw_row(
             canvas.line(np.column_stack([x_mm, traces.row_mm[index, piece].astype(np.float64)]), colour, 0.22)
 
 
-def _printed(digitization: Digitization) -> Iterator[tuple[Lead, int, tuple[float, float]]]:
-    """List every printed stretch: its lead, traced row and paper x from-to."""
-    match = digitization.layout_match
-    rows = match.row_index or tuple(range(match.layout.n_rows))
-    for index, leads in zip(rows, match.layout.rows, strict=False):
-        for lead, span_mm in zip(leads, match.column_mm, strict=False):
-            yield lead, index, span_mm
-    if match.column_mm:
-        whole = (match.column_mm[0][0], match.column_mm[-1][1])
-        for index, lead in zip(rows[len(match.layout.rows) :], match.rhythm, strict=False):
-            yield lead, index, whole
-
-
 def draw_overlay(digitization: Digitization, *, px_per_mm: float = 8.0, max_pixels: int = 4_000_000) -> ByteArray:
     """Draw what was read over the page.
 
@@ -139,7 +124,7 @@ def draw_overlay(digitization: Digitization, *, px_per_mm: float = 8.0, max_pixe
     end_mm = traces.x0_mm + traces.row_mm.shape[1] / traces.columns_per_mm
     for index in range(traces.row_mm.shape[0]):
         _draw_row(canvas, digitization, index, (traces.x0_mm, end_mm), _UNUSED)
-    stretches = [item for item in _printed(digitization) if 0 <= item[1] < traces.row_mm.shape[0]]
+    stretches = [item for item in digitization.layout_match.stretches() if 0 <= item[1] < traces.row_mm.shape[0]]
     for lead, index, span_mm in stretches:
         _draw_row(canvas, digitization, index, span_mm, _COLOURS[LEADS.index(lead)])
     angle = np.linspace(0, 2 * np.pi, 25)

@@ -82,7 +82,7 @@ def _limb_db(record: EcgRecord) -> float | None:
 def _strip_db(match: LayoutMatch, traces: TraceSet) -> dict[Lead, float]:
     """Signal over noise for each rhythm strip whose lead is printed short above it; both prints' errors add up."""
     layout = match.layout
-    rows = match.row_index or tuple(range(layout.n_rows))
+    rows = match.rows
     found: dict[Lead, float] = {}
     for strip, name in zip(rows[len(layout.rows) :], match.rhythm, strict=False):
         places = [
@@ -108,14 +108,8 @@ def _expected_db(match: LayoutMatch, traces: TraceSet, *, least_mm: float = 0.03
     Noise is the tracer's doubt, the stroke's own `least_mm`, and the slope times how far off `sideways_mm` a point may
     be; where nothing was read it is the whole signal.
     """
-    if not match.column_mm:
-        return -5.0
-    rows = match.row_index or tuple(range(match.layout.n_rows))
-    short = len(match.layout.rows)
-    stretches = [(row, span) for row in rows[:short] for span in match.column_mm]
-    stretches += [(row, (match.column_mm[0][0], match.column_mm[-1][1])) for row in rows[short:]]
     found = []
-    for row, span in stretches:
+    for _, row, span in match.stretches():
         first, stop = (round((edge - traces.x0_mm) * traces.columns_per_mm) for edge in span)
         part = np.s_[row, max(first, 0) : max(stop, 0)]
         if not 0 <= row < len(traces.row_mm) or not np.isfinite(traces.row_mm[part]).any():
@@ -130,7 +124,7 @@ def _expected_db(match: LayoutMatch, traces: TraceSet, *, least_mm: float = 0.03
         signal = (y - y[known].mean()) ** 2
         noise = np.where(known, doubt_mm**2 + least_mm**2 + (slope * sideways_mm) ** 2, signal)
         found.append(float(np.clip(10 * np.log10(max(signal.mean(), 1e-6) / noise.mean()), -5.0, 35.0)))
-    return float(np.mean(found))
+    return float(np.mean(found)) if found else -5.0
 
 
 def features(record: EcgRecord, match: LayoutMatch, traces: TraceSet, grid_scale: GridScale) -> Features:

@@ -77,8 +77,13 @@ def read_rows(strips: ByteArray, network: Network, *, reach: float = 3.0) -> Row
     bins = np.arange(ROW_BINS, dtype=np.float32)
     y_bin = p @ bins
     mass = np.where(np.abs(bins - y_bin[..., None]) <= reach, p, 0).sum(2)
-    doubt_bin = np.abs(np.tensordot(np.exp(log_p), bins, (1, 0)) - y_bin.T)
-    return RowReadings(y_bin=y_bin.T, mass=mass.T, doubt_bin=doubt_bin, presence=presence)
+    return RowReadings(y_bin=y_bin.T, mass=mass.T, doubt_bin=own_doubt(log_p, y_bin.T), presence=presence)
+
+
+def own_doubt(log_p: FloatArray, y_bin: FloatArray) -> FloatArray:
+    """Return how far from `y_bin` (rows, columns) each column of `log_p` (rows, bins, columns) by itself would be."""
+    own = np.tensordot(np.exp(log_p), np.arange(ROW_BINS, dtype=np.float32), (1, 0))
+    return np.asarray(np.abs(own - y_bin), np.float32)
 
 
 def _present(

@@ -44,7 +44,7 @@ from pipeline.errors import DigitizationError, TraceNotFound
 from pipeline.inference import Network
 from pipeline.paper import apply_homography, canvas_raster, map_sampler, sample_paper
 from pipeline.rectify import rectify
-from pipeline.trace import RowReadings, Sampler, posterior
+from pipeline.trace import RowReadings, Sampler, own_doubt, posterior
 from pipeline.unet import ROW_BINS
 
 OURS = "ours"
@@ -134,12 +134,11 @@ def _log_p(strips: ByteArray, network: Network) -> tuple[FloatArray, FloatArray]
 
 def _readings(y_bin: FloatArray, log_p: FloatArray, presence: FloatArray, reach: float = 3.0) -> RowReadings:
     """Give values y (rows, columns) the mass that the network sees near them."""
-    bins, p = np.arange(ROW_BINS, dtype=np.float32), np.exp(log_p)
-    near = np.abs(bins[None, :, None] - y_bin[:, None, :]) <= reach
+    near = np.abs(np.arange(ROW_BINS)[None, :, None] - y_bin[:, None, :]) <= reach
     return RowReadings(
         y_bin=y_bin.astype(np.float32),
-        mass=np.where(near, p, 0).sum(1),
-        doubt_bin=np.abs(np.tensordot(p, bins, (1, 0)) - y_bin).astype(np.float32),
+        mass=np.where(near, np.exp(log_p), 0).sum(1),
+        doubt_bin=own_doubt(log_p, y_bin),
         presence=presence,
     )
 
