@@ -69,15 +69,21 @@ def _cut(
     mm_per_mv: float,
     ratio: Fraction,
     sampling_frequency_hz: float,
+    *,
+    overlap_mm: float = 3.0,
 ) -> _Stretch | None:
     """Cut one stretch out of a traced row and put it on the record's grid; None if nothing of it is traced."""
     first, stop = (round((edge - traces.x0_mm) * traces.columns_per_mm) for edge in span_mm)
     first, stop = max(first, 0), min(stop, traces.row_mm.shape[1])
     if index < 0 or stop <= first or not np.isfinite(traces.row_mm[index, first:stop]).any():
         return None
-    height_mm = traces.baseline_mm[index].astype(np.float64) - traces.row_mm[index, first:stop].astype(np.float64)
-    signal_mv = height_mm / mm_per_mv
-    signal_mv, confidence = _resample(signal_mv, traces.confidence[index, first:stop].astype(np.float64), ratio)
+    y_mm, confidence = (part[index, first:stop].astype(np.float64) for part in (traces.row_mm, traces.confidence))
+    for line in traces.lines:  # a drawing's line is the whole lead; its end may lie behind the next lead's start
+        ends_mm = (line.first + line.y_mm.size - stop) / traces.columns_per_mm
+        if line.row == index and line.first == first and abs(ends_mm) <= overlap_mm:
+            y_mm, confidence = line.y_mm.astype(np.float64), np.ones(line.y_mm.size)
+    signal_mv = (traces.baseline_mm[index].astype(np.float64) - y_mm) / mm_per_mv
+    signal_mv, confidence = _resample(signal_mv, confidence, ratio)
     signal_mv = signal_mv - _zero_line(signal_mv, sampling_frequency_hz)
     return _Stretch(lead, round(start_s * sampling_frequency_hz), signal_mv, confidence)
 

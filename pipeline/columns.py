@@ -255,6 +255,13 @@ def _start_of_marks(
     return float(start_mm + shifts[best] + np.median(offsets[np.arange(len(near)), np.abs(offsets).argmin(1)]))
 
 
+def _drawn(traces: TraceSet, rows: Sequence[int], at_mm: float, *, reach_mm: float = 3.0) -> float:
+    """Return where lines of a drawing begin near `at_mm` in these rows; `at_mm` itself if none does."""
+    starts = [traces.x0_mm + line.first / traces.columns_per_mm for line in traces.lines if line.row in rows]
+    near = [start for start in starts if abs(start - at_mm) <= reach_mm]
+    return float(np.median(near)) if near else at_mm
+
+
 def locate_columns(
     traces: TraceSet,
     layout: Layout,
@@ -289,12 +296,13 @@ def locate_columns(
     n = len(layout.rows[0])
     if n == 1 or not short:
         start_mm = _start_of_marks(start_mm, end_mm - start_mm, 1, seen_mm)
+        start_mm = _drawn(traces, [*short, *strips], start_mm)
         width_mm = (end_mm - start_mm) / n
         return tuple((start_mm + k * width_mm, start_mm + (k + 1) * width_mm) for k in range(n))
     pitch_mm = _pitch(layout, end_mm - start_mm, label_pitch_mm)
     start_mm = _start_of_marks(start_mm, pitch_mm, n, seen_mm)
     start_mm, pitch_mm = _lay_columns(traces, short, (start_mm, pitch_mm), n, layout.column_seconds, span, seen_mm)
-    starts = [start_mm + k * pitch_mm for k in range(n)]
+    starts = [_drawn(traces, short, start_mm + k * pitch_mm) for k in range(n)]
     gaps = [_gap(traces, short, start, 3.0) for start in starts[1:]]
     ends = [start if gap is None else min(gap[0], start) for start, gap in zip(starts[1:], gaps, strict=True)]
     ends.append(max(min(end_mm, start_mm + n * pitch_mm + 1.0), starts[-1]))

@@ -59,6 +59,7 @@ class PageImage:
     pixels: ByteArray  # (H, W, 3) RGB
     page_number: int = 1
     px_per_mm_hint: float | None = None
+    strokes: tuple[npt.NDArray[np.float64], ...] = ()  # (n, 2) page px each: the lines the page was drawn with (PDF)
 
     def __post_init__(self) -> None:
         _check("pixels", self.pixels, np.uint8, 3)
@@ -235,6 +236,15 @@ class LayoutMatch:
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class DrawnLine:
+    """A line of a drawing that runs along a traced row."""
+
+    row: int
+    first: int  # column of its first point
+    y_mm: FloatArray  # (n,) paper y at every column from there on
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class TraceSet:
     """The centre line of every printed row on the paper frame.
 
@@ -247,11 +257,19 @@ class TraceSet:
     x0_mm: float
     columns_per_mm: float
     doubt_mm: FloatArray | None = None  # (n_rows, n_columns) column by itself against all heard together; None: unknown
+    lines: tuple[DrawnLine, ...] = ()  # what the rows were taken from where the page is a drawing; lines may overlap
 
     def __post_init__(self) -> None:
         _check("row_mm", self.row_mm, np.float32, 2)
         if self.confidence.shape != self.row_mm.shape:
             raise ValueError(f"confidence is {self.confidence.shape}, row_mm is {self.row_mm.shape}")
+
+    def drawn(self) -> npt.NDArray[np.bool_]:
+        """Mark what was taken from lines of a drawing: (n_rows, n_columns)."""
+        there = np.zeros(self.row_mm.shape, bool)
+        for line in self.lines:
+            there[line.row, line.first : line.first + line.y_mm.size] = True
+        return there
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)

@@ -36,6 +36,7 @@ from pipeline.recogniser import Recogniser, load_recogniser
 from pipeline.rectify import rectify
 from pipeline.scale import infer_calibration
 from pipeline.segment import segment
+from pipeline.strokes import follow_strokes
 from pipeline.text import read_text
 from pipeline.trace import trace_rows
 from pipeline.unet import LABEL_PX_PER_MM, LAYOUT_PX_PER_MM
@@ -96,6 +97,7 @@ class Digitizer:
         marks = read_marks(rectified.pixels, self.layout_network)
         rows = marks.rows or _rows_of_ink(segmentation, rectified)
         traces = trace_rows(lambda x, y: sample_paper(page, rectified, x, y), rows, self.trace_network)
+        traces = follow_strokes(traces, page, rectified)
         seen_mm = [x for row in marks.rows for x in row.boundaries_mm]
         match = identify_layout(with_printed_names(labels, text), traces, self.layouts, seen_mm=seen_mm)
         pulses = measure_pulses(marks, segmentation, rectified)

@@ -48,7 +48,8 @@ def read_csv(path: Path) -> tuple[float, FloatArray]:
 def to_json(digitization: Digitization) -> str:
     """Write what was learned about a page, and how, as JSON."""
     match, quality, rectified = digitization.layout_match, digitization.quality, digitization.rectified
-    calibration = digitization.record.calibration
+    calibration, traces = digitization.record.calibration, digitization.traces
+    drawn = float(traces.drawn()[np.isfinite(traces.row_mm)].mean()) if np.isfinite(traces.row_mm).any() else 0.0
     content = {
         "page_number": digitization.page.page_number,
         "page_px": list(digitization.page.pixels.shape[1::-1]),
@@ -82,6 +83,7 @@ def to_json(digitization: Digitization) -> str:
             "quarter_turns": rectified.quarter_turns,
             "homography_mm_to_px": [[float(f"{value:.8g}") for value in row] for row in rectified.homography],
         },
+        "traces": {"rows": len(traces.row_mm), "share_from_drawing": round(drawn, 4)},
         "sampling_frequency_hz": digitization.record.sampling_frequency_hz,
         "samples": digitization.record.signal_mv.shape[1],
         "second_prints": [

@@ -19,6 +19,7 @@ import pypdfium2
 
 from pipeline.datatypes import ByteArray, PageImage
 from pipeline.errors import PageUnreadable
+from pipeline.strokes import read_strokes
 
 MAX_PAGE_PIXELS = 100_000_000
 MAX_FILE_PIXELS = 300_000_000  # over all pages: they are in memory at once, three bytes a pixel
@@ -253,12 +254,17 @@ def _pdf_pages(data: bytes, *, dpi: float = 300.0, max_pixels: int = 25_000_000)
             [_Header(math.ceil(w * s), math.ceil(h * s), None) for (w, h), s in zip(sizes, scales, strict=True)]
         )
         for index, (size, scale) in enumerate(zip(sizes, scales, strict=True)):
-            bitmap = document[index].render(scale=scale, rev_byteorder=True)
-            pixels = np.array(bitmap.to_numpy())
+            sheet = document[index]
+            pixels = np.array(sheet.render(scale=scale, rev_byteorder=True).to_numpy())
             longest_mm = max(size) / POINTS_PER_INCH * MM_PER_INCH
             px_per_mm = pixels.shape[1] / size[0] * POINTS_PER_INCH / MM_PER_INCH if longest_mm <= 600 else None
             rgb = pixels[..., :3] if pixels.ndim == 3 and pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, 2)
-            yield PageImage(pixels=np.ascontiguousarray(rgb), page_number=index + 1, px_per_mm_hint=px_per_mm)
+            yield PageImage(
+                pixels=np.ascontiguousarray(rgb),
+                page_number=index + 1,
+                px_per_mm_hint=px_per_mm,
+                strokes=read_strokes(sheet, pixels.shape[1], pixels.shape[0]),
+            )
     except pypdfium2.PdfiumError as error:
         raise PageUnreadable("a page of the PDF is damaged") from error
     finally:

@@ -106,9 +106,10 @@ def _expected_db(match: LayoutMatch, traces: TraceSet, *, least_mm: float = 0.03
     """Mean over all stretches printed of signal over expected noise, in dB between -5 and 35.
 
     Noise is the tracer's doubt, the stroke's own `least_mm`, and the slope times how far off `sideways_mm` a point may
-    be; where nothing was read it is the whole signal.
+    be; none where a drawing's own line was taken, and the whole signal where nothing was read.
     """
     found = []
+    drawn = traces.drawn()
     for _, row, span in match.stretches():
         first, stop = (round((edge - traces.x0_mm) * traces.columns_per_mm) for edge in span)
         part = np.s_[row, max(first, 0) : max(stop, 0)]
@@ -122,8 +123,9 @@ def _expected_db(match: LayoutMatch, traces: TraceSet, *, least_mm: float = 0.03
         slope = np.gradient(y) * traces.columns_per_mm if y.size > 1 else np.zeros(1)
         doubt_mm = 0.0 if traces.doubt_mm is None else traces.doubt_mm[part]
         signal = (y - y[known].mean()) ** 2
-        noise = np.where(known, doubt_mm**2 + least_mm**2 + (slope * sideways_mm) ** 2, signal)
-        found.append(float(np.clip(10 * np.log10(max(signal.mean(), 1e-6) / noise.mean()), -5.0, 35.0)))
+        noise = np.where(drawn[part], 0.0, doubt_mm**2 + least_mm**2 + (slope * sideways_mm) ** 2)
+        noise = np.where(known, noise, signal)
+        found.append(float(np.clip(10 * np.log10(max(signal.mean(), 1e-6) / max(noise.mean(), 1e-9)), -5.0, 35.0)))
     return float(np.mean(found)) if found else -5.0
 
 

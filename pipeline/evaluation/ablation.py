@@ -1,6 +1,7 @@
 """What each idea is worth: the same pages read with one stage taken back to what the method's paper does.
 
     ours                        as `digitize` reads
+    picture only                the lines of a drawn page (PDF) left aside; so do all below
     paper's extractor           components, snipping and assignment on the page network's trace map; column centroids
     lattice only                no bend network: nothing finer than the lattice's windows
     homography only             no lattice either: the sheet is taken as flat
@@ -195,6 +196,7 @@ def _papers_extractor() -> Iterator[None]:
 
 VARIANTS: dict[str, Callable[[], Any]] = {
     OURS: ExitStack,
+    "picture only": ExitStack,
     "paper's extractor": _papers_extractor,
     "lattice only": lambda: patch.object(pipeline.digitize, "unbend", bent_sheet),
     "homography only": _homography,
@@ -208,10 +210,11 @@ def read_every_way(
 ) -> Iterator[tuple[str, Digitization | None]]:
     """Digitize a page once for each of `VARIANTS`: its name, and what was read or None where it failed."""
     own = _remembering(digitizer)
+    picture = replace(page, strokes=())
     for name, changed in VARIANTS.items():
         with changed():
             try:
-                result = own.digitize(page, default_calibration=calibration)
+                result = own.digitize(page if name == OURS else picture, default_calibration=calibration)
             except DigitizationError:
                 result = None
         yield name, result

@@ -128,10 +128,12 @@ class SpyDigitizer(Digitizer):
     """Notes which functions stand for the stages while it is asked to digitize."""
 
     seen: list[tuple[Any, ...]] = field(default_factory=list)
+    drawn: list[bool] = field(default_factory=list)
 
     def digitize(self, page: PageImage, *, default_calibration: Calibration | None = None) -> Digitization:
         stages = stages_now()
         self.seen.append(stages)
+        self.drawn.append(bool(page.strokes))
         self.page_network.run(page.pixels[None])
         if pipeline.digitize.rectify is flat_sheet:
             raise TraceNotFound("nothing")
@@ -156,12 +158,13 @@ def spy() -> SpyDigitizer:
 def test_one_stage_at_a_time_is_changed_and_put_back_and_networks_answer_once() -> None:
     usual = stages_now()
     digitizer = spy()
-    page = PageImage(pixels=np.full((8, 8, 3), 255, np.uint8))
+    page = PageImage(pixels=np.full((8, 8, 3), 255, np.uint8), strokes=(np.zeros((20, 2)),))
     results = dict(read_every_way(page, digitizer, Calibration()))
     assert list(results) == list(VARIANTS)
     assert [name for name, result in results.items() if result is None] == ["homography only"]
     changed = [sum(now is not then for now, then in zip(seen, usual, strict=True)) for seen in digitizer.seen]
-    assert changed == [0, 1, 1, 2, 1, 1] and len(set(digitizer.seen)) == 6
+    assert changed == [0, 0, 1, 1, 2, 1, 1] and len(set(digitizer.seen)) == 6
+    assert digitizer.drawn == [True] + 6 * [False]
     assert stages_now() == usual
     assert digitizer.page_network.module.calls == 1
 
