@@ -93,8 +93,8 @@ class GridScale:
 
     px_per_mm_x: float
     px_per_mm_y: float
-    score: float  # in [0, 1]; 0 = no grid found, the scale is a guess
-    source: str  # "grid" | "hint" | "default"
+    score: float  # in [0, 1]; 0 = no grid found
+    source: str  # "grid" | "hint" (the file) | "columns" (and pulses) | "default" (a guess, until the page was read)
     doubt_mm: float | None = None  # how far off the bend network expects itself to be, median; None: not asked
 
 

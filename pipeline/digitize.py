@@ -23,18 +23,18 @@ from pipeline.datatypes import (
     RowBand,
     SegmentationMap,
 )
-from pipeline.errors import DigitizationError
+from pipeline.errors import DigitizationError, GridNotFound
 from pipeline.inference import Network, choose_device, load_network
 from pipeline.labels import read_labels
 from pipeline.layout import identify_layout, load_layouts
 from pipeline.marks import read_marks
-from pipeline.paper import canvas_raster, map_sampler, sample_paper, turn
+from pipeline.paper import canvas_raster, map_sampler, rescale, sample_paper, turn
 from pipeline.printed import with_printed_names
 from pipeline.pulses import measure_pulses
 from pipeline.quality import assess
 from pipeline.recogniser import Recogniser, load_recogniser
 from pipeline.rectify import rectify
-from pipeline.scale import infer_calibration
+from pipeline.scale import infer_calibration, true_scale
 from pipeline.segment import segment
 from pipeline.strokes import follow_strokes
 from pipeline.text import read_text
@@ -92,6 +92,12 @@ class Digitizer:
         """
         segmentation = segment(page, self.page_network)
         flat = unbend(page, rectify(page, segmentation, px_per_mm=LAYOUT_PX_PER_MM), self.bend_network)
+        return self._read(page, segmentation, flat, default_calibration or Calibration())
+
+    def _read(
+        self, page: PageImage, segmentation: SegmentationMap, flat: RectifiedPage, default: Calibration
+    ) -> Digitization:
+        """Read the flattened sheet; where its scale was a guess, once more at the scale that what is printed tells."""
         rectified, labels = self._upright(page, flat)
         text = read_text(page, segmentation, rectified, self.recogniser)
         marks = read_marks(rectified.pixels, self.layout_network)
@@ -101,7 +107,13 @@ class Digitizer:
         seen_mm = [x for row in marks.rows for x in row.boundaries_mm]
         match = identify_layout(with_printed_names(labels, text), traces, self.layouts, seen_mm=seen_mm)
         pulses = measure_pulses(marks, segmentation, rectified)
-        calibration = infer_calibration(match, pulses, text, default_calibration or Calibration())
+        if rectified.grid_scale.source == "default":
+            named = {label.lead for label in match.labels} & set(match.layout.leads)
+            if not match.column_mm or len(named) < min(4, len(match.layout.leads)):
+                raise GridNotFound("no ECG grid and few lead names were found, and the file states no resolution")
+            factor = true_scale(match, pulses, text, default)
+            return self._read(page, segmentation, rescale(page, rectified, factor, "columns"), default)
+        calibration = infer_calibration(match, pulses, text, default)
         record = calibrate(traces, match, calibration)
         networks: list[Network | Recogniser] = [self.page_network, self.bend_network, self.layout_network]
         networks += [self.label_network, self.trace_network, self.recogniser]

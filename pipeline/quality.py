@@ -180,8 +180,8 @@ def _grid_warnings(grid_scale: GridScale) -> list[str]:
     """Say where the scale is doubtful."""
     warnings = []
     if grid_scale.source != "grid" or grid_scale.score < 0.2:
-        origin = {"hint": "taken from the file", "default": "a guess"}.get(grid_scale.source, "doubtful")
-        warnings.append(f"the grid is hardly visible; the scale is {origin}")
+        origin = {"hint": "taken from the file", "columns": "taken from columns and pulses"}
+        warnings.append(f"the grid is hardly visible; the scale is {origin.get(grid_scale.source, 'doubtful')}")
     if abs(grid_scale.px_per_mm_x / grid_scale.px_per_mm_y - 1) > 0.15:
         warnings.append("the page is stretched: its grid is not square")
     return warnings

@@ -23,7 +23,7 @@ from pipeline.datatypes import GridScale, PageImage, RectifiedPage, Segmentation
 from pipeline.errors import GridNotFound
 from pipeline.grid import measure_grid
 from pipeline.lattice import NODE_MM, fit_lattice
-from pipeline.paper import interpolate_raster, sample_nodes, turn
+from pipeline.paper import apply_homography, interpolate_raster, sample_nodes, turn
 from pipeline.perspective import find_perspective, line_evidence
 
 FloatArray = npt.NDArray[np.float32]
@@ -52,18 +52,17 @@ def rectify(page: PageImage, segmentation: SegmentationMap, *, px_per_mm: float 
     The canvas, at `px_per_mm` along both axes, covers what has grid or trace and a margin; traces run along x.  Whether
     it stands upright or on its head only its print can tell: see `pipeline.paper.turn`.
 
-    Without a grid the page is taken as flat at the resolution its file states (grid_scale.source "hint", score 0).
+    Without a grid the page is taken as flat, turned until its rows are level, at the resolution its file states
+    (grid_scale.source "hint", score 0), or as if its longest row were as long as most are (source "default").
 
     Raises
     ------
     GridNotFound
-        If there is neither a grid nor a stated resolution.
+        If there is neither a grid, a stated resolution nor a trace.
     """
-    sheet = _sheet_from_grid(page, segmentation)
+    sheet = _sheet_from_grid(page, segmentation) if _shows_grid(segmentation.grid) else None
     if sheet is None:
-        if page.px_per_mm_hint is None:
-            raise GridNotFound("no ECG grid was found on the page, and its file states no resolution")
-        sheet = _flat_sheet(page, page.px_per_mm_hint)
+        sheet = _flat_sheet(page, segmentation)
     log.info("Sheet found", extra={"action": "rectify", "grid_source": sheet.source, "grid_score": sheet.score})
     rectified = _cut_out(page, segmentation, sheet, px_per_mm)
     return turn(rectified, 1) if _runs_down(segmentation, rectified) else rectified
@@ -151,19 +150,59 @@ def _flat_canvas(evidence: FloatArray, homography: Array) -> tuple[FloatArray, A
     return np.asarray(cv2.warpPerspective(evidence, homography @ offset, size, flags=flags), np.float32), offset
 
 
-def _flat_sheet(page: PageImage, px_per_mm: float) -> _Sheet:
-    """Take a page without a grid as flat and as upright as the picture."""
+def _shows_grid(grid: FloatArray, *, contrast: float = 0.06) -> bool:
+    """Tell whether lines stand out on a grid map (h, w): where there are none it is one haze, and lines are made up."""
+    height, width = grid.shape
+    inner = grid[height // 6 : height - height // 6, width // 6 : width - width // 6]
+    usual, lines = np.quantile(inner, [0.5, 0.95])
+    return bool(lines - usual > contrast)
+
+
+def _flat_sheet(page: PageImage, segmentation: SegmentationMap, *, row_mm: float = 250.0) -> _Sheet:
+    """Take a page without a grid as flat; if its file states no resolution, its traces as `row_mm` long."""
+    source, px_per_mm = "hint", page.px_per_mm_hint
+    if px_per_mm is None:
+        corners = _trace_corners(segmentation.trace, 1 / segmentation.scale)
+        if corners is None:
+            raise GridNotFound("no ECG grid was found on the page, and its file states no resolution")
+        source, px_per_mm = "default", float(np.ptp(corners, axis=0).max()) / row_mm
     height, width = page.pixels.shape[:2]
-    n_i, n_j = (int(np.ceil(n / px_per_mm / NODE_MM)) + 1 for n in (height, width))
+    angle = _skew(segmentation.trace)
+    cos, sin = np.cos(angle), np.sin(angle)
+    across, down = width * cos + height * abs(sin), width * abs(sin) + height * cos  # px of the page as it is turned
+    centre = np.array([[1.0, 0.0, -across / 2], [0.0, 1.0, -down / 2], [0.0, 0.0, 1.0]])
+    turned = np.array([[cos, -sin, width / 2 - 0.5], [sin, cos, height / 2 - 0.5], [0.0, 0.0, 1.0]])
+    homography = turned @ centre @ np.diag([px_per_mm, px_per_mm, 1.0])
+    n_i, n_j = (int(np.ceil(n / px_per_mm / NODE_MM)) + 1 for n in (down, across))
     i, j = np.mgrid[:n_i, :n_j]
-    step = NODE_MM * px_per_mm
     return _Sheet(
-        node_xy=np.stack([j * step - 0.5, i * step - 0.5], axis=-1),
+        node_xy=apply_homography(homography, np.stack([j, i], axis=-1) * NODE_MM),
         clarity=np.zeros((n_i, n_j)),
-        homography=np.array([[px_per_mm, 0.0, -0.5], [0.0, px_per_mm, -0.5], [0.0, 0.0, 1.0]]),
+        homography=homography,
         score=0.0,
-        source="hint",
+        source=source,
     )
+
+
+def _skew(trace: FloatArray, *, most_deg: float = 6.0, step_deg: float = 0.1, work_px: int = 600) -> float:
+    """Return the angle (radians, clockwise) by which the rows of a trace map are off the nearer axis of the picture.
+
+    Turned level, rows fall on few lines of the map and leave the others empty: the sum of squares is largest.
+    """
+    small, _ = _reduce(trace, 1.0, work_px / max(trace.shape))
+    y, x = (at.astype(np.float64) for at in np.nonzero(small > 0.25))
+    if len(x) < 100:
+        return 0.0
+    weight = small[small > 0.25]
+    angles = np.deg2rad(np.arange(-most_deg, most_deg + step_deg / 2, step_deg))
+
+    def levelled(along: Array, across: Array) -> tuple[float, float]:
+        """Return the largest sum of squares, and its angle."""
+        lines = (np.round(across * np.cos(a) - along * np.sin(a)).astype(int) + work_px for a in angles)
+        sums = [float((np.bincount(line, weight) ** 2).sum()) for line in lines]
+        return max(sums), float(angles[int(np.argmax(sums))])
+
+    return max(levelled(x, y), levelled(y, small.shape[1] - x))[1]
 
 
 def _cut_out(page: PageImage, segmentation: SegmentationMap, sheet: _Sheet, px_per_mm: float) -> RectifiedPage:

@@ -203,6 +203,29 @@ def _judge(
     return Verdict(best, score, source, tuple(against))
 
 
+def true_scale(match: LayoutMatch, marks: PrintedMarks, text: Sequence[TextLine], default: Calibration) -> float:
+    """Return how many millimetres one of a page is whose scale is a guess.
+
+    Columns last as long as their layout says: they tell the scale, once the speed is known.  It is what is printed,
+    else the usual one at which the calibration pulses are as high as they should be.  A page of one column may also be
+    half as long; where no pulse decides, the guess does.
+    """
+    printed = printed_scale(text)
+    starts_mm = [start for start, _ in match.column_mm]
+    single = len(starts_mm) < 2
+    pitch_mm = match.column_mm[0][1] - starts_mm[0] if single else float(np.mean(np.diff(starts_mm)))
+    speeds = [default.paper_speed_mm_per_s, 25.0, 50.0] if printed.speed_mm_per_s is None else [printed.speed_mm_per_s]
+    lengths_s = [match.layout.column_seconds / part for part in ((1, 2) if single else (1,))]
+    scales = [seconds * speed / pitch_mm for speed in speeds for seconds in lengths_s]
+    height_mm = _common_size([pulse.y1_mm - pulse.y0_mm for pulse in marks.pulses], 0.15)
+    if height_mm is not None:
+        told = (printed.gain_mm_per_mv or default.gain_mm_per_mv) / height_mm
+        nearest = min(scales, key=lambda scale: abs(np.log(scale / told)))
+        if _near(nearest, told, 0.15):
+            return nearest
+    return min(scales, key=lambda scale: abs(np.log(scale))) if single else scales[0]
+
+
 def infer_calibration(
     match: LayoutMatch, marks: PrintedMarks, text: Sequence[TextLine], default: Calibration
 ) -> Calibration:

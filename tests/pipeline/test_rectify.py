@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.datatypes import PageImage, RectifiedPage, SegmentationMap
 from pipeline.errors import GridNotFound
-from pipeline.paper import page_to_paper, paper_to_page, sample_paper, turn
+from pipeline.paper import page_to_paper, paper_to_page, rescale, sample_paper, turn
 from pipeline.rectify import rectify
 
 Array = npt.NDArray[np.float64]
@@ -234,3 +234,48 @@ def test_no_grid_falls_back_to_the_stated_resolution() -> None:
     assert paper_to_page(rectified, np.array([10.0, 5.0])) == pytest.approx([79.5, 39.5])
     with pytest.raises(GridNotFound):
         rectify(PageImage(pixels=pixels), blank)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 3.0, -2.0])
+@pytest.mark.parametrize("turned", [False, True])
+def test_rows_without_a_grid_are_laid_level_at_a_guessed_scale(degrees: float, turned: bool) -> None:
+    trace = np.zeros((600, 800), np.float32)
+    x = np.arange(100.0, 700.0, 0.25)
+    for row in (150.0, 300.0, 450.0):
+        y = row + 25 * np.exp(-(((x % 97) - 40) ** 2) / 20)
+        angle = np.deg2rad(degrees)
+        across, down = x - 400, y - 300
+        columns = 400 + across * np.cos(angle) - down * np.sin(angle)
+        lines = 300 + across * np.sin(angle) + down * np.cos(angle)
+        trace[np.round(lines).astype(int), np.round(columns).astype(int)] = 1.0
+    trace = np.ascontiguousarray(np.rot90(trace)) if turned else trace
+    # The grid map of a page without a grid is a haze, and its texture must not be taken for lines.
+    haze = 0.43 + 0.02 * np.sin(np.arange(trace.shape[1]) * 2 * np.pi / 8) * np.ones((trace.shape[0], 1))
+    segmentation = SegmentationMap(grid=haze.astype(np.float32), trace=trace, text=np.zeros_like(trace), scale=0.5)
+    page = PageImage(pixels=np.full((2 * trace.shape[0], 2 * trace.shape[1], 3), 255, np.uint8))
+    rectified = rectify(page, segmentation)
+    assert (rectified.grid_scale.source, rectified.grid_scale.score) == ("default", 0.0)
+    assert rectified.grid_scale.px_per_mm_x == pytest.approx(2 * 600 / 250, rel=0.05)
+    ends = np.array([[-290.0, 150.0], [290.0, 150.0]])  # where the lowest row begins and ends, off the middle
+    angle = np.deg2rad(degrees)
+    rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    at = (ends @ rotation) * 2
+    at = np.column_stack([at[:, 1], -at[:, 0]]) if turned else at
+    centre = (np.array(page.pixels.shape[1::-1]) - 1) / 2
+    (_, y0), (_, y1) = page_to_paper(rectified, at + centre)
+    assert abs(y1 - y0) < 0.5
+
+
+def test_a_sheet_taken_for_larger_shows_the_same_page() -> None:
+    to_page = sheet_map(2.0)
+    segmentation = draw(to_page, 2.0, noise=0.0)
+    page = as_page(segmentation)
+    rectified = rectify(page, segmentation)
+    larger = rescale(page, rectified, 1.25, "columns")
+    points = np.random.default_rng(0).uniform(20, 90, (50, 2))
+    assert np.allclose(paper_to_page(larger, points * 1.25), paper_to_page(rectified, points), atol=0.01)
+    assert larger.grid_scale.px_per_mm_x == pytest.approx(rectified.grid_scale.px_per_mm_x / 1.25)
+    assert larger.grid_scale.source == "columns"
+    assert larger.pixels.shape[0] == pytest.approx(1.25 * rectified.pixels.shape[0], abs=1)
+    x, y = np.arange(30.0, 90.0, 0.25), np.arange(30.0, 80.0, 0.25)
+    assert np.array_equal(sample_paper(page, larger, x * 1.25, y * 1.25), sample_paper(page, rectified, x, y))

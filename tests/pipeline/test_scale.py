@@ -11,7 +11,7 @@ from pipeline.calibrate import calibrate
 from pipeline.datatypes import Beats, PrintedMarks, PulseBox, TextLine
 from pipeline.layout import identify_layout, load_layouts
 from pipeline.quality import assess
-from pipeline.scale import infer_calibration
+from pipeline.scale import infer_calibration, true_scale
 from pipeline.training.simulate import simulate_ecg
 
 LAYOUTS = load_layouts()
@@ -204,3 +204,24 @@ def test_chest_leads_have_the_gain_printed_for_them() -> None:
         assert (found.gain_mm_per_mv, found.chest_gain_mm_per_mv, found.reasons) == (10.0, 5.0, ())
     site = replace(Calibration(), chest_gain_mm_per_mv=5.0)
     assert infer_calibration(match, pulses(), lines("10 mm/mV"), site).chest_gain_mm_per_mv is None
+
+
+@pytest.mark.parametrize(
+    ("name", "guess", "marks", "print_", "true"),
+    [
+        ("3x4", 1.1, pulses(), (), 1.1),  # columns of 2.5 s at the configured speed
+        ("3x4", 1.1, pulses((5 / 1.1, 10 / 1.1)), (), 1.1),
+        ("3x4", 1.1, pulses(), ("50 mm/s",), 2.2),
+        ("3x4", 0.55, pulses((10 / 1.1, 10 / 1.1)), (), 1.1),  # pulses as high as they should be at 50 mm/s
+        ("3x4", 1.1, pulses((5 / 1.1, 11.0), (4.0, 11.5)), ("25 mm/s 20 mm/mV",), 1.1),  # two pulses in one box
+        ("12x1", 1.1, pulses(), (), 1.1),
+        ("12x1", 1.1, pulses(), ("50 mm/s",), 1.1),  # half as long
+        ("12x1", 0.55, pulses((5.0, 20.0)), (), 0.55),
+    ],
+)
+def test_a_guessed_scale_is_mended_by_columns_and_pulses(
+    name: str, guess: float, marks: PrintedMarks, print_: tuple[str, ...], true: float
+) -> None:
+    match = matched(name, 25.0)
+    match = replace(match, column_mm=tuple((a / guess, b / guess) for a, b in match.column_mm))
+    assert true_scale(match, marks, lines(*print_), Calibration()) == pytest.approx(true, rel=0.02)

@@ -1,10 +1,9 @@
-import io
 import json
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from drawn_pages import MM, STANDARD, drawn, ecg_page, path
 from paper_samples import labels_of, printed
 from reportlab.pdfgen.canvas import Canvas
 
@@ -15,34 +14,14 @@ from pipeline.datatypes import FloatArray
 from pipeline.digitize import Digitizer
 from pipeline.layout import identify_layout, load_layouts
 from pipeline.output import to_json
-from pipeline.page import load_pages
 from pipeline.strokes import follow_strokes
 from pipeline.training.simulate import simulate_ecg
 
 Float64 = npt.NDArray[np.float64]
 
-MM = 72 / 25.4
 PX = 300 / 25.4  # a millimetre of a page rendered at 300 dpi
 LAYOUTS = load_layouts()
-STANDARD = next(layout for layout in LAYOUTS if layout.name == "3x4+1R")
 WAVE = np.column_stack([np.linspace(20, 80, 61), 50 + 5 * np.sin(np.arange(61) / 5)])  # mm from the lower left corner
-
-
-def drawn(draw: Callable[[Canvas], None], width_mm: float = 120, height_mm: float = 90) -> PageImage:
-    out = io.BytesIO()
-    canvas = Canvas(out, pagesize=(width_mm * MM, height_mm * MM))
-    draw(canvas)
-    canvas.save()
-    (page,) = load_pages(out.getvalue())
-    return page
-
-
-def path(canvas: Canvas, points_mm: Float64) -> None:
-    line = canvas.beginPath()
-    line.moveTo(*(points_mm[0] * MM))
-    for point in points_mm[1:]:
-        line.lineTo(*(point * MM))
-    canvas.drawPath(line)
 
 
 def on_page(points_mm: Float64, height_mm: float = 90) -> Float64:
@@ -220,29 +199,9 @@ def test_an_end_behind_the_next_leads_start_is_kept() -> None:
         assert np.abs((read - read.mean()) - (told - told.mean())).max() < 0.005
 
 
-def ecg_page(canvas: Canvas, signal_mv: FloatArray) -> None:
-    for step_mm, grey, width_mm in ((1, 0.8, 0.1), (5, 0.55, 0.2)):
-        canvas.setStrokeColorRGB(1, grey, grey)
-        canvas.setLineWidth(width_mm * MM)
-        for x in np.arange(0, 298, step_mm):
-            canvas.line(x * MM, 0, x * MM, 210 * MM)
-        for y in np.arange(0, 211, step_mm):
-            canvas.line(0, y * MM, 297 * MM, y * MM)
-    canvas.setStrokeColorRGB(0, 0, 0)
-    canvas.setLineWidth(0.25 * MM)
-    for row, leads in enumerate([*STANDARD.rows, STANDARD.rhythm]):
-        for k, lead in enumerate(leads):
-            n = 5000 if row == 3 else 1250
-            y_mm = 165 - 38 * row + 10 * signal_mv[LEADS.index(lead), 1250 * k : 1250 * k + n]
-            path(canvas, np.column_stack([25.013 + 62.5 * k + np.arange(n) / 20, y_mm]))
-            canvas.drawString((26 + 62.5 * k) * MM, (171 - 38 * row) * MM, lead)
-    canvas.drawString(25 * MM, 10 * MM, "25 mm/s  10 mm/mV")
-
-
 def test_a_drawn_page_gives_its_signals_back() -> None:
     signal_mv = simulate_ecg(np.random.default_rng(4), disease="none")
-    page = drawn(lambda canvas: ecg_page(canvas, signal_mv), width_mm=297, height_mm=210)
-    result = Digitizer.load(device="cpu").digitize(page)
+    result = Digitizer.load(device="cpu").digitize(ecg_page(signal_mv))
     assert result.layout_match.layout.name == "3x4+1R"
     assert json.loads(to_json(result))["traces"]["share_from_drawing"] > 0.99
     assert result.quality.estimated_snr_db > 28
