@@ -97,17 +97,26 @@ def _limb_residual(traces: TraceSet, layout: Layout, rows: Sequence[int], column
     return left / total if total > 0 else None
 
 
-def _limb_residual_across(traces: TraceSet, layout: Layout, rows: Sequence[int], columns: Spans) -> float | None:
-    """Measure `_limb_residual` over all columns as if they were recorded together; None if one holds all limb leads."""
+def _limb_residual_across(
+    traces: TraceSet, layout: Layout, rows: Sequence[int], columns: Spans, *, reach_mm: float = 0.6
+) -> float | None:
+    """Measure `_limb_residual` over all columns as if they were recorded together; None if one holds all limb leads.
+
+    The first column's start is less sure than the pitch: the others may stand by up to `reach_mm` nearer or further.
+    """
     n = int(min(end - start - 1.0 for start, end in columns) * 10)
-    signals: list[Float64] = []
-    sums: list[tuple[float, float]] = []
-    n_columns = 0
-    for c, (start_mm, _) in enumerate(columns):
-        found, terms = _limb_leads(traces, layout, rows, c, start_mm + 0.5, n)
-        signals, sums, n_columns = signals + found, sums + terms, n_columns + bool(found)
-    powers = _left_over(signals, sums) if n_columns > 1 else None
-    return powers[0] / powers[1] if powers and powers[1] > 0 else None
+    residuals = []
+    for shift_mm in np.arange(-reach_mm, reach_mm + 0.1, 0.2):
+        signals: list[Float64] = []
+        sums: list[tuple[float, float]] = []
+        n_columns = 0
+        for c, (start_mm, _) in enumerate(columns):
+            found, terms = _limb_leads(traces, layout, rows, c, start_mm + 0.5 + (shift_mm if c else 0.0), n)
+            signals, sums, n_columns = signals + found, sums + terms, n_columns + bool(found)
+        powers = _left_over(signals, sums) if n_columns > 1 else None
+        if powers and powers[1] > 0:
+            residuals.append(powers[0] / powers[1])
+    return min(residuals, default=None)
 
 
 def _activity(traces: TraceSet, rows: Sequence[int], start_mm: float, n: int) -> Float64:
@@ -181,7 +190,8 @@ def _in_step(
     if across is not None:  # a regular rhythm leaves over little as well, but more than misreading does
         misread = _limb_residual(traces, layout, rows, columns) or 0.0
         together = float(np.clip((0.05 + 2.0 * misread - across) / 0.05, -1.0, 1.0))
-        if _whole_beats(columns[1][0] - columns[0][0], rr_mm):
+        exactly = misread < 0.02 and across < 1.5 * misread + 0.006  # no rhythm is as regular
+        if not exactly and _whole_beats(columns[1][0] - columns[0][0], rr_mm):
             return min(together, 0.3 if together > 0.5 else 0.1)
         return together
     own = [_activity(traces, rows, start + 0.3, n) for start, _ in columns]

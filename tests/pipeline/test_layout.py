@@ -254,6 +254,19 @@ def test_a_regular_rhythm_does_not_make_columns_simultaneous(name: str) -> None:
     assert match.layout is layout
 
 
+@pytest.mark.parametrize(("beats", "late_mm"), [(2.0, 0.0), (2.6, 0.0), (2.6, 0.5)])
+def test_limb_sums_tell_columns_recorded_together_whatever_the_rhythm(beats: float, late_mm: float) -> None:
+    """Also where whole beats fill the columns, and where the first column is seen to start late."""
+    layout = NAMED["3x4 simultaneous"]
+    beat = patient(8, "none")[:, 1000 : 1000 + round(1250 / beats)]
+    traces = printed(layout, np.tile(beat, 13)[:, :5000])
+    begins = np.flatnonzero(np.isfinite(traces.row_mm[0]))[0]
+    traces.row_mm[:3, begins : begins + round(late_mm * traces.columns_per_mm)] = np.nan
+    match = identify_layout(labels_of(layout, traces), traces, LAYOUTS)
+    assert match.layout is layout
+    assert match.certain
+
+
 def test_a_rule_that_waves_cross_is_no_row() -> None:
     layout = NAMED["6x2"]
     traces = printed(layout, patient(4, "none"))
