@@ -21,7 +21,7 @@ from pipeline.datatypes import DrawnLine, PageImage, RectifiedPage, TraceSet
 Float64 = npt.NDArray[np.float64]
 _Points = list[tuple[float, float]]
 
-MAX_SEGMENTS = 200_000  # of a page; one with more is read as a picture
+MAX_SEGMENTS = 100_000  # of a page; one with more is read as a picture
 
 
 def read_strokes(page: pypdfium2.PdfPage, width_px: int, height_px: int) -> tuple[Float64, ...]:
@@ -42,20 +42,24 @@ def read_strokes(page: pypdfium2.PdfPage, width_px: int, height_px: int) -> tupl
     place = _to_pixels(page, width_px, height_px)
     lines: list[_Points] = []
     left = MAX_SEGMENTS
-    for item in page.get_objects(filter=[pdfium.FPDF_PAGEOBJ_PATH]):
-        left -= pdfium.FPDFPath_CountSegments(item.raw)
-        if left < 0:
-            return ()
-        matrix, container = item.get_matrix(), item.container
-        while container is not None:
-            matrix, container = matrix.multiply(container.get_matrix()), container.container
-        for points in _subpaths(item.raw):
-            line = [matrix.on_point(*point) for point in points]
-            if lines and np.hypot(line[0][0] - lines[-1][-1][0], line[0][1] - lines[-1][-1][1]) < 0.01:
-                lines[-1] += line[1:]
-            else:
-                lines.append(line)
-    return tuple(np.array(line) @ place[:2] + place[2] for line in lines if len(line) >= 20)
+    try:
+        for item in page.get_objects(filter=[pdfium.FPDF_PAGEOBJ_PATH]):
+            left -= max(pdfium.FPDFPath_CountSegments(item.raw), 1)
+            if left < 0:
+                return ()
+            matrix, container = item.get_matrix(), item.container
+            while container is not None:
+                matrix, container = matrix.multiply(container.get_matrix()), container.container
+            for points in _subpaths(item.raw):
+                line = [matrix.on_point(*point) for point in points]
+                if lines and np.hypot(line[0][0] - lines[-1][-1][0], line[0][1] - lines[-1][-1][1]) < 0.01:
+                    lines[-1] += line[1:]
+                else:
+                    lines.append(line)
+    except pypdfium2.PdfiumError:  # it was rendered: the picture is there to be read
+        return ()
+    strokes = (np.array(line) @ place[:2] + place[2] for line in lines if len(line) >= 20)
+    return tuple(stroke for stroke in strokes if np.isfinite(stroke).all())
 
 
 def _to_pixels(page: pypdfium2.PdfPage, width_px: int, height_px: int, *, fine: int = 1000) -> Float64:
@@ -82,7 +86,7 @@ def _subpaths(path: pdfium.FPDF_PAGEOBJECT, *, steps: int = 8) -> Iterator[_Poin
         kind = pdfium.FPDFPathSegment_GetType(segment)
         pdfium.FPDFPathSegment_GetPoint(segment, x, y)
         here = (x.value, y.value)
-        if kind == pdfium.FPDF_SEGMENT_MOVETO:
+        if kind == pdfium.FPDF_SEGMENT_MOVETO or not points:
             if len(points) > 1:
                 yield points
             points = [here]
@@ -147,19 +151,17 @@ def follow_strokes(
 
 def _along_row(line: Float64, traces: TraceSet, near_mm: float, share: float) -> DrawnLine | None:
     """Lay a line (n, 2) in paper mm on the columns of the row that was traced along it; None if none was."""
-    width = traces.row_mm.shape[1]
     column = (line[:, 0] - traces.x0_mm) * traces.columns_per_mm
     beat = np.exp(2j * np.pi * column).mean()  # long where all points but a pulse's are whole columns apart
-    off = np.angle(beat) / (2 * np.pi) if abs(beat) > 0.7 else column[0] - round(column[0])
-    column -= off
-    first, n = round(column[0]), int(column[-1] + 1e-2) - round(column[0]) + 1
-    y_mm = np.interp(first + np.arange(n), column, line[:, 1]).astype(np.float32)
-    y_mm = y_mm[max(-first, 0) : max(width - first, 0)]
-    first = max(first, 0)
+    column -= np.angle(beat) / (2 * np.pi) if abs(beat) > 0.7 else column[0] - round(column[0])
+    first, last = max(round(column[0]), 0), min(int(column[-1] + 1e-2), traces.row_mm.shape[1] - 1)
+    if first > last:
+        return None
+    y_mm = np.interp(np.arange(first, last + 1), column, line[:, 1]).astype(np.float32)
     rows = traces.row_mm[:, first : first + y_mm.size]
     traced, near = np.isfinite(rows).sum(1), (np.abs(rows - y_mm) < near_mm).sum(1)
     row = int(np.argmax(near))
-    if 2 * traced[row] < n or near[row] < share * traced[row]:
+    if 2 * traced[row] < y_mm.size or near[row] < share * traced[row]:
         return None
     return DrawnLine(row=row, first=first, y_mm=y_mm)
 

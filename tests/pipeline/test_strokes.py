@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import numpy.typing as npt
+import pypdfium2
 import pytest
 from drawn_pages import MM, STANDARD, drawn, ecg_page, path
 from paper_samples import labels_of, printed
@@ -96,6 +97,16 @@ def test_a_page_of_very_many_pieces_is_read_as_a_picture(monkeypatch: pytest.Mon
     assert drawn(lambda canvas: path(canvas, WAVE)).strokes == ()
 
 
+def test_a_page_whose_objects_cannot_be_listed_is_read_as_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise pypdfium2.PdfiumError("Failed to get pageobject.")
+
+    monkeypatch.setattr(pypdfium2.PdfPage, "get_objects", broken)
+    page = drawn(lambda canvas: path(canvas, WAVE))
+    assert page.strokes == ()
+    assert page.pixels.min() < 100
+
+
 def flat_sheet() -> RectifiedPage:
     at = np.stack(np.meshgrid(np.arange(31), np.arange(21)), -1) * 100.0
     return RectifiedPage(
@@ -161,9 +172,10 @@ def test_lines_nothing_was_traced_along_are_left_alone() -> None:
     pulse = strip[:200]
     elsewhere = strip + np.array([0.0, 60.0])
     other_signal = np.column_stack([strip[:, 0], 95.0 + 3 * np.sin(strip[:, 0])])
+    beyond = strip * np.array([1e30, 1.0])
     frame = np.array([[10.0, 10.0], [200.0, 10.0], [200.0, 100.0], [10.0, 100.0], [10.0, 10.0]])
     traces = misread(true)
-    assert follow_strokes(traces, page_with(pulse, elsewhere, other_signal, frame), flat_sheet()) is traces
+    assert follow_strokes(traces, page_with(pulse, elsewhere, other_signal, beyond, frame), flat_sheet()) is traces
     assert follow_strokes(traces, page_with(), flat_sheet()) is traces
 
 
