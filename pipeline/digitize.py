@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,15 @@ from pipeline.strokes import follow_strokes
 from pipeline.text import read_text
 from pipeline.trace import trace_rows
 from pipeline.unet import LABEL_PX_PER_MM, LAYOUT_PX_PER_MM
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Upright:
+    """A flattened sheet that stands as its lead names read."""
+
+    rectified: RectifiedPage
+    labels: tuple[LeadLabel, ...]
+    names: float  # sum over leads of the best name's score; I, II and III left out
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -91,14 +100,31 @@ class Digitizer:
             GridNotFound, TraceNotFound or LayoutUnknown; the message says why in words.
         """
         segmentation = segment(page, self.page_network)
+        sheet = self._flatten(page, segmentation)
+        return self._read(page, segmentation, sheet, default_calibration or Calibration())
+
+    def _flatten(self, page: PageImage, segmentation: SegmentationMap, *, few: float = 2.0) -> _Upright:
+        """Flatten the page by its grid, and by the grid for another where few names can be read on it.
+
+        On a sheet of half a metre lines of 5 mm may be all that is seen, and pass for lines of 1 mm; or the other way
+        round on a cutting.
+        """
         flat = unbend(page, rectify(page, segmentation, px_per_mm=LAYOUT_PX_PER_MM), self.bend_network)
-        return self._read(page, segmentation, flat, default_calibration or Calibration())
+        best = self._upright(page, flat)
+        scale, side_mm = flat.grid_scale, max(flat.pixels.shape[:2]) / flat.px_per_mm
+        for factor in (5.0, 0.2):
+            if best.names < few and scale.source == "grid" and 150.0 <= side_mm * factor <= 800.0:
+                px_per_mm = (scale.px_per_mm_x * scale.px_per_mm_y) ** 0.5 / factor
+                other = rectify(replace(page, px_per_mm_hint=px_per_mm), segmentation, px_per_mm=LAYOUT_PX_PER_MM)
+                found = self._upright(page, unbend(page, other, self.bend_network))
+                best = found if found.names >= few else best
+        return best
 
     def _read(
-        self, page: PageImage, segmentation: SegmentationMap, flat: RectifiedPage, default: Calibration
+        self, page: PageImage, segmentation: SegmentationMap, sheet: _Upright, default: Calibration
     ) -> Digitization:
         """Read the flattened sheet; where its scale was a guess, once more at the scale that what is printed tells."""
-        rectified, labels = self._upright(page, flat)
+        rectified, labels = sheet.rectified, sheet.labels
         text = read_text(page, segmentation, rectified, self.recogniser)
         marks = read_marks(rectified.pixels, self.layout_network)
         rows = marks.rows or _rows_of_ink(segmentation, rectified)
@@ -112,7 +138,8 @@ class Digitizer:
             if not match.column_mm or len(named) < min(4, len(match.layout.leads)):
                 raise GridNotFound("no ECG grid and few lead names were found, and the file states no resolution")
             factor = true_scale(match, pulses, text, default)
-            return self._read(page, segmentation, rescale(page, rectified, factor, "columns"), default)
+            mended = self._upright(page, rescale(page, rectified, factor, "columns"))
+            return self._read(page, segmentation, mended, default)
         calibration = infer_calibration(match, pulses, text, default)
         record = calibrate(traces, match, calibration)
         networks: list[Network | Recogniser] = [self.page_network, self.bend_network, self.layout_network]
@@ -153,9 +180,7 @@ class Digitizer:
         with ThreadPoolExecutor(self.pages_at_once) as pool:
             return list(pool.map(outcome, pages))
 
-    def _upright(
-        self, page: PageImage, flat: RectifiedPage, *, enough: float = 3.0, clearly: float = 1.0
-    ) -> tuple[RectifiedPage, tuple[LeadLabel, ...]]:
+    def _upright(self, page: PageImage, flat: RectifiedPage, *, enough: float = 3.0, clearly: float = 1.0) -> _Upright:
         """Turn the sheet so that its lead names read.
 
         It stays as it is unless another way up reads clearly better, and is laid on its side only where neither way
@@ -174,7 +199,7 @@ class Digitizer:
             evidence = sum(max((x.score for x in labels if x.lead == lead), default=0.0) for lead in LEADS[3:])
             if evidence > most + (clearly if quarter == 2 else 0.0 if quarter == 0 else 2 * clearly):
                 best, best_labels, most = quarter, labels, evidence
-        return turn(flat, best), best_labels
+        return _Upright(turn(flat, best), best_labels, most)
 
 
 def _rows_of_ink(segmentation: SegmentationMap, rectified: RectifiedPage) -> tuple[RowBand, ...]:

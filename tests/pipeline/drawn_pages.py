@@ -33,25 +33,28 @@ def path(canvas: Canvas, points_mm: npt.NDArray[np.float64]) -> None:
     canvas.drawPath(line)
 
 
-def ecg_page(signal_mv: FloatArray, *, grid: bool = True) -> PageImage:
-    """Draw (12, 5000) mV at 500 Hz as a 3x4 page with strip II on A4."""
+def ecg_page(signal_mv: FloatArray, *, speed: float = 25.0, lines_mm: tuple[int, ...] = (1, 5)) -> PageImage:
+    """Draw (12, 5000) mV at 500 Hz as a 3x4 page with strip II, the grid's lines every `lines_mm`."""
+    width_mm = 47 + 10 * speed
 
     def draw(canvas: Canvas) -> None:
-        for step_mm, grey, width_mm in ((1, 0.8, 0.1), (5, 0.55, 0.2)) if grid else ():
-            canvas.setStrokeColorRGB(1, grey, grey)
-            canvas.setLineWidth(width_mm * MM)
-            for x in np.arange(0, 298, step_mm):
+        for step_mm in lines_mm:
+            shade = 0.8 if step_mm == 1 else 0.55
+            canvas.setStrokeColorRGB(1, shade, shade)
+            canvas.setLineWidth((0.1 if step_mm == 1 else 0.2) * MM)
+            for x in np.arange(0, width_mm + 1, step_mm):
                 canvas.line(x * MM, 0, x * MM, 210 * MM)
             for y in np.arange(0, 211, step_mm):
-                canvas.line(0, y * MM, 297 * MM, y * MM)
+                canvas.line(0, y * MM, width_mm * MM, y * MM)
         canvas.setStrokeColorRGB(0, 0, 0)
         canvas.setLineWidth(0.25 * MM)
         for row, leads in enumerate([*STANDARD.rows, STANDARD.rhythm]):
             for k, lead in enumerate(leads):
                 n = 5000 if row == 3 else 1250
                 y_mm = 165 - 38 * row + 10 * signal_mv[LEADS.index(lead), 1250 * k : 1250 * k + n]
-                path(canvas, np.column_stack([25.013 + 62.5 * k + np.arange(n) / 20, y_mm]))
-                canvas.drawString((26 + 62.5 * k) * MM, (171 - 38 * row) * MM, lead)
-        canvas.drawString(25 * MM, 10 * MM, "25 mm/s  10 mm/mV")
+                x_mm = 25.013 + 2.5 * k * speed
+                path(canvas, np.column_stack([x_mm + np.arange(n) * speed / 500, y_mm]))
+                canvas.drawString((x_mm + 1) * MM, (171 - 38 * row) * MM, lead)
+        canvas.drawString(25 * MM, 10 * MM, f"{speed:g} mm/s  10 mm/mV")
 
-    return drawn(draw, 297, 210)
+    return drawn(draw, width_mm, 210)
