@@ -121,9 +121,19 @@ class Digitizer:
         return best
 
     def _read(
-        self, page: PageImage, segmentation: SegmentationMap, sheet: _Upright, default: Calibration
+        self,
+        page: PageImage,
+        segmentation: SegmentationMap,
+        sheet: _Upright,
+        default: Calibration,
+        *,
+        looks: int = 2,
+        settled: float = 0.02,
     ) -> Digitization:
-        """Read the flattened sheet; where its scale was a guess, once more at the scale that what is printed tells."""
+        """Read the flattened sheet; where its scale was a guess, again at the scale that what is printed tells.
+
+        That is done once if the guess was right to `settled`, else `looks` times.
+        """
         rectified, labels = sheet.rectified, sheet.labels
         text = read_text(page, segmentation, rectified, self.recogniser)
         marks = read_marks(rectified.pixels, self.layout_network)
@@ -138,8 +148,9 @@ class Digitizer:
             if not match.column_mm or len(named) < min(4, len(match.layout.leads)):
                 raise GridNotFound("no ECG grid and few lead names were found, and the file states no resolution")
             factor = true_scale(match, pulses, text, default)
-            mended = self._upright(page, rescale(page, rectified, factor, "columns"))
-            return self._read(page, segmentation, mended, default)
+            source = "default" if looks > 1 and abs(factor - 1) > settled else "columns"
+            mended = self._upright(page, rescale(page, rectified, factor, source))
+            return self._read(page, segmentation, mended, default, looks=looks - 1)
         calibration = infer_calibration(match, pulses, text, default)
         record = calibrate(traces, match, calibration)
         networks: list[Network | Recogniser] = [self.page_network, self.bend_network, self.layout_network]

@@ -203,6 +203,19 @@ def _judge(
     return Verdict(best, score, source, tuple(against))
 
 
+def _pitch_mm(match: LayoutMatch, *, within: float = 0.015) -> float:
+    """Return how far columns are apart; as names tell it where a usual pitch, laid on a wrong scale, was preferred."""
+    measured_mm = float(np.mean(np.diff([start for start, _ in match.column_mm])))
+    best = {label.lead: label for label in sorted(match.labels, key=lambda label: label.score)}
+    steps_mm = [
+        (best[leads[-1]].x_mm - best[leads[0]].x_mm) / (len(leads) - 1)
+        for leads in match.layout.rows
+        if leads[0] in best and leads[-1] in best
+    ]
+    named_mm = float(np.median(steps_mm)) if len(steps_mm) > 1 else measured_mm
+    return named_mm if 0.5 < named_mm / measured_mm < 2.0 and not _near(named_mm, measured_mm, within) else measured_mm
+
+
 def true_scale(match: LayoutMatch, marks: PrintedMarks, text: Sequence[TextLine], default: Calibration) -> float:
     """Return how many millimetres one of a page is whose scale is a guess.
 
@@ -211,9 +224,8 @@ def true_scale(match: LayoutMatch, marks: PrintedMarks, text: Sequence[TextLine]
     half as long; where no pulse decides, the guess does.
     """
     printed = printed_scale(text)
-    starts_mm = [start for start, _ in match.column_mm]
-    single = len(starts_mm) < 2
-    pitch_mm = match.column_mm[0][1] - starts_mm[0] if single else float(np.mean(np.diff(starts_mm)))
+    single = len(match.column_mm) < 2
+    pitch_mm = match.column_mm[0][1] - match.column_mm[0][0] if single else _pitch_mm(match)
     speeds = [default.paper_speed_mm_per_s, 25.0, 50.0] if printed.speed_mm_per_s is None else [printed.speed_mm_per_s]
     lengths_s = [match.layout.column_seconds / part for part in ((1, 2) if single else (1,))]
     scales = [seconds * speed / pitch_mm for speed in speeds for seconds in lengths_s]

@@ -223,5 +223,18 @@ def test_a_guessed_scale_is_mended_by_columns_and_pulses(
     name: str, guess: float, marks: PrintedMarks, print_: tuple[str, ...], true: float
 ) -> None:
     match = matched(name, 25.0)
-    match = replace(match, column_mm=tuple((a / guess, b / guess) for a, b in match.column_mm))
+    match = replace(
+        match,
+        column_mm=tuple((a / guess, b / guess) for a, b in match.column_mm),
+        labels=tuple(replace(label, x_mm=label.x_mm / guess) for label in match.labels),
+    )
     assert true_scale(match, marks, lines(*print_), Calibration()) == pytest.approx(true, rel=0.02)
+
+
+def test_names_tell_the_pitch_where_a_usual_one_was_preferred() -> None:
+    match = matched("3x4", 25.0)
+    wrong = tuple((start - 0.04 * (start - match.column_mm[0][0]), end) for start, end in match.column_mm)
+    match = replace(match, column_mm=wrong)
+    assert true_scale(match, pulses(), (), Calibration()) == pytest.approx(1.0, abs=0.01)
+    nameless = replace(match, labels=())
+    assert true_scale(nameless, pulses(), (), Calibration()) == pytest.approx(1 / 0.96, abs=0.01)
