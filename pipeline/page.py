@@ -41,31 +41,38 @@ class _Header:
     height: int
     px_per_mm: float | None
     index: int = 0  # of the page in the file
+    aspect: float = 1.0  # a pixel's height over its width: a fax's is 2 at standard resolution
+
+    @property
+    def area(self) -> float:
+        """Pixels of the page, once they are square."""
+        return self.width * self.height * max(self.aspect, 1 / self.aspect)
 
 
-def _resolution(x_per_unit: float, y_per_unit: float, unit_mm: float) -> float | None:
-    """Pixels a millimetre if it is one that scanners have (100-1200 dpi), the same both ways; else None.
+def _resolution(x_per_unit: float, y_per_unit: float, unit_mm: float) -> tuple[float | None, float]:
+    """Return pixels a millimetre, of the denser side, and a pixel's aspect; (None, 1) where no scanner has it.
 
-    72 and 96 dpi are what software writes that does not know.
+    Believed are 100 to 1200 dpi, and half of that along one side: faxes have 204 x 98.  72 and 96 dpi are what software
+    writes that does not know.
     """
-    dpi = x_per_unit * MM_PER_INCH / unit_mm
-    if not 100 <= dpi <= 1200 or abs(x_per_unit - y_per_unit) > 0.02 * x_per_unit:
-        return None
-    return x_per_unit / unit_mm
+    dense, sparse = max(x_per_unit, y_per_unit), min(x_per_unit, y_per_unit)
+    if not 100 <= dense * MM_PER_INCH / unit_mm <= 1200 or sparse < 0.45 * dense:
+        return None, 1.0
+    return dense / unit_mm, x_per_unit / y_per_unit if dense > 1.02 * sparse else 1.0
 
 
 def _png_header(data: bytes) -> list[_Header]:
     """Walk the chunks (PNG 1.2, section 4): IHDR for the size, pHYs for the resolution, IEND for completeness."""
-    width, height, px_per_mm, at = 0, 0, None, 8
+    width, height, px_per_mm, aspect, at = 0, 0, None, 1.0, 8
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
         if kind == b"IHDR":
             width, height = struct.unpack_from(">II", data, at + 8)
         elif kind == b"pHYs" and length == 9:
             x, y, unit = struct.unpack_from(">IIB", data, at + 8)
-            px_per_mm = _resolution(x, y, 1000.0) if unit == 1 else None
+            px_per_mm, aspect = _resolution(x, y, 1000.0) if unit == 1 else (None, 1.0)
         elif kind == b"IEND":
-            return [_Header(width, height, px_per_mm)]
+            return [_Header(width, height, px_per_mm, aspect=aspect)]
         at += 12 + length
     if width * height <= MAX_PAGE_PIXELS:
         raise PageUnreadable("the PNG is cut short")
@@ -75,7 +82,7 @@ def _png_header(data: bytes) -> list[_Header]:
 def _jpeg_header(data: bytes) -> list[_Header]:
     """Walk the segments (ITU T.81, annex B) to the scan: frame size, JFIF density, and an end-of-image marker."""
     size: tuple[int, int] | None = None
-    px_per_mm, at = None, 2
+    px_per_mm, aspect, at = None, 1.0, 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF:  # fill byte
@@ -84,14 +91,15 @@ def _jpeg_header(data: bytes) -> list[_Header]:
         (length,) = struct.unpack_from(">H", data, at + 2)
         if marker == 0xE0 and data[at + 4 : at + 9] == b"JFIF\0":
             unit, x, y = struct.unpack_from(">BHH", data, at + 11)
-            px_per_mm = _resolution(x, y, MM_PER_INCH if unit == 1 else 10.0) if unit in (1, 2) else None
+            unit_mm = MM_PER_INCH if unit == 1 else 10.0
+            px_per_mm, aspect = _resolution(x, y, unit_mm) if unit in (1, 2) else (None, 1.0)
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack_from(">HH", data, at + 5)
             size = (width, height)
         elif marker == 0xDA and size is not None:
             if data.rfind(b"\xff\xd9") < at and size[0] * size[1] <= MAX_PAGE_PIXELS:
                 raise PageUnreadable("the JPEG is cut short")
-            return [_Header(*size, px_per_mm)]
+            return [_Header(*size, px_per_mm, aspect=aspect)]
         at += 2 + length
     raise PageUnreadable("the JPEG is cut short")
 
@@ -107,7 +115,8 @@ def _bmp_header(data: bytes) -> list[_Header]:
     stride = (width * depth + 31) // 32 * 4
     if compression == 0 and width * height <= MAX_PAGE_PIXELS and len(data) < offset_bits + stride * height:
         raise PageUnreadable("the BMP is cut short")
-    return [_Header(width, height, _resolution(x, y, 1000.0))]
+    px_per_mm, aspect = _resolution(x, y, 1000.0)
+    return [_Header(width, height, px_per_mm, aspect=aspect)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,22 +162,22 @@ def _tiff_header(data: bytes) -> list[_Header]:
         if int(tags.get(254, 0)) & 1:
             continue
         unit_mm = {2: MM_PER_INCH, 3: 10.0}.get(int(tags.get(296, 2)))
-        px_per_mm = _resolution(tags.get(282, 0.0), tags.get(283, 0.0), unit_mm) if unit_mm else None
-        headers.append(_Header(int(tags.get(256, 0)), int(tags.get(257, 0)), px_per_mm, len(seen) - 1))
+        px_per_mm, aspect = _resolution(tags.get(282, 0.0), tags.get(283, 0.0), unit_mm) if unit_mm else (None, 1.0)
+        headers.append(_Header(int(tags.get(256, 0)), int(tags.get(257, 0)), px_per_mm, len(seen) - 1, aspect))
     return headers
 
 
 def _check_size(headers: list[_Header]) -> None:
     """Refuse what would be unsafe, or useless, to decode."""
     for header in headers:
-        if header.width * header.height > MAX_PAGE_PIXELS:
+        if header.area > MAX_PAGE_PIXELS:
             raise PageUnreadable(
                 f"the picture claims {header.width} x {header.height} pixels; "
                 f"the limit is {MAX_PAGE_PIXELS // 1_000_000} million"
             )
         if min(header.width, header.height) < MIN_SIDE_PX:
             raise PageUnreadable(f"a picture of {header.width} x {header.height} pixels is too small to hold an ECG")
-    total = sum(header.width * header.height for header in headers)
+    total = round(sum(header.area for header in headers))
     if total > MAX_FILE_PIXELS:
         raise PageUnreadable(
             f"the {len(headers)} pages have {total // 1_000_000} million pixels together; "
@@ -223,7 +232,18 @@ def _picture_pages(data: bytes, kind: str, read_header: Callable[[bytes], list[_
         raise PageUnreadable(f"the {kind} holds no page")
     _check_size(headers)
     for number, header in enumerate(headers, 1):
-        yield PageImage(pixels=_decode(data, kind, header), page_number=number, px_per_mm_hint=header.px_per_mm)
+        pixels = _decode(data, kind, header)
+        turned = pixels.shape[0] != header.height
+        pixels = _square(pixels, 1 / header.aspect if turned else header.aspect)
+        yield PageImage(pixels=pixels, page_number=number, px_per_mm_hint=header.px_per_mm)
+
+
+def _square(pixels: ByteArray, aspect: float) -> ByteArray:
+    """Return a picture (h, w, 3) with square pixels, as dense as the denser side was."""
+    if aspect == 1.0:
+        return pixels
+    size = (round(pixels.shape[1] / min(aspect, 1.0)), round(pixels.shape[0] * max(aspect, 1.0)))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def _pdf_scale(width_pt: float, height_pt: float, dpi: float, max_pixels: int) -> float:

@@ -89,6 +89,33 @@ def test_jfif_resolution_in_dots_per_inch() -> None:
     assert page.px_per_mm_hint == pytest.approx(200 / 25.4)
 
 
+def test_a_fax_s_flat_pixels_become_square() -> None:
+    flags = [cv2.IMWRITE_TIFF_RESUNIT, 2, cv2.IMWRITE_TIFF_XDPI, 204, cv2.IMWRITE_TIFF_YDPI, 98]
+    (page,) = load_pages(bytes(cv2.imencode(".tiff", half_red(), flags)[1]))
+    assert page.pixels.shape == (round(60 * 204 / 98), 80, 3)
+    assert page.px_per_mm_hint == pytest.approx(204 / 25.4)
+    assert page.pixels[100, 10, 0] == 255 and page.pixels[100, 70, 0] == 0
+
+
+def test_flat_pixels_of_a_turned_jpeg_become_square_too() -> None:
+    tiff = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x112, 3, 1, 6, 0, 0)
+    exif = b"Exif\0\0" + tiff
+    data = encode(".jpg", half_red())
+    data = data[:13] + struct.pack(">BHH", 1, 200, 100) + data[18:]
+    after_jfif = 4 + int.from_bytes(data[4:6], "big")
+    turned = data[:after_jfif] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[after_jfif:]
+    (page,) = load_pages(turned)
+    assert page.pixels.shape == (80, 120, 3)
+
+
+@pytest.mark.parametrize(("x_dpi", "y_dpi"), [(300, 72), (96, 48)])
+def test_resolutions_no_scanner_has_do_not_stretch_the_page(x_dpi: int, y_dpi: int) -> None:
+    data = encode(".jpg", half_red())
+    (page,) = load_pages(data[:13] + struct.pack(">BHH", 1, x_dpi, y_dpi) + data[18:])
+    assert page.pixels.shape == (60, 80, 3)
+    assert page.px_per_mm_hint is None
+
+
 def test_jpeg_is_turned_as_exif_says() -> None:
     tiff = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x112, 3, 1, 6, 0, 0)
     exif = b"Exif\0\0" + tiff
