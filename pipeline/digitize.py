@@ -33,13 +33,15 @@ from pipeline.printed import with_printed_names
 from pipeline.pulses import measure_pulses
 from pipeline.quality import assess
 from pipeline.recogniser import Recogniser, load_recogniser
-from pipeline.rectify import rectify
+from pipeline.rectify import lay_flat, rectify
 from pipeline.scale import infer_calibration, true_scale
 from pipeline.segment import segment
 from pipeline.strokes import follow_strokes
 from pipeline.text import read_text
 from pipeline.trace import trace_rows
 from pipeline.unet import LABEL_PX_PER_MM, LAYOUT_PX_PER_MM
+
+_DOUBTFUL_MM = 0.05  # from here on the bend network sees no grid where one was found: its lines may be made up
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -100,8 +102,21 @@ class Digitizer:
             GridNotFound, TraceNotFound or LayoutUnknown; the message says why in words.
         """
         segmentation = segment(page, self.page_network)
+        default = default_calibration or Calibration()
         sheet = self._flatten(page, segmentation)
-        return self._read(page, segmentation, sheet, default_calibration or Calibration())
+        if (sheet.rectified.grid_scale.doubt_mm or 0.0) < _DOUBTFUL_MM:
+            return self._read(page, segmentation, sheet, default)
+        flat = self._upright(page, lay_flat(page, segmentation, px_per_mm=LAYOUT_PX_PER_MM))
+        readings: list[Digitization] = []
+        errors: list[DigitizationError] = []
+        for candidate in (sheet, flat):
+            try:
+                readings.append(self._read(page, segmentation, candidate, default))
+            except DigitizationError as error:
+                errors.append(error)
+        if not readings:
+            raise errors[0]
+        return max(readings, key=lambda reading: reading.quality.estimated_snr_db)
 
     def _flatten(self, page: PageImage, segmentation: SegmentationMap, *, few: float = 2.0) -> _Upright:
         """Flatten the page by its grid, and by the grid for another where few names can be read on it.

@@ -62,7 +62,23 @@ def rectify(page: PageImage, segmentation: SegmentationMap, *, px_per_mm: float 
     """
     sheet = _sheet_from_grid(page, segmentation) if _shows_grid(segmentation.grid) else None
     if sheet is None:
-        sheet = _flat_sheet(page, segmentation)
+        return lay_flat(page, segmentation, px_per_mm=px_per_mm)
+    return _level(page, segmentation, sheet, px_per_mm)
+
+
+def lay_flat(page: PageImage, segmentation: SegmentationMap, *, px_per_mm: float = 5.0) -> RectifiedPage:
+    """Flatten a page as `rectify` does one without a grid.
+
+    Raises
+    ------
+    GridNotFound
+        If there is neither a stated resolution nor a trace.
+    """
+    return _level(page, segmentation, _flat_sheet(page, segmentation), px_per_mm)
+
+
+def _level(page: PageImage, segmentation: SegmentationMap, sheet: _Sheet, px_per_mm: float) -> RectifiedPage:
+    """Cut the sheet out and lay it so that its traces run across."""
     log.info("Sheet found", extra={"action": "rectify", "grid_source": sheet.source, "grid_score": sheet.score})
     rectified = _cut_out(page, segmentation, sheet, px_per_mm)
     return turn(rectified, 1) if _runs_down(segmentation, rectified) else rectified

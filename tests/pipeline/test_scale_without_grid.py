@@ -1,14 +1,17 @@
 """Pages whose grid does not tell the scale: columns and pulses do, or the size of the lead names."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 from drawn_pages import STANDARD, ecg_page
 
-from pipeline import LEADS, Digitization, PageImage
+import pipeline.digitize
+from pipeline import LEADS, Digitization, GridScale, PageImage
 from pipeline.datatypes import FloatArray
 from pipeline.digitize import Digitizer
-from pipeline.errors import DigitizationError
+from pipeline.errors import DigitizationError, TraceNotFound
 from pipeline.training.simulate import simulate_ecg
 
 
@@ -63,3 +66,46 @@ def test_curves_without_grid_and_lead_names_are_no_ecg(digitizer: Digitizer) -> 
     cv2.line(pixels, (100, 50), (100, 1150), (0, 0, 0), 2)
     with pytest.raises(DigitizationError, match=r"few lead names|no lead name"):
         digitizer.digitize(PageImage(pixels=pixels))
+
+
+@pytest.mark.parametrize(
+    ("doubt_mm", "by_grid", "by_rows", "taken"),
+    [
+        (0.01, 8.0, 12.0, "grid"),  # nobody asks
+        (0.07, 8.0, 12.0, "rows"),
+        (0.07, 12.0, 8.0, "grid"),
+        (0.07, None, 8.0, "rows"),
+        (0.07, 8.0, None, "grid"),
+        (0.07, None, None, None),
+    ],
+)
+def test_a_grid_the_bend_network_does_not_see_must_read_better_than_none(
+    digitizer: Digitizer,
+    monkeypatch: pytest.MonkeyPatch,
+    doubt_mm: float,
+    by_grid: float | None,
+    by_rows: float | None,
+    taken: str | None,
+) -> None:
+    def sheet(source: str) -> SimpleNamespace:
+        scale = GridScale(px_per_mm_x=8.0, px_per_mm_y=8.0, score=1.0, source=source, doubt_mm=doubt_mm)
+        return SimpleNamespace(rectified=SimpleNamespace(grid_scale=scale))
+
+    def read(_self: object, _page: object, _map: object, sheet: SimpleNamespace, _default: object) -> SimpleNamespace:
+        source = sheet.rectified.grid_scale.source
+        estimate = {"grid": by_grid, "rows": by_rows}[source]
+        if estimate is None:
+            raise TraceNotFound(f"nothing by {source}")
+        return SimpleNamespace(source=source, quality=SimpleNamespace(estimated_snr_db=estimate))
+
+    monkeypatch.setattr(pipeline.digitize, "segment", lambda *_: None)
+    monkeypatch.setattr(pipeline.digitize, "lay_flat", lambda *_, **__: None)
+    monkeypatch.setattr(Digitizer, "_flatten", lambda *_: sheet("grid"))
+    monkeypatch.setattr(Digitizer, "_upright", lambda *_: sheet("rows"))
+    monkeypatch.setattr(Digitizer, "_read", read)
+    page = PageImage(pixels=np.zeros((8, 8, 3), np.uint8))
+    if taken is None:
+        with pytest.raises(TraceNotFound, match="nothing by grid"):
+            digitizer.digitize(page)
+    else:
+        assert digitizer.digitize(page).source == taken  # type: ignore[attr-defined]
