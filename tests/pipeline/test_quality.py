@@ -113,12 +113,12 @@ def test_noise_lowers_the_estimate() -> None:
 
 def test_doubts_about_grid_layout_speed_and_gain_are_told() -> None:
     traces, match = page()
-    guess = GridScale(px_per_mm_x=10.0, px_per_mm_y=8.0, score=0.0, source="default")
+    guess = GridScale(px_per_mm_x=10.0, px_per_mm_y=8.0, score=0.0, source="columns")
     doubtful = replace(match, certain=False, reasons=("only 2 lead names found",))
     record = calibrate(traces, match, Calibration(gain_mm_per_mv=0.5))
     text = " / ".join(assess(record, doubtful, traces, guess).warnings)
     assert "layout 3x4+1R is uncertain: only 2 lead names found" in text
-    assert "the grid is hardly visible; the scale is a guess" in text
+    assert "the grid is hardly visible; the scale is taken from columns and pulses" in text
     assert "its grid is not square" in text
     assert "the gain may be another" in text
     assert "the columns fit no usual paper speed; 25 mm/s was assumed" in text
