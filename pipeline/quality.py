@@ -206,8 +206,8 @@ def assess(
     grid_scale : GridScale
     intercept_db, coefficients_db : float, tuple of float
         Estimated SNR = intercept + coefficients . `features`, in dB; see `Features` for the order.  Fitted to 140 pages
-        with truth (`python -m pipeline evaluate --fit`: 0.84, 0.27, 1.8 beside 10 for the coverage, which hardly varied);
-        geometry weighs more than that, so that sheets whose lines slipped fall further.
+        with truth (`python -m pipeline evaluate --fit`), except that of the coverage, which hardly varied, and that of
+        geometry, 1.8 there: it weighs more, so that sheets whose lines slipped fall further.
         As far as speed and gain are in doubt it is drawn towards that of a record whose scale is wrong.
 
     Returns
