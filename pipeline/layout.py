@@ -98,11 +98,11 @@ def _limb_residual(traces: TraceSet, layout: Layout, rows: Sequence[int], column
 
 
 def _limb_residual_across(
-    traces: TraceSet, layout: Layout, rows: Sequence[int], columns: Spans, *, reach_mm: float = 0.6
+    traces: TraceSet, layout: Layout, rows: Sequence[int], columns: Spans, reach_mm: float
 ) -> float | None:
     """Measure `_limb_residual` over all columns as if they were recorded together; None if one holds all limb leads.
 
-    The first column's start is less sure than the pitch: the others may stand by up to `reach_mm` nearer or further.
+    The others may stand by up to `reach_mm` nearer to the first column, or further.
     """
     n = int(min(end - start - 1.0 for start, end in columns) * 10)
     residuals = []
@@ -186,12 +186,14 @@ def _in_step(
     n = int(min(end - start for start, end in columns) * 10) - 5
     if len(columns) < 2 or n < 100:
         return 0.0
-    across = _limb_residual_across(traces, layout, rows, columns)
+    whole = _whole_beats(columns[1][0] - columns[0][0], rr_mm)
+    # The first column's start is less sure than the pitch; but moved, beats that fill the columns fit by chance.
+    across = _limb_residual_across(traces, layout, rows, columns, 0.0 if whole else 0.6)
     if across is not None:  # a regular rhythm leaves over little as well, but more than misreading does
         misread = _limb_residual(traces, layout, rows, columns) or 0.0
         together = float(np.clip((0.05 + 2.0 * misread - across) / 0.05, -1.0, 1.0))
         exactly = misread < 0.02 and across < 1.5 * misread + 0.006  # no rhythm is as regular
-        if not exactly and _whole_beats(columns[1][0] - columns[0][0], rr_mm):
+        if whole and not exactly:
             return min(together, 0.3 if together > 0.5 else 0.1)
         return together
     own = [_activity(traces, rows, start + 0.3, n) for start, _ in columns]

@@ -267,6 +267,14 @@ def test_limb_sums_tell_columns_recorded_together_whatever_the_rhythm(beats: flo
     assert match.certain
 
 
+def test_beats_that_nearly_fill_the_columns_do_not_make_them_simultaneous() -> None:
+    """Three beats are 0.55 mm short of a column: moved by that, limb leads of different beats fulfil their sums."""
+    layout = NAMED["3x4+1R"]
+    traces = printed(layout, np.tile(patient(8, "none")[:, 1000:1413], 13)[:, :5000])
+    match = identify_layout(labels_of(layout, traces), traces, LAYOUTS)
+    assert match.layout is layout
+
+
 def test_a_rule_that_waves_cross_is_no_row() -> None:
     layout = NAMED["6x2"]
     traces = printed(layout, patient(4, "none"))
