@@ -79,7 +79,7 @@ def _cut(
         return None
     y_mm, confidence = (part[index, first:stop].astype(np.float64) for part in (traces.row_mm, traces.confidence))
     for line in traces.lines:  # a drawing's line is the whole lead; its end may lie behind the next lead's start
-        ends_mm = (line.first + line.y_mm.size - stop) / traces.columns_per_mm
+        ends_mm = (line.stop - stop) / traces.columns_per_mm
         if line.row == index and line.first == first and abs(ends_mm) <= overlap_mm:
             y_mm, confidence = line.y_mm.astype(np.float64), np.ones(line.y_mm.size)
     signal_mv = (traces.baseline_mm[index].astype(np.float64) - y_mm) / mm_per_mv

@@ -243,6 +243,11 @@ class DrawnLine:
     first: int  # column of its first point
     y_mm: FloatArray  # (n,) paper y at every column from there on
 
+    @property
+    def stop(self) -> int:
+        """First column behind it."""
+        return self.first + self.y_mm.size
+
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class TraceSet:
@@ -268,7 +273,7 @@ class TraceSet:
         """Mark what was taken from lines of a drawing: (n_rows, n_columns)."""
         there = np.zeros(self.row_mm.shape, bool)
         for line in self.lines:
-            there[line.row, line.first : line.first + line.y_mm.size] = True
+            there[line.row, line.first : line.stop] = True
         return there
 
 

@@ -124,16 +124,20 @@ class Digitizer:
         On a sheet of half a metre lines of 5 mm may be all that is seen, and pass for lines of 1 mm; or the other way
         round on a cutting.
         """
-        flat = unbend(page, rectify(page, segmentation, px_per_mm=LAYOUT_PX_PER_MM), self.bend_network)
-        best = self._upright(page, flat)
-        scale, side_mm = flat.grid_scale, max(flat.pixels.shape[:2]) / flat.px_per_mm
+        best = self._by_grid(page, segmentation)
+        found, scale = best.rectified, best.rectified.grid_scale
+        side_mm = max(found.pixels.shape[:2]) / found.px_per_mm
         for factor in (5.0, 0.2):
             if best.names < few and scale.source == "grid" and 150.0 <= side_mm * factor <= 800.0:
                 px_per_mm = (scale.px_per_mm_x * scale.px_per_mm_y) ** 0.5 / factor
-                other = rectify(replace(page, px_per_mm_hint=px_per_mm), segmentation, px_per_mm=LAYOUT_PX_PER_MM)
-                found = self._upright(page, unbend(page, other, self.bend_network))
-                best = found if found.names >= few else best
+                other = self._by_grid(replace(page, px_per_mm_hint=px_per_mm), segmentation)
+                best = other if other.names >= few else best
         return best
+
+    def _by_grid(self, page: PageImage, segmentation: SegmentationMap) -> _Upright:
+        """Flatten the page by the grid that is found on it, down to wrinkles, and turn it upright."""
+        flat = rectify(page, segmentation, px_per_mm=LAYOUT_PX_PER_MM)
+        return self._upright(page, unbend(page, flat, self.bend_network))
 
     def _read(
         self,

@@ -49,14 +49,14 @@ class _Header:
         return self.width * self.height * max(self.aspect, 1 / self.aspect)
 
 
-def _resolution(x_per_unit: float, y_per_unit: float, unit_mm: float) -> tuple[float | None, float]:
+def _resolution(x_per_unit: float, y_per_unit: float, unit_mm: float | None) -> tuple[float | None, float]:
     """Return pixels a millimetre, of the denser side, and a pixel's aspect; (None, 1) where no scanner has it.
 
     Believed are 100 to 1200 dpi, and half of that along one side: faxes have 204 x 98.  72 and 96 dpi are what software
     writes that does not know.
     """
     dense, sparse = max(x_per_unit, y_per_unit), min(x_per_unit, y_per_unit)
-    if not 100 <= dense * MM_PER_INCH / unit_mm <= 1200 or sparse < 0.45 * dense:
+    if unit_mm is None or not 100 <= dense * MM_PER_INCH / unit_mm <= 1200 or sparse < 0.45 * dense:
         return None, 1.0
     return dense / unit_mm, x_per_unit / y_per_unit if dense > 1.02 * sparse else 1.0
 
@@ -70,7 +70,7 @@ def _png_header(data: bytes) -> list[_Header]:
             width, height = struct.unpack_from(">II", data, at + 8)
         elif kind == b"pHYs" and length == 9:
             x, y, unit = struct.unpack_from(">IIB", data, at + 8)
-            px_per_mm, aspect = _resolution(x, y, 1000.0) if unit == 1 else (None, 1.0)
+            px_per_mm, aspect = _resolution(x, y, 1000.0 if unit == 1 else None)
         elif kind == b"IEND":
             return [_Header(width, height, px_per_mm, aspect=aspect)]
         at += 12 + length
@@ -91,8 +91,7 @@ def _jpeg_header(data: bytes) -> list[_Header]:
         (length,) = struct.unpack_from(">H", data, at + 2)
         if marker == 0xE0 and data[at + 4 : at + 9] == b"JFIF\0":
             unit, x, y = struct.unpack_from(">BHH", data, at + 11)
-            unit_mm = MM_PER_INCH if unit == 1 else 10.0
-            px_per_mm, aspect = _resolution(x, y, unit_mm) if unit in (1, 2) else (None, 1.0)
+            px_per_mm, aspect = _resolution(x, y, {1: MM_PER_INCH, 2: 10.0}.get(unit))
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack_from(">HH", data, at + 5)
             size = (width, height)
@@ -162,7 +161,7 @@ def _tiff_header(data: bytes) -> list[_Header]:
         if int(tags.get(254, 0)) & 1:
             continue
         unit_mm = {2: MM_PER_INCH, 3: 10.0}.get(int(tags.get(296, 2)))
-        px_per_mm, aspect = _resolution(tags.get(282, 0.0), tags.get(283, 0.0), unit_mm) if unit_mm else (None, 1.0)
+        px_per_mm, aspect = _resolution(tags.get(282, 0.0), tags.get(283, 0.0), unit_mm)
         headers.append(_Header(int(tags.get(256, 0)), int(tags.get(257, 0)), px_per_mm, len(seen) - 1, aspect))
     return headers
 

@@ -186,18 +186,17 @@ def turn(rectified: RectifiedPage, quarter_turns: int) -> RectifiedPage:
 
 def rescale(page: PageImage, rectified: RectifiedPage, factor: float, source: str) -> RectifiedPage:
     """Take every millimetre of a sheet for `factor` millimetres, known from `source`; the canvas is sampled anew."""
-    old = rectified.grid_scale
+    old, px_per_mm = rectified.grid_scale, rectified.px_per_mm
     larger = replace(
         rectified,
         node_mm=rectified.node_mm * factor,
+        px_per_mm=px_per_mm / factor,
         homography=rectified.homography @ np.diag([1 / factor, 1 / factor, 1.0]),
         grid_scale=replace(
             old, px_per_mm_x=old.px_per_mm_x / factor, px_per_mm_y=old.px_per_mm_y / factor, source=source
         ),
     )
-    height, width = (round(side * factor) for side in rectified.pixels.shape[:2])
-    x_mm, y_mm = ((np.arange(n) + 0.5) / rectified.px_per_mm for n in (width, height))
-    return replace(larger, pixels=sample_paper(page, larger, x_mm, y_mm))
+    return replace(larger, pixels=sample_paper(page, larger, *canvas_raster(larger, px_per_mm)), px_per_mm=px_per_mm)
 
 
 def _shrink(node_xy: Points, position: Points, axis: int) -> int:

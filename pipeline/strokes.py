@@ -132,6 +132,8 @@ def follow_strokes(
         Every line begins on a column: it is moved by up to half of one, so that samples are points of the drawing.
         Where lines overlap, the later one counts from its start.
     """
+    if not page.strokes:
+        return traces
     flat = _to_flat_paper(rectified)
     drawn = []
     for stroke in page.strokes:
@@ -144,7 +146,7 @@ def follow_strokes(
     row_mm, confidence = traces.row_mm.copy(), traces.confidence.copy()
     doubt_mm = np.zeros_like(row_mm) if traces.doubt_mm is None else traces.doubt_mm.copy()
     for line in drawn:
-        span = np.s_[line.row, line.first : line.first + line.y_mm.size]
+        span = np.s_[line.row, line.first : line.stop]
         row_mm[span], confidence[span], doubt_mm[span] = line.y_mm, 1.0, 0.0
     return replace(traces, row_mm=row_mm, confidence=confidence, doubt_mm=doubt_mm, lines=tuple(drawn))
 

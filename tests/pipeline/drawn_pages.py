@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from reportlab.pdfgen.canvas import Canvas
 
-from pipeline import LEADS, PageImage
+from pipeline import LEADS, Digitization, Lead, PageImage
 from pipeline.datatypes import FloatArray
 from pipeline.layout import load_layouts
 from pipeline.page import load_pages
@@ -25,12 +25,12 @@ def drawn(draw: Callable[[Canvas], None], width_mm: float = 120, height_mm: floa
     return page
 
 
-def path(canvas: Canvas, points_mm: npt.NDArray[np.float64]) -> None:
+def path(canvas: Canvas, points_mm: npt.NDArray[np.float64], *, stroke: int = 1, fill: int = 0) -> None:
     line = canvas.beginPath()
     line.moveTo(*(points_mm[0] * MM))
     for point in points_mm[1:]:
         line.lineTo(*(point * MM))
-    canvas.drawPath(line)
+    canvas.drawPath(line, stroke=stroke, fill=fill)
 
 
 def ecg_page(signal_mv: FloatArray, *, speed: float = 25.0, lines_mm: tuple[int, ...] = (1, 5)) -> PageImage:
@@ -58,3 +58,15 @@ def ecg_page(signal_mv: FloatArray, *, speed: float = 25.0, lines_mm: tuple[int,
         canvas.drawString(25 * MM, 10 * MM, f"{speed:g} mm/s  10 mm/mV")
 
     return drawn(draw, width_mm, 210)
+
+
+def snr_of_short_leads_db(signal_mv: FloatArray, result: Digitization) -> dict[Lead, float]:
+    """SNR of each short lead of an `ecg_page`, levels removed; what was not read counts as that level."""
+    snr_db = {}
+    for leads in STANDARD.rows:
+        for k, lead in enumerate(leads):
+            part = np.s_[LEADS.index(lead), 1250 * k : 1250 * (k + 1)]
+            told, read = signal_mv[part], result.record.signal_mv[part]
+            error = np.nan_to_num(read - np.nanmean(read)) - (told - told.mean())
+            snr_db[lead] = float(10 * np.log10(np.var(told) / np.mean(error**2)))
+    return snr_db

@@ -5,11 +5,10 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from drawn_pages import STANDARD, ecg_page
+from drawn_pages import STANDARD, ecg_page, snr_of_short_leads_db
 
 import pipeline.digitize
-from pipeline import LEADS, Digitization, GridScale, PageImage
-from pipeline.datatypes import FloatArray
+from pipeline import GridScale, PageImage
 from pipeline.digitize import Digitizer
 from pipeline.errors import DigitizationError, TraceNotFound
 from pipeline.training.simulate import simulate_ecg
@@ -18,17 +17,6 @@ from pipeline.training.simulate import simulate_ecg
 @pytest.fixture(scope="module")
 def digitizer() -> Digitizer:
     return Digitizer.load(device="cpu")
-
-
-def mean_snr_db(signal_mv: FloatArray, result: Digitization) -> float:
-    snr_db = []
-    for leads in STANDARD.rows:
-        for k, lead in enumerate(leads):
-            told = signal_mv[LEADS.index(lead), 1250 * k : 1250 * (k + 1)]
-            read = result.record.signal_mv[LEADS.index(lead), 1250 * k : 1250 * (k + 1)]
-            error = np.nan_to_num(read - np.nanmean(read)) - (told - told.mean())
-            snr_db.append(10 * np.log10(np.var(told) / np.mean(error**2)))
-    return float(np.mean(snr_db))
 
 
 def test_columns_give_the_scale_of_a_page_without_a_grid(digitizer: Digitizer) -> None:
@@ -43,7 +31,7 @@ def test_columns_give_the_scale_of_a_page_without_a_grid(digitizer: Digitizer) -
     assert scale.px_per_mm_x == pytest.approx(0.7 * width / 297, rel=0.01)
     assert any("scale is taken from columns" in warning for warning in result.quality.warnings)
     assert result.layout_match.layout.name == STANDARD.name
-    assert mean_snr_db(signal_mv, result) > 12
+    assert np.mean(list(snr_of_short_leads_db(signal_mv, result).values())) > 12
 
 
 def test_lines_of_5_mm_do_not_pass_for_lines_of_1_mm_on_a_long_sheet(digitizer: Digitizer) -> None:
@@ -53,7 +41,7 @@ def test_lines_of_5_mm_do_not_pass_for_lines_of_1_mm_on_a_long_sheet(digitizer: 
     result = digitizer.digitize(PageImage(pixels=small))
     assert result.rectified.grid_scale.px_per_mm_x == pytest.approx(small.shape[1] / 547, rel=0.01)
     assert result.record.calibration.paper_speed_mm_per_s == 50.0
-    assert mean_snr_db(signal_mv, result) > 15
+    assert np.mean(list(snr_of_short_leads_db(signal_mv, result).values())) > 15
 
 
 def test_curves_without_grid_and_lead_names_are_no_ecg(digitizer: Digitizer) -> None:
