@@ -18,24 +18,27 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from gateway import diagnose
-from gateway.certificates import certificates, check_tls
-from gateway.confirmation import confirm as confirm_job
-from gateway.dicom.find import StudyQuery
-from gateway.dicom.pages import read_context
-from gateway.dicom.retrieve import DimseArchive
-from gateway.dicom.web import WebArchive
+from gateway.delivery import diagnose
+from gateway.dicom.images.pages import read_context
+from gateway.dicom.network.dicomweb import WebArchive
+from gateway.dicom.network.find import StudyQuery
+from gateway.dicom.network.retrieve import DimseArchive
+from gateway.domain.clock import utc_now
+from gateway.domain.context import StudyContext
+from gateway.domain.status import JobStatus
 from gateway.errors import GatewayError, IntakeError, SettingsError
-from gateway.identity import identify as identify_job
-from gateway.intake import Accepted, Intake, file_key, media_type_of
+from gateway.identity.orders import with_told
+from gateway.identity.sidecar import identify as identify_job
+from gateway.intake.accept import Accepted, Intake, file_key, media_type_of
+from gateway.intake.pull import Archive, Wanted, show_pull
 from gateway.logs import configure_logging
-from gateway.matching import with_told
-from gateway.models import Job, JobStatus, StudyContext, utc_now
-from gateway.pull import Archive, Wanted, show_pull
+from gateway.results.confirmation import confirm as confirm_job
+from gateway.security.certificates import certificates, check_tls
 from gateway.service import Service
 from gateway.settings import Destination, DicomDestination, DicomWebDestination, Settings, load_settings
-from gateway.spool import Spool
-from gateway.store import Store
+from gateway.spool.folder import Spool
+from gateway.store.jobs import Store
+from gateway.store.tables import Job
 
 app = typer.Typer(
     help="ECG gateway: pictures of ECGs in, waveforms out.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -72,7 +75,7 @@ def worker(
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run one worker: digitize queued jobs until SIGINT or SIGTERM.  `serve` starts its own."""
-    from gateway.worker import run_worker  # loads torch: nothing but this command needs it
+    from gateway.worker.worker import run_worker  # loads torch: nothing but this command needs it
 
     settings = load_settings(config)
     configure_logging(settings.log)

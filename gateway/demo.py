@@ -30,11 +30,13 @@ from pynetdicom.sop_class import GeneralECGWaveformStorage, TwelveLeadECGWavefor
 from rich.console import Console
 from rich.table import Column, Table
 
-from gateway.hl7.acks import build_ack, scan_header
-from gateway.hl7.mllp import MllpListener
-from gateway.models import Delivery, DeliveryStatus, Job, JobStatus, StudyContext
-from gateway.spool import Spool
-from gateway.store import Store
+from gateway.domain.context import StudyContext
+from gateway.domain.status import DeliveryStatus, JobStatus
+from gateway.hl7.inbound.acknowledgement import build_ack, scan_header
+from gateway.hl7.transport.mllp import MllpListener
+from gateway.spool.folder import Spool
+from gateway.store.jobs import Store
+from gateway.store.tables import Delivery, Job
 from gateway.web.views import overlay_picture
 
 _START_TIMEOUT_S = 90.0

@@ -23,25 +23,26 @@ from datetime import timedelta
 import uvicorn
 from fastapi import FastAPI
 
-from gateway.certificates import certificates
-from gateway.commitment import Committer
-from gateway.dicom import scu, web
-from gateway.dicom.scp import StorageScp
+from gateway.delivery.commitment import Committer
+from gateway.delivery.outbox import Outbox, Sender
+from gateway.dicom.network import dicomweb as web
+from gateway.dicom.network import scu
+from gateway.dicom.network.scp import StorageScp
+from gateway.domain.clock import utc_now
 from gateway.errors import StorageError
-from gateway.folder import FolderWatcher, deliver_to_folder
-from gateway.hl7.client import MllpClient
-from gateway.hl7.mllp import MllpListener
-from gateway.hl7.receiver import Receiver
-from gateway.intake import Intake
-from gateway.lookup import Lookup
-from gateway.models import utc_now
-from gateway.outbox import Outbox, Sender
+from gateway.hl7.inbound.receiver import Receiver
+from gateway.hl7.transport.client import MllpClient
+from gateway.hl7.transport.mllp import MllpListener
+from gateway.identity.lookup import Lookup
+from gateway.intake.accept import Intake
+from gateway.intake.folder import FolderWatcher, deliver_to_folder
+from gateway.security.certificates import certificates
+from gateway.security.tls import ListenerTls
 from gateway.settings import Destination, DicomDestination, DicomWebDestination, Hl7Destination, Settings
-from gateway.spool import Spool
-from gateway.store import Store
-from gateway.supervisor import WorkerPool
-from gateway.tls import ListenerTls
+from gateway.spool.folder import Spool
+from gateway.store.jobs import Store
 from gateway.web.app import create_app
+from gateway.worker.supervisor import WorkerPool
 
 logger = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ from pipeline.digitize import Digitizer
 from pipeline.errors import DigitizationError
 from pipeline.evaluation.bench import bench
 from pipeline.evaluation.cli import ablate, budget, evaluate
-from pipeline.layout import load_layouts
-from pipeline.output import to_csv, to_json
-from pipeline.overlay import draw_overlay, write_png
-from pipeline.page import load_pages
+from pipeline.layout.identify import load_layouts
+from pipeline.output.files import to_csv, to_json
+from pipeline.output.overlay import draw_overlay, write_png
+from pipeline.source.page import load_pages
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="ECG pages to signals.")
 

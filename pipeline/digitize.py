@@ -9,9 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.bend import unbend
-from pipeline.calibrate import calibrate
-from pipeline.components import ink_lines, rows_of_ink
 from pipeline.datatypes import (
     LEADS,
     Calibration,
@@ -24,22 +21,25 @@ from pipeline.datatypes import (
     SegmentationMap,
 )
 from pipeline.errors import DigitizationError, GridNotFound
-from pipeline.inference import Network, choose_device, load_network
-from pipeline.labels import read_labels
-from pipeline.layout import identify_layout, load_layouts
-from pipeline.marks import read_marks
-from pipeline.paper import canvas_raster, map_sampler, rescale, sample_paper, turn
-from pipeline.printed import with_printed_names
-from pipeline.pulses import measure_pulses
-from pipeline.quality import assess
-from pipeline.recogniser import Recogniser, load_recogniser
-from pipeline.rectify import lay_flat, rectify
-from pipeline.scale import infer_calibration, true_scale
-from pipeline.segment import segment
-from pipeline.strokes import follow_strokes
-from pipeline.text import read_text
-from pipeline.trace import trace_rows
-from pipeline.unet import LABEL_PX_PER_MM, LAYOUT_PX_PER_MM
+from pipeline.layout.identify import identify_layout, load_layouts
+from pipeline.networks.inference import Network, choose_device, load_network
+from pipeline.networks.unet import LABEL_PX_PER_MM, LAYOUT_PX_PER_MM
+from pipeline.printing.labels import read_labels
+from pipeline.printing.printed import with_printed_names
+from pipeline.printing.recogniser import Recogniser, load_recogniser
+from pipeline.printing.text import read_text
+from pipeline.rows.components import ink_lines, rows_of_ink
+from pipeline.rows.marks import read_marks
+from pipeline.rows.pulses import measure_pulses
+from pipeline.rows.trace import trace_rows
+from pipeline.sheet.bend import unbend
+from pipeline.sheet.paper import canvas_raster, map_sampler, rescale, sample_paper, turn
+from pipeline.sheet.rectify import lay_flat, rectify
+from pipeline.sheet.segment import segment
+from pipeline.signal.calibrate import calibrate
+from pipeline.signal.calibration import infer_calibration, true_scale
+from pipeline.signal.quality import assess
+from pipeline.source.strokes import follow_strokes
 
 _DOUBTFUL_MM = 0.05  # from here on the bend network sees no grid where one was found: its lines may be made up
 

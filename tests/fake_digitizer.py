@@ -19,8 +19,8 @@ import numpy as np
 
 from gateway.logs import configure_logging
 from gateway.settings import load_settings
-from gateway.spool import Spool
-from gateway.store import Store
+from gateway.spool.folder import Spool
+from gateway.store.jobs import Store
 from pipeline import (
     LEADS,
     Calibration,
@@ -161,7 +161,7 @@ def main() -> None:
 
         command = [sys.executable, "-m", "tests.fake_digitizer", "worker", str(asked.config)]
         sys.exit(Service(settings, worker_command=command).run())
-    from gateway.worker import run_worker
+    from gateway.worker.worker import run_worker
 
     root = settings.storage.path
     store, spool = Store(root / "gateway.db"), Spool(root / "spool", settings.storage.minimum_free_mib)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.models import Delivery
+from gateway.store.tables import Delivery
 from tests.waiting import PATIENCE_S
 
 _YES = {"dicom": "0x0000", "hl7": "AA", "folder": "stored"}

@@ -20,18 +20,18 @@ from tests.waiting import PATIENCE_S
 ROOT = Path(__file__).resolve().parents[1]
 # What digitize.py composes.
 STAGES = {
-    "page",
-    "segment",
-    "rectify",
-    "bend",
-    "marks",
-    "labels",
-    "trace",
-    "layout",
-    "calibrate",
-    "quality",
-    "text",
-    "scale",
+    "source.page",
+    "sheet.segment",
+    "sheet.rectify",
+    "sheet.bend",
+    "rows.marks",
+    "printing.labels",
+    "rows.trace",
+    "layout.identify",
+    "signal.calibrate",
+    "signal.quality",
+    "printing.text",
+    "signal.calibration",
 }
 COMPOSERS = {"gateway.service", "gateway.cli", "gateway.demo"}  # they build the long-lived objects
 LONG_LIVED = {"Store", "Spool", "Intake", "StorageScp", "Outbox", "FolderWatcher", "Service", "Worker"}
@@ -109,7 +109,7 @@ def pipeline_face_is_light(sources: Sources) -> list[str]:
 
 def gateway_uses_pipeline_types_only(sources: Sources) -> list[str]:
     def forbidden(name: str, target: str) -> bool:
-        return within(name, "gateway") and name != "gateway.worker" and target.startswith("pipeline.")
+        return within(name, "gateway") and name != "gateway.worker.worker" and target.startswith("pipeline.")
 
     return breaches_of(sources, forbidden)
 
@@ -121,17 +121,17 @@ def gateway_loads_no_heavy_library(sources: Sources) -> list[str]:
 def worker_is_imported_in_its_command_only(sources: Sources) -> list[str]:
     modules = set(sources)
     return [
-        f"{name} imports gateway.worker when it is imported itself"
+        f"{name} imports gateway.worker.worker when it is imported itself"
         for name, tree in sources.items()
         for node in tree.body
         if isinstance(node, ast.Import | ast.ImportFrom)
-        and "gateway.worker" in imports(name, ast.Module(body=[node], type_ignores=[]), modules)
+        and "gateway.worker.worker" in imports(name, ast.Module(body=[node], type_ignores=[]), modules)
     ]
 
 
 def stages_do_not_import_stages(sources: Sources) -> list[str]:
     stages = {f"pipeline.{stage}" for stage in STAGES}
-    composers = ("pipeline.digitize", "pipeline.__main__", "pipeline.overlay")
+    composers = ("pipeline.digitize", "pipeline.__main__", "pipeline.output.overlay")
     return breaches_of(
         sources, lambda name, target: name in stages and (target in stages or target in composers) and name != target
     )
@@ -153,7 +153,7 @@ def matplotlib_in_evaluation_only(sources: Sources) -> list[str]:
 
 
 def drawing_in_overlay_only(sources: Sources) -> list[str]:
-    allowed = ("pipeline.overlay", "pipeline.training", "pipeline.evaluation")
+    allowed = ("pipeline.output.overlay", "pipeline.training", "pipeline.evaluation")
     return [
         f"{name} draws with cv2.{node.func.attr}"
         for name, tree in sources.items()
@@ -168,28 +168,21 @@ def drawing_in_overlay_only(sources: Sources) -> list[str]:
 
 
 def sql_in_store_only(sources: Sources) -> list[str]:
-    allowed = (
-        "gateway.store",
-        "gateway.store_orders",
-        "gateway.store_commitments",
-        "gateway.database",
-        "gateway.models",
-        "gateway.migrations",
-    )
+    allowed = ("gateway.store",)
     breaches = breaches_of(
         sources,
         lambda name, target: within(target, "sqlalchemy", "sqlmodel", "sqlite3") and not within(name, *allowed),
     )
     session = [
-        f"gateway.models names {node.name if isinstance(node, ast.alias) else node}"
-        for node in ast.walk(sources.get("gateway.models", ast.Module(body=[], type_ignores=[])))
+        f"gateway.store.tables names {node.name if isinstance(node, ast.alias) else node}"
+        for node in ast.walk(sources.get("gateway.store.tables", ast.Module(body=[], type_ignores=[])))
         if isinstance(node, ast.alias) and node.name in {"Session", "create_engine", "select", "text"}
     ]
     return breaches + session
 
 
 def files_move_in_spool_only(sources: Sources) -> list[str]:
-    allowed = {"gateway.spool", "gateway.folder", "gateway.demo"}
+    allowed = {"gateway.spool.folder", "gateway.intake.folder", "gateway.demo"}
     movers = {"os.rename", "os.replace", "shutil.move"}
     return [
         f"{name} moves files with {ast.unparse(node.func)}"
@@ -279,7 +272,12 @@ def test_rule(rule: Rule) -> None:
 
 
 def test_broad_except_in_four_places_only() -> None:
-    allowed = {"gateway/dicom/scp.py", "gateway/hl7/mllp.py", "gateway/worker.py", "gateway/outbox.py"}
+    allowed = {
+        "gateway/dicom/network/scp.py",
+        "gateway/hl7/transport/mllp.py",
+        "gateway/worker/worker.py",
+        "gateway/delivery/outbox.py",
+    }
     found = {
         str(path.relative_to(ROOT))
         for package in ("gateway", "pipeline")
@@ -291,40 +289,40 @@ def test_broad_except_in_four_places_only() -> None:
 
 PLANTED: dict[Rule, tuple[tuple[str, str], ...]] = {
     pipeline_knows_no_gateway: (
-        ("pipeline.trace", "import pydicom.dataset"),
+        ("pipeline.rows.trace", "import pydicom.dataset"),
         ("pipeline.evaluation.truth", "import pydicom"),
-        ("pipeline.evaluation.dicom", "import gateway.dicom.iod"),
+        ("pipeline.evaluation.dicom", "import gateway.dicom.objects.content_checker"),
         ("pipeline.digitize", "from gateway.settings import Settings"),
     ),
-    pipeline_face_is_light: (("pipeline", "import torch"), ("pipeline", "from pipeline import grid")),
+    pipeline_face_is_light: (("pipeline", "import torch"), ("pipeline", "from pipeline import digitize")),
     gateway_uses_pipeline_types_only: (
         ("gateway.service", "def f():\n    from pipeline import digitize"),
-        ("gateway.dicom.scp", "from pipeline.digitize import Digitizer"),
+        ("gateway.dicom.network.scp", "from pipeline.digitize import Digitizer"),
     ),
-    gateway_loads_no_heavy_library: (("gateway.worker", "def f():\n    import torch"),),
-    worker_is_imported_in_its_command_only: (("gateway.cli", "from gateway import worker"),),
+    gateway_loads_no_heavy_library: (("gateway.worker.worker", "def f():\n    import torch"),),
+    worker_is_imported_in_its_command_only: (("gateway.cli", "from gateway.worker import worker"),),
     stages_do_not_import_stages: (
-        ("pipeline.trace", "from pipeline import layout"),
-        ("pipeline.trace", "from .layout import identify_layout"),
-        ("pipeline.layout", "import pipeline.digitize"),
+        ("pipeline.rows.trace", "from pipeline.layout import identify"),
+        ("pipeline.rows.trace", "from ..layout.identify import identify_layout"),
+        ("pipeline.layout.identify", "import pipeline.digitize"),
     ),
-    training_stays_outside: (("pipeline.segment", "from pipeline.training import synth"),),
-    matplotlib_in_evaluation_only: (("pipeline.overlay", "import matplotlib.pyplot"),),
-    drawing_in_overlay_only: (("pipeline.trace", "import cv2\ncv2.putText(1)"),),
+    training_stays_outside: (("pipeline.sheet.segment", "from pipeline.training import synth"),),
+    matplotlib_in_evaluation_only: (("pipeline.output.overlay", "import matplotlib.pyplot"),),
+    drawing_in_overlay_only: (("pipeline.rows.trace", "import cv2\ncv2.putText(1)"),),
     sql_in_store_only: (
         ("gateway.web.app", "from sqlmodel import Session"),
-        ("gateway.models", "from sqlmodel import Session"),
+        ("gateway.store.tables", "from sqlmodel import Session"),
     ),
     files_move_in_spool_only: (
-        ("gateway.worker", "import os\nos.replace(a, b)"),
-        ("gateway.dicom.scp", "path.rename(other)"),
+        ("gateway.worker.worker", "import os\nos.replace(a, b)"),
+        ("gateway.dicom.network.scp", "path.rename(other)"),
     ),
     settings_are_read_in_settings_only: (
         ("gateway.cli", "import tomllib"),
-        ("gateway.outbox", "import os\nname = os.environ['HOME']"),
+        ("gateway.delivery.outbox", "import os\nname = os.environ['HOME']"),
     ),
-    no_global_settings: (("gateway.outbox", "settings = load_settings(None)"),),
-    built_by_composers_only: (("gateway.outbox", "def f():\n    return Store(path)"),),
+    no_global_settings: (("gateway.delivery.outbox", "settings = load_settings(None)"),),
+    built_by_composers_only: (("gateway.delivery.outbox", "def f():\n    return Store(path)"),),
     no_cycles: (("gateway.errors", "from gateway import settings"),),
 }
 
@@ -333,11 +331,11 @@ PLANTED: dict[Rule, tuple[tuple[str, str], ...]] = {
 def test_planted_breach_is_caught(rule: Rule) -> None:
     for module, text in PLANTED[rule]:
         sources = read_sources()
-        sources.setdefault("pipeline.grid", ast.parse(""))
-        sources.setdefault("pipeline.layout", ast.parse(""))
+        sources.setdefault("pipeline.sheet.grid", ast.parse(""))
+        sources.setdefault("pipeline.layout.identify", ast.parse(""))
         sources.setdefault("pipeline.digitize", ast.parse(""))
         sources.setdefault("pipeline.training.synth", ast.parse(""))
-        sources.setdefault("gateway.worker", ast.parse(""))
+        sources.setdefault("gateway.worker.worker", ast.parse(""))
         before = rule(sources)
         tree = sources.get(module, ast.parse(""))
         sources[module] = ast.Module(body=[*tree.body, *ast.parse(text).body], type_ignores=[])
@@ -347,7 +345,7 @@ def test_planted_breach_is_caught(rule: Rule) -> None:
 def test_service_loads_neither_torch_nor_opencv() -> None:
     code = (
         "import sys, gateway.service, gateway.cli\n"
-        "heavy = {'torch', 'cv2', 'pipeline.digitize', 'gateway.worker'} & set(sys.modules)\n"
+        "heavy = {'torch', 'cv2', 'pipeline.digitize', 'gateway.worker.worker'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     done = subprocess.run(

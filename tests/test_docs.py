@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from gateway.dicom.pages import DOCUMENT_SOP_CLASSES, IMAGE_SOP_CLASSES
+from gateway.dicom.images.pages import DOCUMENT_SOP_CLASSES, IMAGE_SOP_CLASSES
 from gateway.settings import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -21,11 +21,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from gateway import __version__
+from gateway.domain.status import JobStatus
 from gateway.errors import NotFound, StorageError
-from gateway.models import JobStatus
 from gateway.settings import Settings
-from gateway.spool import Spool
-from gateway.store import Store
+from gateway.spool.folder import Spool
+from gateway.store.jobs import Store
 from gateway.web.decisions import add_decisions
 from gateway.web.health import check_health, metrics_registry
 from gateway.web.views import delivery_totals, filters, job_row, job_view, overlay_picture, page_picture

@@ -13,13 +13,13 @@ from fastapi.templating import Jinja2Templates
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from gateway.confirmation import confirm
+from gateway.domain.context import StudyContext
 from gateway.errors import DeliveryRefused, IllegalTransition, IntakeError, NotFound
-from gateway.identity import identify
-from gateway.models import StudyContext
+from gateway.identity.sidecar import identify
+from gateway.results.confirmation import confirm
 from gateway.settings import Settings
-from gateway.spool import Spool
-from gateway.store import Store
+from gateway.spool.folder import Spool
+from gateway.store.jobs import Store
 from gateway.web.views import merge_rows, unmatched_rows
 
 _ACTOR = "web"

@@ -11,12 +11,12 @@ from prometheus_client.core import GaugeMetricFamily, SummaryMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from gateway.certificates import certificates
+from gateway.domain.clock import utc_now
 from gateway.errors import StorageError
-from gateway.models import utc_now
+from gateway.security.certificates import certificates
 from gateway.settings import Settings
-from gateway.spool import Spool
-from gateway.store import Store
+from gateway.spool.folder import Spool
+from gateway.store.jobs import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,21 +12,13 @@ from pathlib import PurePath
 
 from pydantic import BaseModel
 
-from gateway.models import (
-    DELIVERY_TRANSITIONS,
-    Delivery,
-    DeliveryAction,
-    DeliveryStatus,
-    Job,
-    JobEvent,
-    JobStatus,
-    Page,
-    StudyContext,
-    utc_now,
-)
+from gateway.domain.clock import utc_now
+from gateway.domain.context import StudyContext
+from gateway.domain.status import DELIVERY_TRANSITIONS, DeliveryAction, DeliveryStatus, JobStatus
 from gateway.settings import ReviewSettings
-from gateway.spool import Spool
-from gateway.store import Store
+from gateway.spool.folder import Spool
+from gateway.store.jobs import Store
+from gateway.store.tables import Delivery, Job, JobEvent, Page
 from pipeline import LEADS
 
 _STATUS_WORDS = {

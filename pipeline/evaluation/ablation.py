@@ -26,9 +26,8 @@ import torch
 from torch import Tensor
 
 import pipeline.digitize
-import pipeline.text
-import pipeline.trace
-from pipeline.components import ink_lines
+import pipeline.printing.text
+import pipeline.rows.trace
 from pipeline.datatypes import (
     ByteArray,
     Calibration,
@@ -42,11 +41,12 @@ from pipeline.datatypes import (
 )
 from pipeline.digitize import Digitizer
 from pipeline.errors import DigitizationError, TraceNotFound
-from pipeline.inference import Network
-from pipeline.paper import apply_homography, canvas_raster, map_sampler, sample_paper
-from pipeline.rectify import rectify
-from pipeline.trace import RowReadings, Sampler, own_doubt, posterior
-from pipeline.unet import ROW_BINS
+from pipeline.networks.inference import Network
+from pipeline.networks.unet import ROW_BINS
+from pipeline.rows.components import ink_lines
+from pipeline.rows.trace import RowReadings, Sampler, own_doubt, posterior
+from pipeline.sheet.paper import apply_homography, canvas_raster, map_sampler, sample_paper
+from pipeline.sheet.rectify import rectify
 
 OURS = "ours"
 _INK_PX_PER_MM = 6.0  # of the ink map the paper's extractor works on: the page network's own resolution
@@ -189,7 +189,7 @@ def _papers_extractor() -> Iterator[None]:
     def trace(sample: Sampler, rows: list[RowBand], network: Network) -> TraceSet:
         return paper_traces(heard[SegmentationMap], heard[RectifiedPage])
 
-    read_text: Callable[..., object] = pipeline.text.read_text
+    read_text: Callable[..., object] = pipeline.printing.text.read_text
     with patch.object(pipeline.digitize, "read_text", overhear), patch.object(pipeline.digitize, "trace_rows", trace):
         yield
 
@@ -200,8 +200,8 @@ VARIANTS: dict[str, Callable[[], Any]] = {
     "paper's extractor": _papers_extractor,
     "lattice only": lambda: patch.object(pipeline.digitize, "unbend", bent_sheet),
     "homography only": _homography,
-    "ink's centroid": lambda: patch.object(pipeline.trace, "read_rows", rows_by_ink),
-    "most probable bin": lambda: patch.object(pipeline.trace, "read_rows", rows_by_best_bin),
+    "ink's centroid": lambda: patch.object(pipeline.rows.trace, "read_rows", rows_by_ink),
+    "most probable bin": lambda: patch.object(pipeline.rows.trace, "read_rows", rows_by_best_bin),
 }
 
 

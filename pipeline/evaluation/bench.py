@@ -27,12 +27,12 @@ from rich.console import Console
 from rich.table import Table
 
 import pipeline.digitize
-import pipeline.trace
+import pipeline.rows.trace
 from pipeline.datatypes import ByteArray, PageImage
 from pipeline.digitize import Digitizer
 from pipeline.errors import DigitizationError
-from pipeline.inference import Network
-from pipeline.overlay import draw_overlay, write_png
+from pipeline.networks.inference import Network
+from pipeline.output.overlay import draw_overlay, write_png
 from pipeline.training.capture import Capture
 from pipeline.training.render import photograph
 from pipeline.training.sample import draw_sample
@@ -140,8 +140,8 @@ def recorded(recorder: Recorder) -> Iterator[None]:
     with ExitStack() as patches:
         for name, function in composed.items():
             patches.enter_context(patch.object(pipeline.digitize, name, recorder.wrap(function, name.strip("_"))))
-        posterior = recorder.wrap(pipeline.trace.posterior, "posterior")
-        patches.enter_context(patch.object(pipeline.trace, "posterior", posterior))
+        posterior = recorder.wrap(pipeline.rows.trace.posterior, "posterior")
+        patches.enter_context(patch.object(pipeline.rows.trace, "posterior", posterior))
         patches.enter_context(patch.object(Network, "run", network_run))
         yield
 

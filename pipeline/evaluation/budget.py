@@ -20,18 +20,18 @@ from dataclasses import dataclass
 import numpy as np
 from rich.table import Table
 
-from pipeline.calibrate import calibrate
 from pipeline.datatypes import Calibration, Digitization, LayoutMatch, RectifiedPage, TraceSet
 from pipeline.digitize import Digitizer
 from pipeline.errors import DigitizationError
 from pipeline.evaluation.drawn import Drawn, same_print
 from pipeline.evaluation.metrics import score_lead
-from pipeline.paper import sample_paper, turn
-from pipeline.rectify import rectify
-from pipeline.segment import segment
-from pipeline.trace import trace_rows
+from pipeline.networks.unet import LAYOUT_PX_PER_MM
+from pipeline.rows.trace import trace_rows
+from pipeline.sheet.paper import sample_paper, turn
+from pipeline.sheet.rectify import rectify
+from pipeline.sheet.segment import segment
+from pipeline.signal.calibrate import calibrate
 from pipeline.training.render import Picture
-from pipeline.unet import LAYOUT_PX_PER_MM
 
 LEVELS = ("drawn line", "trace", "+ geometry", "+ rows", "+ layout and columns", "+ speed and gain")
 _HZ = 500.0

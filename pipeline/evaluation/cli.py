@@ -24,10 +24,10 @@ from pipeline.evaluation.budget import budget_table, count_table, measure_page, 
 from pipeline.evaluation.evaluate import Example, PageScore, describe, fit_estimate, rank_correlation, score_page
 from pipeline.evaluation.tables import compared, layouts_counted, tables, worst_pages
 from pipeline.evaluation.truth import PageTruth, Truth, printed_as, read_truth, to_truth_rate
-from pipeline.layout import load_layouts
-from pipeline.output import read_csv
-from pipeline.overlay import draw_overlay
-from pipeline.page import load_pages
+from pipeline.layout.identify import load_layouts
+from pipeline.output.files import read_csv
+from pipeline.output.overlay import draw_overlay
+from pipeline.source.page import load_pages
 from pipeline.training.records import load_records
 from pipeline.training.render import draw_pictures
 from pipeline.training.simulate import simulate_ecg

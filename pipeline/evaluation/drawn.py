@@ -24,9 +24,9 @@ from pipeline.datatypes import (
     RowBand,
     TraceSet,
 )
-from pipeline.paper import page_to_paper
+from pipeline.networks.unet import TRACE_COLUMNS_PER_MM
+from pipeline.sheet.paper import page_to_paper
 from pipeline.training.render import Picture
-from pipeline.unet import TRACE_COLUMNS_PER_MM
 
 Points = npt.NDArray[np.floating[Any]]
 NODE_MM = 5.0

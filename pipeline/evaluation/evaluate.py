@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from pipeline.datatypes import LEADS, Digitization, FloatArray, Lead
 from pipeline.evaluation.metrics import LeadScore, power_ratio, score_lead
 from pipeline.evaluation.truth import TRUTH_HZ, PageTruth
-from pipeline.quality import Features, features
+from pipeline.signal.quality import Features, features
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,9 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datatypes import LEADS, ByteArray, FloatArray
-from pipeline.training.capture import Capture, desk, expose, random_capture
-from pipeline.training.synth import GRID, INK_PX_PER_MM, TEXT, TRACE, DrawnPage
-from pipeline.unet import (
+from pipeline.networks.unet import (
     BEND_CELL_PX,
     BEND_PX_PER_MM,
     LABEL_PX_PER_MM,
@@ -29,6 +27,8 @@ from pipeline.unet import (
     TRACE_PX_PER_MM_X,
     TRACE_PX_PER_MM_Y,
 )
+from pipeline.training.capture import Capture, desk, expose, random_capture
+from pipeline.training.synth import GRID, INK_PX_PER_MM, TEXT, TRACE, DrawnPage
 
 Points = npt.NDArray[np.float64]
 

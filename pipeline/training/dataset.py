@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from pipeline.networks.unet import LAYOUT_STRIDE
 from pipeline.training.augment import bend_sample, label_samples, layout_sample, page_samples, row_samples
 from pipeline.training.records import load_records
 from pipeline.training.synth import DrawnPage, random_page, system_fonts
-from pipeline.unet import LAYOUT_STRIDE
 
 Sample = tuple[Tensor, ...]
 PAGE_CROP_PX = 384

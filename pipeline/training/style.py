@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datatypes import Layout, Lead
-from pipeline.layout_file import load_layouts
+from pipeline.layout.file import load_layouts
 
 CHEST = (Lead.V1, Lead.V2, Lead.V3, Lead.V4, Lead.V5, Lead.V6)
 

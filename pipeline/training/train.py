@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from pipeline.trace import posterior
+from pipeline.networks.unet import NETWORKS, ROW_BINS, normalise
+from pipeline.rows.trace import posterior
 from pipeline.training.dataset import CropStream, Sample
-from pipeline.unet import NETWORKS, ROW_BINS, normalise
 
 log = logging.getLogger(__name__)
 

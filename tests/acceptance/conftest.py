@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from gateway.models import DeliveryStatus, Job, JobStatus
-from gateway.store import Store
+from gateway.domain.status import DeliveryStatus, JobStatus
+from gateway.store.jobs import Store
+from gateway.store.tables import Job
 from tests.acceptance.peers import Ehr, Pacs, free_port
 from tests.waiting import PATIENCE_S, wait_for
 

@@ -22,7 +22,8 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import EncapsulatedPDFStorage
 
-from gateway.models import Job, JobStatus
+from gateway.domain.status import JobStatus
+from gateway.store.tables import Job
 from tests.acceptance.conftest import ROOT, Gateway, destinations
 from tests.acceptance.peers import Ehr, Pacs, c_store, secondary_capture
 from tests.waiting import PATIENCE_S, wait_for

@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-from gateway.hl7.acks import scan_acknowledgement
-from gateway.hl7.frames import FrameParser, frame
-from gateway.models import JobStatus
+from gateway.domain.status import JobStatus
+from gateway.hl7.inbound.acknowledgement import scan_acknowledgement
+from gateway.hl7.transport.frames import FrameParser, frame
 from tests.acceptance.conftest import Gateway
 from tests.acceptance.peers import Ehr, free_port
 from tests.fake_digitizer import page_png

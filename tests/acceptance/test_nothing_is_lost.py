@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.models import DeliveryStatus, JobStatus
+from gateway.domain.status import DeliveryStatus, JobStatus
 from tests.acceptance.conftest import PROCESSES_S, Gateway
 from tests.acceptance.peers import Ehr, Pacs, c_store, secondary_capture
 from tests.fake_digitizer import Behaviour, page_pixels, page_png

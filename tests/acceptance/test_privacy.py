@@ -9,7 +9,7 @@ from io import BytesIO
 
 import pytest
 
-from gateway.models import JobStatus
+from gateway.domain.status import JobStatus
 from tests.acceptance.conftest import QUICK_RETRY, Gateway
 from tests.acceptance.peers import Ehr, Pacs, c_store, free_port, secondary_capture
 from tests.fake_digitizer import Behaviour, page_pixels, page_png

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from gateway import cli
-from gateway.intake import Intake
-from gateway.spool import Spool
-from gateway.store import Store
+from gateway.intake.accept import Intake
+from gateway.spool.folder import Spool
+from gateway.store.jobs import Store
 
 
 @pytest.fixture

@@ -19,13 +19,16 @@ import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from gateway.intake import Intake
-from gateway.models import Delivery, DeliveryStatus, Job, JobStatus, Page, StudyContext, utc_now
+from gateway.domain.clock import utc_now
+from gateway.domain.context import StudyContext
+from gateway.domain.status import DeliveryStatus, JobStatus
+from gateway.intake.accept import Intake
 from gateway.service import Service, notify
 from gateway.settings import Settings
-from gateway.spool import Spool
-from gateway.store import Store
-from gateway.supervisor import WorkerPool
+from gateway.spool.folder import Spool
+from gateway.store.jobs import Store
+from gateway.store.tables import Delivery, Job, Page
+from gateway.worker.supervisor import WorkerPool
 from tests.acceptance.peers import free_port
 from tests.tls_samples import Authority
 from tests.waiting import PATIENCE_S, eventually, wait_for

@@ -12,19 +12,19 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 
-from gateway.diagnose import echo, send_test
-from gateway.dicom import web
-from gateway.dicom.find import StudyQuery
-from gateway.dicom.retrieve import DimseArchive
-from gateway.dicom.scp import StorageScp
-from gateway.dicom.waveform import build_waveform, encode
-from gateway.dicom.web import WebArchive
-from gateway.intake import Intake
-from gateway.pull import Archive, Progress, Wanted, pull
+from gateway.delivery.diagnose import echo, send_test
+from gateway.dicom.network import dicomweb as web
+from gateway.dicom.network.dicomweb import WebArchive
+from gateway.dicom.network.find import StudyQuery
+from gateway.dicom.network.retrieve import DimseArchive
+from gateway.dicom.network.scp import StorageScp
+from gateway.dicom.objects.waveform import build_waveform, encode
+from gateway.intake.accept import Intake
+from gateway.intake.pull import Archive, Progress, Wanted, pull
 from gateway.settings import DicomDestination, DicomSettings, DicomWebDestination, Hl7CodeSettings
-from gateway.spool import Spool
-from gateway.store import Store
-from tests.gateway.dicom_samples import CONTEXT, NOW, compressed, make_quality, make_record, part10, secondary_capture
+from gateway.spool.folder import Spool
+from gateway.store.jobs import Store
+from tests.gateway.dicom.samples import CONTEXT, NOW, compressed, make_quality, make_record, part10, secondary_capture
 from tests.interop.peers import Orthanc, free_port, run, running_orthanc, tool
 from tests.waiting import eventually
 

@@ -9,17 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from gateway.commitment import Committer
-from gateway.dicom.scp import StorageScp
-from gateway.dicom.scu import send
-from gateway.dicom.waveform import build_waveform, encode
-from gateway.intake import Intake
-from gateway.models import Delivery, DeliveryStatus, JobStatus, StudyContext
-from gateway.outbox import Outbox
+from gateway.delivery.commitment import Committer
+from gateway.delivery.outbox import Outbox
+from gateway.dicom.network.scp import StorageScp
+from gateway.dicom.network.scu import send
+from gateway.dicom.objects.waveform import build_waveform, encode
+from gateway.domain.context import StudyContext
+from gateway.domain.status import DeliveryStatus, JobStatus
+from gateway.intake.accept import Intake
 from gateway.settings import CallerSettings, DicomDestination, DicomSettings, ReportSettings, RetrySettings
-from gateway.spool import Spool
-from gateway.store import Store
-from tests.gateway.dicom_samples import CONTEXT, NOW, make_quality, make_record, part10, secondary_capture
+from gateway.spool.folder import Spool
+from gateway.store.jobs import Store
+from gateway.store.tables import Delivery
+from tests.gateway.dicom.samples import CONTEXT, NOW, make_quality, make_record, part10, secondary_capture
 from tests.interop.peers import Orthanc, free_port, running_orthanc
 from tests.waiting import eventually
 

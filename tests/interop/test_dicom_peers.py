@@ -18,18 +18,18 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import HTJ2K, JPEG2000, HTJ2KLossless, HTJ2KLosslessRPCL, JPEG2000Lossless
 
-from gateway.diagnose import TEST_PATIENT_ID, send_test
-from gateway.dicom.find import StudyQuery, find_studies
-from gateway.dicom.pages import IMAGE_TRANSFER_SYNTAXES, read_instance
-from gateway.dicom.scp import StorageScp
-from gateway.dicom.scu import send
-from gateway.dicom.waveform import build_waveform, encode
-from gateway.intake import Intake
+from gateway.delivery.diagnose import TEST_PATIENT_ID, send_test
+from gateway.dicom.images.pages import IMAGE_TRANSFER_SYNTAXES, read_instance
+from gateway.dicom.network.find import StudyQuery, find_studies
+from gateway.dicom.network.scp import StorageScp
+from gateway.dicom.network.scu import send
+from gateway.dicom.objects.waveform import build_waveform, encode
+from gateway.intake.accept import Intake
 from gateway.settings import CallerSettings, DicomDestination, DicomSettings, Hl7CodeSettings
-from gateway.spool import Spool
-from gateway.store import Store
+from gateway.spool.folder import Spool
+from gateway.store.jobs import Store
 from pipeline import EcgRecord
-from tests.gateway.dicom_samples import (
+from tests.gateway.dicom.samples import (
     CONTEXT,
     NOW,
     compressed,

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway.dicom.scp import StorageScp
-from gateway.dicom.scu import send
+from gateway.dicom.network.scp import StorageScp
+from gateway.dicom.network.scu import send
 from gateway.errors import DeliveryDeferred
-from gateway.intake import Intake
+from gateway.intake.accept import Intake
 from gateway.settings import CallerSettings, DicomDestination, DicomSettings, DicomTlsSettings, TlsClientSettings
-from gateway.spool import Spool
-from gateway.store import Store
-from tests.gateway.dicom_samples import part10, secondary_capture
+from gateway.spool.folder import Spool
+from gateway.store.jobs import Store
+from tests.gateway.dicom.samples import part10, secondary_capture
 from tests.interop.peers import Orthanc, free_port, run, running_orthanc, tool
 from tests.tls_samples import Authority, Identity
 from tests.waiting import PATIENCE_S, SOON_S, wait_for

@@ -22,19 +22,19 @@ import pytest
 from PIL import Image
 from pydicom import Dataset, dcmread
 
-from gateway.dicom.documents import (
+from gateway.dicom.objects.documents import (
     REJECTED_FOR_QUALITY,
     encapsulated_report,
     encode_document,
     overlay_capture,
     rejection_note,
 )
-from gateway.dicom.waveform import build_waveform, encode
-from gateway.report import build_report
+from gateway.dicom.objects.waveform import build_waveform, encode
+from gateway.results.report import build_report
 from gateway.settings import ObjectSettings
 from pipeline import LEADS, EcgRecord, Lead
-from tests.gateway.dicom_samples import COLUMNS, CONTEXT, NOW, make_quality, make_record, page_pixels
-from tests.gateway.test_heart_rate import ecg
+from tests.gateway.dicom.samples import COLUMNS, CONTEXT, NOW, make_quality, make_record, page_pixels
+from tests.gateway.results.test_heart_rate import ecg
 from tests.interop.peers import run
 from tests.waiting import PATIENCE_S
 

@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import DeliveryDeferred, DeliveryRefused
-from gateway.hl7.client import MllpClient
-from gateway.hl7.mllp import MllpListener
-from gateway.hl7.receiver import Receiver
+from gateway.hl7.inbound.receiver import Receiver
+from gateway.hl7.transport.client import MllpClient
+from gateway.hl7.transport.mllp import MllpListener
 from gateway.settings import Hl7Destination
-from gateway.store import Store
-from tests.gateway.hl7.test_hl7_messages import built
+from gateway.store.jobs import Store
+from tests.gateway.hl7.outbound.test_messages import built
 from tests.interop.peers import free_port
 from tests.waiting import PATIENCE_S, wait_for
 

@@ -18,10 +18,10 @@ from pydicom import dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import HTJ2K, UID, HTJ2KLossless, HTJ2KLosslessRPCL
 
-from gateway.dicom.pages import IMAGE_TRANSFER_SYNTAXES, read_instance
+from gateway.dicom.images.pages import IMAGE_TRANSFER_SYNTAXES, read_instance
 from pipeline import Calibration
 from pipeline.digitize import Digitizer
-from tests.gateway.dicom_samples import part10, secondary_capture
+from tests.gateway.dicom.samples import part10, secondary_capture
 from tests.interop.peers import run
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(900)]

@@ -11,10 +11,10 @@ from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from gateway.dicom.worklist import ask
+from gateway.dicom.network.worklist import ask
+from gateway.domain.context import StudyContext
 from gateway.errors import DeliveryError
-from gateway.lookup import resolve
-from gateway.models import StudyContext
+from gateway.identity.lookup import resolve
 from gateway.settings import LookupSettings
 from tests.interop.peers import free_port, tool
 from tests.waiting import PATIENCE_S, eventually

@@ -9,8 +9,8 @@ from reportlab.pdfgen.canvas import Canvas
 
 from pipeline import LEADS, Digitization, Lead, PageImage
 from pipeline.datatypes import FloatArray
-from pipeline.layout import load_layouts
-from pipeline.page import load_pages
+from pipeline.layout.identify import load_layouts
+from pipeline.source.page import load_pages
 
 MM = 72 / 25.4
 STANDARD = next(layout for layout in load_layouts() if layout.name == "3x4+1R")

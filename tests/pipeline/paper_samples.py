@@ -16,10 +16,10 @@ from pipeline import (
     RectifiedPage,
     TraceSet,
 )
-from pipeline.calibrate import calibrate
 from pipeline.datatypes import FloatArray
-from pipeline.layout import identify_layout, load_layouts
-from pipeline.quality import assess
+from pipeline.layout.identify import identify_layout, load_layouts
+from pipeline.signal.calibrate import calibrate
+from pipeline.signal.quality import assess
 from pipeline.training.simulate import simulate_ecg
 
 

@@ -13,7 +13,7 @@ import torch
 from pipeline.datatypes import Calibration, PageImage
 from pipeline.digitize import Digitizer
 from pipeline.errors import TraceNotFound
-from pipeline.inference import Network
+from pipeline.networks.inference import Network
 from tests.waiting import PATIENCE_S
 
 

@@ -6,14 +6,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from paper_samples import digitization
 from typer.testing import CliRunner
 
 from pipeline import Calibration, Digitization, PageImage
 from pipeline.__main__ import app
 from pipeline.digitize import Digitizer
 from pipeline.errors import GridNotFound
-from pipeline.page import load_pages
+from pipeline.source.page import load_pages
+from tests.pipeline.paper_samples import digitization
 
 CLI = CliRunner()
 

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from drawn_pages import STANDARD, ecg_page, snr_of_short_leads_db
 
 import pipeline.digitize
 from pipeline import GridScale, PageImage
 from pipeline.digitize import Digitizer
 from pipeline.errors import DigitizationError, TraceNotFound
 from pipeline.training.simulate import simulate_ecg
+from tests.pipeline.drawn_pages import STANDARD, ecg_page, snr_of_short_leads_db
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gateway.hl7.frames import FrameParser
+from gateway.hl7.transport.frames import FrameParser
 from gateway.settings import Hl7Destination
 from tests.waiting import PATIENCE_S
 

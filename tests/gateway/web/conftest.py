@@ -11,9 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
-from gateway.models import Delivery, Job, JobStatus, Page, StudyContext, utc_now
-from gateway.spool import Spool
-from gateway.store import Store
+from gateway.domain.clock import utc_now
+from gateway.domain.context import StudyContext
+from gateway.domain.status import JobStatus
+from gateway.spool.folder import Spool
+from gateway.store.jobs import Store
+from gateway.store.tables import Delivery, Job, Page
 from pipeline import LEADS
 
 CONTEXT = StudyContext(

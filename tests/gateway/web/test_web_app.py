@@ -13,8 +13,8 @@ import pytest
 import uvicorn
 
 from gateway.settings import DicomSettings, DicomTlsSettings, Settings, WebSettings
-from gateway.spool import Spool
-from gateway.store import Store
+from gateway.spool.folder import Spool
+from gateway.store.jobs import Store
 from gateway.web.app import create_app
 from gateway.web.views import age_in_words
 from tests.tls_samples import Authority

@@ -13,16 +13,17 @@ import httpx
 import pytest
 import uvicorn
 
-from gateway.hl7.receiver import Receiver
-from gateway.intake import Intake
-from gateway.models import JobStatus, StudyContext
+from gateway.domain.context import StudyContext
+from gateway.domain.status import JobStatus
+from gateway.hl7.inbound.receiver import Receiver
+from gateway.intake.accept import Intake
 from gateway.settings import Hl7Destination, Settings, WebSettings
-from gateway.spool import Spool
-from gateway.store import Store
+from gateway.spool.folder import Spool
+from gateway.store.jobs import Store
 from gateway.web.app import create_app
-from gateway.worker import Worker
+from gateway.worker.worker import Worker
 from tests.fake_digitizer import FakeDigitizer, page_pixels, page_png
-from tests.gateway.dicom_samples import part10, secondary_capture
+from tests.gateway.dicom.samples import part10, secondary_capture
 from tests.waiting import PATIENCE_S, eventually
 
 EHR = Hl7Destination(name="ehr", host="127.0.0.1", port=2575)

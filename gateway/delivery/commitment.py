@@ -1,0 +1,307 @@
+"""Storage commitment: what we sent is asked about until the peer has it for good, what modalities ask is answered.
+
+As SCU: every delivery that is STORED at a destination with `storage_commitment` is asked about (several in one
+request), and again where no report came.  A report settles it: committed is DELIVERED; an object the peer has not is
+sent again; a class it will never commit is REFUSED; any other failure is asked about again.
+
+As SCP: a modality's request is kept in the database and reported on an association of our own, again and again until
+it is taken.  An object is committed if its job is in the database and its file in the spool.
+
+A destination has a thread of its own, so a slow one holds up nobody else; all reports to modalities share one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import re
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from functools import partial
+
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import generate_uid
+
+from gateway.delivery.outbox import backoff_s
+from gateway.dicom.images.pixels import DECODE_ERRORS
+from gateway.dicom.network import commitment
+from gateway.dicom.network.commitment import (
+    FAILURE_REASONS,
+    NOT_AUTHORIZED,
+    PROCESSING_FAILURE,
+    SUCCESS,
+    CommitmentReport,
+    Reference,
+)
+from gateway.domain.clock import utc_now
+from gateway.domain.context import StudyContext
+from gateway.domain.status import DeliveryAction
+from gateway.errors import DeliveryDeferred, DeliveryError, DeliveryRefused, StorageError
+from gateway.settings import CallerSettings, DicomDestination, DicomSettings, RetrySettings
+from gateway.spool.folder import Spool
+from gateway.store.commitments import Settlement, references
+from gateway.store.jobs import Store
+from gateway.store.tables import CommitmentRequest, Delivery
+from gateway.threads import Threads
+
+logger = logging.getLogger(__name__)
+
+_MAXIMUM_ASKED = 100  # objects in one request of ours
+_REPORT_DELAY = timedelta(seconds=1)  # the modality takes our answer first
+_SEND_AGAIN = {0x0112}
+_NEVER = {0x0119, 0x0122}
+_RETRY = RetrySettings()  # of reports to modalities
+
+
+class Committer(Threads):
+    """Asks and reports between `start` and `stop`; `requested` and `reported` are what the listener calls.
+
+    Parameters
+    ----------
+    destinations : Sequence[DicomDestination]
+        Those that are asked.
+    rng : random.Random
+        Where the jitter comes from.
+    poll_s : float
+        How often an idle thread looks for work, in s.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        spool: Spool,
+        dicom: DicomSettings,
+        destinations: Sequence[DicomDestination],
+        rng: random.Random,
+        poll_s: float = 0.5,
+    ) -> None:
+        self._store = store
+        self._spool = spool
+        self._dicom = dicom
+        self._destinations = {destination.name: destination for destination in destinations}
+        self._rng = rng
+        self._poll_s = poll_s
+        works: dict[str, Callable[[], bool]] = {
+            f"commitment-{destination.name}": partial(self._ask, destination) for destination in destinations
+        }
+        works["commitment-reports"] = self._report
+        super().__init__({name: partial(self._run, work) for name, work in works.items()})
+
+    # -- called by the listener -----------------------------------------------------------------------------------
+
+    def requested(self, ae_title: str, host: str, transaction_uid: str, asked: tuple[Reference, ...]) -> int:
+        """Keep a modality's request, and return the status of the answer."""
+        if self._caller(ae_title) is None:
+            logger.warning("A peer that may not asked us to commit", extra={"action": "commitment_refuse"})
+            return NOT_AUTHORIZED
+        request = CommitmentRequest(
+            ae_title=ae_title,
+            host=host,
+            transaction_uid=transaction_uid,
+            references_json=json.dumps([(each.sop_class_uid, each.sop_instance_uid) for each in asked]),
+            next_attempt_at=utc_now() + _REPORT_DELAY,
+        )
+        try:
+            self._store.add_commitment_request(request)
+        except StorageError as error:
+            logger.error("Cannot keep a commitment request: %s", error, extra={"action": "commitment_refuse"})
+            return PROCESSING_FAILURE
+        logger.info("%s asks to commit %d objects", ae_title, len(asked), extra={"action": "commitment_request"})
+        return SUCCESS
+
+    def reported(self, report: CommitmentReport) -> int:
+        """Take a peer's report, and return the status of the answer: success once it is in the database."""
+        try:
+            deliveries = self._store.commitment_asked_for(report.transaction_uid)
+            if not deliveries:
+                logger.warning("A report of a transaction nobody asked for", extra={"action": "commitment_report"})
+                return commitment.INVALID_ARGUMENT_VALUE
+            settlements = self._settlements(deliveries, report)
+            self._store.settle_commitment(report.transaction_uid, settlements)
+        except StorageError as error:
+            logger.error("Cannot record a commitment report: %s", error, extra={"action": "commitment_report"})
+            return PROCESSING_FAILURE
+        logger.info(
+            "%s committed %d objects, not %d",
+            *(deliveries[0].destination, len(report.committed), len(report.failed)),
+            extra={"action": "commitment_report"},
+        )
+        return SUCCESS
+
+    # -- of what we sent ------------------------------------------------------------------------------------------
+
+    def _ask(self, destination: DicomDestination) -> bool:
+        """Ask about what is due; return whether anything was."""
+        due = self._store.due_commitments(utc_now(), destination.name, _MAXIMUM_ASKED)
+        spent = [delivery for delivery in due if delivery.asked >= destination.retry.attempts]
+        if spent:
+            self._store.settle_commitment("", [_given_up(delivery, destination) for delivery in spent])
+        asked = {
+            reference: delivery for delivery in due if delivery not in spent for reference in self._named(delivery)
+        }
+        if asked:
+            self._request(destination, asked)
+        return bool(due)
+
+    def _named(self, delivery: Delivery) -> list[Reference]:
+        """Return how a delivery's object is named, or settle it where its file is gone."""
+        assert delivery.id is not None
+        path = self._spool.artefact_path(delivery.job_id, delivery.artefact)
+        try:
+            meta = read_file_meta_info(path)
+            sop_class = str(meta.MediaStorageSOPClassUID)
+        except DECODE_ERRORS:
+            gone = Settlement(
+                delivery=delivery.id, action=DeliveryAction.GIVE_UP, reason="the file that was sent is gone"
+            )
+            self._store.settle_commitment("", [gone])
+            return []
+        return [Reference(sop_class_uid=sop_class, sop_instance_uid=delivery.identifier)]
+
+    def _request(self, destination: DicomDestination, asked: dict[Reference, Delivery]) -> None:
+        deliveries = {delivery.id: delivery for delivery in asked.values() if delivery.id is not None}
+        transaction_uid = str(generate_uid(prefix=None))
+        again = utc_now() + timedelta(seconds=destination.commitment_wait_s)
+        self._store.ask_commitment(transaction_uid, list(deliveries), again)
+        calling_ae_title = destination.calling_ae_title or self._dicom.ae_title
+        try:
+            commitment.ask(destination, calling_ae_title, transaction_uid, list(asked), self.reported)
+        except DeliveryRefused as error:
+            logger.error("%s", error, extra={"action": "commitment_ask"})
+            settled = [self._refused(identity, str(error)) for identity in deliveries]
+        except DeliveryDeferred as error:
+            logger.warning("%s", error, extra={"action": "commitment_ask"})
+            settled = [self._later(destination, delivery, str(error)) for delivery in deliveries.values()]
+        else:
+            return
+        self._store.settle_commitment(transaction_uid, settled)
+
+    def _settlements(self, deliveries: Sequence[Delivery], report: CommitmentReport) -> list[Settlement]:
+        committed = {reference.sop_instance_uid for reference in report.committed}
+        failed = {reference.sop_instance_uid: reason for reference, reason in report.failed.items()}
+        settled = []
+        for delivery in deliveries:
+            assert delivery.id is not None
+            if delivery.identifier in failed:
+                settled.append(self._failed(delivery, failed[delivery.identifier]))
+            elif delivery.identifier in committed:
+                settled.append(Settlement(delivery=delivery.id, action=DeliveryAction.DELIVER))
+        return settled
+
+    def _failed(self, delivery: Delivery, code: int) -> Settlement:
+        assert delivery.id is not None
+        reason = f"not committed: 0x{code:04X}, {FAILURE_REASONS.get(code, 'a reason of the peer')}"
+        destination = self._destinations.get(delivery.destination)
+        if destination is None or code in _NEVER:
+            return self._refused(delivery.id, reason, code)
+        if delivery.asked >= destination.retry.attempts:
+            return Settlement(
+                delivery=delivery.id,
+                action=DeliveryAction.GIVE_UP,
+                failure_reason=f"0x{code:04X}",
+                reason=reason,
+            )
+        return self._later(destination, delivery, reason, code)
+
+    def _later(
+        self, destination: DicomDestination, delivery: Delivery, reason: str, code: int | None = None
+    ) -> Settlement:
+        assert delivery.id is not None
+        pause = timedelta(seconds=backoff_s(destination.retry, delivery.asked, self._rng))
+        return Settlement(
+            delivery=delivery.id,
+            action=DeliveryAction.DEFER if code in _SEND_AGAIN else None,
+            failure_reason="" if code is None else f"0x{code:04X}",
+            reason=reason,
+            next_attempt_at=utc_now() + pause,
+        )
+
+    @staticmethod
+    def _refused(identity: int, reason: str, code: int | None = None) -> Settlement:
+        failure_reason = "" if code is None else f"0x{code:04X}"
+        return Settlement(delivery=identity, action=DeliveryAction.REFUSE, failure_reason=failure_reason, reason=reason)
+
+    # -- of what we received --------------------------------------------------------------------------------------
+
+    def _report(self) -> bool:
+        """Send the reports that are due; return whether there were any."""
+        due = self._store.due_commitment_requests(utc_now())
+        for request in due:
+            if self._stopping.is_set():
+                break
+            self._report_one(request)
+        return bool(due)
+
+    def _report_one(self, request: CommitmentRequest) -> None:
+        assert request.id is not None
+        caller = self._caller(request.ae_title)
+        if caller is None or caller.commitment is None:  # taken off the list meanwhile
+            self._store.commitment_report_failed(request.id, "the caller is not configured any more", None)
+            return
+        peer = DicomDestination(
+            name=re.sub(r"[^A-Za-z0-9_-]", "-", request.ae_title.strip()),
+            host=caller.commitment.host or request.host,
+            port=caller.commitment.port,
+            ae_title=request.ae_title,
+            timeout_s=self._dicom.timeout_s,
+            tls=caller.commitment.tls,
+        )
+        try:
+            commitment.report(peer, self._dicom.ae_title, self._result(request))
+        except DeliveryError as error:
+            logger.warning("Commitment not reported: %s", error, extra={"action": "commitment_answer"})
+            last = request.attempts + 1 >= _RETRY.attempts
+            pause = timedelta(seconds=backoff_s(_RETRY, request.attempts, self._rng))
+            self._store.commitment_report_failed(request.id, str(error), None if last else utc_now() + pause)
+            return
+        logger.info("Commitment reported to %s", request.ae_title, extra={"action": "commitment_answer"})
+        self._store.commitment_report_sent(request.id)
+
+    def _result(self, request: CommitmentRequest) -> CommitmentReport:
+        committed: list[Reference] = []
+        failed: dict[Reference, int] = {}
+        for sop_class, sop_instance in references(request):
+            reference = Reference(sop_class_uid=sop_class, sop_instance_uid=sop_instance)
+            reason = self._missing(reference)
+            if reason:
+                failed[reference] = reason
+            else:
+                committed.append(reference)
+        return CommitmentReport(transaction_uid=request.transaction_uid, committed=tuple(committed), failed=failed)
+
+    def _missing(self, reference: Reference) -> int:
+        """Return 0 where we hold the object, or the Failure Reason."""
+        job = self._store.find(reference.sop_instance_uid)
+        if job is None or not self._spool.source_path(job.id).is_file():
+            return commitment.NO_SUCH_OBJECT_INSTANCE
+        context = StudyContext.model_validate_json(job.study_context_json)
+        same = context.source_sop_class_uid == reference.sop_class_uid
+        return 0 if same else commitment.CLASS_INSTANCE_CONFLICT
+
+    def _caller(self, ae_title: str) -> CallerSettings | None:
+        """Return the caller of that AE title that may ask us to commit."""
+        for caller in self._dicom.callers:
+            if caller.ae_title.strip() == ae_title.strip() and caller.commitment is not None:
+                return caller
+        return None
+
+    def _run(self, work: Callable[[], bool]) -> None:
+        while not self._stopping.is_set():
+            try:
+                worked = work()
+            except StorageError as error:
+                logger.error("Storage commitment waits: %s", error, extra={"action": "commitment"})
+                worked = False
+            if not worked:
+                self._stopping.wait(self._poll_s)
+
+
+def _given_up(delivery: Delivery, destination: DicomDestination) -> Settlement:
+    assert delivery.id is not None
+    reason = (
+        delivery.reason
+        or f"no storage commitment report after {delivery.asked} requests: "
+        f"is {destination.ae_title} among [[dicom.callers]], and does it know our address?"
+    )
+    return Settlement(delivery=delivery.id, action=DeliveryAction.GIVE_UP, reason=reason)

@@ -1,0 +1,131 @@
+"""Deliveries on their way out: due delivery -> sender -> delivered, later, or never.
+
+Every destination has a thread of its own, so a slow or dead peer holds up nobody else, and its deliveries leave in
+the order they were made.  What is sent is the artefact file, the same bytes on every attempt.  A crash between a
+send and its record repeats the send; the peer knows the repeat by its SOP Instance UID or MSH-10.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Collection, Mapping
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+from gateway.domain.clock import utc_now
+from gateway.errors import DeliveryDeferred, DeliveryRefused, IllegalTransition, StorageError
+from gateway.logs import bind_job
+from gateway.settings import RetrySettings
+from gateway.spool.folder import Spool
+from gateway.store.jobs import Store
+from gateway.store.tables import Delivery
+from gateway.threads import Threads
+
+logger = logging.getLogger(__name__)
+
+Sender = Callable[[Path, Delivery], str]
+
+
+class Outbox(Threads):
+    """Sends what is due until it is stopped.
+
+    Parameters
+    ----------
+    senders : Mapping[str, Sender]
+        For each destination's name, what sends one artefact there: it returns the peer's answer, or raises
+        DeliveryDeferred (try again) or DeliveryRefused (never).
+    retry : Mapping[str, RetrySettings]
+        For each destination's name, how often and how long to try.
+    rng : random.Random
+        Where the jitter comes from.
+    poll_s : float
+        How often an idle destination looks for work, in s.
+    committing : Collection[str]
+        Names of destinations where what was sent is STORED until the peer commits (`gateway.commitment`).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        spool: Spool,
+        senders: Mapping[str, Sender],
+        retry: Mapping[str, RetrySettings],
+        rng: random.Random,
+        poll_s: float = 0.5,
+        committing: Collection[str] = (),
+    ) -> None:
+        self._store = store
+        self._spool = spool
+        self._senders = senders
+        self._retry = retry
+        self._rng = rng
+        self._poll_s = poll_s
+        self._committing = committing
+        super().__init__({f"outbox-{name}": partial(self._run, name) for name in senders})
+
+    def _run(self, destination: str) -> None:
+        while not self._stopping.is_set():
+            try:
+                due = self._store.due_deliveries(utc_now(), limit=1, destination=destination)
+            except StorageError as error:
+                logger.error("Cannot look for deliveries: %s", error, extra={"action": "outbox"})
+                due = []
+            for delivery in due:
+                with bind_job(delivery.job_id):
+                    self._record(self._attempt(delivery))
+            if not due:
+                self._stopping.wait(self._poll_s)
+
+    def _attempt(self, delivery: Delivery) -> Callable[[], None]:
+        """Send once; return what the store has to be told about it."""
+        assert delivery.id is not None
+        identity, destination = delivery.id, delivery.destination
+        path = self._spool.artefact_path(delivery.job_id, delivery.artefact)
+        if not path.is_file():
+            return lambda: self._store.give_up(identity, "the file to send is gone")
+        try:
+            response = self._senders[destination](path, delivery)
+        except DeliveryRefused as error:
+            refusal, answer = str(error), error.response
+            logger.error("%s refused: %s", destination, refusal, extra={"action": "refuse"})
+            return lambda: self._store.refuse(identity, refusal, answer)
+        except DeliveryDeferred as error:
+            logger.warning("%s not reached: %s", destination, error, extra={"action": "defer"})
+            return self._later(delivery, str(error))
+        except Exception as error:  # one bad delivery must not stop those behind it; it is recorded and retried
+            logger.exception("Sending to %s broke", destination, extra={"action": "defer"})
+            return self._later(delivery, f"internal error: {type(error).__name__}")
+        if destination in self._committing:
+            logger.info("Stored at %s: %s", destination, response, extra={"action": "store"})
+            return lambda: self._store.stored(identity, response)
+        logger.info("Delivered to %s: %s", destination, response, extra={"action": "deliver"})
+        return lambda: self._store.delivered(identity, response)
+
+    def _later(self, delivery: Delivery, reason: str) -> Callable[[], None]:
+        """Return the step that follows a failed attempt: another one after a pause, or none."""
+        assert delivery.id is not None
+        identity, retry = delivery.id, self._retry[delivery.destination]
+        if delivery.attempts + 1 >= retry.attempts:
+            return lambda: self._store.give_up(identity, reason)
+        when = utc_now() + timedelta(seconds=backoff_s(retry, delivery.attempts, self._rng))
+        return lambda: self._store.defer(identity, reason, when)
+
+    def _record(self, step: Callable[[], None]) -> None:
+        """Tell the store, however long it takes: what is not recorded would be sent again at once."""
+        while True:
+            try:
+                return step()
+            except IllegalTransition as error:  # cancelled by a person meanwhile
+                return logger.warning("Not recorded: %s", error, extra={"action": "outbox"})
+            except StorageError as error:
+                logger.error("Cannot record a delivery: %s", error, extra={"action": "outbox"})
+                if self._stopping.wait(self._poll_s):
+                    return None
+
+
+def backoff_s(retry: RetrySettings, attempts: int, rng: random.Random) -> float:
+    """Return the pause after `attempts` + 1 failed attempts, in s: doubled each time, capped, then +-25 %."""
+    doubled = retry.first_s * 2.0 ** min(attempts, 60)
+    return min(doubled, retry.maximum_s) * rng.uniform(0.75, 1.25)

@@ -1,0 +1,255 @@
+"""A DICOM image or Encapsulated PDF -> the pages it holds, and whose they are.
+
+`read_context` reads the header only: the SCP and the folder call it before they acknowledge.  `read_instance` decodes
+the pixels too, in the worker.  Reading is tolerant of what the wild writes (wrong dates, odd character sets, missing
+attributes) and strict about size: every frame's dimensions are checked against the limits, against the length of the
+pixel data and against the header of the compressed stream before anything is decoded.
+
+Which SOP Classes and transfer syntaxes the gateway takes is written here, once; the SCP offers exactly these.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from io import BytesIO
+
+from pydicom import config, dcmread
+from pydicom import uid as u
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.multival import MultiValue
+
+from gateway.dicom.images.pixels import DECODE_ERRORS, decode_pages
+from gateway.dicom.objects.uids import is_uid
+from gateway.dicom.objects.values import is_date, is_date_time, is_offset, is_time
+from gateway.domain.context import StudyContext
+from gateway.errors import UndecodableDataset, UnsupportedSopClass
+from pipeline import PageImage
+
+IMAGE_SOP_CLASSES: tuple[u.UID, ...] = (
+    u.SecondaryCaptureImageStorage,
+    u.MultiFrameSingleBitSecondaryCaptureImageStorage,
+    u.MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    u.MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    u.MultiFrameTrueColorSecondaryCaptureImageStorage,
+    u.VLPhotographicImageStorage,
+    u.ComputedRadiographyImageStorage,
+    u.UltrasoundImageStorage,
+)
+DOCUMENT_SOP_CLASSES: tuple[u.UID, ...] = (u.EncapsulatedPDFStorage,)
+WAVEFORM_SOP_CLASSES: tuple[u.UID, ...] = (  # recognised: they are signals already
+    u.TwelveLeadECGWaveformStorage,
+    u.GeneralECGWaveformStorage,
+    u.AmbulatoryECGWaveformStorage,
+    u.General32bitECGWaveformStorage,
+)
+
+DOCUMENT_TRANSFER_SYNTAXES: tuple[u.UID, ...] = (u.ExplicitVRLittleEndian, u.ImplicitVRLittleEndian)
+IMAGE_TRANSFER_SYNTAXES: tuple[u.UID, ...] = (  # in order of preference; no Deflated (a bomb), no Big Endian
+    *DOCUMENT_TRANSFER_SYNTAXES,
+    u.RLELossless,
+    u.JPEGLSLossless,
+    u.JPEGLosslessSV1,
+    u.JPEGLossless,
+    u.JPEG2000Lossless,
+    u.HTJ2KLossless,
+    u.HTJ2KLosslessRPCL,
+    u.JPEGBaseline8Bit,
+    u.JPEGExtended12Bit,
+    u.JPEGLSNearLossless,
+    u.JPEG2000,
+    u.HTJ2K,
+)
+
+_TEXT = {  # field of StudyContext <- attribute, as it is
+    "patient_id": "PatientID",
+    "issuer_of_patient_id": "IssuerOfPatientID",
+    "patient_name": "PatientName",
+    "study_id": "StudyID",
+    "study_description": "StudyDescription",
+    "accession_number": "AccessionNumber",
+    "referring_physician_name": "ReferringPhysicianName",
+    "institution_name": "InstitutionName",
+    "placer_order_number": "PlacerOrderNumberImagingServiceRequest",
+    "filler_order_number": "FillerOrderNumberImagingServiceRequest",
+}
+_UIDS = {
+    "study_instance_uid": "StudyInstanceUID",
+    "source_sop_class_uid": "SOPClassUID",
+    "source_sop_instance_uid": "SOPInstanceUID",
+    "source_series_instance_uid": "SeriesInstanceUID",
+}
+_SCANNED = {"SD", "DF"}  # ConversionType: scanned document, digitized film
+
+_SEX = re.compile(r"[MFO]")
+
+# A value that breaks its VR is no reason to refuse a page, and pydicom's warnings would print the value.
+config.settings.reading_validation_mode = config.IGNORE
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class DicomSource:
+    """What one instance holds: decoded pages, or the bytes of a PDF still to be rendered."""
+
+    context: StudyContext
+    pages: tuple[PageImage, ...] = ()
+    document: bytes | None = None
+
+
+def read_context(data: bytes) -> StudyContext:
+    """Return whose ECG a DICOM file holds, from its header alone.
+
+    Parameters
+    ----------
+    data : bytes
+        A DICOM file (PS3.10): preamble, file meta information, data set.
+
+    Raises
+    ------
+    UndecodableDataset
+        The bytes are no DICOM file, or one in a transfer syntax the gateway does not read.
+    """
+    return study_context(_read(data, header_only=True))
+
+
+def read_instance(data: bytes) -> DicomSource:
+    """Return the pages of a DICOM file, every frame as a page in its order.
+
+    Raises
+    ------
+    UnsupportedSopClass
+        Its SOP Class holds no pages; the message says so for ECG waveforms, which are signals already.
+    UndecodableDataset
+        Its pixel data contradict its header, break a limit, or cannot be decoded.
+    """
+    dataset = _read(data, header_only=False)
+    sop_class = _text(dataset, "SOPClassUID")
+    if sop_class in WAVEFORM_SOP_CLASSES:
+        raise UnsupportedSopClass("an ECG waveform object holds signals already; it is not digitized again")
+    if sop_class in DOCUMENT_SOP_CLASSES:
+        return DicomSource(context=study_context(dataset), document=_document(dataset))
+    if sop_class not in IMAGE_SOP_CLASSES:
+        raise UnsupportedSopClass(f"SOP Class {sop_class if is_uid(sop_class) else '(invalid)'} holds no pages")
+    return DicomSource(context=study_context(dataset), pages=decode_pages(dataset))
+
+
+def _read(data: bytes, *, header_only: bool) -> Dataset:
+    syntax = _transfer_syntax_uid(data)
+    if syntax not in IMAGE_TRANSFER_SYNTAXES:
+        raise UndecodableDataset(f"transfer syntax {syntax if is_uid(syntax) else '(none)'} is not read here")
+    try:
+        return dcmread(BytesIO(data), stop_before_pixels=header_only)
+    except DECODE_ERRORS as error:
+        raise UndecodableDataset(f"the data set cannot be parsed ({type(error).__name__})") from error
+
+
+def _transfer_syntax_uid(data: bytes) -> str:
+    """Return what the file meta information names, before anything is inflated."""
+    if data[128:132] != b"DICM":
+        raise UndecodableDataset("not a DICOM file: no DICM at byte 128")
+    buffer = BytesIO(data)
+    buffer.seek(132)
+    try:
+        meta = read_dataset(
+            buffer, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag >> 16 != 2
+        )
+    except DECODE_ERRORS as error:
+        raise UndecodableDataset(f"the file meta information cannot be parsed ({type(error).__name__})") from error
+    return _text(meta, "TransferSyntaxUID")
+
+
+def study_context(dataset: Dataset) -> StudyContext:
+    """Return whose ECG a data set says it is, and what was ordered; a value whose form is wrong counts as not known."""
+    fields = {field: _text(dataset, keyword) for field, keyword in _TEXT.items()}
+    fields |= {field: _matching(is_uid(text), text) for field, text in _each(dataset, _UIDS)}
+    for role in ("placer", "filler"):  # an EI, where the order came by HL7: number^issuer (IHE RAD TF-2 appendix B)
+        number, _, fields[f"{role}_order_issuer"] = fields[f"{role}_order_number"].partition("^")
+        fields[f"{role}_order_number"] = number
+    sex, offset = _text(dataset, "PatientSex"), _text(dataset, "TimezoneOffsetFromUTC")
+    if _text(dataset, "ConversionType") in _SCANNED:
+        fields |= _scanner(dataset)
+    return StudyContext(
+        **fields,
+        patient_birth_date=_date(dataset, "PatientBirthDate"),
+        patient_sex=_matching(_SEX.fullmatch(sex), sex),
+        study_date=_date(dataset, "StudyDate"),
+        study_time=_time(dataset, "StudyTime"),
+        acquisition_date_time=_recorded_at(dataset),
+        timezone_offset_from_utc=_matching(is_offset(offset), offset),
+        request_attributes_json=_request_attributes(dataset),
+    )
+
+
+def _each(dataset: Dataset, keywords: dict[str, str]) -> list[tuple[str, str]]:
+    return [(field, _text(dataset, keyword)) for field, keyword in keywords.items()]
+
+
+def _matching(valid: object, text: str) -> str:
+    """Return `text` where it is valid and "" (not known) where it is not."""
+    return text if valid else ""
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    """Return a value as Unicode text, "" where it is absent or cannot be decoded."""
+    try:
+        value = dataset.get(keyword)
+    except DECODE_ERRORS:
+        return ""
+    if value is None:
+        return ""
+    values = value if isinstance(value, MultiValue) else [value]
+    return "\\".join(str(item) for item in values).strip(" \0")
+
+
+def _date(dataset: Dataset, keyword: str) -> str:
+    date = _text(dataset, keyword).replace(".", "")  # 1997.07.01 is the form before 1993
+    return _matching(is_date(date), date)
+
+
+def _time(dataset: Dataset, keyword: str) -> str:
+    time = _text(dataset, keyword).replace(":", "")  # 10:15:30 likewise
+    return _matching(is_time(time), time)
+
+
+def _recorded_at(dataset: Dataset) -> str:
+    """Return when the ECG was recorded; a photograph's acquisition is that of the photograph."""
+    if _text(dataset, "SOPClassUID") == u.VLPhotographicImageStorage:
+        return ""
+    date_time = _text(dataset, "AcquisitionDateTime")
+    if is_date_time(date_time):
+        return date_time
+    date = _date(dataset, "AcquisitionDate")
+    return date + _time(dataset, "AcquisitionTime") if date else ""
+
+
+def _scanner(dataset: Dataset) -> dict[str, str]:
+    """Return the document scanner, from the SC Equipment module (C.8.6.1) or else General Equipment."""
+    return {
+        "source_manufacturer": _text(dataset, "SecondaryCaptureDeviceManufacturer") or _text(dataset, "Manufacturer"),
+        "source_manufacturer_model_name": _text(dataset, "SecondaryCaptureDeviceManufacturerModelName")
+        or _text(dataset, "ManufacturerModelName"),
+        "source_device_serial_number": _text(dataset, "DeviceSerialNumber"),
+    }
+
+
+def _request_attributes(dataset: Dataset) -> str:
+    try:
+        items = dataset.get("RequestAttributesSequence") or ()
+        return json.dumps([item.to_json_dict() for item in items]) if items else ""
+    except DECODE_ERRORS:
+        return ""
+
+
+def _document(dataset: Dataset) -> bytes:
+    """Return the PDF of an Encapsulated PDF object (C.24.2), without the byte that pads it to an even length."""
+    try:
+        data, length = dataset.get("EncapsulatedDocument"), dataset.get("EncapsulatedDocumentLength")
+    except DECODE_ERRORS as error:
+        raise UndecodableDataset(f"the encapsulated document cannot be read ({type(error).__name__})") from error
+    if not isinstance(data, bytes) or not data:
+        raise UndecodableDataset("the Encapsulated PDF object holds no document")
+    if isinstance(length, int) and len(data) - 1 <= length <= len(data):
+        return data[:length]
+    return data

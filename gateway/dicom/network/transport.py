@@ -1,0 +1,325 @@
+"""pynetdicom's server and requestor, with bounds on what a peer may make us hold or wait for.
+
+Stock pynetdicom 3.0 shakes hands for TLS in the thread that accepts, without a timeout, so that one silent client stops
+all of them; buffers whatever length a PDU announces (4 GiB); waits for ever for the rest of a PDU; collects a data set
+of any size; and waits for the association request of a peer that has gone.  Here
+
+* a connection over the limits (in all, and from one address) is closed as it comes, before a thread is made for it,
+  and one that we close counts no more by the time the peer can see that;
+* the threads of a connection end with it;
+* the TLS handshake has a thread of its own and must end within the network timeout;
+* a PDU is at most `MAXIMUM_PDU_BYTES` and must arrive within the network timeout;
+* a command set is at most `MAXIMUM_COMMAND_BYTES`, and of a data set beyond the limit the rest is dropped as it comes
+  in, so that the sender still gets its answer.
+
+A requestor's association has the same bounds, and says in `BoundedSocket.error` why it has no connection any more.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from io import BytesIO
+from socketserver import BaseServer
+from typing import Any
+
+from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.transport import (
+    T_CONNECT,
+    AddressInformation,
+    AssociationSocket,
+    RequestHandler,
+    ThreadedAssociationServer,
+)
+
+from gateway.security.tls import ListenerTls, accept_tls, words
+
+logger = logging.getLogger(__name__)
+
+MAXIMUM_PDU_BYTES = 1 << 20  # far above the 128 KiB we ask for and any A-ASSOCIATE-RQ
+MAXIMUM_COMMAND_BYTES = 1 << 16
+MAXIMUM_IDENTIFIER_BYTES = 1 << 24  # of an answer to a request of ours, e.g. one C-FIND match
+_CHECK_S = 0.1  # how soon it is noticed that a connection has ended
+
+
+class ConnectionLimit:
+    """Counts open connections, on all ports that share it."""
+
+    def __init__(self, maximum: int, maximum_per_host: int) -> None:
+        self._maximum = maximum
+        self._maximum_per_host = maximum_per_host
+        self._lock = threading.Lock()
+        self._open: Counter[str] = Counter()
+        self._full = False
+
+    def admit(self, host: str) -> bool:
+        """Count a connection from `host`, or return False: there are too many."""
+        with self._lock:
+            full = self._open[host] >= self._maximum_per_host or self._open.total() >= self._maximum
+            if full and not self._full:  # said once: a flood of connections must not become one of log lines
+                logger.warning(
+                    "Closing connections: %d are open, %d of them from %s",
+                    *(self._open.total(), self._open[host], host),
+                    extra={"action": "connection_refused"},
+                )
+            self._full = full
+            if not full:
+                self._open[host] += 1
+            return not full
+
+    def leave(self, host: str) -> None:
+        """Take back a connection that was admitted and is about to be closed."""
+        with self._lock:
+            self._open[host] -= 1
+            if not self._open[host]:
+                del self._open[host]
+
+
+class Acceptor(ThreadedAssociationServer):  # type: ignore[misc]
+    """Listens, and gives every connection bounded parts.
+
+    Parameters
+    ----------
+    maximum_object_bytes : int
+        The largest data set that is kept.
+    limit : ConnectionLimit
+        Who may connect.
+    tls : ListenerTls | None
+        What to shake hands with; None: the port is plain.
+    """
+
+    daemon_threads = True  # each waits for its association, and none of them for `shutdown`
+    request_queue_size = 64
+
+    def __init__(
+        self, *args: Any, maximum_object_bytes: int, limit: ConnectionLimit, tls: ListenerTls | None, **kwargs: Any
+    ) -> None:
+        self.maximum_object_bytes = maximum_object_bytes
+        self.limit = limit
+        self.tls = tls
+        self.serving: set[_BoundedRequestHandler] = set()
+        self.ended = False
+        super().__init__(*args, request_handler=_BoundedRequestHandler, **kwargs)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection on which no single call waits longer than the network timeout."""
+        try:
+            connection, address = super().get_request()
+        except OSError:  # out of file descriptors, say: the port stays ready, and asking at once would spin
+            time.sleep(0.1)
+            raise
+        connection.settimeout(self.ae.network_timeout)
+        return connection, address
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Return whether the connection is within the limits; if not it is closed."""
+        return self.limit.admit(client_address[0])
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Make a thread for a connection."""
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # the system has no thread left
+            self.limit.leave(client_address[0])
+            raise
+
+    def shutdown(self) -> None:
+        """Stop listening; associations that are open go on."""
+        BaseServer.shutdown(self)
+        self.server_close()
+
+    def hang_up(self) -> bool:
+        """End every connection under whoever waits for it, in an association or not; return whether any is left."""
+        self.ended = True
+        for handler in tuple(self.serving):
+            hang_up(handler.request)
+        return bool(self.serving)
+
+
+class Requestor(AE):  # type: ignore[misc]
+    """An application entity whose associations are bounded too."""
+
+    maximum_object_bytes = MAXIMUM_IDENTIFIER_BYTES
+
+    def _create_socket(self, assoc: Association, address: AddressInformation, tls_args: Any) -> AssociationSocket:
+        assoc.dimse = _BoundedDimse(assoc, self.maximum_object_bytes)
+        connection = BoundedSocket(assoc, address=address)
+        connection.tls_args = tls_args
+        return connection
+
+
+class BoundedSocket(AssociationSocket):  # type: ignore[misc]
+    """A connection that takes PDUs up to `MAXIMUM_PDU_BYTES`, each within the network timeout.
+
+    `error` is what went wrong on it, if anything did.
+    """
+
+    socket: Any
+    error: OSError | None = None
+    on_close: Callable[[], None] | None = None  # called when it is about to be closed, perhaps more than once
+
+    def connect(self, primitive: T_CONNECT) -> None:
+        """Connect, and shake hands where there are `tls_args`; each may take the connection timeout."""
+        connection = self.socket
+        try:
+            connection.settimeout(self.assoc.connection_timeout)
+            connection.connect(primitive.address_info.as_tuple)
+            if self.tls_args:
+                context, server_name = self.tls_args
+                connection = context.wrap_socket(connection, server_hostname=server_name)
+        except OSError as error:
+            self.error = error
+            connection.close()
+            self.socket = None
+            primitive.result = "Evt17"
+        else:
+            connection.settimeout(self.assoc.network_timeout)
+            self.socket = connection
+            self.assoc.requestor.address_info = AddressInformation.from_tuple(connection.getsockname())
+            self._is_connected = True
+            primitive.result = "Evt2"
+        self.provider_queue.put(primitive)
+        self._ready.set()
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Read `nr_bytes`, all of them within the network timeout; fewer only where the peer closed.
+
+        Raises
+        ------
+        OSError
+            The PDU is longer than allowed, or did not arrive in time: pynetdicom then closes the connection.
+        """
+        if nr_bytes > MAXIMUM_PDU_BYTES:
+            raise OSError(f"a PDU of {nr_bytes} bytes is longer than {MAXIMUM_PDU_BYTES}")
+        try:
+            return self._recv(nr_bytes)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def _recv(self, nr_bytes: int) -> bytearray:
+        connection, timeout_s = self.socket, self.assoc.network_timeout
+        deadline = time.monotonic() + timeout_s
+        received = bytearray()
+        while len(received) < nr_bytes:
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0:
+                raise TimeoutError(f"a PDU took longer than {timeout_s:g} s")
+            connection.settimeout(remaining_s)
+            chunk = connection.recv(min(nr_bytes - len(received), 1 << 16))
+            if not chunk:
+                break
+            received += chunk
+        connection.settimeout(timeout_s)
+        return received
+
+    def _shutdown_socket(self) -> None:
+        """Close the connection, also one that was never made, which the stock socket leaves open."""
+        connection = self.socket
+        if self.on_close is not None:
+            self.on_close()
+        super()._shutdown_socket()
+        if connection is not None:
+            connection.close()
+
+
+def hang_up(connection: socket.socket) -> None:
+    """End a connection under whoever waits for it: they see it closed."""
+    with suppress(OSError):  # closed already
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+class BoundedBuffer(BytesIO):
+    """Holds up to `limit` bytes; what comes after is dropped, and `overflowed` tells."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+        self.overflowed = False
+
+    def write(self, data: Any) -> int:
+        """Add `data`, or drop it and everything after it."""
+        if self.overflowed or self.tell() + len(data) > self._limit:
+            self.overflowed = True
+            return len(data)
+        return super().write(data)
+
+
+class _BoundedRequestHandler(RequestHandler):  # type: ignore[misc]
+    server: Acceptor
+    request: Any
+
+    def setup(self) -> None:
+        """Be one of those who can be hung up on."""
+        self._left = threading.Lock()  # acquired once and for good: by whoever takes the connection out of the count
+        self.server.serving.add(self)
+
+    def handle(self) -> None:
+        """Shake hands if the port asks for it, then serve the association to its end."""
+        if self.server.ended:
+            return
+        if self.server.tls is not None:
+            try:
+                self.request = accept_tls(self.request, self.server.tls.context(), self.ae.network_timeout)
+                self.request.do_handshake()
+            except OSError as error:
+                logger.warning(
+                    "TLS handshake with %s failed: %s",
+                    *(self.client_address[0], words(error)),
+                    extra={"action": "tls_refused"},
+                )
+                return
+        association = self._create_association()
+        association.start()
+        while association.is_alive() and (association.dul.is_alive() or not association._dul_ready.is_set()):
+            association.join(_CHECK_S)
+        association.dul.to_user_queue.put(None)  # "no request came", should it wait for one: the connection has ended
+        association.join()
+
+    def finish(self) -> None:
+        """Close the connection, whatever state its association ended in."""
+        self._leave()
+        self.request.close()
+        self.server.serving.discard(self)
+
+    def _leave(self) -> None:
+        """Let another connection come in this one's place."""
+        if self._left.acquire(blocking=False):
+            self.server.limit.leave(self.client_address[0])
+
+    def _create_association(self) -> Association:
+        association = super()._create_association()
+        association.dul.event_queue.get_nowait()  # the stock socket's "connection open"; ours brings its own
+        connection = BoundedSocket(association, client_socket=self.request)
+        connection.on_close = self._leave
+        association.dul.socket = connection
+        association.dimse = _BoundedDimse(association, self.server.maximum_object_bytes)
+        return association
+
+
+class _BoundedDimse(DIMSEServiceProvider):  # type: ignore[misc]
+    message: DIMSEMessage | None
+
+    def __init__(self, association: Association, maximum_object_bytes: int) -> None:
+        super().__init__(association)
+        self._maximum_object_bytes = maximum_object_bytes
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        """Add a piece to the message it belongs to (PS3.8 annex E)."""
+        if self.message is None:
+            message = DIMSEMessage()
+            message.encoded_command_set = BoundedBuffer(MAXIMUM_COMMAND_BYTES)
+            message.data_set = BoundedBuffer(self._maximum_object_bytes)
+            self.message = message
+        super().receive_primitive(primitive)
+        if self.message is not None and self.message.encoded_command_set.overflowed:
+            self.dul.event_queue.put("Evt19")  # an invalid PDU: the association is aborted

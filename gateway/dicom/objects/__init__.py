@@ -1,0 +1,1 @@
+"""DICOM objects that leave: a record and its context go in, data sets come out."""

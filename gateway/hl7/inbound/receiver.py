@@ -1,0 +1,146 @@
+"""What becomes of an inbound message: read, kept, acted on, all in one transaction, and then answered.
+
+In original mode (MSH-15 and MSH-16 empty) every message gets AA, AE or AR.  In enhanced mode (HL7 2.5.1 section
+2.9.3) the sender says which answers it wants: the commit acknowledgement CA, CE or CR by MSH-15, the application
+acknowledgement, a message of its own, by MSH-16.  A repeat of a message that was taken gets the answer it got first.
+Messages in a batch are taken one by one and answered in a batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from datetime import datetime
+from typing import cast
+
+from gateway.domain.clock import utc_now
+from gateway.errors import StorageError
+from gateway.hl7.inbound.acknowledgement import AckCode, Header, build_ack, scan_header, split_batch
+from gateway.hl7.inbound.parsing import Message, parse
+from gateway.hl7.inbound.updates import NOT_TAKEN, MessageRejected, read_told, told_at
+from gateway.hl7.transport.frames import FS
+from gateway.store.jobs import Store
+from gateway.store.tables import ReceivedMessage
+
+logger = logging.getLogger(__name__)
+
+_WANTED = {"AL": (True, True), "ER": (False, True), "SU": (True, False)}  # table 0155: on success, on failure
+
+
+class Receiver:
+    """The MLLP listener's handler.
+
+    Parameters
+    ----------
+    character_set
+        HL7 table 0211: of messages whose MSH-18 says nothing.
+    acknowledge_others
+        Whether a message or event that is not taken gets AA all the same, for engines that send everything and stop at
+        a no; nothing of it is kept.
+    """
+
+    def __init__(self, store: Store, character_set: str, *, acknowledge_others: bool = False) -> None:
+        self._store = store
+        self._character_set = character_set
+        self._acknowledge_others = acknowledge_others
+
+    def __call__(self, data: bytes) -> tuple[bytes, ...]:
+        """Take an unframed message, or a batch of them, and return the unframed answers."""
+        messages = split_batch(data)
+        if messages is None:
+            return self._take(data)
+        answers = [answer for message in messages for answer in self._take(message)]
+        return (_batch(data, answers),)
+
+    def _take(self, data: bytes) -> tuple[bytes, ...]:
+        header = scan_header(data)
+        if header is None:
+            logger.warning("HL7 message without MSH", extra={"action": "hl7_rejected"})
+            return (build_ack(data, "AR", error_code="100"),)
+        try:
+            return self._keep(data, header)
+        except MessageRejected as error:
+            if self._acknowledge_others and error.error_code in NOT_TAKEN:
+                logger.info("HL7 message passed over: %s", error, extra={"action": "hl7_passed_over"})
+                return answers(data, header, "AA", "")
+            logger.warning("HL7 message answered %s: %s", error.code, error, extra={"action": "hl7_rejected"})
+            return answers(data, header, cast(AckCode, error.code), error.error_code)
+        except StorageError as error:
+            logger.error("HL7 message not kept: %s", error, extra={"action": "hl7_storage"})
+            return answers(data, header, "AE", "207")
+
+    def _keep(self, data: bytes, header: Header) -> tuple[bytes, ...]:
+        if not header.field(10):
+            raise MessageRejected("AR", "101", "no MSH-10")
+        message = parse(data, self._character_set)
+        received = _received(data, message)
+        known = self._store.received(received)
+        if known is not None:
+            logger.info("A repeat of an HL7 message", extra={"action": "hl7_repeat"})
+            return tuple(known.answer.split(FS)) if known.answer else ()
+        told = read_told(message)
+        given = answers(data, header, "AA", "")
+        received.answer = FS.join(given)
+        code, event = message.kind
+        changed = self._store.receive(received, told, told_at(message, received.received_at))
+        logger.info("Took %s^%s: %d jobs changed", code, event, len(changed), extra={"action": "hl7_received"})
+        return given
+
+
+def answers(data: bytes, header: Header, code: AckCode, error_code: str) -> tuple[bytes, ...]:
+    """Return the answers a message asks for; none where it wants none.
+
+    Parameters
+    ----------
+    code
+        AA, AE or AR: what became of it.
+    error_code
+        HL7 table 0357, where the code is not AA.
+    """
+    well = code == "AA"
+    accept, application = (header.field(number).decode("ascii", "replace").strip() for number in (15, 16))
+    given: list[AckCode] = []
+    if not accept and not application:
+        given = [code]
+    else:
+        if _WANTED.get(accept, (False, False))[0 if well else 1]:
+            given.append(cast(AckCode, f"C{code[1]}"))
+        if _WANTED.get(application, (False, False))[0 if well else 1] and (well or not given):
+            given.append(code)
+    return tuple(build_ack(data, answer, error_code=error_code or "207") for answer in given)
+
+
+def _received(data: bytes, message: Message) -> ReceivedMessage:
+    body = re.split(rb"[\r\n]+", data.lstrip(b"\xef\xbb\xbf\r\n\t \x00"), maxsplit=1)[1:]
+    return ReceivedMessage(
+        sending_application=message.header.field(3),
+        sending_facility=message.header.field(4),
+        control_id=message.header.field(10),
+        digest=hashlib.sha256(b"".join(body).rstrip(b"\r\n")).hexdigest(),
+        message_type="^".join(message.kind),
+        data=data,
+        answer=b"",
+        received_at=utc_now(),
+    )
+
+
+def _batch(data: bytes, acknowledgements: list[bytes]) -> bytes:
+    """Return the answers to a batch as a batch (HL7 2.5.1 section 2.10.3), which refers to it by BHS-12 / FHS-12."""
+    head = data.lstrip(b"\xef\xbb\xbf\r\n\t \x00")
+    separator, encoding = head[3:4], head[4:].split(head[3:4])[0]
+    lines = {line[:3]: line.split(separator) for line in re.split(rb"[\r\n]+", head) if line[:3] in (b"FHS", b"BHS")}
+    now = datetime.now().astimezone().strftime("%Y%m%d%H%M%S%z").encode()
+
+    def opening(name: bytes) -> bytes:
+        sent = lines[name] + [b""] * 12  # sent[n] is field n + 1
+        fields = [name, encoding, sent[4], sent[5], sent[2], sent[3], now, b"", b"", b"", b"", sent[10]]
+        return separator.join(fields).rstrip(separator)
+
+    counted = separator + str(len(acknowledgements)).encode()
+    parts = [opening(b"BHS") if b"BHS" in lines else b"BHS" + separator + encoding]
+    parts += [answer.rstrip(b"\r") for answer in acknowledgements]
+    parts.append(b"BTS" + counted)
+    if b"FHS" in lines:
+        parts = [opening(b"FHS"), *parts, b"FTS" + separator + b"1"]
+    return b"\r".join(parts) + b"\r"

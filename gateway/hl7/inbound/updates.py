@@ -1,0 +1,228 @@
+"""What an inbound message tells: ADT and orders become patient and order updates in DICOM's forms.
+
+Taken are ADT^A01, A04, A05, A08, A28 and A31 (a patient), A34, A35, A36 and A40 (a merge), and ORM^O01, OMG^O19 and
+OMI^O23 (orders).  A field that is empty tells nothing; one that is `""` tells that there is no value (HL7 2.5.1 section
+2.5.3).  Anything else is refused with the code of HL7 table 0357 that says why.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+
+from gateway.dicom.objects.uids import is_uid
+from gateway.domain.patients import OrderUpdate, PatientData, PatientMerge, PatientUpdate
+from gateway.hl7.inbound.parsing import Message, Segment
+
+PATIENT_EVENTS = ("A01", "A04", "A05", "A08", "A28", "A31")
+MERGE_EVENTS = ("A34", "A35", "A36", "A40")
+NOT_TAKEN = ("200", "201")  # table 0357: message type, event
+ORDER_MESSAGES = {"ORM": "O01", "OMG": "O19", "OMI": "O23"}
+
+_NULL = '""'
+_SEXES = {"M": "M", "F": "F", "O": "O", "A": "O", "N": "O", "U": ""}  # table 0001 -> DICOM PatientSex
+_CANCELLED = ("CA", "OC", "DC", "OD", "CR", "DR")  # ORC-1, table 0119
+
+
+class MessageRejected(Exception):
+    """The message cannot be used; `code` is AE or AR, `error_code` of HL7 table 0357."""
+
+    def __init__(self, code: str, error_code: str, words: str) -> None:
+        super().__init__(words)
+        self.code = code
+        self.error_code = error_code
+
+
+def read_told(message: Message) -> list[PatientData]:
+    """Return what a message tells, in its order.
+
+    Raises
+    ------
+    MessageRejected
+        AR for a message or event that is not taken, AE for one that lacks what it needs.
+    """
+    code, event = message.kind
+    if code == "ADT":
+        if event in PATIENT_EVENTS:
+            return [_patient(_required(message, "PID"))]
+        if event in MERGE_EVENTS:
+            return _merges(message, event)
+        raise MessageRejected("AR", "201", "event not taken")
+    if code in ORDER_MESSAGES:
+        if event not in ("", ORDER_MESSAGES[code]):
+            raise MessageRejected("AR", "201", "event not taken")
+        return _orders(message)
+    raise MessageRejected("AR", "200", "message type not taken")
+
+
+def told_at(message: Message, received_at: datetime) -> datetime:
+    """Return when a message was made: EVN-2, else MSH-7, never later than it was received.
+
+    A time without a zone is this machine's.
+    """
+    event = message.first("EVN")
+    for text in (event.text(2) if event else "", message.header.text(7)):
+        if at := _moment(text):
+            return min(at, received_at)
+    return received_at
+
+
+def _required(message: Message, name: str) -> Segment:
+    segment = message.first(name)
+    if segment is None:
+        raise MessageRejected("AE", "100", f"no {name} segment")
+    return segment
+
+
+def _patient(pid: Segment) -> PatientUpdate:
+    """Return what a PID tells (HL7 2.5.1 section 3.4.2)."""
+    identifier, issuer = _identifier(pid, 3, "") or _identifier(pid, 2, "") or ("", "")
+    if not identifier:
+        raise MessageRejected("AE", "101", "no patient ID in PID-3")
+    return PatientUpdate(
+        patient_id=identifier,
+        issuer_of_patient_id=issuer,
+        patient_name=_told(pid, 5, _person_name),
+        patient_birth_date=_told(pid, 7, lambda pid, number: _date(pid.text(number))),
+        patient_sex=_told(pid, 8, lambda pid, number: _SEXES.get(pid.text(number))),
+    )
+
+
+def _merges(message: Message, event: str) -> list[PatientData]:
+    """Return the patients of each PID, and the merge of the MRG that follows it (A35 merges accounts, not patients)."""
+    told: list[PatientData] = []
+    surviving: PatientUpdate | None = None
+    for segment in message.segments:
+        if segment.name == "PID":
+            surviving = _patient(segment)
+            told.append(surviving)
+        elif segment.name == "MRG" and event != "A35":
+            if surviving is None:
+                raise MessageRejected("AE", "100", "MRG before PID")
+            prior = _identifier(segment, 1, surviving.issuer_of_patient_id) or _identifier(segment, 4, "")
+            if prior is None:
+                raise MessageRejected("AE", "101", "no prior patient ID in MRG-1")
+            update = PatientUpdate(patient_id=prior[0], issuer_of_patient_id=prior[1])
+            told.append(PatientMerge(prior=update, surviving=surviving))
+    if surviving is None or (event != "A35" and not any(isinstance(item, PatientMerge) for item in told)):
+        raise MessageRejected("AE", "100", "a merge needs PID and MRG")
+    return told
+
+
+def _orders(message: Message) -> list[PatientData]:
+    """Return one update per ORC, with what the OBR and IPC (or, before 2.5, IHE's ZDS) after it add."""
+    patient = _patient(_required(message, "PID"))
+    visit = message.first("PV1")
+    attending = _told(visit, 8, _clinician) if visit else None
+    groups: list[dict[str, Segment]] = []
+    for segment in message.segments:
+        if segment.name == "ORC":
+            groups.append({"ORC": segment})
+        elif segment.name in ("OBR", "IPC", "ZDS") and groups:
+            groups[-1].setdefault(segment.name, segment)
+    if not groups:
+        raise MessageRejected("AE", "100", "no ORC segment")
+    return [_order(group, patient, attending) for group in groups]
+
+
+def _order(group: dict[str, Segment], patient: PatientUpdate, attending: str | None) -> OrderUpdate:
+    nothing = Segment("", (), "|^~\\&")
+    orc, obr, ipc, zds = (group.get(name, nothing) for name in ("ORC", "OBR", "IPC", "ZDS"))
+    placer = orc if orc.text(2) else obr
+    filler = orc if orc.text(3) else obr
+    update = OrderUpdate(
+        patient=patient,
+        placer_order_number=placer.text(2),
+        placer_order_issuer=_issuer(placer, 2),
+        filler_order_number=filler.text(3),
+        filler_order_issuer=_issuer(filler, 3),
+        accession_number=ipc.text(1) or obr.text(18),
+        study_instance_uid=next((uid for uid in (ipc.text(3), zds.text(1)) if is_uid(uid)), ""),
+        description=obr.text(4, 2) or obr.text(4, 5) or obr.text(4) or None,
+        referring_physician_name=_told(obr, 16, _clinician) or _told(orc, 12, _clinician) or attending,
+        cancelled=orc.text(1) in _CANCELLED or orc.text(5) == "CA",
+    )
+    if not (update.placer_order_number or update.filler_order_number or update.accession_number):
+        raise MessageRejected("AE", "101", "the order has no number")
+    return update
+
+
+def _issuer(segment: Segment, number: int) -> str:
+    """Return who gave the number of an EI: namespace^universal ID^type, as much of it as there is."""
+    return "^".join(_plain(segment.text(number, component)) for component in (2, 3, 4)).rstrip("^")
+
+
+def _told(segment: Segment, number: int, read: Callable[[Segment, int], str | None]) -> str | None:
+    """Return what a field tells: None where it is empty, "" where it says that there is no value."""
+    field = segment.field(number)
+    if field == _NULL:
+        return ""
+    return (read(segment, number) or None) if field else None
+
+
+def _identifier(segment: Segment, number: int, issuer: str) -> tuple[str, str] | None:
+    """Return identifier and assigning authority of the best CX: `issuer`'s own, then a medical record number.
+
+    The authority is its namespace, or its universal ID where it has none (HL7 2.5.1 section 2.A.14, HD).
+    """
+    ranked: list[tuple[bool, int, int, str, str]] = []
+    for components in segment.repetitions(number):
+        identifier = segment.part(components, 1)
+        if not identifier or identifier == _NULL:
+            continue
+        authority = segment.part(components, 4) or segment.part(components, 4, 2)
+        rank = {"MR": 0, "PI": 1, "PT": 1, "": 2}.get(segment.part(components, 5), 3)
+        ranked.append((bool(issuer) and authority != issuer, rank, len(ranked), identifier, authority))
+    if not ranked:
+        return None
+    *_, identifier, authority = min(ranked)
+    return identifier, authority
+
+
+def _person_name(segment: Segment, number: int) -> str:
+    """Return a DICOM PN from XPN: the legal name in up to three representations (PS3.5 section 6.2.1)."""
+    groups: dict[str, str] = {}
+    repetitions = segment.repetitions(number)
+    for components in sorted(repetitions, key=lambda name: segment.part(name, 7) not in ("", "L")):
+        family, given, middle, suffix, prefix = (_plain(segment.part(components, n)) for n in (1, 2, 3, 4, 5))
+        name = "^".join([family, given, middle, prefix, suffix]).rstrip("^")
+        if name:
+            groups.setdefault(segment.part(components, 8) or "A", name)
+    return "=".join(groups.get(code, "") for code in "AIP").rstrip("=")
+
+
+def _clinician(segment: Segment, number: int) -> str:
+    """Return a DICOM PN from XCN, whose name begins at its second component."""
+    for components in segment.repetitions(number):
+        family, given, middle, suffix, prefix = (_plain(segment.part(components, n)) for n in (2, 3, 4, 5, 6))
+        if name := "^".join([family, given, middle, prefix, suffix]).rstrip("^"):
+            return name
+    return ""
+
+
+def _plain(text: str) -> str:
+    """Return text as one component of a PN: what would break it (delimiters, control characters) is a space."""
+    return "" if text == _NULL else " ".join(re.sub(r"[\x00-\x1f\x7f\\^=]", " ", text).split())
+
+
+def _date(text: str) -> str | None:
+    try:
+        return datetime.strptime(text[:8], "%Y%m%d").strftime("%Y%m%d") if len(text) >= 8 else None
+    except ValueError:
+        return None
+
+
+def _moment(text: str) -> datetime | None:
+    """Return a TS to the second, aware; None where it is none, or no more than a day."""
+    found = re.fullmatch(r"(\d{12})(\d\d)?(?:\.\d+)?([+-]\d{4})?", text)
+    if not found:
+        return None
+    try:
+        at = datetime.strptime(found[1] + (found[2] or "00"), "%Y%m%d%H%M%S")
+        if not found[3]:
+            return at.astimezone(UTC)
+        offset = timedelta(hours=int(found[3][1:3]), minutes=int(found[3][3:]))
+        return at.replace(tzinfo=timezone(offset if found[3][0] == "+" else -offset)).astimezone(UTC)
+    except (ValueError, OverflowError, OSError):
+        return None

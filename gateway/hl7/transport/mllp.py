@@ -1,0 +1,231 @@
+"""The MLLP listener: takes messages on a TCP port, plain or by TLS, and answers every one.
+
+A connection may bring any number of messages; they are answered in order.  Who may connect, how many at once, how
+long a message may be and how long it may take to come are bounded, so that no peer can hold up another.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+
+from gateway.hl7.inbound.acknowledgement import build_ack
+from gateway.hl7.transport.frames import MAXIMUM_FRAME_BYTES, FrameParser, FrameTooLong, frame
+from gateway.security.tls import ListenerTls, accept_tls
+
+logger = logging.getLogger(__name__)
+
+_RECEIVE_BYTES = 64 * 1024
+_HANDSHAKE_S = 10.0
+
+
+@dataclass(slots=True, eq=False)
+class _Connection:
+    socket: socket.socket
+    host: str
+    thread: threading.Thread | None = None
+
+
+class MllpListener:
+    """Takes messages on a TCP port and answers each with what `handler` returns for it.
+
+    Parameters
+    ----------
+    host, port
+        Where to listen; port 0 takes a free one (see `port`).
+    handler
+        Unframed message in, unframed answers out; called from one thread per connection.  When it raises, the sender
+        gets AE.
+    tls
+        What to shake hands with; None: the port is plain.
+    hosts
+        IP addresses or CIDR networks that may connect; empty: any.
+    idle_timeout_s
+        A connection without a byte for so long is closed, and so is one whose message takes longer to come in.
+    maximum_frame_bytes
+        A longer message is answered AR and its connection closed.
+    maximum_connections, maximum_connections_per_host
+        Further ones are closed at once.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        handler: Callable[[bytes], Sequence[bytes]],
+        *,
+        tls: ListenerTls | None = None,
+        hosts: Sequence[str] = (),
+        idle_timeout_s: float = 300.0,
+        maximum_frame_bytes: int = MAXIMUM_FRAME_BYTES,
+        maximum_connections: int = 50,
+        maximum_connections_per_host: int = 10,
+    ) -> None:
+        self._address = (host, port)
+        self._handler = handler
+        self._tls = tls
+        self._networks = [ip_network(network, strict=False) for network in hosts]
+        self._idle_timeout_s = idle_timeout_s
+        self._maximum_frame_bytes = maximum_frame_bytes
+        self._maximum_connections = maximum_connections
+        self._maximum_per_host = maximum_connections_per_host
+        self._socket: socket.socket | None = None
+        self._connections: set[_Connection] = set()
+        self._lock = threading.Lock()
+        self._acceptor = threading.Thread(target=self._accept, name="mllp-listener", daemon=True)
+
+    @property
+    def port(self) -> int:
+        """The port listened on; raises RuntimeError before `start`."""
+        if self._socket is None:
+            raise RuntimeError("the listener is not started")
+        return int(self._socket.getsockname()[1])
+
+    @property
+    def alive(self) -> bool:
+        """Whether messages are taken; False before `start` and after `stop` too."""
+        return self._acceptor.is_alive() and self._socket is not None
+
+    def start(self) -> None:
+        """Bind and listen; raises OSError where the address cannot be had."""
+        self._socket = socket.create_server(self._address)
+        self._socket.settimeout(0.2)  # how soon `stop` is noticed
+        self._acceptor.start()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Stop listening; messages being handled get their answer if it comes within `timeout_s`."""
+        if self._socket is None:
+            return
+        listening, self._socket = self._socket, None
+        self._acceptor.join()
+        listening.close()
+        with self._lock:
+            connections = list(self._connections)
+        for connection in connections:
+            _shut_down(connection.socket, socket.SHUT_RD)
+        deadline = time.monotonic() + timeout_s
+        for connection in connections:
+            if connection.thread is not None:
+                connection.thread.join(max(deadline - time.monotonic(), 0))
+
+    def _accept(self) -> None:
+        while (listening := self._socket) is not None:
+            try:
+                accepted, address = listening.accept()
+            except TimeoutError:
+                continue
+            except OSError as error:  # out of file descriptors, or the peer went away: neither may end the listener
+                logger.warning("MLLP accept failed: %s", error.strerror, extra={"action": "mllp_accept_failed"})
+                time.sleep(0.2)
+                continue
+            self._admit(_Connection(accepted, str(address[0])))
+
+    def _admit(self, connection: _Connection) -> None:
+        """Give a connection a thread, or close it."""
+        with self._lock:
+            same_host = sum(other.host == connection.host for other in self._connections)
+            if not self._may_connect(connection.host):
+                refusal = "it is not in hosts"
+            elif len(self._connections) >= self._maximum_connections or same_host >= self._maximum_per_host:
+                refusal = "too many are open"
+            else:
+                refusal = ""
+                self._connections.add(connection)
+        if refusal:
+            logger.warning(
+                "MLLP connection from %s refused: %s",
+                connection.host,
+                refusal,
+                extra={"action": "mllp_connection_refused"},
+            )
+            connection.socket.close()
+            return
+        connection.thread = threading.Thread(target=self._run, args=(connection,), name="mllp-connection", daemon=True)
+        try:
+            connection.thread.start()
+        except RuntimeError:  # the system has no thread left
+            self._close(connection)
+
+    def _may_connect(self, host: str) -> bool:
+        address = ip_address(host.partition("%")[0])
+        return not self._networks or any(address in network for network in self._networks)
+
+    def _run(self, connection: _Connection) -> None:
+        try:
+            if self._tls is not None:
+                timeout_s = min(_HANDSHAKE_S, self._idle_timeout_s)
+                secure = accept_tls(connection.socket, self._tls.context(), timeout_s)
+                connection.socket = secure
+                secure.do_handshake()
+            self._serve(connection.socket)
+        except OSError as error:  # TimeoutError and ssl.SSLError among them
+            logger.info("MLLP connection ended: %s", type(error).__name__, extra={"action": "mllp_connection_ended"})
+        finally:
+            self._close(connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        parser = FrameParser(self._maximum_frame_bytes)
+        deadline = time.monotonic() + self._idle_timeout_s  # of the message, once it has begun
+        try:
+            while True:
+                now = time.monotonic()
+                if not parser.unfinished:
+                    deadline = now + self._idle_timeout_s
+                elif now >= deadline:
+                    raise TimeoutError
+                connection.settimeout(deadline - now)
+                data = connection.recv(_RECEIVE_BYTES)
+                if not data:
+                    return
+                messages = parser.feed(data)
+                connection.settimeout(self._idle_timeout_s)
+                for message in messages:
+                    for answer in self._answer(message):
+                        connection.sendall(frame(answer))
+        except FrameTooLong as error:
+            logger.warning("MLLP message too long", extra={"action": "mllp_message_refused"})
+            self._refuse(connection, error.head)
+        finally:
+            if parser.skipped_bytes:
+                logger.warning(
+                    "MLLP connection had %d bytes outside of frames",
+                    parser.skipped_bytes,
+                    extra={"action": "mllp_bytes_skipped"},
+                )
+
+    def _answer(self, message: bytes) -> Sequence[bytes]:
+        try:
+            return self._handler(message)
+        except Exception:  # the sender must get an answer whatever the handler meets
+            logger.exception("MLLP handler failed", extra={"action": "mllp_handler_failed"})
+            return (build_ack(message, "AE"),)
+
+    def _close(self, connection: _Connection) -> None:
+        with self._lock:
+            self._connections.discard(connection)
+        connection.socket.close()
+
+    @staticmethod
+    def _refuse(connection: socket.socket, head: bytes) -> None:
+        """Answer AR, then read on for a moment: closing at once would reset the connection under the answer."""
+        try:
+            connection.sendall(frame(build_ack(head, "AR")))
+            connection.shutdown(socket.SHUT_WR)
+            connection.settimeout(1.0)
+            for _ in range(1024):
+                if not connection.recv(_RECEIVE_BYTES):
+                    break
+        except OSError:
+            pass  # the sender is gone, or still sending after a second
+
+
+def _shut_down(connection: socket.socket, how: int) -> None:
+    try:
+        socket.socket.shutdown(connection, how)  # ssl's own also drops the encryption, and an answer is yet to be sent
+    except OSError:
+        pass  # already closed by its own thread

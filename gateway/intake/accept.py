@@ -1,0 +1,162 @@
+"""What every way in does alike: bytes to the spool, a row to the store, and only then a yes to the sender.
+
+The C-STORE SCP, the folder watcher and `gateway submit` all call `Intake.accept`.  When it returns, the object is
+fsynced and its job is committed; when it raises, the sender is told no and may try again.  A repeat (same SOP
+Instance UID, or same file from the same source under the same identity) is answered like the first and makes
+nothing new.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+
+from gateway.domain.context import StudyContext
+from gateway.domain.status import JobStatus
+from gateway.errors import IntakeError
+from gateway.identity.orders import match, unmatched_reason
+from gateway.spool.folder import Spool
+from gateway.store.jobs import Store
+from gateway.store.tables import Job
+
+logger = logging.getLogger(__name__)
+
+_SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"II*\x00", "image/tiff"),
+    (b"MM\x00*", "image/tiff"),
+    (b"BM", "image/bmp"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """The job that stands for what was sent, and whether it was there before."""
+
+    job_id: str
+    duplicate: bool
+
+
+class Intake:
+    """The one door into the gateway."""
+
+    def __init__(self, spool: Spool, store: Store) -> None:
+        self._spool = spool
+        self._store = store
+
+    def accept(
+        self,
+        *,
+        source: str,
+        source_key: str,
+        media_type: str,
+        data: bytes,
+        context: StudyContext,
+        destinations: tuple[str, ...] | None,
+        actor: str,
+        hold_reason: str = "",
+        lookup: bool = False,
+        codes: bool = False,
+    ) -> Accepted:
+        """Take one object; it is safe when this returns.
+
+        Parameters
+        ----------
+        source : str
+            "dicom:<calling AE title>", "folder:<path>" or "submit".
+        source_key : str
+            SOP Instance UID of a DICOM object, `file_key` of any other file.
+        destinations : tuple[str, ...] or None
+            Names of the destinations the results go to; None for all of them.
+        hold_reason : str
+            Why a person must look before anything else happens ("" = nothing to wait for).  An object without
+            `patient_id` takes that of the order it names; without one it always waits, and so does one that
+            contradicts its order or its patient's record: whose ECG it is, is never guessed.
+        lookup : bool
+            There is a peer to ask whose it is.
+        codes : bool
+            The worker shall look for codes on the page that say whose it is, where nothing else does.
+
+        Raises
+        ------
+        StorageError
+            Spool or database cannot take it now.
+        """
+        known = self._store.find(source_key)
+        if known is not None:
+            return self._duplicate(known.id)
+        matched = match(context, self._store, registered=media_type == "application/dicom")
+        context = matched.context
+        unmatched = unmatched_reason(matched, lookup=lookup)
+        if codes and not context.patient_id and not context.accession_number:
+            unmatched = ""
+        hold_reason = hold_reason or unmatched
+        job = Job(
+            source=source,
+            source_key=source_key,
+            media_type=media_type,
+            status=JobStatus.NEEDS_REVIEW if hold_reason else JobStatus.QUEUED,
+            reason=hold_reason,
+            study_context_json=context.model_dump_json(exclude_defaults=True),
+            destinations_json=json.dumps(destinations),
+            unmatched=bool(unmatched),
+        )
+        self._spool.write_source(job.id, data)
+        stored, created = self._store.submit(job, actor)  # a failure leaves an orphan, which nobody was told about
+        if not created:
+            self._spool.remove(job.id)
+            return self._duplicate(stored.id)
+        logger.info("Accepted %s from %s", media_type, source, extra={"action": "accept", "job_id": job.id})
+        return Accepted(job_id=job.id, duplicate=False)
+
+    def sweep(self, retention_days: int) -> list[str]:
+        """Delete files nobody needs: those without a job after a day, those of finished jobs after `retention_days`.
+
+        Returns
+        -------
+        list[str]
+            The job ids whose files are gone.
+        """
+        day_s = 86400.0
+        useless = self._spool.orphans(self._store.has_job, day_s)
+        useless += self._spool.orphans(self._store.needs_files, retention_days * day_s)
+        for job_id in dict.fromkeys(useless):
+            self._spool.remove(job_id)
+            logger.info("Removed the files of a job", extra={"action": "sweep", "job_id": job_id})
+        return list(dict.fromkeys(useless))
+
+    def _duplicate(self, job_id: str) -> Accepted:
+        logger.info("Received a duplicate", extra={"action": "duplicate", "job_id": job_id})
+        return Accepted(job_id=job_id, duplicate=True)
+
+
+def file_key(source: str, context: StudyContext, data: bytes) -> str:
+    """Return the key of a file that has no UID: the same bytes under another identity are another job.
+
+    A page that was dropped with the wrong identity, or none, can so be dropped again with the right one.
+    """
+    identity = "\0".join((source, context.model_dump_json(exclude_defaults=True), ""))
+    return hashlib.sha256(identity.encode() + data).hexdigest()
+
+
+def media_type_of(data: bytes) -> str:
+    """Return the media type the bytes themselves show; a file's name proves nothing.
+
+    Raises
+    ------
+    IntakeError
+        The file is empty, or none of DICOM (PS3.10 section 7.1), PDF, PNG, JPEG, TIFF, BMP.
+    """
+    if not data:
+        raise IntakeError("the file is empty")
+    if data[128:132] == b"DICM":
+        return "application/dicom"
+    if b"%PDF-" in data[:1024]:
+        return "application/pdf"
+    for signature, media_type in _SIGNATURES:
+        if data.startswith(signature):
+            return media_type
+    raise IntakeError("the file is no DICOM, PDF, PNG, JPEG, TIFF or BMP")

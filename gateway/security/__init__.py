@@ -1,0 +1,1 @@
+"""TLS contexts from settings, and how long certificates last."""

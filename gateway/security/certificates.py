@@ -1,0 +1,72 @@
+"""The certificates the settings name: when each ends, and what is wrong with them now.
+
+Whoever shows or warns asks here: the health page, the metrics, `check-config`, and the service once a day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from pydantic import BaseModel
+
+from gateway.security.tls import client_context, server_context, words
+from gateway.settings import TlsClientSettings, TlsListenerSettings, TlsSettings
+
+EXPIRY_WARNING = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """A file with certificates: when what it is for ends (None: it cannot be read), and what is wrong with it."""
+
+    file: Path
+    not_after: datetime | None  # UTC
+    problem: str = ""  # it cannot be read, or has ended, or ends within `EXPIRY_WARNING`
+    usable: bool = True  # it can be read and has not ended
+
+
+def certificates(settings: BaseModel, now: datetime) -> tuple[Certificate, ...]:
+    """Return every certificate file in a settings tree, each once.
+
+    Of our own certificates, with their chains, the first to end counts; of the authorities we trust the last.
+    """
+    sections = list(_tls_sections(settings))
+    files = {section.ca_file: False for section in sections} | {section.certificate_file: True for section in sections}
+    return tuple(_look(file, ours, now) for file, ours in files.items() if file is not None)
+
+
+def check_tls(settings: BaseModel) -> None:
+    """Try every TLS section of a settings tree; raise SettingsError where its files cannot be used."""
+    for section in _tls_sections(settings):
+        if isinstance(section, TlsListenerSettings):
+            server_context(section)
+        elif isinstance(section, TlsClientSettings):
+            client_context(section)
+
+
+def _tls_sections(settings: BaseModel) -> Iterator[TlsSettings]:
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        for inner in value if isinstance(value, tuple) else (value,):
+            if isinstance(inner, TlsSettings):
+                yield inner
+            elif isinstance(inner, BaseModel):
+                yield from _tls_sections(inner)
+
+
+def _look(file: Path, ours: bool, now: datetime) -> Certificate:
+    try:
+        ends = [certificate.not_valid_after_utc for certificate in x509.load_pem_x509_certificates(file.read_bytes())]
+    except OSError as error:
+        return Certificate(file=file, not_after=None, problem=f"{file}: {words(error)}", usable=False)
+    except ValueError:
+        return Certificate(file=file, not_after=None, problem=f"{file} holds no PEM certificate", usable=False)
+    not_after = min(ends) if ours else max(ends)
+    usable, problem = now < not_after, ""
+    if now >= not_after - EXPIRY_WARNING:
+        problem = f"{file} {'expires' if usable else 'expired'} on {not_after:%Y-%m-%d}"
+    return Certificate(file=file, not_after=not_after, problem=problem, usable=usable)

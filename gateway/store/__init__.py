@@ -1,0 +1,1 @@
+"""The database: everything that must survive a restart goes in and comes out here, each change in one transaction."""

@@ -1,0 +1,170 @@
+"""Storage commitment in the database: what we asked of peers, and what modalities asked of us.
+
+A delivery to a destination that commits goes PENDING -> STORED with its C-STORE, and STORED -> DELIVERED with the
+peer's report.  Every request of ours is kept, so that a report that comes late, or after a restart, finds its
+deliveries.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from gateway.domain.clock import utc_now
+from gateway.domain.status import DELIVERY_TRANSITIONS, DeliveryAction, DeliveryStatus
+from gateway.store.database import advance_delivery, find_delivery, log_event
+from gateway.store.patients import OrderStore
+from gateway.store.tables import Commitment, CommitmentRequest, Delivery
+
+_ACTOR = "commitment"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What a report says about one delivery, and what follows."""
+
+    delivery: int
+    action: DeliveryAction | None  # None: it stays STORED, and is asked about again at `next_attempt_at`
+    failure_reason: str = ""  # "0x0112"; "": committed
+    reason: str = ""
+    next_attempt_at: datetime | None = None
+
+
+class CommitmentStore(OrderStore):
+    """Storage commitment in the gateway's database."""
+
+    # -- of what we sent ------------------------------------------------------------------------------------------
+
+    def stored(self, delivery_id: int, response: str) -> None:
+        """Record that the peer took it and shall be asked to commit, now."""
+        with self._write() as session:
+            delivery = find_delivery(session, delivery_id)
+            delivery.attempts += 1
+            delivery.response, delivery.reason, delivery.next_attempt_at = response, "", utc_now()
+            advance_delivery(session, delivery, DeliveryAction.STORE, "outbox", response)
+
+    def due_commitments(self, now: datetime, destination: str, limit: int) -> list[Delivery]:
+        """Return deliveries whose peer is to be asked to commit, the oldest first."""
+        due = select(Delivery).where(
+            Delivery.status == DeliveryStatus.STORED,
+            Delivery.destination == destination,
+            Delivery.next_attempt_at <= now,
+        )
+        with self._read() as session:
+            return list(session.exec(due.order_by(col(Delivery.id)).limit(limit)).all())
+
+    def commit_unasked(self, destination: str) -> int:
+        """Take what is STORED at a peer that is not asked to commit any more for delivered; return how many it were."""
+        stored = select(Delivery).where(Delivery.status == DeliveryStatus.STORED, Delivery.destination == destination)
+        with self._write() as session:
+            found = session.exec(stored).all()
+            for delivery in found:
+                _commit(session, delivery, "storage commitment is not asked for any more")
+            return len(found)
+
+    def ask_commitment(self, transaction_uid: str, delivery_ids: Sequence[int], ask_again_at: datetime) -> None:
+        """Record a request before it is made: its report may come before its answer."""
+        with self._write() as session:
+            for delivery_id in delivery_ids:
+                delivery = find_delivery(session, delivery_id)
+                delivery.asked += 1
+                delivery.next_attempt_at = ask_again_at
+                session.add(Commitment(transaction_uid=transaction_uid, delivery=delivery_id))
+                where = f"{delivery.destination}, page {delivery.page_number}: request {delivery.asked}"
+                log_event(session, delivery.job_id, "COMMITMENT_ASK", _ACTOR, where)
+
+    def commitment_asked_for(self, transaction_uid: str) -> list[Delivery]:
+        """Return the deliveries of a request of ours; none where there was no such request."""
+        asked = select(Delivery).join(Commitment, col(Commitment.delivery) == col(Delivery.id))
+        with self._read() as session:
+            return list(session.exec(asked.where(Commitment.transaction_uid == transaction_uid)).all())
+
+    def settle_commitment(self, transaction_uid: str, settlements: Sequence[Settlement]) -> None:
+        """Record what was reported, or why nothing will be, all of it or nothing.
+
+        That a peer has committed counts whenever it is told, anything else only as long as that was waited for.
+        """
+        with self._write() as session:
+            for settlement in settlements:
+                delivery = find_delivery(session, settlement.delivery)
+                _note(session, transaction_uid, settlement)
+                if settlement.action == DeliveryAction.DELIVER:
+                    _commit(session, delivery, "committed")
+                elif delivery.status == DeliveryStatus.STORED:
+                    _fail(session, delivery, settlement)
+
+    # -- of what we received --------------------------------------------------------------------------------------
+
+    def add_commitment_request(self, request: CommitmentRequest) -> None:
+        """Keep a modality's request until it is reported; one that is repeated is reported again."""
+        with self._write() as session:
+            known = session.exec(
+                select(CommitmentRequest).where(
+                    CommitmentRequest.ae_title == request.ae_title,
+                    CommitmentRequest.transaction_uid == request.transaction_uid,
+                )
+            ).one_or_none()
+            values = request.model_dump(exclude={"id"})
+            if known is None:
+                session.add(CommitmentRequest(**values))
+            else:
+                known.sqlmodel_update(values)
+
+    def due_commitment_requests(self, now: datetime, limit: int = 10) -> list[CommitmentRequest]:
+        """Return requests whose report is to be sent, the oldest first."""
+        due = select(CommitmentRequest).where(col(CommitmentRequest.waiting), CommitmentRequest.next_attempt_at <= now)
+        with self._read() as session:
+            return list(session.exec(due.order_by(col(CommitmentRequest.id)).limit(limit)).all())
+
+    def commitment_report_sent(self, request_id: int) -> None:
+        """Record that the modality took the report."""
+        self._reported(request_id, waiting=False, reason="")
+
+    def commitment_report_failed(self, request_id: int, reason: str, next_attempt_at: datetime | None) -> None:
+        """Record that it did not; None: it is not tried again."""
+        values = {"reason": reason, "waiting": next_attempt_at is not None}
+        self._reported(request_id, **values, **({"next_attempt_at": next_attempt_at} if next_attempt_at else {}))
+
+    def _reported(self, request_id: int, **changes: Any) -> None:
+        with self._write() as session:
+            request = session.get(CommitmentRequest, request_id)
+            if request is not None:
+                request.sqlmodel_update({**changes, "attempts": request.attempts + 1})
+
+
+def references(request: CommitmentRequest) -> tuple[tuple[str, str], ...]:
+    """Return the SOP class and SOP Instance UIDs a modality asked about."""
+    return tuple((sop_class, sop_instance) for sop_class, sop_instance in json.loads(request.references_json))
+
+
+def _note(session: Session, transaction_uid: str, settlement: Settlement) -> None:
+    asked = select(Commitment).where(
+        Commitment.transaction_uid == transaction_uid, Commitment.delivery == settlement.delivery
+    )
+    commitment = session.exec(asked).one_or_none()
+    if commitment is not None:
+        commitment.reported_at = utc_now()
+        commitment.failure_reason = settlement.failure_reason
+
+
+def _commit(session: Session, delivery: Delivery, detail: str) -> None:
+    if (delivery.status, DeliveryAction.DELIVER) in DELIVERY_TRANSITIONS:
+        delivery.reason = ""
+        delivery.delivered_at = utc_now()
+        advance_delivery(session, delivery, DeliveryAction.DELIVER, _ACTOR, detail)
+
+
+def _fail(session: Session, delivery: Delivery, settlement: Settlement) -> None:
+    delivery.reason = settlement.reason
+    if settlement.next_attempt_at is not None:
+        delivery.next_attempt_at = settlement.next_attempt_at
+    if settlement.action is not None:
+        advance_delivery(session, delivery, settlement.action, _ACTOR, settlement.reason)
+    else:
+        where = f"{delivery.destination}, page {delivery.page_number}"
+        log_event(session, delivery.job_id, "COMMITMENT_FAILED", _ACTOR, f"{where}: {settlement.reason}")

@@ -1,0 +1,304 @@
+"""What HL7 messages told: patients, their merges, their orders, and the messages themselves.
+
+A message, its answer, and everything it changes are committed together, before the answer is sent.  Messages may
+arrive late, in any order and more than once: an older one fills only what is still empty, and a repeat is known.
+
+A merge gives every job of the prior identity the surviving one.  What was made for the prior one and not delivered is
+made again; what was delivered is noted for the archive, which merges its own objects.  Of merges that contradict each
+other the one that was made last stands, whichever comes first.
+An order changes the jobs that were waiting for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import func, or_
+from sqlmodel import Session, col, delete, select
+
+from gateway.domain.context import StudyContext
+from gateway.domain.patients import OrderUpdate, PatientData, PatientMerge, PatientUpdate
+from gateway.domain.status import DeliveryStatus, JobAction, JobStatus
+from gateway.errors import NotFound
+from gateway.identity.orders import same_issuer, with_order
+from gateway.store.database import NOTHING_DELIVERED, UNDELIVERED, Database, advance_job, cancel_undelivered, log_event
+from gateway.store.tables import Delivery, Job, MergeNotice, Order, Page, Patient, ReceivedMessage
+
+_ACTOR = "hl7"
+
+
+class OrderStore(Database):
+    """Patients, orders and received messages."""
+
+    def received(self, message: ReceivedMessage) -> ReceivedMessage | None:
+        """Return the message that was taken before under the same sender, control ID and content, if any."""
+        statement = select(ReceivedMessage).where(
+            ReceivedMessage.sending_application == message.sending_application,
+            ReceivedMessage.sending_facility == message.sending_facility,
+            ReceivedMessage.control_id == message.control_id,
+            ReceivedMessage.digest == message.digest,
+        )
+        with self._read() as session:
+            return session.exec(statement).one_or_none()
+
+    def receive(self, message: ReceivedMessage, told: Sequence[PatientData], told_at: datetime) -> list[str]:
+        """Keep a message with its answer, and do what it tells, in one transaction.
+
+        Parameters
+        ----------
+        told_at
+            When the message was made: it overrides what older ones said.
+
+        Returns
+        -------
+        list[str]
+            The jobs that were changed.
+
+        Raises
+        ------
+        StorageError
+            Nothing is kept, a message that is known already included.
+        """
+        changed: list[str] = []
+        with self._write() as session:
+            session.add(message)
+            session.flush()
+            for item in told:
+                if isinstance(item, PatientMerge):
+                    changed += _merge(session, item, told_at)
+                elif isinstance(item, OrderUpdate):
+                    changed += _put_order(session, item, told_at)
+                else:
+                    _put_patient(session, item, told_at)
+        return changed
+
+    def forget_messages(self, before: datetime) -> int:
+        """Delete the messages received before a moment; return how many there were."""
+        with self._write() as session:
+            return session.exec(delete(ReceivedMessage).where(col(ReceivedMessage.received_at) < before)).rowcount
+
+    def patient(self, patient_id: str, issuer: str = "") -> Patient | None:
+        """Return the record of a patient ID, or the one it was merged into; None where it is unknown or not unique."""
+        with self._read() as session:
+            return _surviving(session, _find_patient(session, patient_id, issuer))
+
+    def prior_patient_ids(self, patient_id: str, issuer: str = "") -> tuple[str, ...]:
+        """Return the patient IDs that were merged into a patient's: old pages name them, in print and in codes."""
+        with self._read() as session:
+            patient = _find_patient(session, patient_id, issuer)
+            prior: list[Patient] = []
+            todo = [] if patient is None else [patient]
+            while todo:
+                merged = session.exec(select(Patient).where(Patient.merged_into == todo.pop().id)).all()
+                todo += merged
+                prior += merged
+            return tuple(each.patient_id for each in prior)
+
+    def order(self, number: str) -> tuple[Order, Patient] | None:
+        """Return the order with this accession, placer or filler number and its patient; None unless it is just one.
+
+        One that was cancelled counts only where there is no other.
+        """
+        with self._read() as session:
+            order = _find_order(session, number)
+            return None if order is None else (order, _patient_of(session, order))
+
+    def merge_notices(self, limit: int = 100) -> list[MergeNotice]:
+        """Return the deliveries under a merged identity that nobody has settled yet, oldest first."""
+        statement = select(MergeNotice).where(MergeNotice.settled_by == "").order_by(col(MergeNotice.id))
+        with self._read() as session:
+            return list(session.exec(statement.limit(limit)).all())
+
+    def settle_merge(self, notice_id: int, actor: str) -> None:
+        """Record that the archive knows of a merge; raise NotFound where there is no such notice."""
+        with self._write() as session:
+            notice = session.get(MergeNotice, notice_id)
+            if notice is None:
+                raise NotFound(f"no merge notice {notice_id}")
+            notice.settled_by = actor
+            log_event(session, notice.job_id, "MERGE_SETTLED", actor, "")
+
+
+def _find_patient(session: Session, patient_id: str, issuer: str) -> Patient | None:
+    """Return the record of just this identifier; one without an issuer stands for any."""
+    known = session.exec(select(Patient).where(Patient.patient_id == patient_id)).all()
+    exact = [patient for patient in known if patient.issuer_of_patient_id == issuer]
+    alike = exact or [patient for patient in known if same_issuer(patient.issuer_of_patient_id, issuer)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _surviving(session: Session, patient: Patient | None) -> Patient | None:
+    return patient and _lineage(session, patient)[-1]
+
+
+def _lineage(session: Session, patient: Patient) -> list[Patient]:
+    """Return a record and those it was merged into, one after the other; `_merge` keeps it free of circles."""
+    lineage = [patient]
+    while (into := lineage[-1].merged_into) is not None:
+        lineage.append(session.exec(select(Patient).where(Patient.id == into)).one())
+    return lineage
+
+
+def _patient_of(session: Session, order: Order) -> Patient:
+    patient = _surviving(session, session.get(Patient, order.patient))
+    assert patient is not None
+    return patient
+
+
+def _find_order(session: Session, number: str) -> Order | None:
+    has_number = or_(
+        col(Order.accession_number) == number,
+        col(Order.placer_order_number) == number,
+        col(Order.filler_order_number) == number,
+    )
+    orders = session.exec(select(Order).where(has_number)).all() if number else []
+    candidates = [order for order in orders if not order.cancelled] or orders
+    return candidates[0] if len(candidates) == 1 else None
+
+
+def _put_patient(session: Session, update: PatientUpdate, told_at: datetime) -> Patient:
+    key = (Patient.patient_id == update.patient_id, Patient.issuer_of_patient_id == update.issuer_of_patient_id)
+    patient = session.exec(select(Patient).where(*key)).one_or_none()
+    if patient is None:
+        told = {name: value for name, value in update.model_dump().items() if value is not None}
+        patient = Patient(**told, told_at=told_at)
+        session.add(patient)
+    else:
+        _take_over(patient, update, ("patient_name", "patient_birth_date", "patient_sex"), told_at)
+    session.flush()
+    return patient
+
+
+def _take_over(
+    row: Patient | Order, update: PatientUpdate | OrderUpdate, fields: Sequence[str], told_at: datetime
+) -> None:
+    """Copy what is told; an older message fills only what is empty."""
+    newer = told_at >= row.told_at
+    for name in fields:
+        value = getattr(update, name)
+        if value is not None and (newer or not getattr(row, name)):
+            setattr(row, name, value)
+    row.told_at = max(row.told_at, told_at)
+
+
+def _put_order(session: Session, update: OrderUpdate, told_at: datetime) -> list[str]:
+    """Keep an order and queue the jobs that waited for it; return their ids."""
+    patient = _put_patient(session, update.patient, told_at)
+    assert patient.id is not None
+    order = _known_order(session, update, patient)
+    if order is None:
+        told = {name: value for name, value in update.model_dump(exclude={"patient"}).items() if value is not None}
+        order = Order(**told, patient=patient.id, told_at=told_at)
+        session.add(order)
+    else:
+        if told_at >= order.told_at:
+            order.cancelled = update.cancelled
+        numbers = ("placer_order_number", "placer_order_issuer", "filler_order_number", "filler_order_issuer")
+        fields = [name for name in (*numbers, "accession_number", "study_instance_uid") if getattr(update, name)]
+        _take_over(order, update, [*fields, "description", "referring_physician_name"], told_at)
+    session.flush()
+    return [] if order.cancelled else _match_waiting(session, order)
+
+
+def _known_order(session: Session, update: OrderUpdate, patient: Patient) -> Order | None:
+    """Return the order that a message is about: this patient's, by the placer's number, the filler's, the accession.
+
+    Two senders may use one number for two patients: these are two orders, and a page that names the number waits.
+    """
+    person = _surviving(session, patient)
+    for column, value in (
+        (Order.placer_order_number, update.placer_order_number),
+        (Order.filler_order_number, update.filler_order_number),
+        (Order.accession_number, update.accession_number),
+    ):
+        for order in session.exec(select(Order).where(column == value)).all() if value else ():
+            if _patient_of(session, order) is person:
+                return order
+    return None
+
+
+def _match_waiting(session: Session, order: Order) -> list[str]:
+    numbers = {order.accession_number, order.placer_order_number, order.filler_order_number} - {""}
+    accession = func.json_extract(col(Job.study_context_json), "$.accession_number")
+    waiting = select(Job).where(col(Job.unmatched), Job.status == JobStatus.NEEDS_REVIEW, accession.in_(numbers))
+    patient = _patient_of(session, order)
+    matched: list[str] = []
+    for job in session.exec(waiting).all():
+        context = StudyContext.model_validate_json(job.study_context_json)
+        if context.patient_id or _find_order(session, context.accession_number) is not order:
+            continue  # it contradicts an order, or there are two: a person decides
+        job.study_context_json = with_order(context, order, patient).model_dump_json(exclude_defaults=True)
+        job.unmatched = False
+        log_event(session, job.id, "MATCH", _ACTOR, "an order names the patient")
+        advance_job(session, job, JobAction.RETRY, _ACTOR, "")
+        matched.append(job.id)
+    return matched
+
+
+def _merge(session: Session, merge: PatientMerge, told_at: datetime) -> list[str]:
+    """Let one record go on for two; return the jobs that changed.
+
+    A record that goes on may have been merged itself, by a message that was faster: then that one's record goes on.
+    """
+    prior = _put_patient(session, merge.prior, told_at)
+    surviving = _put_patient(session, merge.surviving, told_at)
+    if prior is surviving or _is_newer(prior.merged_at, told_at):
+        return []
+    lineage = _lineage(session, surviving)
+    if prior in lineage:  # merged the other way round
+        if _is_newer(surviving.merged_at, told_at):
+            return []
+        surviving.merged_into, surviving.merged_at = None, told_at
+        lineage = [surviving]
+    prior.merged_into, prior.merged_at = surviving.id, told_at
+    has_id = func.json_extract(col(Job.study_context_json), "$.patient_id") == prior.patient_id
+    changed: list[str] = []
+    for job in session.exec(select(Job).where(has_id)).all():
+        context = StudyContext.model_validate_json(job.study_context_json)
+        if same_issuer(context.issuer_of_patient_id, prior.issuer_of_patient_id):
+            _repoint(session, job, context, prior, lineage[-1])
+            changed.append(job.id)
+    return changed
+
+
+def _is_newer(merged_at: datetime | None, told_at: datetime) -> bool:
+    return merged_at is not None and merged_at > told_at
+
+
+def _repoint(session: Session, job: Job, context: StudyContext, prior: Patient, surviving: Patient) -> None:
+    """Give a job its patient's surviving identity; what left under the prior one is noted for the archive."""
+    sent = session.exec(select(Delivery.status).where(Delivery.job_id == job.id)).all()
+    if {DeliveryStatus.DELIVERED, DeliveryStatus.STORED} & set(sent):
+        _note_for_archive(session, job, prior, surviving, "")
+    elif DeliveryStatus.PENDING in sent:  # it may be on its way
+        _note_for_archive(session, job, prior, surviving, NOTHING_DELIVERED)
+    identity = {
+        "patient_id": surviving.patient_id,
+        "issuer_of_patient_id": surviving.issuer_of_patient_id,
+        "patient_name": surviving.patient_name or context.patient_name,
+        "patient_birth_date": surviving.patient_birth_date or context.patient_birth_date,
+        "patient_sex": surviving.patient_sex or context.patient_sex,
+    }
+    job.study_context_json = context.model_copy(update=identity).model_dump_json(exclude_defaults=True)
+    log_event(session, job.id, "MERGE", _ACTOR, "the patient's records were merged")
+    if job.status == JobStatus.DONE and not set(UNDELIVERED) & set(sent):
+        return
+    has_result = session.exec(select(Page.id).where(Page.job_id == job.id).limit(1)).first() is not None
+    if job.status in (JobStatus.RUNNING, JobStatus.DONE) or (job.status == JobStatus.NEEDS_REVIEW and has_result):
+        job.attempts = 0
+        advance_job(session, job, JobAction.REPOINT, _ACTOR, "")
+        cancel_undelivered(session, job.id, _ACTOR)
+
+
+def _note_for_archive(session: Session, job: Job, prior: Patient, surviving: Patient, settled_by: str) -> None:
+    session.add(
+        MergeNotice(
+            job_id=job.id,
+            prior_patient_id=prior.patient_id,
+            prior_issuer=prior.issuer_of_patient_id,
+            surviving_patient_id=surviving.patient_id,
+            surviving_issuer=surviving.issuer_of_patient_id,
+            settled_by=settled_by,
+        )
+    )

@@ -1,0 +1,213 @@
+"""The database's tables and the words for their states.
+
+A *job* is one accepted object (a DICOM instance or a file).  It has *pages*; every page that holds an ECG gives one
+waveform.  A *delivery* is one page's result on its way to one destination.  *Job events* are the audit trail.
+*Patients* and *orders* are what HL7 messages told; they say whose a page is that only names an order.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+
+from sqlalchemy import DateTime, Dialect, UniqueConstraint
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import Field, SQLModel
+
+from gateway.domain.clock import utc_now
+from gateway.domain.status import DeliveryStatus, JobStatus
+
+
+def new_id() -> str:
+    """Return a new job id: a random UUID, also the name of the job's spool folder."""
+    return str(uuid.uuid4())
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware date-time, kept in UTC: SQLite itself forgets the time zone."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Turn an aware value into naive UTC; raise ValueError for a naive one."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a date-time without time zone")
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give the time zone back."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Job(SQLModel, table=True):
+    """One accepted object.
+
+    `source_key` alone is unique: the same SOP Instance UID is the same object whoever sends it.
+    """
+
+    id: str = Field(default_factory=new_id, primary_key=True)
+    source: str  # "dicom:<calling AE title>" | "folder:<path>" | "submit"
+    source_key: str = Field(unique=True)  # SOP Instance UID, or `gateway.intake.file_key` of a file
+    media_type: str  # "application/dicom" | "application/pdf" | "image/png" | ...
+    status: JobStatus = Field(default=JobStatus.QUEUED, index=True)
+    reason: str = ""  # why it needs a person or failed, in words, no patient data
+    attempts: int = 0
+    study_context_json: str = "{}"
+    destinations_json: str = "null"  # names, or null for every destination
+    created_at: datetime = Field(default_factory=utc_now, index=True, sa_type=UtcDateTime)
+    updated_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    lease_expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    worker: str = ""
+    unmatched: bool = Field(default=False, index=True)  # waits for an order, or a person, to say whose it is
+    revision: int = 0  # how often it ran again after something of it had been delivered
+    confirmed_by: str = ""  # who looked at the result as it is now and found it right
+
+
+class Page(SQLModel, table=True):
+    """One page (frame) of a job, and what became of it."""
+
+    __table_args__ = (UniqueConstraint("job_id", "page_number"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    job_id: str = Field(foreign_key="job.id", index=True)
+    page_number: int  # from 1
+    status: JobStatus  # DONE | NEEDS_REVIEW | FAILED
+    reason: str = ""
+    layout: str = ""
+    layout_score: float | None = None
+    estimated_snr_db: float | None = None
+    coverage: float | None = None  # mean over the layout's leads
+    quality_json: str = "{}"
+    waveform_sop_instance_uid: str = ""
+    seconds: float | None = None  # digitization time
+
+
+class Delivery(SQLModel, table=True):
+    """One page's result on its way to one destination."""
+
+    __table_args__ = (UniqueConstraint("job_id", "page_number", "destination", "artefact"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    job_id: str = Field(foreign_key="job.id", index=True)
+    page_number: int
+    destination: str = Field(index=True)
+    kind: str  # "dicom" | "hl7" | "folder"
+    status: DeliveryStatus = Field(default=DeliveryStatus.PENDING, index=True)
+    attempts: int = 0
+    asked: int = 0  # how often the peer was asked to commit
+    next_attempt_at: datetime = Field(default_factory=utc_now, index=True, sa_type=UtcDateTime)
+    response: str = ""  # the peer's answer: "0x0000", "AA", ...; no message bodies
+    reason: str = ""
+    artefact: str = ""  # file in the job's spool folder that is sent, byte for byte, on every attempt
+    identifier: str = ""  # SOP Instance UID or MSH-10
+    result_status: str = ""  # of a message, HL7 table 0123: "P", "F" or "C"
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    delivered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class JobEvent(SQLModel, table=True):
+    """The audit trail: what happened to a job, when, by whom."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    job_id: str = Field(foreign_key="job.id", index=True)
+    at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    action: str  # "RECEIVED", a JobAction, "DELIVERY_...", ...
+    actor: str = ""  # "scp", "folder", "worker:<pid>", "outbox", "cli"
+    detail: str = ""  # no patient data
+
+
+class Patient(SQLModel, table=True):
+    """A patient as HL7 messages told; fields in their DICOM form."""
+
+    __table_args__ = (UniqueConstraint("patient_id", "issuer_of_patient_id"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    patient_id: str
+    issuer_of_patient_id: str = ""
+    patient_name: str = ""
+    patient_birth_date: str = ""
+    patient_sex: str = ""
+    merged_into: int | None = Field(default=None, foreign_key="patient.id")
+    merged_at: datetime | None = Field(default=None, sa_type=UtcDateTime)  # when the newest word about that was made
+    told_at: datetime = Field(sa_type=UtcDateTime)  # when the newest of the messages was made
+
+
+class Order(SQLModel, table=True):
+    """An order as HL7 messages told; at least one of its numbers is not empty."""
+
+    __tablename__ = "patient_order"
+
+    id: int | None = Field(default=None, primary_key=True)
+    patient: int = Field(foreign_key="patient.id", index=True)
+    placer_order_number: str = Field(default="", index=True)
+    placer_order_issuer: str = ""
+    filler_order_number: str = Field(default="", index=True)
+    filler_order_issuer: str = ""
+    accession_number: str = Field(default="", index=True)
+    study_instance_uid: str = ""  # in which the order wants its result
+    description: str = ""
+    referring_physician_name: str = ""
+    cancelled: bool = False
+    told_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class ReceivedMessage(SQLModel, table=True):
+    """An HL7 message that was taken, and what it was answered: a repeat gets the same answer and changes nothing."""
+
+    __table_args__ = (UniqueConstraint("sending_application", "sending_facility", "control_id", "digest"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    sending_application: str
+    sending_facility: str
+    control_id: str  # MSH-10
+    digest: str  # SHA-256 of the segments after MSH: a sender may use a number twice
+    message_type: str  # "ADT^A08"
+    data: bytes
+    answer: bytes
+    received_at: datetime = Field(default_factory=utc_now, index=True, sa_type=UtcDateTime)
+
+
+class MergeNotice(SQLModel, table=True):
+    """A job whose result was delivered under an identity that has since been merged: the archive must be told."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    job_id: str = Field(foreign_key="job.id", index=True)
+    prior_patient_id: str
+    prior_issuer: str = ""
+    surviving_patient_id: str
+    surviving_issuer: str = ""
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    settled_by: str = ""  # who says that it is done
+
+
+class Commitment(SQLModel, table=True):
+    """One delivery in one request of ours to commit (PS3.4 annex J), and what was reported about it."""
+
+    __table_args__ = (UniqueConstraint("transaction_uid", "delivery"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    transaction_uid: str
+    delivery: int = Field(foreign_key="delivery.id", index=True)
+    asked_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    reported_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    failure_reason: str = ""  # "0x0112"; "" is committed, or nothing reported yet
+
+
+class CommitmentRequest(SQLModel, table=True):
+    """A modality's request that we commit, until its report was taken there or given up."""
+
+    __table_args__ = (UniqueConstraint("ae_title", "transaction_uid"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    ae_title: str
+    host: str  # where it asked from
+    transaction_uid: str
+    references_json: str  # pairs of SOP class and SOP Instance UID
+    asked_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    attempts: int = 0
+    next_attempt_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    waiting: bool = Field(default=True, index=True)  # for its report
+    reason: str = ""  # why the last attempt to report failed

@@ -1,0 +1,1 @@
+"""The digitizing processes: jobs are claimed, digitized and completed."""

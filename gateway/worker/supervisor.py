@@ -1,0 +1,126 @@
+"""The worker processes that `serve` starts: one that dies is started again, and its job goes back at once.
+
+One that runs keeps its job: its own heartbeat is a thread beside code that computes, and on a busy machine may wait
+long for its turn.  How long a page may take is bounded all the same, by the worker and by the kernel.
+
+The waiting time before a restart doubles each time a worker dies young, so that one that cannot start (weights
+missing, no memory) does not keep the machine busy.  A worker ends by itself when this process is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Sequence
+from datetime import timedelta
+
+from gateway.domain.clock import utc_now
+from gateway.domain.status import JobStatus
+from gateway.store.jobs import Store
+from gateway.store.tables import Job
+
+logger = logging.getLogger(__name__)
+
+_FIRST_RESTART_S = 0.25
+_MAXIMUM_RESTART_S = 60.0
+_YOUNG_S = 60.0  # a worker that lived longer did some work: its death says nothing about the next one's
+
+
+class _Slot:
+    """One place for a worker, and the process that fills it now."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.name = ""
+        self.process: subprocess.Popen[bytes] | None = None
+        self.started_at = 0.0
+        self.restart_s = _FIRST_RESTART_S
+        self.restart_at = 0.0
+
+
+class WorkerPool:
+    """Keeps `count` worker processes running.
+
+    Parameters
+    ----------
+    command
+        How to start a worker; `--name NAME --parent PID` is added.
+    maximum_attempts
+        How often a job may be tried before it is given up.
+    """
+
+    def __init__(self, command: Sequence[str], count: int, store: Store, maximum_attempts: int) -> None:
+        self._command = tuple(command)
+        self._slots = [_Slot(number) for number in range(count)]
+        self._store = store
+        self._maximum_attempts = maximum_attempts
+
+    def start(self) -> None:
+        """Start every worker."""
+        for slot in self._slots:
+            self._spawn(slot)
+
+    def check(self) -> None:
+        """Start again what died, when its time has come; raise StorageError where its job cannot be given back."""
+        for slot in self._slots:
+            if slot.process is None:
+                if time.monotonic() >= slot.restart_at:
+                    self._spawn(slot)
+            elif (status := slot.process.poll()) is not None:
+                self._bury(slot, status)
+
+    def extend(self, lease_s: float) -> None:
+        """Extend the leases of workers that run, where they did not do it themselves for a third of one."""
+        due = utc_now() + timedelta(seconds=lease_s * 2 / 3)
+        for slot in self._slots:
+            if slot.process is not None and slot.process.poll() is None:
+                for job in self._held_by(slot.name):
+                    if job.lease_expires_at is None or job.lease_expires_at < due:
+                        self._store.heartbeat(job.id, slot.name, lease_s)
+
+    def problems(self) -> list[str]:
+        """Return, in words, which workers do not run now."""
+        return [f"worker {slot.number} is not running" for slot in self._slots if slot.process is None]
+
+    def stop(self, grace_s: float) -> None:
+        """End every worker: asked first, killed after `grace_s`; a job that was cut short goes back to the queue."""
+        running = [slot for slot in self._slots if slot.process is not None and slot.process.poll() is None]
+        for slot in running:
+            assert slot.process is not None
+            slot.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
+        for slot in running:
+            assert slot.process is not None
+            try:
+                slot.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                slot.process.kill()
+                slot.process.wait()
+                self._put_back(slot.name)
+
+    def _spawn(self, slot: _Slot) -> None:
+        slot.name = f"worker-{slot.number}-{uuid.uuid4().hex[:8]}"
+        slot.started_at = time.monotonic()
+        slot.process = subprocess.Popen([*self._command, "--name", slot.name, "--parent", str(os.getpid())])
+
+    def _bury(self, slot: _Slot, status: int) -> None:
+        young = time.monotonic() - slot.started_at < _YOUNG_S
+        slot.restart_s = min(2 * slot.restart_s, _MAXIMUM_RESTART_S) if young else _FIRST_RESTART_S
+        slot.restart_at = time.monotonic() + slot.restart_s
+        slot.process = None
+        how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        logger.error("%s ended with %s", slot.name, how, extra={"action": "worker_died"})
+        for job in self._held_by(slot.name):  # end the lease now: nobody extends it any more
+            self._store.heartbeat(job.id, slot.name, 0.0)
+        self._store.rescue(self._maximum_attempts)
+
+    def _put_back(self, name: str) -> None:
+        for job in self._held_by(name):
+            self._store.release(job.id, name, "the worker was stopped")
+
+    def _held_by(self, name: str) -> list[Job]:
+        return [job for job in self._store.jobs(status=JobStatus.RUNNING, limit=1000) if job.worker == name]

@@ -1,0 +1,1 @@
+"""A digitization goes in; files and pictures for people come out."""

@@ -1,0 +1,45 @@
+"""Canvas -> LeadLabel: the lead names on the sheet (paper, "Layout identification").
+
+The paper segments names on the text map; this network looks at every window of the canvas itself and says which name
+stands upright in it, if any.  Names that are turned count as none, which tells which way up a sheet is.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from pipeline.datatypes import LEADS, ByteArray, FloatArray, Lead, LeadLabel
+from pipeline.networks.inference import Network
+from pipeline.networks.unet import LABEL_PX_PER_MM, LABEL_STRIDE, LABEL_WINDOW_PX
+
+
+def read_labels(canvas: ByteArray, network: Network) -> tuple[LeadLabel, ...]:
+    """Find the lead names on a canvas (H, W, 3) of LABEL_PX_PER_MM; several candidates a lead may come back."""
+    half_h, half_w = LABEL_WINDOW_PX[0] // 2, LABEL_WINDOW_PX[1] // 2
+    framed = np.pad(canvas, ((half_h, half_h), (half_w, half_w), (0, 0)), mode="edge")
+    (logits,) = network.run(framed[None])
+    probability = logits[0].softmax(0).numpy()  # window (i, j) is centred on canvas pixel (i, j) * LABEL_STRIDE
+    winner = probability.argmax(0)
+    return tuple(label for k, lead in enumerate(LEADS, 1) for label in _peaks(probability[k], winner == k, lead))
+
+
+def _peaks(
+    probability: FloatArray,
+    wins: np.ndarray[tuple[int, int], np.dtype[np.bool_]],
+    lead: Lead,
+    *,
+    floor: float = 0.5,
+    least: int = 2,
+) -> list[LeadLabel]:
+    """Blobs of windows that agree on a name: a printed name is seen by several windows, one alone is chance."""
+    _, index, stats, _ = cv2.connectedComponentsWithStats((wins & (probability > floor)).astype(np.uint8))
+    labels = []
+    for k in np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= least) + 1:
+        rows, columns = np.nonzero(index == k)
+        weight = probability[rows, columns].astype(np.float64)
+        scale = LABEL_STRIDE / LABEL_PX_PER_MM
+        x_mm, y_mm = np.average(columns, weights=weight) * scale, np.average(rows, weights=weight) * scale
+        score = float(weight.max()) * min(1.0, 0.25 + 0.25 * float(stats[k, cv2.CC_STAT_AREA]))
+        labels.append(LeadLabel(lead=lead, x_mm=float(x_mm), y_mm=float(y_mm), score=score))
+    return labels

@@ -1,0 +1,97 @@
+"""Canvas -> PrintedMarks: rows, column starts and calibration pulses.
+
+The paper counts rows after tracing; this network sees where they run before anything is traced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.datatypes import ByteArray, FloatArray, PrintedMarks, PulseBox, RowBand
+from pipeline.networks.inference import Network
+from pipeline.networks.unet import LAYOUT_PX_PER_MM, LAYOUT_STRIDE
+
+MM_PER_CELL = LAYOUT_STRIDE / LAYOUT_PX_PER_MM
+
+
+def read_marks(canvas: ByteArray, network: Network) -> PrintedMarks:
+    """Find the marks on a canvas (H, W, 3) of LAYOUT_PX_PER_MM, its top left corner at paper (0, 0)."""
+    (bands,) = network.run(canvas[None])
+    h, w = -(-canvas.shape[0] // LAYOUT_STRIDE), -(-canvas.shape[1] // LAYOUT_STRIDE)
+    lines = bands[0, :, :h, :w].sigmoid().numpy()
+    rows = _rows(lines[0], lines[1])
+    return PrintedMarks(rows=tuple(rows), pulses=tuple(apart(_pulses(lines[2]), [row.baseline_mm for row in rows])))
+
+
+def _blobs(mask: npt.NDArray[np.bool_], weight: FloatArray) -> list[tuple[float, float, float, npt.NDArray[np.int32]]]:
+    """Return (x, y, summed weight, box) of each connected blob; x and y in mm, weighted; box x, y, w, h, area."""
+    count, index, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    total = np.bincount(index.ravel(), weight.ravel(), count)
+    rows, columns = np.indices(mask.shape)
+    x = np.bincount(index.ravel(), (weight * columns).ravel(), count) / np.maximum(total, 1e-9)
+    y = np.bincount(index.ravel(), (weight * rows).ravel(), count) / np.maximum(total, 1e-9)
+    return [
+        (float((x[k] + 0.5) * MM_PER_CELL), float((y[k] + 0.5) * MM_PER_CELL), float(total[k]), stats[k])
+        for k in range(1, count)
+    ]
+
+
+def _rows(band: FloatArray, boundary: FloatArray, *, shortest_mm: float = 18.0, same_mm: float = 3.5) -> list[RowBand]:
+    """Join band blobs of one height into rows; attach the boundary marks near each."""
+    reach = int(12 / MM_PER_CELL)
+    joined = cv2.morphologyEx((band > 0.5).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((1, reach), np.uint8)) > 0
+    pieces = [
+        (y, stats[cv2.CC_STAT_LEFT] * MM_PER_CELL, (stats[cv2.CC_STAT_LEFT] + stats[cv2.CC_STAT_WIDTH]) * MM_PER_CELL)
+        for _, y, total, stats in _blobs(joined, np.where(joined, np.maximum(band, 0.05), 0).astype(np.float32))
+        if total > 4
+    ]
+    rows: list[list[tuple[float, float, float]]] = []
+    for piece in sorted(pieces):
+        if rows and abs(np.mean([p[0] for p in rows[-1]]) - piece[0]) < same_mm:
+            rows[-1].append(piece)
+        else:
+            rows.append([piece])
+    marks = [(x, y) for x, y, total, _ in _blobs(boundary > 0.4, boundary) if total * MM_PER_CELL**2 > 1.5]
+    found = []
+    for row in rows:
+        lengths = np.array([p[2] - p[1] for p in row])
+        baseline = float(np.average([p[0] for p in row], weights=lengths))
+        if lengths.sum() >= shortest_mm:
+            x0, x1 = min(p[1] for p in row), max(p[2] for p in row)
+            near = sorted(x for x, y in marks if abs(y - baseline) < same_mm and x0 - 6 < x < x1 + 6)
+            score = min(1.0, float(lengths.sum() / (x1 - x0)))
+            found.append(RowBand(baseline_mm=baseline, x0_mm=x0, x1_mm=x1, boundaries_mm=tuple(near), score=score))
+    return found
+
+
+def _pulses(probability: FloatArray) -> list[PulseBox]:
+    """Boxes of the calibration pulses."""
+    boxes = []
+    for _, _, _, stats in _blobs(probability > 0.5, probability):
+        x, y, w, h, area = (float(v) for v in stats)
+        if area * MM_PER_CELL**2 > 6 and area > 0.6 * w * h:
+            x0, y0, x1, y1 = (v * MM_PER_CELL for v in (x, y, x + w, y + h))
+            boxes.append(PulseBox(x0_mm=x0, y0_mm=y0, x1_mm=x1, y1_mm=y1))
+    return boxes
+
+
+def apart(pulses: Sequence[PulseBox], baselines_mm: Sequence[float], *, same_mm: float = 2.5) -> list[PulseBox]:
+    """Take pulses that stand on one another for what they are: where rows are close, one's foot touches the next's top.
+
+    Each pulse stands on its row's baseline, and all of a stack are as tall as its uppermost.
+    """
+    single = []
+    for box in pulses:
+        feet = [y for y in sorted(baselines_mm) if box.y0_mm + same_mm < y < box.y1_mm - same_mm]
+        feet.append(box.y1_mm)
+        height_mm = feet[0] - box.y0_mm
+        if min(np.diff(feet), default=0.0) < 0.8 * height_mm:
+            single.append(box)  # no room for another
+        else:
+            single += [replace(box, y0_mm=foot - height_mm, y1_mm=foot) for foot in feet]
+    return single

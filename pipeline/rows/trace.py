@@ -1,0 +1,178 @@
+"""Rows of the sheet -> TraceSet: the centre line of every printed row, at sub-pixel, with its confidence.
+
+The trace network sees one row at a time, cut from the original page through the composed map: 30 mm above and below
+the row's baseline, so that a neighbour's tall wave is seen for what it is.  It answers with a distribution over y for
+every column of 0.05 mm; heard together, as one line that a pen drew, the columns give a posterior over y, and its mean
+is the value: of all estimates the one with the least squared error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.ndimage import label
+
+from pipeline.datatypes import ByteArray, FloatArray, RowBand, TraceSet
+from pipeline.errors import TraceNotFound
+from pipeline.networks.inference import Network
+from pipeline.networks.unet import ROW_BINS, ROW_HEIGHT_MM, TRACE_COLUMNS_PER_MM, TRACE_PX_PER_MM_X, TRACE_PX_PER_MM_Y
+
+Sampler = Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64]], ByteArray]  # x_mm (w,), y_mm (h,) -> (h, w, 3)
+_BIN_MM = ROW_HEIGHT_MM / ROW_BINS
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class RowReadings:
+    """What the network says of the rows; columns at TRACE_COLUMNS_PER_MM."""
+
+    y_bin: FloatArray  # (n_rows, n) bins below the strip's top edge
+    mass: FloatArray  # (n_rows, n) probability within reach of y_bin
+    doubt_bin: FloatArray  # (n_rows, n) what a column by itself would say, off y_bin
+    presence: FloatArray  # (n_rows, n) probability that anything is printed here
+
+
+def posterior(log_p: FloatArray, *, price: float = 0.1, least: float = 1e-6) -> FloatArray:
+    """Return what each column says of y once all the others have been heard, (columns, rows, bins), bins sum to 1.
+
+    The network answers column by column; a pen moves on from where it was.  A step over d bins is exp(-`price` d) times
+    as likely as none, so a QRS may be as steep as it likes at its price (forward-backward over a hidden Markov chain).
+
+    Parameters
+    ----------
+    log_p : (rows, bins, columns)
+        Log probability of every bin, column by column.
+    price : float
+        Per bin moved.
+    least : float
+        What a column leaves to every bin, relative to its best: a column may be wrong.
+    """
+    bins = np.arange(log_p.shape[1])
+    step = np.exp(-np.float32(price) * np.abs(bins[:, None] - bins)).astype(np.float32)
+    step /= step.sum(0)
+    seen = np.ascontiguousarray(np.exp(log_p - log_p.max(1, keepdims=True)).transpose(2, 0, 1)) + np.float32(least)
+    past, future = np.empty_like(seen), np.empty_like(seen)
+    past[0], future[-1] = seen[0], 1
+    for k in range(1, len(seen)):
+        reached = (past[k - 1] @ step) * seen[k]
+        past[k] = reached / reached.sum(1, keepdims=True)
+    for k in range(len(seen) - 2, -1, -1):
+        reached = (future[k + 1] * seen[k + 1]) @ step
+        future[k] = reached / reached.sum(1, keepdims=True)
+    past *= future
+    past /= past.sum(2, keepdims=True)
+    return past
+
+
+def read_rows(strips: ByteArray, network: Network, *, reach: float = 3.0) -> RowReadings:
+    """Read rows from their strips (n_rows, 2 * ROW_BINS, w, 3)."""
+    n = strips.shape[2] * 2
+    columns, logits = network.run(strips)
+    log_p = torch.log_softmax(columns[..., :n], 1).numpy()
+    presence = logits[:, :n].sigmoid().numpy()
+    p = posterior(log_p)
+    bins = np.arange(ROW_BINS, dtype=np.float32)
+    y_bin = p @ bins
+    mass = np.where(np.abs(bins - y_bin[..., None]) <= reach, p, 0).sum(2)
+    return RowReadings(y_bin=y_bin.T, mass=mass.T, doubt_bin=own_doubt(log_p, y_bin.T), presence=presence)
+
+
+def own_doubt(log_p: FloatArray, y_bin: FloatArray) -> FloatArray:
+    """Return how far from `y_bin` (rows, columns) each column of `log_p` (rows, bins, columns) by itself would be."""
+    own = np.tensordot(np.exp(log_p), np.arange(ROW_BINS, dtype=np.float32), (1, 0))
+    return np.asarray(np.abs(own - y_bin), np.float32)
+
+
+def _present(
+    presence: FloatArray, *, sure: float = 0.5, likely: float = 0.12, bridge_mm: float = 3.0, shortest_mm: float = 3.0
+) -> npt.NDArray[np.bool_]:
+    """Threshold presence (n,) with hysteresis: likely columns count where they touch sure ones.
+
+    Short holes are bridged and short islands dropped; what is faint stays in the trace with its low confidence.
+    """
+    runs, _ = label(presence > likely)
+    flags = np.isin(runs, np.setdiff1d(runs[presence > sure], 0))
+    for value, length_mm in ((False, bridge_mm), (True, shortest_mm)):
+        edges = np.flatnonzero(np.diff(flags.astype(np.int8))) + 1
+        for start, stop in zip(np.r_[0, edges], np.r_[edges, len(flags)], strict=True):
+            inner = value or (start > 0 and stop < len(flags))
+            if flags[start] == value and inner and stop - start < length_mm * TRACE_COLUMNS_PER_MM:
+                flags[start:stop] = not value
+    return flags
+
+
+def _distinct(
+    y_mm: FloatArray, confidence: FloatArray, *, same_mm: float = 0.5, share: float = 0.6, shortest: float = 0.35
+) -> list[int]:
+    """Rows of (n_rows, n) to keep.
+
+    A row that runs on another's trace was that row seen twice, and the surer reading is kept; one much shorter than the
+    longest is print or an edge; a straight one is a rule of the form.
+    """
+    kept: list[int] = []
+    longest = int(np.isfinite(y_mm).sum(1).max())
+    for k in np.argsort(-confidence.sum(1), kind="stable").tolist():
+        row = y_mm[k]
+        own = max(int(np.isfinite(row).sum()), 1)
+        if (
+            own >= shortest * longest
+            and not _straight(row)
+            and all((np.abs(row - y_mm[other]) < same_mm).sum() < share * own for other in kept)
+        ):
+            kept.append(k)
+    return sorted(kept)
+
+
+def _straight(row: FloatArray, *, within_mm: float = 0.15) -> bool:
+    """Tell whether a row (n,) is a straight line, which no ECG is."""
+    at = np.flatnonzero(np.isfinite(row))
+    if at.size < 2:
+        return False
+    line = np.polynomial.Polynomial.fit(at, row[at], 1)
+    return bool(np.quantile(np.abs(row[at] - line(at)), 0.98) < within_mm)
+
+
+def trace_rows(sample: Sampler, rows: Sequence[RowBand], network: Network, *, margin_mm: float = 5.0) -> TraceSet:
+    """Trace every row.
+
+    Parameters
+    ----------
+    sample : callable
+        Gives the page's own pixels on any paper raster.
+    rows : sequence of RowBand
+        Top to bottom.
+    network : Network
+        The trace network.
+
+    Raises
+    ------
+    TraceNotFound
+        There are no rows, or nothing is printed in any.
+    """
+    if not rows:
+        raise TraceNotFound("no row of an ECG was found on the page")
+    x0 = min(row.x0_mm for row in rows) - margin_mm
+    width = int(np.ceil((max(row.x1_mm for row in rows) + margin_mm - x0) * TRACE_PX_PER_MM_X))
+    x_mm = x0 + (np.arange(width, dtype=np.float64) + 0.5) / TRACE_PX_PER_MM_X
+    tops = np.array([row.baseline_mm - ROW_HEIGHT_MM / 2 for row in rows])
+    lines = (np.arange(2 * ROW_BINS) + 0.5) / TRACE_PX_PER_MM_Y
+    readings = read_rows(np.stack([sample(x_mm, top + lines) for top in tops]), network)
+    there = np.stack([_present(presence) for presence in readings.presence])
+    y = np.where(there, tops[:, None] + (readings.y_bin + 0.5) * _BIN_MM, np.nan).astype(np.float32)
+    confidence = np.where(there, readings.mass * readings.presence, 0).astype(np.float32)
+    if not np.isfinite(y).any():
+        raise TraceNotFound("rows were found, but no trace is printed in them")
+    kept = _distinct(y, confidence)
+    if not kept:
+        raise TraceNotFound("rows were found, but only straight lines are printed in them")
+    return TraceSet(
+        row_mm=y[kept],
+        confidence=confidence[kept],
+        baseline_mm=np.array([rows[k].baseline_mm for k in kept], np.float32),
+        x0_mm=float(x0 + 0.5 / TRACE_COLUMNS_PER_MM),
+        columns_per_mm=TRACE_COLUMNS_PER_MM,
+        doubt_mm=readings.doubt_bin[kept] * np.float32(_BIN_MM),
+    )

@@ -1,0 +1,1 @@
+"""Traces and a layout go in; millivolts, seconds and their quality come out."""

@@ -1,0 +1,205 @@
+"""Millimetres on paper to millivolts and seconds: the only place where the one becomes the other.
+
+A column of paper speed v and gain g holds (x - x_start) / v seconds and (zero - y) / g millivolts.  Each lead ends on
+the record's own 500 Hz grid by band-limited resampling, never by smoothing; where the tracer's columns already are the
+samples (20 a millimetre at 25 mm/s, 10 at 50 mm/s) nothing is interpolated at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+from scipy.signal import resample_poly
+
+from pipeline.datatypes import LEADS, Calibration, EcgRecord, FloatArray, LayoutMatch, Lead, SecondPrint, TraceSet
+from pipeline.errors import TraceNotFound
+from pipeline.layout.columns import Spans, column_times
+
+Float64 = npt.NDArray[np.float64]
+
+_CHEST = frozenset({Lead.V1, Lead.V2, Lead.V3, Lead.V4, Lead.V5, Lead.V6})
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """One printed stretch of one lead on the record's grid."""
+
+    lead: Lead
+    first: int  # sample index of its start
+    signal_mv: Float64  # (n,), zero line at 0, NaN = not traced
+    confidence: Float64  # (n,)
+
+
+def _resample(values: Float64, confidence: Float64, ratio: Fraction) -> tuple[Float64, Float64]:
+    """Resample by `ratio` (out / in), band-limited; what was NaN stays NaN."""
+    known = np.isfinite(values)
+    if ratio == 1 or not known.any():
+        return values, confidence
+    at = np.arange(values.size)
+    filled = np.interp(at, at[known], values[known])
+    out = resample_poly(filled, ratio.numerator, ratio.denominator, padtype="line")
+    source = np.minimum(np.round(np.arange(out.size) / float(ratio)).astype(np.int64), values.size - 1)
+    return np.where(known[source], out, np.nan), confidence[source]
+
+
+def _zero_line(signal_mv: Float64, sampling_frequency_hz: float) -> float:
+    """Estimate the isoelectric level: the median over the calmer half of the samples, which leaves the QRS out."""
+    half = max(round(0.01 * sampling_frequency_hz), 1)
+    if signal_mv.size <= 4 * half:
+        return float(np.nanmedian(signal_mv))
+    slope = np.full(signal_mv.size, np.inf)
+    slope[half:-half] = np.abs(signal_mv[2 * half :] - signal_mv[: -2 * half])
+    calm = np.isfinite(slope) & np.isfinite(signal_mv)
+    if not calm.any():
+        return float(np.nanmedian(signal_mv))
+    calm &= slope <= np.median(slope[calm])
+    return float(np.median(signal_mv[calm]))
+
+
+def _cut(
+    traces: TraceSet,
+    index: int,
+    lead: Lead,
+    span_mm: tuple[float, float],
+    start_s: float,
+    mm_per_mv: float,
+    ratio: Fraction,
+    sampling_frequency_hz: float,
+    *,
+    overlap_mm: float = 3.0,
+) -> _Stretch | None:
+    """Cut one stretch out of a traced row and put it on the record's grid; None if nothing of it is traced."""
+    first, stop = (round((edge - traces.x0_mm) * traces.columns_per_mm) for edge in span_mm)
+    first, stop = max(first, 0), min(stop, traces.row_mm.shape[1])
+    if index < 0 or stop <= first or not np.isfinite(traces.row_mm[index, first:stop]).any():
+        return None
+    y_mm, confidence = (part[index, first:stop].astype(np.float64) for part in (traces.row_mm, traces.confidence))
+    for line in traces.lines:  # a drawing's line is the whole lead; its end may lie behind the next lead's start
+        ends_mm = (line.stop - stop) / traces.columns_per_mm
+        if line.row == index and line.first == first and abs(ends_mm) <= overlap_mm:
+            y_mm, confidence = line.y_mm.astype(np.float64), np.ones(line.y_mm.size)
+    signal_mv = (traces.baseline_mm[index].astype(np.float64) - y_mm) / mm_per_mv
+    signal_mv, confidence = _resample(signal_mv, confidence, ratio)
+    signal_mv = signal_mv - _zero_line(signal_mv, sampling_frequency_hz)
+    return _Stretch(lead, round(start_s * sampling_frequency_hz), signal_mv, confidence)
+
+
+def _stretches(
+    traces: TraceSet, match: LayoutMatch, times: Spans, calibration: Calibration, sampling_frequency_hz: float
+) -> Iterator[_Stretch]:
+    """Cut every rhythm strip, then every short lead."""
+    layout, speed = match.layout, calibration.paper_speed_mm_per_s
+    rows = match.rows
+    rate = traces.columns_per_mm * speed
+    ratio = Fraction(sampling_frequency_hz / rate).limit_denominator(500)
+
+    def gain(lead: Lead) -> float:
+        chest = calibration.chest_gain_mm_per_mv
+        return chest if chest is not None and lead in _CHEST else calibration.gain_mm_per_mv
+
+    def cut(index: int, lead: Lead, span_mm: tuple[float, float], start_s: float, sign: float) -> Iterator[_Stretch]:
+        if index < traces.row_mm.shape[0]:
+            stretch = _cut(traces, index, lead, span_mm, start_s, sign * gain(lead), ratio, sampling_frequency_hz)
+            yield from () if stretch is None else (stretch,)
+
+    whole = (match.column_mm[0][0], match.column_mm[-1][1])
+    for index, lead in zip(rows[len(layout.rows) :], match.rhythm, strict=False):
+        yield from cut(index, lead, whole, times[0][0], 1.0)
+    for index, leads in zip(rows, layout.rows, strict=False):
+        for lead, span_mm, (start_s, _) in zip(leads, match.column_mm, times, strict=True):
+            yield from cut(index, lead, span_mm, start_s, -1.0 if lead in layout.inverted else 1.0)
+
+
+def _n_samples(match: LayoutMatch, times: Spans, speed: float, sampling_frequency_hz: float) -> int:
+    """Count the record's samples: to the end of what is printed, or the round length it is within 1.5 % of."""
+    printed_s = (match.column_mm[-1][1] - match.column_mm[0][0]) / speed if match.layout.rhythm else 0.0
+    end_s = max(printed_s, *(end for _, end in times), 0.0)
+    seconds = match.layout.column_seconds
+    nominal = [seconds * len(match.column_mm) if match.layout.sequential else seconds, 5.0, 10.0]
+    round_s = min(nominal, key=lambda known: abs(end_s / known - 1))
+    return round((round_s if abs(end_s / round_s - 1) <= 0.015 else end_s) * sampling_frequency_hz)
+
+
+def _lay(signal: Float64, confidence: Float64, stretch: _Stretch, better_by: float = 0.1) -> SecondPrint | None:
+    """Lay a stretch into a lead's (n,) arrays: where they are empty, and where it was read with more confidence.
+
+    A second print of the same lead (a rhythm strip and its short lead) is first levelled with what is there, and
+    returned.
+    """
+    stop = min(stretch.first + stretch.signal_mv.size, signal.size)
+    there, sure = signal[stretch.first : stop], confidence[stretch.first : stop]
+    new, new_sure = stretch.signal_mv[: there.size], stretch.confidence[: there.size]
+    both = np.isfinite(there) & np.isfinite(new)
+    second = int(both.sum()) > 50
+    better = second and bool(new_sure[both].mean() > sure[both].mean() + better_by)
+    agreement_db = 0.0
+    if second:
+        new = new - np.median(new[both] - there[both])
+        power, difference = float(np.var(there[both])), float(np.var(new[both] - there[both]))
+        agreement_db = float(10 * np.log10(max(power, 1e-9) / max(difference, 1e-9)))
+    take = np.isfinite(new) & (~np.isfinite(there) | better)
+    there[take], sure[take] = new[take], new_sure[take]
+    if not second:
+        return None
+    return SecondPrint(
+        lead=stretch.lead,
+        first_sample=stretch.first,
+        signal_mv=new.astype(np.float32),
+        agreement_db=agreement_db,
+        used=better,
+    )
+
+
+def calibrate(
+    traces: TraceSet, match: LayoutMatch, calibration: Calibration, *, sampling_frequency_hz: float = 500.0
+) -> EcgRecord:
+    """Turn the traced rows of a page into signals.
+
+    Parameters
+    ----------
+    traces : TraceSet
+    match : LayoutMatch
+        Says which row and column is which lead and where the columns stand.
+    calibration : Calibration
+        Paper speed and gain; a separate gain for the chest leads, if the cart used one.
+    sampling_frequency_hz : float
+        Of the record.
+
+    Returns
+    -------
+    EcgRecord
+        All twelve leads on one time axis, as printed; NaN where a lead is not printed or could not be traced.  A lead
+        that is printed twice (short and as a rhythm strip) has the strip, filled from the short print where the strip
+        is missing or plainly worse; the short print is kept beside it.
+
+    Raises
+    ------
+    TraceNotFound
+        If nothing is traced where the layout has leads.
+    """
+    if not match.column_mm:
+        raise TraceNotFound("no row is traced where the layout has leads")
+    times = column_times(match, calibration.paper_speed_mm_per_s)
+    n = _n_samples(match, times, calibration.paper_speed_mm_per_s, sampling_frequency_hz)
+    signal: FloatArray = np.full((len(LEADS), n), np.nan, np.float32)
+    confidence = np.zeros((len(LEADS), n), np.float32)
+    second_prints = []
+    for stretch in _stretches(traces, match, times, calibration, sampling_frequency_hz):
+        row = LEADS.index(stretch.lead)
+        second = _lay(signal[row], confidence[row], stretch)
+        second_prints += [] if second is None else [second]
+    if not np.isfinite(signal).any():
+        raise TraceNotFound("no row is traced where the layout has leads")
+    confidence[~np.isfinite(signal)] = 0.0
+    return EcgRecord(
+        signal_mv=signal,
+        confidence=confidence,
+        leads=LEADS,
+        sampling_frequency_hz=sampling_frequency_hz,
+        calibration=calibration,
+        second_prints=tuple(second_prints),
+    )

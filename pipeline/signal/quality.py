@@ -1,0 +1,241 @@
+"""How far a record can be trusted: what was read, what contradicts itself, and an estimated SNR in dB.
+
+An ECG on paper checks itself.  Limb leads printed at the same time obey Einthoven (I + III = II) and Goldberger
+(aVR + aVL + aVF = 0), and a rhythm strip repeats a short lead: what is left over is misreading.  Together with the
+coverage, the tracer's confidence and the fit of grid and layout it gives the estimate that sends a page to a person.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.datatypes import Calibration, EcgRecord, GridScale, LayoutMatch, Lead, Quality, TraceSet
+from pipeline.layout.columns import column_times
+
+Float64 = npt.NDArray[np.float64]
+
+_EINTHOVEN = ((Lead.I, 1.0), (Lead.II, -1.0), (Lead.III, 1.0))
+_GOLDBERGER = ((Lead.AVR, 1.0), (Lead.AVL, 1.0), (Lead.AVF, 1.0))
+_UNKNOWN_DB = 12.0  # stands for limb-lead sums the page does not offer
+_BEST_DB = 30.0  # above this a self-check says no more
+_UNKNOWN_DOUBT_MM = 0.05  # stands for the bend network's doubt where there is no grid to ask about
+_MISREAD_DB = 1.0  # what is left of a record whose speed or gain is another
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the estimate is made of; the order is that of its coefficients."""
+
+    coverage: float  # mean over the printed leads, in [0, 1]
+    expected_db: float  # mean over the stretches printed, as the tracer's own doubt has it
+    limb_db: float  # signal over what the limb-lead sums leave over, at most 30
+    geometry: float  # -log of the bend network's median doubt in mm
+
+    def vector(self) -> Float64:
+        """Return the features as an array (4,), in the order of the fields."""
+        return np.array(astuple(self), np.float64)
+
+
+def _printed(record: EcgRecord, match: LayoutMatch) -> npt.NDArray[np.bool_]:
+    """Mark what the layout says is printed: (n_leads, n_samples)."""
+    printed = np.zeros(record.signal_mv.shape, bool)
+    times = column_times(match, record.calibration.paper_speed_mm_per_s)
+    rate = record.sampling_frequency_hz
+    for leads in match.layout.rows:
+        for lead, (start_s, end_s) in zip(leads, times, strict=False):
+            printed[record.leads.index(lead), round(start_s * rate) : round(end_s * rate)] = True
+    if times and match.rhythm:
+        whole_s = (match.column_mm[-1][1] - match.column_mm[0][0]) / record.calibration.paper_speed_mm_per_s
+        for lead in match.rhythm:
+            printed[record.leads.index(lead), : round(whole_s * rate)] = True
+    return printed
+
+
+def _sum_residual(record: EcgRecord, terms: tuple[tuple[Lead, float], ...]) -> tuple[Float64, Float64] | None:
+    """Return the leads of a sum that should be 0, (3, n), and the sum itself (n,), levels removed; None if never."""
+    signals = np.stack([record.signal_mv[record.leads.index(lead)].astype(np.float64) for lead, _ in terms])
+    both = np.isfinite(signals).all(0)
+    if both.sum() < 0.5 * record.sampling_frequency_hz:
+        return None
+    signals = signals[:, both]
+    signals = signals - np.median(signals, axis=1, keepdims=True)
+    left = np.array([sign for _, sign in terms]) @ signals
+    return signals, left - np.median(left)
+
+
+def _decibel(signal_power: float, noise_power: float) -> float:
+    """Power ratio in dB, between -10 and the best a self-check can tell."""
+    return float(np.clip(10 * np.log10(max(signal_power, 1e-12) / max(noise_power, 1e-12)), -10.0, _BEST_DB))
+
+
+def _limb_db(record: EcgRecord) -> float | None:
+    """Signal over noise as the worse of the limb-lead sums shows it: three leads' errors add up in each."""
+    sums = [found for terms in (_EINTHOVEN, _GOLDBERGER) if (found := _sum_residual(record, terms)) is not None]
+    return min(
+        (_decibel(float(np.mean(signals**2)), float(np.mean(left**2)) / 3.0) for signals, left in sums), default=None
+    )
+
+
+def _strip_db(match: LayoutMatch, traces: TraceSet) -> dict[Lead, float]:
+    """Signal over noise for each rhythm strip whose lead is printed short above it; both prints' errors add up."""
+    layout = match.layout
+    rows = match.rows
+    found: dict[Lead, float] = {}
+    for strip, name in zip(rows[len(layout.rows) :], match.rhythm, strict=False):
+        places = [
+            (row, c) for row, leads in zip(rows, layout.rows, strict=False) for c, x in enumerate(leads) if x == name
+        ]
+        if not places or min(strip, places[0][0]) < 0 or not layout.sequential:
+            continue
+        row, c = places[0]
+        start, stop = (round((edge - traces.x0_mm) * traces.columns_per_mm) for edge in match.column_mm[c])
+        window = slice(max(start, 0), max(stop, 0))
+        a, b = traces.row_mm[strip, window].astype(np.float64), traces.row_mm[row, window].astype(np.float64)
+        both = np.isfinite(a) & np.isfinite(b)
+        if both.sum() < 5 * traces.columns_per_mm:
+            continue
+        a, b = a[both], (-b[both] if name in layout.inverted else b[both])
+        found[name] = _decibel(float(np.var(a) + np.var(b)) / 2, float(np.var(a - b)) / 2)
+    return found
+
+
+def _expected_db(match: LayoutMatch, traces: TraceSet, *, least_mm: float = 0.03, sideways_mm: float = 0.03) -> float:
+    """Mean over all stretches printed of signal over expected noise, in dB between -5 and 35.
+
+    Noise is the tracer's doubt, the stroke's own `least_mm`, and the slope times how far off `sideways_mm` a point may
+    be; none where a drawing's own line was taken, and the whole signal where nothing was read.
+    """
+    found = []
+    drawn = traces.drawn()
+    for _, row, span in match.stretches():
+        first, stop = (round((edge - traces.x0_mm) * traces.columns_per_mm) for edge in span)
+        part = np.s_[row, max(first, 0) : max(stop, 0)]
+        if not 0 <= row < len(traces.row_mm) or not np.isfinite(traces.row_mm[part]).any():
+            found.append(-5.0)
+            continue
+        y = traces.row_mm[part].astype(np.float64)
+        known = np.isfinite(y)
+        at = np.arange(y.size)
+        y = np.interp(at, at[known], y[known])
+        slope = np.gradient(y) * traces.columns_per_mm if y.size > 1 else np.zeros(1)
+        doubt_mm = 0.0 if traces.doubt_mm is None else traces.doubt_mm[part]
+        signal = (y - y[known].mean()) ** 2
+        noise = np.where(drawn[part], 0.0, doubt_mm**2 + least_mm**2 + (slope * sideways_mm) ** 2)
+        noise = np.where(known, noise, signal)
+        found.append(float(np.clip(10 * np.log10(max(signal.mean(), 1e-6) / max(noise.mean(), 1e-9)), -5.0, 35.0)))
+    return float(np.mean(found)) if found else -5.0
+
+
+def features(record: EcgRecord, match: LayoutMatch, traces: TraceSet, grid_scale: GridScale) -> Features:
+    """Measure what the estimate of `assess` is made of; a fit of its coefficients uses the same numbers."""
+    printed, known = _printed(record, match), np.isfinite(record.signal_mv)
+    shares = [known[row, on].mean() for row, on in enumerate(printed) if on.any()] or [0.0]
+    limb = _limb_db(record)
+    return Features(
+        coverage=float(np.mean(shares)),
+        expected_db=_expected_db(match, traces),
+        limb_db=_UNKNOWN_DB if limb is None else limb,
+        geometry=-float(np.log(_UNKNOWN_DOUBT_MM if grid_scale.doubt_mm is None else grid_scale.doubt_mm)),
+    )
+
+
+def _scale_is_right(calibration: Calibration) -> float:
+    """How likely speed and gain are both right; 1 where the page was not asked."""
+    asked = [score for score in (calibration.speed_score, calibration.gain_score) if score > 0]
+    return min(asked, default=1.0)
+
+
+def _lead_warnings(coverage: dict[Lead, float], confidence: dict[Lead, float]) -> list[str]:
+    """Name the leads that were read badly."""
+    warnings = [
+        f"only {100 * share:.0f} % of lead {lead} could be read" for lead, share in coverage.items() if share < 0.9
+    ]
+    faint = [lead for lead, sure in confidence.items() if sure < 0.5 and coverage[lead] >= 0.9]
+    return warnings + ([f"lead {', '.join(faint)} was hard to read"] if faint else [])
+
+
+def _record_warnings(
+    record: EcgRecord, match: LayoutMatch, limb_db: float | None, strip_db: dict[Lead, float]
+) -> list[str]:
+    """Say where the record contradicts itself or what is plausible."""
+    warnings = []
+    if limb_db is not None and limb_db < 8.0:
+        warnings.append("the limb leads do not add up as Einthoven and Goldberger demand: one may be misread")
+    warnings += [
+        f"rhythm strip {lead} differs from lead {lead} in its column" for lead, db in strip_db.items() if db < 3.0
+    ]
+    height = np.max(np.abs(np.nan_to_num(record.signal_mv)), axis=1)
+    for row in np.flatnonzero(height > 8.0):
+        warnings.append(f"lead {record.leads[row]} reaches {height[row]:.1f} mV: the gain may be another")
+    if len(match.layout.rows[0]) > 1 and record.calibration.speed_source == "default":
+        speed = record.calibration.paper_speed_mm_per_s
+        warnings.append(f"the columns fit no usual paper speed; {speed:g} mm/s was assumed")
+    return warnings
+
+
+def _grid_warnings(grid_scale: GridScale) -> list[str]:
+    """Say where the scale is doubtful."""
+    warnings = []
+    if grid_scale.source != "grid" or grid_scale.score < 0.2:
+        origin = {"hint": "taken from the file", "columns": "taken from columns and pulses"}
+        warnings.append(f"the grid is hardly visible; the scale is {origin.get(grid_scale.source, 'doubtful')}")
+    if abs(grid_scale.px_per_mm_x / grid_scale.px_per_mm_y - 1) > 0.15:
+        warnings.append("the page is stretched: its grid is not square")
+    return warnings
+
+
+def assess(
+    record: EcgRecord,
+    match: LayoutMatch,
+    traces: TraceSet,
+    grid_scale: GridScale,
+    *,
+    intercept_db: float = -28.1,
+    coefficients_db: tuple[float, ...] = (10.0, 0.8, 0.3, 3.0),
+) -> Quality:
+    """Judge a record.
+
+    Parameters
+    ----------
+    record : EcgRecord
+    match : LayoutMatch
+    traces : TraceSet
+    grid_scale : GridScale
+    intercept_db, coefficients_db : float, tuple of float
+        Estimated SNR = intercept + coefficients . `features`, in dB; see `Features` for the order.  Fitted to 140 pages
+        with truth (`python -m pipeline evaluate --fit`), except that of the coverage, which hardly varied, and that of
+        geometry, 1.8 there: it weighs more, so that sheets whose lines slipped fall further.
+        As far as speed and gain are in doubt it is drawn towards that of a record whose scale is wrong.
+
+    Returns
+    -------
+    Quality
+        `warnings` say in words why a person should look; none means none is known.
+    """
+    printed, known = _printed(record, match), np.isfinite(record.signal_mv)
+    coverage, confidence = {}, {}
+    for row, lead in enumerate(record.leads):
+        if printed[row].any():
+            coverage[lead] = float(known[row, printed[row]].mean())
+            confidence[lead] = float(record.confidence[row, known[row]].mean()) if known[row].any() else 0.0
+    measured = features(record, match, traces, grid_scale)
+    estimate = intercept_db + float(np.dot(coefficients_db, measured.vector()))
+    right = _scale_is_right(record.calibration)
+    estimate = right * estimate + (1 - right) * min(estimate, _MISREAD_DB)
+    einthoven = _sum_residual(record, _EINTHOVEN)
+    warnings = [f"layout {match.layout.name} is uncertain: {reason}" for reason in match.reasons]
+    warnings += _lead_warnings(coverage, confidence)
+    warnings += _record_warnings(record, match, _limb_db(record), _strip_db(match, traces))
+    warnings += _grid_warnings(grid_scale)
+    warnings += record.calibration.reasons
+    return Quality(
+        coverage=coverage,
+        confidence=confidence,
+        einthoven_residual_mv=None if einthoven is None else float(np.median(np.abs(einthoven[1]))),
+        layout_score=match.score,
+        estimated_snr_db=float(np.clip(estimate, -5.0, 40.0)),
+        warnings=tuple(warnings),
+    )

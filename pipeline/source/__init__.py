@@ -1,0 +1,1 @@
+"""Bytes go in; pages (pictures, drawn lines, codes) come out."""

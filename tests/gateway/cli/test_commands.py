@@ -1,0 +1,228 @@
+"""The command line, as a person at a terminal uses it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from gateway import cli
+from gateway.domain.context import StudyContext
+from gateway.domain.status import JobStatus
+from gateway.settings import Settings, load_settings
+from gateway.spool.folder import Spool
+from gateway.store.jobs import Store
+from gateway.store.tables import Delivery, Page
+from gateway.worker.worker import Worker
+from tests.fake_digitizer import FakeDigitizer, page_pixels, page_png
+from tests.gateway.dicom.samples import part10, secondary_capture
+from tests.tls_samples import Authority
+from tests.waiting import PATIENCE_S
+
+ROOT = Path(__file__).resolve().parents[3]
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "gateway.toml"
+    path.write_text(
+        f"""
+        [storage]
+        path = "{tmp_path}"
+        minimum_free_mib = 0
+        [[dicom.callers]]
+        ae_title = "SCANNER"
+        hosts = ["10.0.0.0/8", "::1"]
+        [[destinations]]
+        kind = "dicom"
+        name = "pacs"
+        host = "127.0.0.1"
+        port = 104
+        ae_title = 'A "quoted" AE'
+        [[destinations]]
+        kind = "folder"
+        name = "drop"
+        path = "out"
+        [destinations.retry]
+        attempts = 7
+        """,
+        encoding="utf-8",
+    )
+    return path
+
+
+@pytest.fixture
+def run(config: Path, gateway_command: Run) -> Run:
+    """`python -m gateway COMMAND --config FILE ...` in this process: exit status, standard output, standard error."""
+
+    return partial(gateway_command, config)
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    path = tmp_path / "page.png"
+    path.write_bytes(page_png())
+    return path
+
+
+def submitted(output: str) -> str:
+    """The job id that `submit` printed last."""
+    return output.strip().splitlines()[-1].split("job ")[1].split()[0]
+
+
+def test_check_config_prints_what_loads_to_the_same(run: Run, config: Path, tmp_path: Path) -> None:
+    status, output, _ = run("check-config")
+    assert status == 0
+    printed = tmp_path / "printed.toml"
+    printed.write_text(output, encoding="utf-8")
+    assert load_settings(printed) == load_settings(config)
+    assert "# calling_ae_title is not set" in output and "page_timeout_s = 300.0" in output
+
+
+def test_check_config_tries_the_certificates_and_says_when_they_end(run: Run, config: Path, tmp_path: Path) -> None:
+    identity = Authority(tmp_path / "ca").issue("gateway", days=10)
+    text = config.read_text(encoding="utf-8")
+    tls = f'[dicom.tls]\ncertificate_file = "{identity.certificate_file}"\nprivate_key_file = "KEY"\n'
+    config.write_text(text + tls.replace("KEY", str(identity.private_key_file)), encoding="utf-8")
+    status, output, errors = run("check-config")
+    assert status == 0
+    assert f"# {identity.certificate_file} ends on " in output
+    assert errors.startswith("warning:") and "gateway.pem expires on" in errors
+    printed = tmp_path / "printed.toml"
+    printed.write_text(output, encoding="utf-8")
+    assert load_settings(printed) == load_settings(config)
+    config.write_text(text + tls.replace("KEY", "absent.key"), encoding="utf-8")
+    status, output, errors = run("check-config")
+    assert (status, output) == (1, "") and "absent.key is no file" in errors
+
+
+def test_default_settings_print_as_toml_too(tmp_path: Path) -> None:
+    printed = tmp_path / "printed.toml"
+    printed.write_text(cli.to_toml(Settings()), encoding="utf-8")
+    assert load_settings(printed) == Settings()
+
+
+def test_wrong_settings_are_one_line_and_status_one(run: Run, config: Path) -> None:
+    config.write_text("[dicom]\nprot = 104\n")
+    status, output, errors = run("check-config")
+    assert (status, output) == (1, "")
+    assert "dicom.prot" in errors and len(errors.strip().splitlines()) == 1
+
+
+def test_submit_makes_jobs_and_a_repeat_makes_none(run: Run, store: Store, page: Path) -> None:
+    status, output, _ = run("submit", page, "--patient-id", "P1", "--patient-name", "DOE^JANE", "--destination", "drop")
+    assert status == 0 and "P1" not in output and "DOE" not in output
+    job = store.job(submitted(output))
+    assert (job.status, job.source, job.media_type) == (JobStatus.QUEUED, "submit", "image/png")
+    assert StudyContext.model_validate_json(job.study_context_json).patient_name == "DOE^JANE"
+    assert job.destinations_json == '["drop"]'
+    _, again, _ = run("submit", page, "--patient-id", "P1", "--patient-name", "DOE^JANE")
+    assert submitted(again) == job.id and "known before" in again
+    assert len(store.jobs()) == 1
+
+
+def test_submit_without_identity_waits_for_a_person(run: Run, store: Store, page: Path) -> None:
+    _, output, _ = run("submit", page)
+    assert store.job(submitted(output)).status == JobStatus.NEEDS_REVIEW
+
+
+def test_submit_takes_identity_from_a_dicom_file(run: Run, store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "page.dcm"
+    path.write_bytes(part10(secondary_capture(page_pixels())))
+    _, output, _ = run("submit", path, "--accession-number", "TOLD")
+    job = store.job(submitted(output))
+    context = StudyContext.model_validate_json(job.study_context_json)
+    assert (context.patient_id, context.accession_number) == ("P-1001", "TOLD")
+    assert job.source_key == context.source_sop_instance_uid == "2.25.1003"
+
+
+def test_submit_names_each_bad_file_and_takes_the_others(run: Run, store: Store, page: Path, tmp_path: Path) -> None:
+    empty, text = tmp_path / "empty.png", tmp_path / "notes.txt"
+    empty.write_bytes(b"")
+    text.write_text("no picture")
+    status, output, errors = run("submit", empty, page, text, "--patient-id", "P1")
+    assert status == 1
+    assert "empty.png: the file is empty" in errors and "notes.txt: the file is no DICOM, PDF" in errors
+    assert len(store.jobs()) == 1 and "page.png: job" in output
+
+
+def test_submit_refuses_an_unknown_destination(run: Run, store: Store, page: Path) -> None:
+    status, _, errors = run("submit", page, "--patient-id", "P1", "--destination", "pcas")
+    assert status == 1 and "pcas" in errors and store.jobs() == []
+
+
+def finish(store: Store, job_id: str) -> None:
+    assert store.claim("w", 60.0) is not None
+    page = Page(
+        job_id=job_id, page_number=1, status=JobStatus.NEEDS_REVIEW, layout="3x4", estimated_snr_db=5.25, coverage=0.5
+    )
+    sent = Delivery(
+        job_id=job_id, page_number=1, destination="pacs", kind="dicom", artefact="a.dcm", identifier="2.25.7"
+    )
+    store.complete(job_id, "w", [page], [sent], JobStatus.NEEDS_REVIEW, "layout [bold]3x4[/bold] is not certain")
+
+
+def test_jobs_lists_and_filters(run: Run, store: Store, page: Path) -> None:
+    _, output, _ = run("submit", page, "--patient-id", "P1")
+    job_id = submitted(output)
+    finish(store, job_id)
+    _, listed, _ = run("jobs")
+    assert job_id in listed and "NEEDS_REVIEW" in listed and "layout [bold]3x4[/bold] is not certain" in listed
+    assert job_id in run("jobs", "--status", "NEEDS_REVIEW")[1]
+    assert job_id not in run("jobs", "--status", "DONE")[1]
+
+
+def test_show_tells_all_but_whose_ecg_it_is_unless_asked(run: Run, store: Store, page: Path) -> None:
+    _, output, _ = run("submit", page, "--patient-id", "PID77", "--patient-name", "DOE^JANE")
+    job_id = submitted(output)
+    finish(store, job_id)
+    _, shown, _ = run("show", job_id)
+    for word in ("NEEDS_REVIEW", "3x4", "5.25 dB", "pacs", "PENDING", "2.25.7", "RECEIVED", "CLAIM", "HOLD", "[bold]"):
+        assert word in shown
+    assert "PID77" not in shown and "DOE" not in shown
+    _, shown, _ = run("show", job_id, "--patient")
+    assert "patient_id: PID77" in shown and "patient_name: DOE^JANE" in shown
+
+
+def test_retry_and_cancel(run: Run, store: Store, page: Path) -> None:
+    _, output, _ = run("submit", page, "--patient-id", "P1")
+    job_id = submitted(output)
+    finish(store, job_id)
+    assert run("retry", job_id)[0] == 0 and store.job(job_id).status == JobStatus.QUEUED
+    assert run("cancel", job_id)[0] == 0 and store.job(job_id).status == JobStatus.CANCELLED
+    status, _, errors = run("cancel", job_id)
+    assert status == 1 and "CANCELLED job cannot CANCEL" in errors
+    status, _, errors = run("show", "nonsense")
+    assert status == 1 and "no job nonsense" in errors
+
+
+def test_python_m_gateway_lists_its_commands() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE_S
+    )
+    assert done.returncode == 0
+    for command in ("serve", "worker", "submit", "jobs", "show", "retry", "cancel", "check-config", "demo"):
+        assert command in done.stdout
+
+
+def test_unmatched_job_is_identified_and_confirmed(run: Run, store: Store, spool: Spool, page: Path) -> None:
+    _, output, _ = run("submit", page, "--accession-number", "A1")
+    job_id = submitted(output)
+    _, listed, _ = run("unmatched")
+    assert job_id in listed and "A1" not in listed
+    assert "A1" in run("unmatched", "--patient")[1]
+    status, _, errors = run("identify", job_id, "--birth-date", "1961")
+    assert status == 1 and "must be a date" in errors
+    assert run("identify", job_id, "--patient-id", "P1")[0] == 0
+    assert job_id not in run("unmatched")[1]
+    assert Worker(Settings(), store, spool, FakeDigitizer(), name="w").run_once()
+    assert run("confirm", job_id)[0] == 0
+    assert store.job(job_id).confirmed_by == "cli"
+    status, _, errors = run("merges", "--settle", "7")
+    assert status == 1 and "no merge notice 7" in errors
+    assert run("merges")[0] == 0

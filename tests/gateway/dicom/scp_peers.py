@@ -1,0 +1,148 @@
+"""The C-STORE SCP with an intake that only remembers, and peers that talk to it over real sockets."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
+
+from pydicom import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+from pynetdicom import build_context
+from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
+
+from gateway.dicom.network.scp import StorageScp
+from gateway.dicom.network.transport import Requestor
+from gateway.domain.context import StudyContext
+from gateway.intake.accept import Accepted
+from gateway.settings import DicomSettings
+from tests.waiting import PATIENCE_S
+
+TIMEOUT_S = 1.0  # of a listener that has to cut somebody off; any other is patient
+
+
+@dataclass
+class FakeIntake:
+    """Keeps what it is given, or raises `error`."""
+
+    error: Exception | None = None
+    taken: list[dict[str, object]] = field(default_factory=list)
+
+    def accept(
+        self,
+        *,
+        source: str,
+        source_key: str,
+        media_type: str,
+        data: bytes,
+        context: StudyContext,
+        destinations: tuple[str, ...] | None,
+        actor: str,
+        hold_reason: str = "",
+    ) -> Accepted:
+        if self.error is not None:
+            raise self.error
+        self.taken.append(
+            {
+                "source": source,
+                "source_key": source_key,
+                "media_type": media_type,
+                "data": data,
+                "context": context,
+                "destinations": destinations,
+                "actor": actor,
+                "hold_reason": hold_reason,
+            }
+        )
+        return Accepted(job_id="1", duplicate=len(self.taken) > 1)
+
+
+def listen(intake: FakeIntake, **changes: object) -> StorageScp:
+    settings = DicomSettings(**{"port": 0, "timeout_s": PATIENCE_S, **changes})  # type: ignore[arg-type]
+    scp = StorageScp(settings, intake)
+    scp.start()
+    return scp
+
+
+@contextmanager
+def listening(**changes: object) -> Iterator[StorageScp]:
+    """A listener that is stopped at the end, whatever happens."""
+    scp = listen(FakeIntake(), **changes)
+    try:
+        yield scp
+    finally:
+        scp.stop(grace_s=0.0)
+
+
+def associate(
+    scp: StorageScp,
+    sop_class: str = SecondaryCaptureImageStorage,
+    syntaxes: tuple[str, ...] = (ExplicitVRLittleEndian,),
+    called: str = "ECGGW",
+    calling: str = "CART1",
+    tls: ssl.SSLContext | None = None,
+    source: str = "127.0.0.1",
+) -> Association:
+    """Ask for an association, from the loopback address `source`, on the TLS port where `tls` is given."""
+    ae = Requestor(ae_title=calling)  # the stock one leaves sockets open where no connection is made
+    ae.connection_timeout = ae.network_timeout = ae.acse_timeout = ae.dimse_timeout = PATIENCE_S
+    return ae.associate(
+        "127.0.0.1",
+        scp.tls_port if tls else scp.port,
+        [build_context(sop_class, list(syntaxes))],
+        ae_title=called,
+        bind_address=(source, 0),
+        tls_args=(tls, "localhost") if tls else None,
+    )
+
+
+def encoded(dataset: Dataset) -> bytes:
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, False
+    write_dataset(buffer, dataset)
+    return buffer.getvalue()
+
+
+def send_bytes(
+    association: Association, data: bytes, sop_class: str = SecondaryCaptureImageStorage, uid: str = "2.25.1003"
+) -> Dataset:
+    """C-STORE `data` as it is, under the association's one context; returns the response's status group."""
+    request = C_STORE()
+    request.MessageID = 1
+    request.Priority = 2
+    request.AffectedSOPClassUID = sop_class
+    request.AffectedSOPInstanceUID = uid
+    request.DataSet = BytesIO(data)
+    association._reactor_checkpoint.clear()
+    while not association._is_paused:
+        time.sleep(0.001)
+    association.dimse.send_msg(request, association.accepted_contexts[0].context_id)
+    _, response = association.dimse.get_msg(block=True)
+    association._reactor_checkpoint.set()
+    answer = Dataset()
+    if response is not None:
+        answer.Status = response.Status
+        answer.ErrorComment = response.ErrorComment or ""
+    return answer
+
+
+def store(
+    scp: StorageScp, data: bytes, tls: ssl.SSLContext | None = None, source: str = "127.0.0.1", **names: str
+) -> Dataset:
+    association = associate(scp, tls=tls, source=source)
+    assert association.is_established
+    answer = send_bytes(association, data, **names)
+    association.release()
+    return answer
+
+
+def rejection(association: Association) -> tuple[int, int, int]:
+    assert association.is_rejected
+    answer = association.acceptor.primitive
+    return answer.result, answer.result_source, answer.diagnostic

@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+
+from pipeline.output.overlay import draw_overlay, write_png
+from pipeline.source.page import load_pages
+from tests.pipeline.paper_samples import digitization
+
+
+@pytest.mark.parametrize("px_per_mm", [2.0, 8.0, 20.0])
+def test_traces_are_drawn_where_they_were_read_whatever_the_page_s_size(px_per_mm: float) -> None:
+    result = digitization(px_per_mm)
+    drawn = draw_overlay(result)
+    assert drawn.dtype == np.uint8
+    assert drawn.shape == pytest.approx((130 * 8, 290 * 8, 3), abs=2)
+    red = np.abs(drawn.astype(int) - (214, 39, 40)).max(-1) < 15  # lead I's colour
+    y, x = np.nonzero(red)
+    traces = result.traces
+    column = np.round((x / 8 - traces.x0_mm) * traces.columns_per_mm).astype(int)
+    on_trace = np.abs(y / 8 - traces.row_mm[0, np.clip(column, 0, traces.row_mm.shape[1] - 1)]) < 1.0
+    in_name = (x / 8 < 17) & (y / 8 < 14)
+    assert x.size > 500
+    assert np.mean(on_trace | in_name) > 0.9
+    assert x.max() / 8 < 12 + 62.5 + 1
+
+
+def test_png_holds_the_same_picture() -> None:
+    drawn = draw_overlay(digitization(4.0), px_per_mm=3.0)
+    data = write_png(drawn)
+    assert data.startswith(b"\x89PNG")
+    assert np.array_equal(load_pages(data)[0].pixels, drawn)
+
+
+def test_the_size_is_bounded() -> None:
+    drawn = draw_overlay(digitization(8.0), max_pixels=100_000)
+    assert drawn.shape[0] * drawn.shape[1] < 102_000
