@@ -461,7 +461,7 @@ def _print_steps(steps: Iterable[diagnose.Step]) -> None:
 
 def _open(settings: Settings) -> tuple[Store, Spool]:
     root = settings.storage.path
-    return Store(root / "gateway.db"), Spool(root / "spool", settings.storage.minimum_free_mib)
+    return Store.open(settings.storage), Spool(root / "spool", settings.storage.minimum_free_mib)
 
 
 def _age(job: Job) -> str:

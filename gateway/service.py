@@ -73,7 +73,7 @@ class Service:
         self._settings = settings
         root = settings.storage.path
         self._clients: list[MllpClient] = []
-        self._store = Store(root / "gateway.db")
+        self._store = Store.open(settings.storage)
         self._spool = Spool(root / "spool", settings.storage.minimum_free_mib)
         self._intake = Intake(self._spool, self._store)
         committing = [d for d in settings.destinations if isinstance(d, DicomDestination) and d.storage_commitment]

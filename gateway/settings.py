@@ -380,7 +380,9 @@ class WorkerSettings(_Section):
 class StorageSettings(_Section):
     """Where everything durable lives."""
 
-    path: Path = Path("var")  # holds gateway.db and spool/
+    path: Path = Path("var")  # holds spool/, and gateway.db where `database` is empty
+    database: str = ""  # empty: SQLite in `path`; or postgresql+psycopg://user@host:port/name
+    database_password_file: Path | None = None  # holds its password
     minimum_free_mib: int = Field(default=512, ge=0)  # below it nothing is accepted
     retention_days: int = Field(default=30, ge=1)  # of finished jobs' files
 

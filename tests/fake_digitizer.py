@@ -163,8 +163,10 @@ def main() -> None:
         sys.exit(Service(settings, worker_command=command).run())
     from gateway.worker.worker import run_worker
 
-    root = settings.storage.path
-    store, spool = Store(root / "gateway.db"), Spool(root / "spool", settings.storage.minimum_free_mib)
+    store, spool = (
+        Store.open(settings.storage),
+        Spool(settings.storage.path / "spool", settings.storage.minimum_free_mib),
+    )
     run_worker(settings, store, spool, name=asked.name, parent_pid=asked.parent, digitizer=FakeDigitizer())
 
 

@@ -11,13 +11,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from sqlmodel import Session, col, select
 
 from gateway.domain.clock import utc_now
 from gateway.domain.status import DELIVERY_TRANSITIONS, DeliveryAction, DeliveryStatus
-from gateway.store.database import Database, advance_delivery, find_delivery, log_event
+from gateway.store.database import SEVERAL_JOBS, Database, advance_delivery, lock_delivery, log_event
 from gateway.store.tables import Commitment, CommitmentRequest, Delivery
 
 _ACTOR = "commitment"
@@ -54,18 +54,23 @@ class Commitments:
 
     def deliver_unasked(self, destination: str) -> int:
         """Take what is STORED at a peer that is not asked to commit any more for delivered; return how many it were."""
-        stored = select(Delivery).where(Delivery.status == DeliveryStatus.STORED, Delivery.destination == destination)
-        with self._database.write() as session:
-            found = session.exec(stored).all()
-            for delivery in found:
-                _commit(session, delivery, "storage commitment is not asked for any more")
-            return len(found)
+        stored = select(Delivery.id).where(
+            Delivery.status == DeliveryStatus.STORED, Delivery.destination == destination
+        )
+        count = 0
+        with self._database.write(SEVERAL_JOBS) as session:
+            for delivery_id in session.exec(stored).all():
+                delivery = lock_delivery(session, cast(int, delivery_id))
+                if delivery.status == DeliveryStatus.STORED:
+                    _commit(session, delivery, "storage commitment is not asked for any more")
+                    count += 1
+        return count
 
     def ask(self, transaction_uid: str, delivery_ids: Sequence[int], ask_again_at: datetime) -> None:
         """Record a request before it is made: its report may come before its answer."""
-        with self._database.write() as session:
+        with self._database.write(SEVERAL_JOBS) as session:
             for delivery_id in delivery_ids:
-                delivery = find_delivery(session, delivery_id)
+                delivery = lock_delivery(session, delivery_id)
                 delivery.asked += 1
                 delivery.next_attempt_at = ask_again_at
                 session.add(Commitment(transaction_uid=transaction_uid, delivery=delivery_id))
@@ -83,9 +88,9 @@ class Commitments:
 
         That a peer has committed counts whenever it is told, anything else only as long as that was waited for.
         """
-        with self._database.write() as session:
+        with self._database.write(SEVERAL_JOBS) as session:
             for settlement in settlements:
-                delivery = find_delivery(session, settlement.delivery)
+                delivery = lock_delivery(session, settlement.delivery)
                 _note(session, transaction_uid, settlement)
                 if settlement.action == DeliveryAction.DELIVER:
                     _commit(session, delivery, "committed")
@@ -96,7 +101,7 @@ class Commitments:
 
     def add_request(self, request: CommitmentRequest) -> None:
         """Keep a modality's request until it is reported; one that is repeated is reported again."""
-        with self._database.write() as session:
+        with self._database.write(f"commitment request {request.ae_title} {request.transaction_uid}") as session:
             known = session.exec(
                 select(CommitmentRequest).where(
                     CommitmentRequest.ae_title == request.ae_title,
@@ -126,7 +131,7 @@ class Commitments:
 
     def _reported(self, request_id: int, **changes: Any) -> None:
         with self._database.write() as session:
-            request = session.get(CommitmentRequest, request_id)
+            request = session.get(CommitmentRequest, request_id, with_for_update={"key_share": True})
             if request is not None:
                 request.sqlmodel_update({**changes, "attempts": request.attempts + 1})
 

@@ -1,84 +1,99 @@
-"""The database under the store: one SQLite file, its schema, its sessions, and the steps every table's code shares.
+"""The database under the store: its schema, its sessions, and the steps every table's code shares.
 
-The database is in WAL mode with `synchronous=FULL`: what is committed outlives a power cut.  Writers begin with
-`BEGIN IMMEDIATE`, so threads and processes take turns and nobody decides on a state that is no longer true.  Rows
-come back detached: plain values that follow no later change.  Any failure of the database is a `StorageError`.
+It is a SQLite file or a PostgreSQL database.  A writer decides on no stale state: on SQLite writers take turns; on
+PostgreSQL each locks the job that it changes, which is the lock of everything that belongs to the job, and one that
+changes several jobs or has no job yet takes a named turn first (docs/decisions/0012-postgresql.md).  Rows come back
+detached: plain values that follow no later change.  Any failure of the database is a `StorageError`.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy import URL, Connection, column, table, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col, select
 
 from gateway.domain.clock import utc_now
 from gateway.domain.status import DeliveryAction, DeliveryStatus, JobAction, next_delivery_status, next_job_status
 from gateway.errors import NotFound, StorageError
+from gateway.store.postgresql import Postgresql, describe
+from gateway.store.sqlite import Sqlite
 from gateway.store.tables import Delivery, Job, JobEvent, MergeNotice
 
 UNDELIVERED = (DeliveryStatus.PENDING, DeliveryStatus.REFUSED, DeliveryStatus.FAILED)
 NOTHING_DELIVERED = "nothing was delivered"  # who settles a merge notice that concerns nobody
+SEVERAL_JOBS = "several jobs"  # the turn of who locks more than one job: so no two of them wait for each other
+_VERSION = table("alembic_version", column("version_num"))
 
 
 class Database:
-    """One SQLite file; safe to share between threads, and to open in several processes.
+    """One database; safe to share between threads, and to open in several processes.
 
     Parameters
     ----------
-    path : Path
-        The database file; it and its folder are made where missing, and the schema is brought up to date.
+    where : Path or URL
+        A SQLite file, which is made where it is missing together with its folder; or the URL of a PostgreSQL
+        database with its password.  The schema is brought up to date.
     busy_timeout_s : float
-        How long a writer waits for its turn before it gives up.
+        How long a writer waits for its turn, or for a lock, before it fails.
 
     Raises
     ------
     StorageError
-        The file cannot be opened, is no database, or is of a newer version of the gateway.
+        The database cannot be opened, is none, or is of a newer version of the gateway.
     """
 
-    def __init__(self, path: Path, busy_timeout_s: float = 10.0) -> None:
-        self.path = path
-        self._engine = create_engine(
-            f"sqlite:///{path}",
-            connect_args={"timeout": busy_timeout_s, "isolation_level": None},
-            max_overflow=-1,
-            hide_parameters=True,  # parameters hold patient data; errors reach the log
-        )
-        event.listen(self._engine, "connect", _set_pragmas)
-        event.listen(self._engine, "begin", _begin)
-        self._writer = self._engine.execution_options(writes=True)
-        self._migrate()
+    def __init__(self, where: Path | URL, busy_timeout_s: float = 10.0) -> None:
+        self.url = where if isinstance(where, URL) else URL.create("sqlite", database=str(where))
+        self._backend = _backend(self.url, busy_timeout_s)
+        try:
+            self._migrate()
+        except StorageError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close the connections of this process."""
-        self._engine.dispose()
+        self._backend.reader.dispose()
 
     def ping(self) -> None:
         """Commit a write that changes nothing; raise StorageError where the database cannot take one."""
         with self.write() as session:
-            session.connection().execute(text("UPDATE alembic_version SET version_num = version_num"))
+            session.connection().execute(update(_VERSION).values(version_num=_VERSION.c.version_num))
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """Open a session that only reads."""
-        with _as_storage_error(), Session(self._engine, expire_on_commit=False) as session:
+        """Open a session that only reads, all of it at one moment."""
+        with _as_storage_error(), Session(self._backend.reader, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
-        """Open a session that writes: it is committed at its end, or rolled back by an error."""
-        with _as_storage_error(), Session(self._writer, expire_on_commit=False) as session, session.begin():
-            session.connection()  # BEGIN IMMEDIATE: what the block takes for now comes after the wait for our turn
+    def write(self, turn: str = "") -> Iterator[Session]:
+        """Open a session that writes: it is committed at its end, or rolled back by an error.
+
+        Parameters
+        ----------
+        turn
+            What no other writer may do at the same time: `SEVERAL_JOBS`, or the key of a row that may not be there
+            yet and cannot be locked.
+        """
+        with (
+            _as_storage_error(),
+            Session(self._backend.writer, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            session.connection()  # the transaction begins: what the block takes for now comes after the wait for it
+            if turn:
+                self._backend.take_turn(session, turn)
             yield session
 
     def _migrate(self) -> None:
@@ -86,42 +101,47 @@ class Database:
         config = Config()
         migrations = Path(__file__).with_name("migrations")
         config.set_main_option("script_location", str(migrations).replace("%", "%%"))
-        with _as_storage_error():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(self.path.with_name(self.path.name + ".lock")):
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-                with closing(sqlite3.connect(self.path)) as plain:  # the mode cannot change inside a transaction
-                    plain.execute("PRAGMA journal_mode=WAL")
-                with self._writer.begin() as connection:
-                    config.attributes["connection"] = connection
-                    command.upgrade(config, "head")
+        with _as_storage_error(), self._backend.migrating() as connection:
+            _refuse_newer(connection, ScriptDirectory.from_config(config))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+
+def _backend(url: URL, busy_timeout_s: float) -> Sqlite | Postgresql:
+    match url.get_backend_name():
+        case "sqlite":
+            return Sqlite(url, busy_timeout_s)
+        case "postgresql":
+            try:
+                return Postgresql(url, busy_timeout_s)
+            except ModuleNotFoundError as error:
+                raise StorageError(
+                    f"database: {error.name} is missing: pip install 'ecg-gateway[postgresql]'"
+                ) from error
+        case other:
+            raise StorageError(f"database: {other} is neither sqlite nor postgresql")
+
+
+def _refuse_newer(connection: Connection, script: ScriptDirectory) -> None:
+    found = MigrationContext.configure(connection).get_current_revision()
+    if found is not None and found not in {known.revision for known in script.walk_revisions()}:
+        newest = script.get_current_head()
+        raise StorageError(
+            f"database: it has version {found}, of a newer gateway; this gateway knows versions up to {newest}"
+        )
 
 
 @contextmanager
 def _as_storage_error() -> Iterator[None]:
+    """Raise every failure of the database as `StorageError`, without the driver's text, which may quote values."""
     try:
         yield
     except SQLAlchemyError as error:
-        raise StorageError(f"database: {getattr(error, 'orig', None) or type(error).__name__}") from error
+        original = getattr(error, "orig", None)
+        what = type(error).__name__ if original is None else describe(original)
+        raise StorageError(f"database: {what}").with_traceback(error.__traceback__) from None
     except (CommandError, OSError, sqlite3.Error) as error:
         raise StorageError(f"database: {error}") from error
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on the file `path`."""
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA foreign_keys=ON")
-
-
-def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
 
 
 def log_event(session: Session, job_id: str, action: str, actor: str, detail: str) -> None:
@@ -130,15 +150,26 @@ def log_event(session: Session, job_id: str, action: str, actor: str, detail: st
 
 
 def find_job(session: Session, job_id: str) -> Job:
-    """Return a job; raise NotFound where there is none."""
+    """Return a job to read; raise NotFound where there is none."""
     job = session.get(Job, job_id)
     if job is None:
         raise NotFound(f"no job {job_id}")
     return job
 
 
+def lock_job(session: Session, job_id: str) -> Job:
+    """Return a job that nobody else changes, nor its pages, deliveries and notices, until the session ends.
+
+    Rows that refer to the job may still be inserted.  NotFound is raised where there is no such job.
+    """
+    job = session.get(Job, job_id, with_for_update={"key_share": True})
+    if job is None:
+        raise NotFound(f"no job {job_id}")
+    return job
+
+
 def advance_job(session: Session, job: Job, action: JobAction, actor: str, reason: str) -> None:
-    """Change a job's status by the table of transitions, end its lease, and say so in the trail."""
+    """Change a locked job's status by the table of transitions, end its lease, and say so in the trail."""
     job.status = next_job_status(job.status, action)
     job.reason = reason
     job.worker = ""
@@ -147,16 +178,17 @@ def advance_job(session: Session, job: Job, action: JobAction, actor: str, reaso
     log_event(session, job.id, action, actor, reason)
 
 
-def find_delivery(session: Session, delivery_id: int) -> Delivery:
-    """Return a delivery; raise NotFound where there is none."""
-    delivery = session.get(Delivery, delivery_id)
-    if delivery is None:
+def lock_delivery(session: Session, delivery_id: int) -> Delivery:
+    """Return a delivery whose job is locked; raise NotFound where there is none."""
+    job_id = session.exec(select(Delivery.job_id).where(Delivery.id == delivery_id)).one_or_none()
+    if job_id is None:
         raise NotFound(f"no delivery {delivery_id}")
-    return delivery
+    lock_job(session, job_id)
+    return session.get_one(Delivery, delivery_id)
 
 
 def advance_delivery(session: Session, delivery: Delivery, action: DeliveryAction, actor: str, detail: str) -> None:
-    """Change a delivery's status by the table of transitions, and say so in its job's trail.
+    """Change the status of a locked job's delivery by the table of transitions, and say so in its job's trail.
 
     What was on its way when a merge cancelled it, and has arrived, concerns the archive after all.
     """

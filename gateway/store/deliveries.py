@@ -15,7 +15,7 @@ from sqlmodel import Session, col, select
 
 from gateway.domain.clock import utc_now
 from gateway.domain.status import DeliveryAction, DeliveryStatus
-from gateway.store.database import Database, advance_delivery, find_delivery
+from gateway.store.database import Database, advance_delivery, lock_delivery
 from gateway.store.tables import Delivery
 
 
@@ -47,7 +47,7 @@ class Deliveries:
     def stored(self, delivery_id: int, response: str) -> None:
         """Record that the peer took it and shall be asked to commit, now."""
         with self._database.write() as session:
-            delivery = find_delivery(session, delivery_id)
+            delivery = lock_delivery(session, delivery_id)
             delivery.attempts += 1
             delivery.response, delivery.reason, delivery.next_attempt_at = response, "", utc_now()
             advance_delivery(session, delivery, DeliveryAction.STORE, "outbox", response)
@@ -73,7 +73,7 @@ class Deliveries:
             It waits, has arrived, or another result took its place.
         """
         with self._database.write() as session:
-            delivery = find_delivery(session, delivery_id)
+            delivery = lock_delivery(session, delivery_id)
             delivery.attempts = delivery.asked = 0
             delivery.next_attempt_at = utc_now()
             advance_delivery(session, delivery, DeliveryAction.RETRY, actor, "")
@@ -81,7 +81,7 @@ class Deliveries:
     def _attempted(self, delivery_id: int, action: DeliveryAction, **changes: Any) -> None:
         """Record how one attempt ended."""
         with self._database.write() as session:
-            delivery = find_delivery(session, delivery_id)
+            delivery = lock_delivery(session, delivery_id)
             delivery.sqlmodel_update(changes)
             delivery.attempts += 1
             detail = " ".join(part for part in (changes.get("response"), changes["reason"]) if part)
@@ -137,7 +137,7 @@ class Deliveries:
 
 
 def put_delivery(session: Session, new: Delivery) -> None:
-    """Insert a delivery, or renew the one of an earlier run that did not arrive."""
+    """Insert a delivery of a locked job, or renew the one of an earlier run that did not arrive."""
     old = session.exec(
         select(Delivery).where(
             Delivery.job_id == new.job_id,

@@ -15,8 +15,8 @@ from sqlmodel import Session, col, delete, select
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.status import DeliveryStatus, JobAction, JobStatus, next_job_status
-from gateway.errors import IllegalTransition
-from gateway.store.database import Database, advance_job, cancel_undelivered, find_job, log_event
+from gateway.errors import IllegalTransition, NotFound
+from gateway.store.database import Database, advance_job, cancel_undelivered, find_job, lock_job, log_event
 from gateway.store.deliveries import put_delivery
 from gateway.store.tables import Delivery, Job, JobEvent, Page
 
@@ -48,7 +48,7 @@ class Jobs:
         """
         if job.status not in (JobStatus.QUEUED, JobStatus.NEEDS_REVIEW):
             raise IllegalTransition(f"a job cannot start {job.status}")
-        with self._database.write() as session:
+        with self._database.write(f"job {job.source_key}") as session:
             known = session.exec(select(Job).where(Job.source_key == job.source_key)).one_or_none()
             if known is not None:
                 return known, False
@@ -76,6 +76,7 @@ class Jobs:
             .where(Job.status == JobStatus.QUEUED)
             .order_by(col(Job.created_at), col(Job.id))
             .limit(1)
+            .with_for_update(key_share=True, skip_locked=True)  # PostgreSQL: what another worker takes now is not free
             .scalar_subquery()
         )
         with self._database.write() as session:
@@ -99,11 +100,13 @@ class Jobs:
 
     def heartbeat(self, job_id: str, worker: str, lease_s: float) -> bool:
         """Extend the lease; False when it was lost, and the worker must drop the job."""
-        held = (col(Job.id) == job_id, col(Job.status) == JobStatus.RUNNING, col(Job.worker) == worker)
         with self._database.write() as session:
-            until = utc_now() + timedelta(seconds=lease_s)
-            statement = update(Job).where(*held).values(lease_expires_at=until).returning(col(Job.id))
-            return session.scalars(statement).one_or_none() is not None
+            try:
+                job = _leased(session, job_id, worker)
+            except (NotFound, IllegalTransition):
+                return False
+            job.lease_expires_at = utc_now() + timedelta(seconds=lease_s)
+            return True
 
     def holds(self, job: Job, worker: str) -> bool:
         """Tell whether `worker` still holds a job as it claimed it; a merge takes it away for another patient."""
@@ -133,8 +136,8 @@ class Jobs:
             The ids of these jobs.
         """
         expired = select(Job).where(Job.status == JobStatus.RUNNING, col(Job.lease_expires_at) < utc_now())
-        with self._database.write() as session:
-            jobs = session.exec(expired).all()
+        with self._database.write() as session:  # a job that somebody changes now is not silent
+            jobs = session.exec(expired.with_for_update(key_share=True, skip_locked=True)).all()
             for job in jobs:
                 reason = f"worker {job.worker} stopped answering in attempt {job.attempts} of {maximum_attempts}"
                 used_up = job.attempts >= maximum_attempts
@@ -222,7 +225,7 @@ class Jobs:
             Whether the job was still as it was when the look-up began; nothing is changed otherwise.
         """
         with self._database.write() as session:
-            now = find_job(session, job.id)
+            now = lock_job(session, job.id)
             waits = now.status == JobStatus.NEEDS_REVIEW and now.unmatched
             if not waits or now.context != job.context:
                 return False
@@ -243,7 +246,7 @@ class Jobs:
         Where something was delivered, the run makes a new revision of the job's result.
         """
         with self._database.write() as session:
-            _queue_again(session, find_job(session, job_id), actor, "")
+            _queue_again(session, lock_job(session, job_id), actor, "")
 
     def identify(self, job_id: str, context: StudyContext, actor: str) -> None:
         """Say whose ECG a held job is, and queue it again.
@@ -259,7 +262,7 @@ class Jobs:
             The job runs, waits in the queue, or has ended well.
         """
         with self._database.write() as session:
-            job = find_job(session, job_id)
+            job = lock_job(session, job_id)
             if job.status == JobStatus.DONE:
                 raise IllegalTransition(f"a {job.status} job has its identity")
             job.context = context
@@ -278,7 +281,7 @@ class Jobs:
             The job has no result.
         """
         with self._database.write() as session:
-            job = find_job(session, job_id)
+            job = lock_job(session, job_id)
             advance_job(session, job, JobAction.CONFIRM, actor, "")
             job.confirmed_by = actor
             cancel_undelivered(session, job_id, actor, Delivery.result_status != "", detail="the result is final")
@@ -288,7 +291,7 @@ class Jobs:
     def cancel(self, job_id: str, actor: str) -> None:
         """Drop a job and what it has not delivered yet."""
         with self._database.write() as session:
-            advance_job(session, find_job(session, job_id), JobAction.CANCEL, actor, "")
+            advance_job(session, lock_job(session, job_id), JobAction.CANCEL, actor, "")
             cancel_undelivered(session, job_id, actor)
 
     def get(self, job_id: str) -> Job:
@@ -362,7 +365,7 @@ def _is_held(job: Job, worker: str, context: StudyContext) -> bool:
 
 
 def _leased(session: Session, job_id: str, worker: str) -> Job:
-    job = find_job(session, job_id)
+    job = lock_job(session, job_id)
     if job.status != JobStatus.RUNNING or job.worker != worker:
         raise IllegalTransition(f"job {job_id} is {job.status}, not leased to {worker}")
     return job

@@ -21,7 +21,16 @@ from gateway.domain.patients import OrderUpdate, PatientData, PatientMerge, Pati
 from gateway.domain.status import DeliveryStatus, JobAction, JobStatus
 from gateway.errors import NotFound
 from gateway.identity.orders import same_issuer, with_order
-from gateway.store.database import NOTHING_DELIVERED, UNDELIVERED, Database, advance_job, cancel_undelivered, log_event
+from gateway.store.database import (
+    NOTHING_DELIVERED,
+    SEVERAL_JOBS,
+    UNDELIVERED,
+    Database,
+    advance_job,
+    cancel_undelivered,
+    lock_job,
+    log_event,
+)
 from gateway.store.tables import Delivery, Job, MergeNotice, Order, Page, Patient, ReceivedMessage
 
 _ACTOR = "hl7"
@@ -63,7 +72,7 @@ class Patients:
             Nothing is kept, a message that is known already included.
         """
         changed: list[str] = []
-        with self._database.write() as session:
+        with self._database.write(SEVERAL_JOBS) as session:
             session.add(message)
             session.flush()
             for item in told:
@@ -118,6 +127,7 @@ class Patients:
             notice = session.get(MergeNotice, notice_id)
             if notice is None:
                 raise NotFound(f"no merge notice {notice_id}")
+            lock_job(session, notice.job_id)
             notice.settled_by = actor
             log_event(session, notice.job_id, "MERGE_SETTLED", actor, "")
 
@@ -226,7 +236,7 @@ def _match_waiting(session: Session, order: Order) -> list[str]:
     waiting = select(Job).where(col(Job.unmatched), Job.status == JobStatus.NEEDS_REVIEW, has_number)
     patient = _patient_of(session, order)
     matched: list[str] = []
-    for job in session.exec(waiting).all():
+    for job in session.exec(waiting.with_for_update(key_share=True)).all():
         context = job.context
         if context.patient_id or _find_order(session, context.accession_number) is not order:
             continue  # it contradicts an order, or there are two: a person decides
@@ -255,7 +265,8 @@ def _merge(session: Session, merge: PatientMerge, told_at: datetime) -> list[str
         lineage = [surviving]
     prior.merged_into, prior.merged_at = surviving.id, told_at
     changed: list[str] = []
-    for job in session.exec(select(Job).where(Job.patient_id == prior.patient_id)).all():
+    jobs = select(Job).where(Job.patient_id == prior.patient_id).with_for_update(key_share=True)
+    for job in session.exec(jobs).all():
         if same_issuer(job.context.issuer_of_patient_id, prior.issuer_of_patient_id):
             _repoint(session, job, prior, lineage[-1])
             changed.append(job.id)

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from gateway.errors import StorageError
+from gateway.settings import StorageSettings
 from gateway.store.commitments import Commitments
 from gateway.store.database import Database
 from gateway.store.deliveries import Deliveries
@@ -16,23 +22,36 @@ class Store:
 
     Parameters
     ----------
-    path : Path
-        The database file (see `Database`).
+    where : Path or URL
+        The database (see `Database`).
     busy_timeout_s : float
         How long a writer waits for its turn before it gives up.
 
     Raises
     ------
     StorageError
-        The file cannot be opened, is no database, or is of a newer version of the gateway.
+        The database cannot be opened, is none, or is of a newer version of the gateway.
     """
 
-    def __init__(self, path: Path, busy_timeout_s: float = 10.0) -> None:
-        self.database = Database(path, busy_timeout_s)
+    def __init__(self, where: Path | URL, busy_timeout_s: float = 10.0) -> None:
+        self.database = Database(where, busy_timeout_s)
         self.jobs = Jobs(self.database)
         self.deliveries = Deliveries(self.database)
         self.patients = Patients(self.database)
         self.commitments = Commitments(self.database)
+
+    @classmethod
+    def open(cls, settings: StorageSettings) -> Self:
+        """Open the database that the settings name: the file `gateway.db` in `path`, or a PostgreSQL database."""
+        if not settings.database:
+            return cls(settings.path / "gateway.db")
+        try:
+            url = make_url(settings.database)
+            if settings.database_password_file:
+                url = url.set(password=settings.database_password_file.read_text(encoding="utf-8").rstrip("\r\n"))
+        except (ArgumentError, OSError, UnicodeDecodeError) as error:
+            raise StorageError(f"database: {error}") from error
+        return cls(url)
 
     def close(self) -> None:
         """Close the connections of this process."""

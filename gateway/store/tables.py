@@ -26,7 +26,7 @@ def new_id() -> str:
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware date-time, kept in UTC: SQLite itself forgets the time zone."""
+    """An aware date-time, kept in UTC: the databases' own time zone changes nothing."""
 
     impl = DateTime
     cache_ok = True
@@ -59,6 +59,12 @@ class ContextText(TypeDecorator[StudyContext]):
         return None if value is None else StudyContext.model_validate_json(value)
 
 
+# State words are text, not a type of the database's own: a new word needs no change of a type.
+_JOB_STATUS = Enum(JobStatus, native_enum=False)
+_DELIVERY_STATUS = Enum(DeliveryStatus, native_enum=False)
+_ROLE = Enum(Role, native_enum=False, length=16, values_callable=lambda roles: [role.value for role in roles])
+
+
 class Job(SQLModel, table=True):
     """One accepted object.
 
@@ -69,7 +75,7 @@ class Job(SQLModel, table=True):
     source: str  # "dicom:<calling AE title>" | "folder:<path>" | "submit"
     source_key: str = Field(unique=True)  # SOP Instance UID, or `gateway.intake.file_key` of a file
     media_type: str  # "application/dicom" | "application/pdf" | "image/png" | ...
-    status: JobStatus = Field(default=JobStatus.QUEUED, index=True)
+    status: JobStatus = Field(default=JobStatus.QUEUED, sa_column=Column(_JOB_STATUS, nullable=False, index=True))
     reason: str = ""  # why it needs a person or failed, in words, no patient data
     attempts: int = 0
     context: StudyContext = Field(default_factory=StudyContext, sa_type=ContextText)
@@ -103,7 +109,7 @@ class Page(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     job_id: str = Field(foreign_key="job.id", index=True)
     page_number: int  # from 1
-    status: JobStatus  # DONE | NEEDS_REVIEW | FAILED
+    status: JobStatus = Field(sa_column=Column(_JOB_STATUS, nullable=False))  # DONE | NEEDS_REVIEW | FAILED
     reason: str = ""
     layout: str = ""
     layout_score: float | None = None
@@ -112,9 +118,6 @@ class Page(SQLModel, table=True):
     quality_json: str = "{}"
     waveform_sop_instance_uid: str = ""
     seconds: float | None = None  # digitization time
-
-
-_ROLE = Enum(Role, native_enum=False, length=16, values_callable=lambda roles: [role.value for role in roles])
 
 
 class Delivery(SQLModel, table=True):
@@ -127,7 +130,9 @@ class Delivery(SQLModel, table=True):
     page_number: int
     destination: str = Field(index=True)
     kind: str  # "dicom" | "hl7" | "folder"
-    status: DeliveryStatus = Field(default=DeliveryStatus.PENDING, index=True)
+    status: DeliveryStatus = Field(
+        default=DeliveryStatus.PENDING, sa_column=Column(_DELIVERY_STATUS, nullable=False, index=True)
+    )
     attempts: int = 0
     asked: int = 0  # how often the peer was asked to commit
     next_attempt_at: datetime = Field(default_factory=utc_now, index=True, sa_type=UtcDateTime)

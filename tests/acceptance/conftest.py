@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.domain.status import DeliveryStatus, JobStatus
+from gateway.settings import load_settings
 from gateway.store.store import Store
 from gateway.store.tables import Job
 from tests.acceptance.peers import Ehr, Pacs, free_port
@@ -56,7 +57,7 @@ class Gateway:
     @property
     def store(self) -> Store:
         if self._store is None:
-            self._store = Store(self.root / "var" / "gateway.db")
+            self._store = Store.open(load_settings(self.config).storage)
         return self._store
 
     @property

@@ -183,7 +183,7 @@ def test_what_was_sent_is_not_sent_again_while_the_database_cannot_record_it(hou
                 raise StorageError("database: database or disk is full")
             super().delivered(delivery_id, response)
 
-    failing = Store(house.store.database.path)
+    failing = Store(house.store.database.url)
     failing.deliveries = FailingDeliveries(failing.database)
     job_id = house.finished_job("pacs")
     pacs = FakeDestination()
@@ -213,7 +213,7 @@ def test_a_dead_thread_is_noticed(house: House) -> None:
         def due(self, *_args: object, **_more: object) -> list[Delivery]:
             raise ZeroDivisionError
 
-    broken = Store(house.store.database.path)
+    broken = Store(house.store.database.url)
     broken.deliveries = BrokenDeliveries(broken.database)
     outbox = house.outbox(store=broken, pacs=FakeDestination())
     eventually(lambda: not outbox.alive)

@@ -90,7 +90,7 @@ def test_a_database_that_fails_is_told_the_sender(spool: Spool, store: Store) ->
         def submit(self, job: Job, actor: str) -> tuple[Job, bool]:
             raise StorageError("database: disk I/O error")
 
-    failing = Store(store.database.path)
+    failing = Store(store.database.url)
     failing.jobs = FailingJobs(failing.database)
     intake = Intake(spool, failing)
     with pytest.raises(StorageError):

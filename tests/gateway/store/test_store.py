@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import URL, create_engine
 from sqlmodel import SQLModel
 
 from gateway.domain.artefact import Role
@@ -36,6 +36,7 @@ from gateway.domain.status import (
     next_job_status,
 )
 from gateway.errors import IllegalTransition, NotFound, StorageError
+from gateway.store.database import lock_job
 from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, Page
 from tests.waiting import PATIENCE_S
@@ -79,6 +80,11 @@ def done(store: Store, *destinations: str) -> list[Delivery]:
     job_id = claimed(store)
     store.jobs.complete(job_id, "w1", [page(job_id)], [delivery(job_id, name) for name in destinations], JobStatus.DONE)
     return store.deliveries.of_job(job_id)
+
+
+def path_of(store: Store) -> Path:
+    assert store.database.url.database
+    return Path(store.database.url.database)
 
 
 def actions(store: Store, job_id: str) -> list[str]:
@@ -184,7 +190,15 @@ def test_a_lost_lease_stores_nothing(store: Store) -> None:
     assert store.jobs.get(job_id).worker == "w2"
 
 
-@pytest.mark.parametrize("what", ["claim", "heartbeat"])
+@pytest.mark.parametrize(
+    ("store", "what"),
+    [
+        ("sqlite", "claim"),
+        ("sqlite", "heartbeat"),
+        pytest.param("postgresql", "heartbeat", marks=pytest.mark.interop),  # a claim waits for nobody there
+    ],
+    indirect=["store"],
+)
 def test_a_lease_begins_when_it_is_written_however_long_that_had_to_wait(store: Store, what: str) -> None:
     job_id = submitted(store)
     if what == "heartbeat":
@@ -193,19 +207,18 @@ def test_a_lease_begins_when_it_is_written_however_long_that_had_to_wait(store: 
         what
     ]
     thread = threading.Thread(target=lease)
-    with closing(sqlite3.connect(store.database.path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+    with store.database.write() as other:
+        lock_job(other, job_id)
         thread.start()
         time.sleep(0.5)
         released = utc_now()
-        other.execute("ROLLBACK")
-        thread.join()
+    thread.join()
     expires = store.jobs.get(job_id).lease_expires_at
     assert expires is not None and expires >= released + timedelta(seconds=60)
 
 
-def _claim_all(path: Path, worker: str, start: Barrier, claims: "multiprocessing.SimpleQueue[list[str]]") -> None:
-    store = Store(path)
+def _claim_all(url: URL, worker: str, start: Barrier, claims: "multiprocessing.SimpleQueue[list[str]]") -> None:
+    store = Store(url)
     start.wait()
     mine: list[str] = []
     while (job := store.jobs.claim(worker, 60)) is not None:
@@ -220,7 +233,7 @@ def test_eight_processes_claim_200_jobs_once_each(store: Store) -> None:
     claims: multiprocessing.SimpleQueue[list[str]] = context.SimpleQueue()
     start = context.Barrier(8, timeout=3 * PATIENCE_S)
     workers = [
-        context.Process(target=_claim_all, args=(store.database.path, f"w{n}", start, claims), daemon=True)
+        context.Process(target=_claim_all, args=(store.database.url, f"w{n}", start, claims), daemon=True)
         for n in range(8)
     ]
     for worker in workers:
@@ -438,7 +451,7 @@ def test_finished_jobs_need_no_files_once_delivered(store: Store) -> None:
 
 
 def test_migrations_make_the_tables_the_models_describe(store: Store) -> None:
-    engine = create_engine(f"sqlite:///{store.database.path}")
+    engine = create_engine(store.database.url)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
     engine.dispose()
@@ -458,6 +471,7 @@ def test_stores_that_open_together_make_one_database(tmp_path: Path) -> None:
         store.close()
 
 
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 def test_commits_are_durable(store: Store) -> None:
     store.database.ping()
     with store.database.read() as session:
@@ -466,14 +480,14 @@ def test_commits_are_durable(store: Store) -> None:
             for name in ("journal_mode", "synchronous", "foreign_keys")
         }
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
-    assert store.database.path.stat().st_mode & 0o077 == 0
+    assert path_of(store).stat().st_mode & 0o077 == 0
 
 
 @pytest.fixture
 def locked(tmp_path: Path) -> Iterator[Store]:
     """A store whose database another process keeps locked."""
     store = Store(tmp_path / "gateway.db", busy_timeout_s=0.05)
-    with closing(sqlite3.connect(store.database.path, isolation_level=None)) as other:
+    with closing(sqlite3.connect(path_of(store), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield store
     store.close()
@@ -490,13 +504,14 @@ def test_a_locked_database_is_a_storage_error_without_patient_data(locked: Store
     assert locked.jobs.newest() == []  # readers are not blocked
 
 
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 def test_a_database_that_cannot_be_written_is_a_storage_error(store: Store) -> None:
-    with closing(sqlite3.connect(store.database.path)) as other:
+    with closing(sqlite3.connect(path_of(store))) as other:
         other.execute("DROP TABLE jobevent")
     with pytest.raises(StorageError):
         store.jobs.submit(new_job(), "scp")
     assert store.jobs.counts()[JobStatus.QUEUED] == 0
-    with store.database._writer.connect() as connection:
+    with store.database._backend.writer.connect() as connection:
         connection.exec_driver_sql("PRAGMA query_only=ON")
     with pytest.raises(StorageError, match="readonly"):
         store.database.ping()
@@ -512,11 +527,11 @@ def test_what_is_no_database_is_a_storage_error(tmp_path: Path) -> None:
 
 
 def test_a_newer_database_is_refused(store: Store) -> None:
-    with closing(sqlite3.connect(store.database.path)) as other:
-        other.execute("UPDATE alembic_version SET version_num = '9999'")
-        other.commit()
-    with pytest.raises(StorageError, match="9999"):
-        Store(store.database.path)
+    with store.database.write() as session:
+        session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StorageError, match="9999") as caught:
+        Store(store.database.url)
+    assert "newer gateway" in str(caught.value) and "up to 0006" in str(caught.value)
 
 
 _SUBMIT_FOREVER = """

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html.parser import HTMLParser
+from pathlib import Path
 
 import httpx
 import pytest
@@ -325,9 +326,11 @@ def test_full_spool_is_told(store, tmp_path):
     assert [check["name"] for check in answer.json()["checks"] if not check["ok"]] == ["spool"]
 
 
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 def test_broken_database_is_told(client, store, sample):
     store.close()
-    for name in (store.database.path, *store.database.path.parent.glob(store.database.path.name + "-*")):
+    path = Path(store.database.url.database)
+    for name in (path, *path.parent.glob(path.name + "-*")):
         name.write_bytes(b"this is no database" * 1000)
     answer = client.get("/healthz")
     assert answer.status_code == 503

@@ -8,8 +8,8 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-JOB_STATUS = sa.Enum("QUEUED", "RUNNING", "DONE", "NEEDS_REVIEW", "FAILED", "CANCELLED", name="jobstatus")
-DELIVERY_STATUS = sa.Enum("PENDING", "DELIVERED", "REFUSED", "FAILED", "CANCELLED", name="deliverystatus")
+JOB_STATUS = sa.String(12)
+DELIVERY_STATUS = sa.String(9)
 
 
 def upgrade() -> None:

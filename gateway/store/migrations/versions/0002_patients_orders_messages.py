@@ -1,5 +1,7 @@
 """Patients, orders and messages told by HL7; jobs that wait for an identity; results that a person confirmed."""
 
+import json
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -7,6 +9,8 @@ revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
+
+JOB = sa.table("job", *(sa.column(name) for name in ("id", "status", "study_context_json", "unmatched")))
 
 
 def upgrade() -> None:
@@ -67,10 +71,11 @@ def upgrade() -> None:
     op.add_column("job", sa.Column("confirmed_by", sa.String(), nullable=False, server_default=""))
     op.add_column("delivery", sa.Column("result_status", sa.String(), nullable=False, server_default=""))
     op.create_index("ix_job_unmatched", "job", ["unmatched"])
-    op.execute(
-        "UPDATE job SET unmatched = 1 WHERE status = 'NEEDS_REVIEW' "
-        "AND coalesce(json_extract(study_context_json, '$.patient_id'), '') = ''"
-    )
+    connection = op.get_bind()
+    waiting = sa.select(JOB.c.id, JOB.c.study_context_json).where(JOB.c.status == "NEEDS_REVIEW")
+    for job in connection.execute(waiting).all():
+        if not json.loads(job.study_context_json).get("patient_id"):
+            connection.execute(sa.update(JOB).where(JOB.c.id == job.id).values(unmatched=True))
 
 
 def downgrade() -> None:
