@@ -2,77 +2,154 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from alembic import command
+from alembic.autogenerate import compare_metadata
 from alembic.config import Config
-from sqlalchemy import create_engine
+from alembic.migration import MigrationContext
+from sqlalchemy import URL, Connection, create_engine, inspect, text
+from sqlmodel import SQLModel
 
 import gateway.store
-from gateway.domain.status import JobStatus
+from gateway.domain.artefact import Role
+from gateway.domain.clock import utc_now
+from gateway.domain.context import StudyContext
+from gateway.domain.patients import OrderUpdate, PatientMerge, PatientUpdate
+from gateway.domain.status import DeliveryStatus, JobStatus
+from gateway.store.commitments import Settlement
 from gateway.store.store import Store
+from gateway.store.tables import Delivery, Job, Page, ReceivedMessage
 
-_COLUMNS = "id, source, source_key, media_type, status, reason, attempts, study_context_json, destinations_json, worker"
+NEWEST = "0006"
 
 
-def at_version(path: Path, version: str) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(Path(gateway.store.__file__).with_name("migrations")))
-    engine = create_engine(f"sqlite:///{path}")
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.interop)])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[URL]:
+    """A database in which nothing is."""
+    if request.param == "sqlite":
+        yield URL.create("sqlite", database=str(tmp_path / "gateway.db"))
+    else:
+        with request.getfixturevalue("postgresql_server").database("template0") as url:
+            yield url
+
+
+@contextmanager
+def connected(url: URL) -> Iterator[Connection]:
+    engine = create_engine(url)
     with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, version)
+        yield connection
     engine.dispose()
 
 
-def test_jobs_of_the_first_version_that_wait_for_an_identity_are_unmatched(tmp_path: Path) -> None:
-    path = tmp_path / "gateway.db"
-    at_version(path, "0001")
+def at_version(url: URL, version: str, change: Callable[[Config, str], None] = command.upgrade) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(gateway.store.__file__).with_name("migrations")))
+    with connected(url) as connection:
+        config.attributes["connection"] = connection
+        change(config, version)
+
+
+def insert(connection: Connection, table: str, **values: object) -> None:
+    names = ", ".join(values)
+    marks = ", ".join(f":{name}" for name in values)
+    connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({marks})"), values)
+
+
+def insert_job(connection: Connection, job_id: str, status: str, context: str, **more: object) -> None:
+    values = {
+        "id": job_id,
+        "source": "submit",
+        "source_key": f"key of {job_id}",
+        "media_type": "image/png",
+        "status": status,
+        "reason": "",
+        "attempts": 1,
+        "study_context_json": context,
+        "destinations_json": "null",
+        "worker": "",
+        "created_at": "2026-01-02 03:04:05",
+        "updated_at": "2026-01-02 03:04:05",
+    }
+    insert(connection, "job", **values | more)
+
+
+def insert_delivery(connection: Connection, job_id: str, **more: object) -> None:
+    values = {
+        "job_id": job_id,
+        "page_number": 1,
+        "destination": "ehr",
+        "kind": "hl7",
+        "status": "DELIVERED",
+        "attempts": 1,
+        "next_attempt_at": "2026-01-02 03:04:05",
+        "response": "AA",
+        "reason": "",
+        "artefact": "page-1.ehr.hl7",
+        "identifier": "GW1",
+        "created_at": "2026-01-02 03:04:05",
+    }
+    insert(connection, "delivery", **values | more)
+
+
+def test_the_migrations_can_be_taken_back_and_done_again(empty: URL) -> None:
+    at_version(empty, "head")
+    at_version(empty, "base", command.downgrade)
+    with connected(empty) as connection:
+        assert set(inspect(connection).get_table_names()) <= {"alembic_version"}
+    Store(empty).close()
+    with connected(empty) as connection:
+        assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
+
+
+def test_jobs_of_the_first_version_that_wait_for_an_identity_are_unmatched(empty: URL) -> None:
+    at_version(empty, "0001")
     rows = [
         ("nobody", "NEEDS_REVIEW", "{}"),
         ("doubtful", "NEEDS_REVIEW", '{"patient_id": "P1"}'),
         ("finished", "DONE", '{"patient_id": "P1"}'),
     ]
-    with closing(sqlite3.connect(path)) as connection, connection:
+    with connected(empty) as connection:
         for job_id, status, context in rows:
-            connection.execute(
-                f"INSERT INTO job ({_COLUMNS}, created_at, updated_at) VALUES (?, 's', ?, 'image/png', ?, '', 1, ?, "
-                "'null', '', '2026-01-01 00:00:00', '2026-01-01 00:00:00')",
-                (job_id, job_id, status, context),
-            )
-        connection.execute(
-            "INSERT INTO delivery (job_id, page_number, destination, kind, status, attempts, next_attempt_at, "
-            "response, reason, artefact, identifier, created_at) VALUES ('finished', 1, 'ehr', 'hl7', 'DELIVERED', 1, "
-            "'2026-01-01 00:00:00', 'AA', '', 'page-1.ehr.hl7', 'GW1', '2026-01-01 00:00:00')"
-        )
-    store = Store(path)
+            insert_job(connection, job_id, status, context)
+        insert_delivery(connection, "finished")
+    store = Store(empty)
     assert [job.id for job in store.jobs.unmatched()] == ["nobody"]
     assert (store.jobs.get("finished").status, store.jobs.get("finished").revision) == (JobStatus.DONE, 0)
     assert [delivery.result_status for delivery in store.deliveries.of_job("finished")] == [""]
     store.close()
 
 
-def test_patients_and_orders_of_before_are_kept(tmp_path: Path) -> None:
-    path = tmp_path / "gateway.db"
-    at_version(path, "0003")
-    with closing(sqlite3.connect(path)) as connection, connection:
+def test_patients_and_orders_of_before_are_kept(empty: URL) -> None:
+    at_version(empty, "0003")
+    with connected(empty) as connection:
         for number, into in ((1, None), (2, 1)):
-            row = (number, f"P{number}", into)
-            connection.execute("INSERT INTO patient VALUES (?, ?, '', 'A^B', '', '', ?, '2026-01-01 00:00:00')", row)
-        connection.execute(
-            "INSERT INTO patient_order VALUES (1, 2, 'ORD1', 'F1', 'A1', 'ECG', '', 0, '2026-01-01 00:00:00')"
-        )
-    store = Store(path)
+            insert_patient(connection, number, f"P{number}", into)
+        insert_order(connection, 2, "ORD1", "F1", "A1")
+    store = Store(empty)
     order, patient = store.patients.order("A1")
     assert (order.placer_order_number, order.placer_order_issuer, patient.patient_id) == ("ORD1", "", "P1")
     store.close()
 
 
-def test_names_and_json_of_version_0005_become_columns(tmp_path: Path) -> None:
-    path = tmp_path / "gateway.db"
-    at_version(path, "0005")
+def insert_patient(connection: Connection, number: int, patient_id: str, into: int | None = None) -> None:
+    names = {"issuer_of_patient_id": "", "patient_name": "A^B", "patient_birth_date": "", "patient_sex": ""}
+    told = {"merged_into": into, "told_at": "2026-01-01 00:00:00"}
+    insert(connection, "patient", id=number, patient_id=patient_id, **names, **told)
+
+
+def insert_order(connection: Connection, patient: int, placer: str, filler: str, accession: str) -> None:
+    numbers = {"placer_order_number": placer, "filler_order_number": filler, "accession_number": accession}
+    rest = {"description": "ECG", "referring_physician_name": "", "cancelled": False, "told_at": "2026-01-01 00:00:00"}
+    insert(connection, "patient_order", patient=patient, **numbers, **rest)
+
+
+def test_names_and_json_of_version_0005_become_columns(empty: URL) -> None:
+    at_version(empty, "0005")
     context = '{"patient_id":"P1","patient_name":"DOE^JANE","accession_number":"A1","study_date":"20250102"}'
     names = {
         "page-1.12-lead.dcm": ("waveform", 0, False),
@@ -87,24 +164,14 @@ def test_names_and_json_of_version_0005_become_columns(tmp_path: Path) -> None:
         "page-1.r1.rejection.ehr.dcm": ("rejection", 1, False),
         "page-1.r1.hl7": ("message", 0, False),  # of a destination that is named like a revision
     }
-    with closing(sqlite3.connect(path)) as database, database:
-        for number, text in enumerate((context, "{}")):
-            database.execute(
-                f"INSERT INTO job ({_COLUMNS}, created_at, updated_at, unmatched, revision, confirmed_by)"
-                " VALUES (?, 'submit', ?, 'image/png', 'DONE', '', 1, ?, 'null', '',"
-                " '2026-01-02 03:04:05', '2026-01-02 03:04:05', 0, 0, '')",
-                (f"job-{number}", f"key-{number}", text),
-            )
+    later = {"unmatched": False, "revision": 0, "confirmed_by": ""}
+    with connected(empty) as connection:
+        for number, json_text in enumerate((context, "{}")):
+            insert_job(connection, f"job-{number}", "DONE", json_text, **later)
         for name in names:
             destination = "r1" if name == "page-1.r1.hl7" else "ehr"
-            database.execute(
-                "INSERT INTO delivery (job_id, page_number, destination, kind, status, attempts, asked,"
-                " next_attempt_at, response, reason, artefact, identifier, result_status, created_at)"
-                " VALUES ('job-0', 1, ?, 'hl7',"
-                " 'DELIVERED', 1, 0, '2026-01-02 03:04:05', 'AA', '', ?, '1', '', '2026-01-02 03:04:05')",
-                (destination, name),
-            )
-    store = Store(path)
+            insert_delivery(connection, "job-0", destination=destination, artefact=name, asked=0, result_status="")
+    store = Store(empty)
     found = {sent.artefact: (sent.role, sent.revision, sent.final) for sent in store.deliveries.of_job("job-0")}
     assert found == names
     job, other = store.jobs.get("job-0"), store.jobs.get("job-1")
@@ -116,6 +183,97 @@ def test_names_and_json_of_version_0005_become_columns(tmp_path: Path) -> None:
     )
     assert (other.patient_id, other.accession_number, other.study_date) == ("", "", "")
     store.close()
-    with closing(sqlite3.connect(path)) as database:
-        indexes = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+    with connected(empty) as connection:
+        indexes = {index["name"] for index in inspect(connection).get_indexes("job")}
     assert {"ix_job_patient_id", "ix_job_accession_number", "ix_job_study_date"} <= indexes
+
+
+def test_the_work_of_version_0005_goes_on(empty: URL) -> None:
+    """Jobs in every state, deliveries in every state, a patient, an order and a request to commit."""
+    at_version(empty, "0005")
+    context = '{"patient_id":"P1","patient_name":"DOE^JANE"}'
+    with connected(empty) as connection:
+        insert_patient(connection, 1, "P1")
+        insert_patient(connection, 2, "P2")
+        insert_order(connection, 2, "ORD1", "", "A2")
+        for status in JobStatus:
+            waiting = {"unmatched": False, "revision": 0, "confirmed_by": ""}
+            insert_job(connection, str(status), status, context, **waiting)
+        more = {"unmatched": True, "revision": 0, "confirmed_by": ""}
+        insert_job(connection, "ordered", "NEEDS_REVIEW", '{"accession_number":"A9"}', **more)
+        leased = "UPDATE job SET worker = 'w0', lease_expires_at = '2026-01-02 03:05:05' WHERE id = 'RUNNING'"
+        connection.execute(text(leased))
+        quality = {
+            "layout": "3x4",
+            "layout_score": 0.9,
+            "estimated_snr_db": 20.0,
+            "coverage": 1.0,
+            "quality_json": "{}",
+        }
+        for job_id in ("DONE", "NEEDS_REVIEW"):
+            page = {"page_number": 1, "status": job_id, "reason": "", "waveform_sop_instance_uid": "1.2", "seconds": 5}
+            insert(connection, "page", job_id=job_id, **page, **quality)
+        names = {"asked": 0, "result_status": "", "kind": "dicom"}
+        for status in DeliveryStatus:
+            insert_delivery(
+                connection, "DONE", status=status, destination=str(status), artefact="page-1.12-lead.dcm", **names
+            )
+        insert_delivery(
+            connection, "NEEDS_REVIEW", status="PENDING", destination="ehr", artefact="page-1.ehr.hl7", **names
+        )
+        moments = {"asked_at": "2026-01-02 03:04:05", "failure_reason": ""}
+        (stored,) = connection.execute(text("SELECT id FROM delivery WHERE status = 'STORED'")).scalars()
+        insert(connection, "commitment", transaction_uid="1.9", delivery=stored, **moments)
+
+    store = Store(empty)
+    jobs, now = store.jobs, utc_now()
+    assert jobs.counts() == dict.fromkeys(JobStatus, 1) | {JobStatus.NEEDS_REVIEW: 2}
+    assert [(page.status, page.seconds) for page in jobs.pages("DONE")] == [(JobStatus.DONE, 5.0)]
+    assert jobs.get("DONE").created_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    # intake knows what it had, and takes what is new
+    assert jobs.submit(Job(source="s", source_key="key of DONE", media_type="image/png"), "scp")[0].id == "DONE"
+    assert jobs.submit(Job(source="s", source_key="new", media_type="image/png"), "scp")[1]
+    # workers
+    assert jobs.rescue(3) == ["RUNNING"]
+    claimed = jobs.claim("w1", 60)
+    assert claimed is not None and claimed.id in ("QUEUED", "RUNNING") and claimed.context.patient_name == "DOE^JANE"
+    assert jobs.heartbeat(claimed.id, "w1", 60) and jobs.holds(claimed, "w1")
+    made = Delivery(
+        job_id=claimed.id,
+        page_number=1,
+        destination="pacs",
+        kind="dicom",
+        artefact="page-1.12-lead.dcm",
+        role=Role.WAVEFORM,
+    )
+    page = Page(job_id=claimed.id, page_number=1, status=JobStatus.DONE)
+    jobs.complete(claimed.id, "w1", [page], [made], JobStatus.DONE, context=claimed.context)
+    # a person
+    jobs.retry("FAILED", "cli")
+    jobs.retry("CANCELLED", "cli")
+    jobs.identify("ordered", StudyContext(patient_id="P2"), "web")
+    jobs.confirm("NEEDS_REVIEW", [], "web")
+    # outbox
+    due = {delivery.destination: delivery.id for delivery in store.deliveries.due(utc_now())}
+    assert set(due) == {"PENDING", "ehr", "pacs"}
+    store.deliveries.delivered(due["PENDING"], "0x0000")
+    store.deliveries.defer(due["ehr"], "connection refused", now)
+    store.deliveries.retry(store.deliveries.undelivered("FAILED")[0].id, "cli")
+    # storage commitment
+    (asked,) = store.commitments.asked_for("1.9")
+    assert asked.id and asked.role == Role.WAVEFORM
+    store.commitments.settle("1.9", [Settlement(delivery=asked.id, action=None, next_attempt_at=now)])
+    assert [delivery.id for delivery in store.commitments.due(now, "STORED", 10)] == [asked.id]
+    assert store.commitments.deliver_unasked("STORED") == 1
+    # HL7
+    message = ReceivedMessage(
+        sending_application="A", sending_facility="F", control_id="1", digest="", message_type="", data=b"", answer=b""
+    )
+    order = OrderUpdate(patient=PatientUpdate(patient_id="P2"), placer_order_number="ORD1", accession_number="A2")
+    merge = PatientMerge(prior=PatientUpdate(patient_id="P1"), surviving=PatientUpdate(patient_id="P2"))
+    changed = store.patients.receive(message, [order, merge], now + timedelta(seconds=1))
+    assert set(changed) == {*map(str, JobStatus)}
+    assert {jobs.get(job_id).patient_id for job_id in changed} == {"P2"}
+    assert [notice.job_id for notice in store.patients.merge_notices()] == ["DONE"]
+    store.patients.settle_merge(store.patients.merge_notices()[0].id, "cli")
+    store.close()
