@@ -25,11 +25,12 @@ else
     echo "interop: SKIPPING the tests that need: dicom-ecg-plot (pip could not install it)"
 fi
 missing=""
+ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing=" postgresql"
 for pair in dcmtk:/usr/bin/storescu dicom3tools:/usr/bin/dciodvfy orthanc:/usr/sbin/Orthanc orthanc-dicomweb:/usr/share/orthanc/plugins/libOrthancDicomWeb.so libgdcm-tools:/usr/bin/gdcmconv libpixelmed-java:/usr/share/java/pixelmed.jar default-jdk-headless:/usr/bin/javac; do
     [ -e "${pair#*:}" ] || missing="$missing ${pair%%:*}"
 done
 if [ -z "$missing" ]; then
-    echo "interop: dcmtk, dicom3tools, orthanc, orthanc-dicomweb, libgdcm-tools, libpixelmed-java and a JDK are installed"
+    echo "interop: postgresql, dcmtk, dicom3tools, orthanc, orthanc-dicomweb, libgdcm-tools, libpixelmed-java and a JDK are installed"
     exit 0
 fi
 if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then
@@ -37,7 +38,7 @@ if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then
     exit 0
 fi
 export DEBIAN_FRONTEND=noninteractive
-# Orthanc's package starts a server when it is installed; the tests start their own.
+# The packages of Orthanc and PostgreSQL start a server when they are installed; the tests start their own.
 [ -e /usr/sbin/policy-rc.d ] || { printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d && made=1; }
 # shellcheck disable=SC2086 - a list of names
 (apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing) >/dev/null ||
