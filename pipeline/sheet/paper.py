@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import ByteArray, GridScale, PageImage, RectifiedPage, SegmentationMap
+from pipeline.datatypes import ByteArray, PageImage, RectifiedPage, SegmentationMap
 
 Points = npt.NDArray[np.floating[Any]]
 _WHITE = (255, 255, 255)
@@ -171,9 +171,7 @@ def turn(rectified: RectifiedPage, quarter_turns: int) -> RectifiedPage:
         n_i, n_j = n_j, n_i
     scale = rectified.grid_scale
     if turns % 2:
-        scale = GridScale(
-            px_per_mm_x=scale.px_per_mm_y, px_per_mm_y=scale.px_per_mm_x, score=scale.score, source=scale.source
-        )
+        scale = replace(scale, px_per_mm_x=scale.px_per_mm_y, px_per_mm_y=scale.px_per_mm_x)
     return replace(
         rectified,
         node_xy=np.ascontiguousarray(np.rot90(rectified.node_xy, turns)),

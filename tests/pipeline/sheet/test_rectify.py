@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from pipeline.datatypes import PageImage, RectifiedPage, SegmentationMap
 from pipeline.errors import GridNotFound
 from pipeline.sheet.paper import page_to_paper, paper_to_page, rescale, sample_paper, turn
 from pipeline.sheet.rectify import rectify
+from tests.pipeline.paper_samples import digitization
 
 Array = npt.NDArray[np.float64]
 SHEET_MM = (160.0, 110.0)
@@ -205,6 +207,16 @@ def test_turn_keeps_the_geometry(quarter_turns: int) -> None:
     back = turn(turned, 4 - quarter_turns)
     assert np.array_equal(back.pixels, upright.pixels)
     assert np.allclose(back.homography, upright.homography)
+
+
+@pytest.mark.parametrize("quarter_turns", [1, 2, 3])
+def test_turn_keeps_the_doubt_of_the_bend_network(quarter_turns: int) -> None:
+    flat = digitization().rectified
+    scale = replace(flat.grid_scale, px_per_mm_y=4.2, doubt_mm=0.07)
+    turned = turn(replace(flat, grid_scale=scale), quarter_turns).grid_scale
+    swapped = quarter_turns % 2 == 1
+    assert (turned.px_per_mm_x, turned.px_per_mm_y) == ((4.2, 4.0) if swapped else (4.0, 4.2))
+    assert (turned.doubt_mm, turned.score, turned.source) == (0.07, 1.0, "grid")
 
 
 def test_rows_sampled_finer_and_coarser_than_the_page_agree() -> None:
