@@ -45,7 +45,6 @@ class Geometry:
     scale_y: float
     quarter_turns: int  # that would set it upright
     bend_mm: float  # root mean square of what no affine map explains
-    bend_95_mm: float  # its 95th percentile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +95,6 @@ def measure_geometry(drawn: Drawn, rectified: RectifiedPage) -> Geometry | None:
         scale_y=float(lengths[1] - 1),
         quarter_turns=-turns % 4,
         bend_mm=float(np.sqrt(np.mean(off**2))),
-        bend_95_mm=float(np.quantile(off, 0.95)),
     )
 
 
