@@ -15,9 +15,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import pandas
 
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
@@ -322,6 +326,28 @@ class EcgRecord:
             raise ValueError(f"signal_mv has {self.signal_mv.shape[0]} rows for {len(self.leads)} leads")
         if self.confidence.shape != self.signal_mv.shape:
             raise ValueError(f"confidence is {self.confidence.shape}, signal_mv is {self.signal_mv.shape}")
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Return the signals as a pandas DataFrame.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row per sample with the index `time_s` in seconds; a column per lead, in mV and named after the lead.
+            NaN = not printed or not readable.
+
+        Raises
+        ------
+        ImportError
+            pandas is not installed; it is no dependency of this package.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("to_dataframe() needs pandas, which is not installed: pip install pandas") from error
+        time_s = np.arange(self.signal_mv.shape[1]) / self.sampling_frequency_hz
+        index = pandas.Index(time_s, name="time_s")
+        return pandas.DataFrame(self.signal_mv.T, index=index, columns=[lead.value for lead in self.leads])
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
