@@ -4,10 +4,12 @@ Importing this package loads the data types only.  The names that need torch or 
 `load_pages`, `draw_overlay`, `write_png`) load them when they are first used.
 """
 
+import os
 from typing import TYPE_CHECKING
 
 from pipeline.datatypes import (
     LEADS,
+    MAX_PAGE_PIXELS,
     Calibration,
     Digitization,
     EcgRecord,
@@ -24,6 +26,9 @@ from pipeline.datatypes import (
     TraceSet,
 )
 from pipeline.errors import DigitizationError
+
+# OpenCV reads its own limit once, when it is imported: a second lock behind the check of each file's header.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PAGE_PIXELS))
 
 if TYPE_CHECKING:
     from pipeline.digitizer import Digitizer, digitize

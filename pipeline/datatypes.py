@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
 
+MAX_PAGE_PIXELS = 100_000_000  # of one page; a larger one is refused before it is decoded
+
 
 class Lead(StrEnum):
     """The twelve standard leads, in the order every record uses."""

@@ -117,7 +117,7 @@ class _AtImport(ast.NodeTransformer):
 
 def pipeline_face_is_light(sources: Sources) -> list[str]:
     face = ("pipeline", "pipeline.datatypes", "pipeline.errors")
-    light = (*face[1:], "__future__", "dataclasses", "enum", "numpy", "typing", "collections.abc")
+    light = (*face[1:], "__future__", "dataclasses", "enum", "numpy", "os", "typing", "collections.abc")
     modules = set(sources)
     return [
         f"{name} imports {target} when it is imported itself"

@@ -8,26 +8,21 @@ too: a decoder would fill the rest with grey, and half an ECG looks like a whole
 from __future__ import annotations
 
 import math
-import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pypdfium2
 
-from pipeline.datatypes import ByteArray, PageImage
+from pipeline.datatypes import MAX_PAGE_PIXELS, ByteArray, PageImage
 from pipeline.errors import PageUnreadable
 from pipeline.source.strokes import read_strokes
 
-MAX_PAGE_PIXELS = 100_000_000
 MAX_FILE_PIXELS = 300_000_000  # over all pages: they are in memory at once, three bytes a pixel
 MIN_SIDE_PX = 32
-
-# OpenCV reads its own limit once, when it is imported: the second lock behind the header check.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PAGE_PIXELS))
-import cv2  # noqa: E402
 
 MM_PER_INCH = 25.4
 POINTS_PER_INCH = 72.0
