@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datatypes import FloatArray, Layout, LayoutMatch, TraceSet
+from pipeline.runs import runs_of
 
 PAPER_SPEEDS_MM_PER_S = (12.5, 25.0, 50.0)
 
@@ -56,8 +57,7 @@ def _pulse_columns(height_mm: FloatArray, columns_per_mm: float, *, within_mm: f
     head = height_mm[: round(within_mm * columns_per_mm)]
     step = max(round(0.5 * columns_per_mm), 1)
     high = np.nan_to_num(head, nan=0.0) > 3.5
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], high.astype(np.int8), [0]])))
-    for first, stop in zip(edges[::2], edges[1::2], strict=True):
+    for first, stop in runs_of(high):
         top = head[first + step : stop - step]
         if (
             stop - first < 2.5 * columns_per_mm
@@ -67,7 +67,7 @@ def _pulse_columns(height_mm: FloatArray, columns_per_mm: float, *, within_mm: f
             continue
         after = height_mm[stop + step : stop + 4 * step]
         if after.size and np.median(np.nan_to_num(after, nan=0.0)) < 0.3 * np.median(top):
-            return int(stop + step)
+            return stop + step
     return 0
 
 
@@ -135,10 +135,9 @@ def _gap(traces: TraceSet, rows: Sequence[int], centre_mm: float, reach_mm: floa
     first = max(round((centre_mm - reach_mm - traces.x0_mm) * scale), 0)
     window = traces.row_mm[list(rows), first : round((centre_mm + reach_mm - traces.x0_mm) * scale)]
     empty = np.mean(~np.isfinite(window), axis=0) > 0.6
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], empty.astype(np.int8), [0]])))
     gaps = [
         (start, stop)
-        for start, stop in zip(edges[::2], edges[1::2], strict=True)
+        for start, stop in runs_of(empty)
         if 0.3 * scale <= stop - start and start > 0 and stop < empty.size
     ]
     if not gaps:

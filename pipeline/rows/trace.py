@@ -20,6 +20,7 @@ from pipeline.datatypes import ByteArray, FloatArray, RowBand, TraceSet
 from pipeline.errors import TraceNotFound
 from pipeline.networks.inference import Network
 from pipeline.networks.unet import ROW_BINS, ROW_HEIGHT_MM, TRACE_COLUMNS_PER_MM, TRACE_PX_PER_MM_X, TRACE_PX_PER_MM_Y
+from pipeline.runs import runs_of
 
 Sampler = Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64]], ByteArray]  # x_mm (w,), y_mm (h,) -> (h, w, 3)
 _BIN_MM = ROW_HEIGHT_MM / ROW_BINS
@@ -96,10 +97,9 @@ def _present(
     runs, _ = label(presence > likely)
     flags = np.isin(runs, np.setdiff1d(runs[presence > sure], 0))
     for value, length_mm in ((False, bridge_mm), (True, shortest_mm)):
-        edges = np.flatnonzero(np.diff(flags.astype(np.int8))) + 1
-        for start, stop in zip(np.r_[0, edges], np.r_[edges, len(flags)], strict=True):
+        for start, stop in runs_of(flags == value):
             inner = value or (start > 0 and stop < len(flags))
-            if flags[start] == value and inner and stop - start < length_mm * TRACE_COLUMNS_PER_MM:
+            if inner and stop - start < length_mm * TRACE_COLUMNS_PER_MM:
                 flags[start:stop] = not value
     return flags
 
