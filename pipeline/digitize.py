@@ -25,8 +25,8 @@ from pipeline.layout.identify import identify_layout, load_layouts
 from pipeline.networks.inference import Network, choose_device, load_network
 from pipeline.networks.unet import LABEL_PX_PER_MM, LAYOUT_PX_PER_MM
 from pipeline.printing.labels import read_labels
-from pipeline.printing.printed import with_printed_names
 from pipeline.printing.recogniser import Recogniser, load_recogniser
+from pipeline.printing.statements import join_lead_names, stated_scale
 from pipeline.printing.text import read_text
 from pipeline.rows.components import ink_lines, rows_of_ink
 from pipeline.rows.marks import read_marks
@@ -160,17 +160,17 @@ class Digitizer:
         traces = trace_rows(lambda x, y: sample_paper(page, rectified, x, y), rows, self.trace_network)
         traces = follow_strokes(traces, page, rectified)
         seen_mm = [x for row in marks.rows for x in row.boundaries_mm]
-        match = identify_layout(with_printed_names(labels, text), traces, self.layouts, seen_mm=seen_mm)
+        match = identify_layout(join_lead_names(labels, text), traces, self.layouts, seen_mm=seen_mm)
         pulses = measure_pulses(marks, segmentation, rectified)
         if rectified.grid_scale.source == "default":
             named = {label.lead for label in match.labels} & set(match.layout.leads)
             if not match.column_mm or len(named) < min(4, len(match.layout.leads)):
                 raise GridNotFound("no ECG grid and few lead names were found, and the file states no resolution")
-            factor = true_scale(match, pulses, text, default)
+            factor = true_scale(match, pulses, stated_scale(text), default)
             source = "default" if looks > 1 and abs(factor - 1) > settled else "columns"
             mended = self._upright(page, rescale(page, rectified, factor, source))
             return self._read(page, segmentation, mended, default, looks=looks - 1)
-        calibration = infer_calibration(match, pulses, text, default)
+        calibration = infer_calibration(match, pulses, stated_scale(text), default)
         record = calibrate(traces, match, calibration)
         networks: list[Network | Recogniser] = [self.page_network, self.bend_network, self.layout_network]
         networks += [self.label_network, self.trace_network, self.recogniser]

@@ -1,4 +1,4 @@
-"""Where the columns of a page stand, in paper millimetres, and when they play, in seconds.
+"""Where the columns of a page stand, in paper millimetres.
 
 The rows of a page start together and change leads together.  Labels are printed somewhere near the start of their
 column, so they tell the order and roughly the pitch; the rows' own ends, their common jumps and gaps, and the paces
@@ -12,12 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import FloatArray, Layout, LayoutMatch, TraceSet
+from pipeline.datatypes import FloatArray, Layout, Spans, TraceSet
 from pipeline.runs import runs_of
 
-PAPER_SPEEDS_MM_PER_S = (12.5, 25.0, 50.0)
+_PACES_MM_PER_S = (12.5, 25.0, 50.0)  # paper speeds that pages of several columns are printed at
 
-Spans = tuple[tuple[float, float], ...]
 Float64 = npt.NDArray[np.float64]
 
 
@@ -169,7 +168,7 @@ def _lay_columns(
     score = 0.5 * np.exp(-0.5 * ((start - span[0]) / 0.25) ** 2) + 0.25 * np.exp(
         -0.5 * ((start + n * pitch - span[1]) / 0.4) ** 2
     )
-    likely = [coarse[1], *(speed * seconds for speed in PAPER_SPEEDS_MM_PER_S)]
+    likely = [coarse[1], *(speed * seconds for speed in _PACES_MM_PER_S)]
     strangeness = np.min([np.abs(pitch / known - 1) for known in likely], axis=0)
     score = score - 0.4 * np.minimum((strangeness / 0.004) ** 2, 3.0)
     for k in range(n + 1):
@@ -216,7 +215,7 @@ def _pitch(layout: Layout, extent_mm: float, label_pitch_mm: float | None) -> fl
     each explanation costs what it leaves unexplained.
     """
     n = len(layout.rows[0])
-    nominal = [layout.column_seconds * speed for speed in PAPER_SPEEDS_MM_PER_S]
+    nominal = [layout.column_seconds * speed for speed in _PACES_MM_PER_S]
     candidates = [*nominal, extent_mm / n, *([label_pitch_mm] if label_pitch_mm else [])]
 
     def cost(pitch_mm: float) -> float:
@@ -306,27 +305,3 @@ def locate_columns(
     ends = [start if gap is None else min(gap[0], start) for start, gap in zip(starts[1:], gaps, strict=True)]
     ends.append(max(min(end_mm, start_mm + n * pitch_mm + 1.0), starts[-1]))
     return tuple(zip(starts, ends, strict=True))
-
-
-def column_times(match: LayoutMatch, paper_speed_mm_per_s: float) -> Spans:
-    """Tell when each column plays, on the record's time axis.
-
-    Column k starts at k times `column_seconds`, as the cart counts, unless the paper plainly says otherwise (more than
-    a tenth off); columns printed side by side start together.
-
-    Returns
-    -------
-    tuple of (start, end), one a column, in s; empty if the match measured no columns.
-    """
-    if not match.column_mm:
-        return ()
-    starts_mm = np.array([start for start, _ in match.column_mm])
-    pitch_s = match.layout.column_seconds
-    if len(starts_mm) > 1:
-        printed_s = float(np.mean(np.diff(starts_mm))) / paper_speed_mm_per_s
-        pitch_s = pitch_s if abs(printed_s / pitch_s - 1) <= 0.1 else printed_s
-    times = []
-    for k, (start_mm, end_mm) in enumerate(match.column_mm):
-        start_s = k * pitch_s if match.layout.sequential else 0.0
-        times.append((start_s, start_s + (end_mm - start_mm) / paper_speed_mm_per_s))
-    return tuple(times)

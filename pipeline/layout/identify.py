@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import Beats, Layout, LayoutMatch, Lead, LeadLabel, TraceSet
+from pipeline.datatypes import Beats, Layout, LayoutMatch, Lead, LeadLabel, Spans, TraceSet
 from pipeline.errors import LayoutUnknown
 from pipeline.layout.beats import measure_beats
-from pipeline.layout.columns import Spans, locate_columns
+from pipeline.layout.columns import locate_columns
 from pipeline.layout.file import load_layouts
 from pipeline.layout.placement import MISSING_COST, Found, LabelFit, RowFit, Slots, fit_labels, fit_rows
 

@@ -15,9 +15,18 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import resample_poly
 
-from pipeline.datatypes import LEADS, Calibration, EcgRecord, FloatArray, LayoutMatch, Lead, SecondPrint, TraceSet
+from pipeline.datatypes import (
+    LEADS,
+    Calibration,
+    EcgRecord,
+    FloatArray,
+    LayoutMatch,
+    Lead,
+    SecondPrint,
+    Spans,
+    TraceSet,
+)
 from pipeline.errors import TraceNotFound
-from pipeline.layout.columns import Spans, column_times
 
 Float64 = npt.NDArray[np.float64]
 
@@ -183,7 +192,7 @@ def calibrate(
     """
     if not match.column_mm:
         raise TraceNotFound("no row is traced where the layout has leads")
-    times = column_times(match, calibration.paper_speed_mm_per_s)
+    times = match.column_times(calibration.paper_speed_mm_per_s)
     n = _n_samples(match, times, calibration.paper_speed_mm_per_s, sampling_frequency_hz)
     signal: FloatArray = np.full((len(LEADS), n), np.nan, np.float32)
     confidence = np.zeros((len(LEADS), n), np.float32)

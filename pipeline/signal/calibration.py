@@ -23,8 +23,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.datatypes import Beats, Calibration, LayoutMatch, PrintedMarks, TextLine
-from pipeline.printing.printed import GAINS_MM_PER_MV, SPEEDS_MM_PER_S, printed_scale
+from pipeline.datatypes import (
+    GAINS_MM_PER_MV,
+    PAPER_SPEEDS_MM_PER_S,
+    Beats,
+    Calibration,
+    LayoutMatch,
+    PrintedMarks,
+    StatedScale,
+)
 
 PULSE_S = 0.2  # how long the calibration pulse of most carts is; it is 1 mV high
 PULSE_MM = 5.0  # its width on carts that draw it alike at every speed
@@ -34,7 +41,7 @@ _QRS_S, _RR_S = 0.032, 0.85
 _LIMB_MV, _CHEST_MV = 0.8, 1.5
 
 # How often carts are set so, beside the configured value, which weighs as much as all others together.
-_USUAL_SPEEDS = dict(zip(SPEEDS_MM_PER_S, (0.01, 0.01, 0.02, 0.1, 0.6, 0.25, 0.01), strict=True))
+_USUAL_SPEEDS = dict(zip(PAPER_SPEEDS_MM_PER_S, (0.01, 0.01, 0.02, 0.1, 0.6, 0.25, 0.01), strict=True))
 _USUAL_GAINS = dict(zip(GAINS_MM_PER_MV, (0.02, 0.18, 0.65, 0.15), strict=True))
 
 
@@ -90,10 +97,10 @@ def column_speed(match: LayoutMatch) -> float | None:
 def _speed_of_columns(match: LayoutMatch, tolerance: float = 0.12) -> list[Witness]:
     """Take the columns as a witness; those that fit no speed say nothing (carts print columns of 2.4 to 2.6 s)."""
     seen = column_speed(match)
-    if seen is None or not any(_near(seen, speed, tolerance) for speed in SPEEDS_MM_PER_S):
+    if seen is None or not any(_near(seen, speed, tolerance) for speed in PAPER_SPEEDS_MM_PER_S):
         return []
     likelihood = {}
-    for speed in SPEEDS_MM_PER_S:
+    for speed in PAPER_SPEEDS_MM_PER_S:
         whole, half, double = (_near(seen, factor * speed, tolerance) for factor in (1.0, 0.5, 2.0))
         fitted = (half and speed == 50.0) or (double and speed == 12.5)  # to a sheet of the usual width
         likelihood[speed] = 0.85 if whole else 0.3 if fitted else 0.03 if half or double else 0.01
@@ -104,10 +111,10 @@ def _speed_of_columns(match: LayoutMatch, tolerance: float = 0.12) -> list[Witne
 def _speed_of_pulses(marks: PrintedMarks, tolerance: float = 0.15) -> list[Witness]:
     """Take the width of the pulses' tops as a witness; a width that no speed gives says nothing."""
     width_mm = _common_size([pulse.top_mm for pulse in marks.pulses if pulse.top_mm is not None], tolerance)
-    if width_mm is None or not any(_near(width_mm, PULSE_S * speed, tolerance) for speed in SPEEDS_MM_PER_S):
+    if width_mm is None or not any(_near(width_mm, PULSE_S * speed, tolerance) for speed in PAPER_SPEEDS_MM_PER_S):
         return []
     likelihood = {}
-    for speed in SPEEDS_MM_PER_S:
+    for speed in PAPER_SPEEDS_MM_PER_S:
         whole, shorter = _near(width_mm, PULSE_S * speed, tolerance), 0.05 * speed <= width_mm < PULSE_S * speed
         likelihood[speed] = 0.7 if whole else 0.2 if shorter or _near(width_mm, PULSE_MM, tolerance) else 0.02
     return [Witness("pulse", f"the calibration pulse is {width_mm:.1f} mm wide", likelihood)]
@@ -140,7 +147,7 @@ def _speed_of_beats(beats: Beats | None) -> list[Witness]:
     if beats is None or beats.qrs_mm <= 0:
         return []
     likelihood = {}
-    for speed in SPEEDS_MM_PER_S:
+    for speed in PAPER_SPEEDS_MM_PER_S:
         qrs_s = beats.qrs_mm / speed
         likelihood[speed] = 0.85 * _bell(qrs_s, _QRS_S, 0.2) + 0.15 * _bell(qrs_s, 1.5 * _QRS_S, 0.35)
         if beats.rr_mm is not None:
@@ -158,7 +165,7 @@ def _gain_of_beats(match: LayoutMatch) -> list[Witness]:
     return [_beats_say(likelihood, "the leads are as tall as at {:g} mm/mV")]
 
 
-def _of_print(value: float | None, unit: str, known: Sequence[float]) -> list[Witness]:
+def _of_text(value: float | None, unit: str, known: Sequence[float]) -> list[Witness]:
     if value is None:
         return []
     rest = 0.001 / (len(known) - 1)
@@ -216,22 +223,21 @@ def _pitch_mm(match: LayoutMatch, *, within: float = 0.015) -> float:
     return named_mm if 0.5 < named_mm / measured_mm < 2.0 and not _near(named_mm, measured_mm, within) else measured_mm
 
 
-def true_scale(match: LayoutMatch, marks: PrintedMarks, text: Sequence[TextLine], default: Calibration) -> float:
+def true_scale(match: LayoutMatch, marks: PrintedMarks, stated: StatedScale, default: Calibration) -> float:
     """Return how many millimetres one of a page is whose scale is a guess.
 
     Columns last as long as their layout says: they tell the scale, once the speed is known.  It is what is printed,
     else the usual one at which the calibration pulses are as high as they should be.  A page of one column may also be
     half as long; where no pulse decides, the guess does.
     """
-    printed = printed_scale(text)
     single = len(match.column_mm) < 2
     pitch_mm = match.column_mm[0][1] - match.column_mm[0][0] if single else _pitch_mm(match)
-    speeds = [default.paper_speed_mm_per_s, 25.0, 50.0] if printed.speed_mm_per_s is None else [printed.speed_mm_per_s]
+    speeds = [default.paper_speed_mm_per_s, 25.0, 50.0] if stated.speed_mm_per_s is None else [stated.speed_mm_per_s]
     lengths_s = [match.layout.column_seconds / part for part in ((1, 2) if single else (1,))]
     scales = [seconds * speed / pitch_mm for speed in speeds for seconds in lengths_s]
     height_mm = _common_size([pulse.y1_mm - pulse.y0_mm for pulse in marks.pulses], 0.15)
     if height_mm is not None:
-        told = (printed.gain_mm_per_mv or default.gain_mm_per_mv) / height_mm
+        told = (stated.gain_mm_per_mv or default.gain_mm_per_mv) / height_mm
         nearest = min(scales, key=lambda scale: abs(np.log(scale / told)))
         if _near(nearest, told, 0.15):
             return nearest
@@ -239,7 +245,7 @@ def true_scale(match: LayoutMatch, marks: PrintedMarks, text: Sequence[TextLine]
 
 
 def infer_calibration(
-    match: LayoutMatch, marks: PrintedMarks, text: Sequence[TextLine], default: Calibration
+    match: LayoutMatch, marks: PrintedMarks, stated: StatedScale, default: Calibration
 ) -> Calibration:
     """Read speed and gain off the page, as far as it shows them.
 
@@ -249,8 +255,8 @@ def infer_calibration(
         Where the columns stand.
     marks : PrintedMarks
         The calibration pulses are used.
-    text : sequence of TextLine
-        Everything printed on the page.
+    stated : StatedScale
+        What the text of the page states.
     default : Calibration
         What is configured: it holds where the page says nothing, and is what a doubtful page is first believed to be.
 
@@ -260,31 +266,30 @@ def infer_calibration(
         With the strongest source that supports each value ("text", "pulse", "columns", or "default" where none does),
         a score for each, and reasons where sources contradict each other.
     """
-    printed = printed_scale(text)
     speed = _judge(
         [
-            *_of_print(printed.speed_mm_per_s, "mm/s", SPEEDS_MM_PER_S),
+            *_of_text(stated.speed_mm_per_s, "mm/s", PAPER_SPEEDS_MM_PER_S),
             *_speed_of_pulses(marks),
             *_speed_of_columns(match),
-            *(_speed_of_beats(match.beats) if printed.speed_mm_per_s is None else ()),
+            *(_speed_of_beats(match.beats) if stated.speed_mm_per_s is None else ()),
         ],
         _USUAL_SPEEDS,
         default.paper_speed_mm_per_s,
         "a paper speed of {:g} mm/s",
     )
-    stated = [
-        *_of_print(printed.gain_mm_per_mv, "mm/mV", GAINS_MM_PER_MV),
-        *_gain_of_pulses(marks, printed.chest_gain_mm_per_mv),
+    certain = [
+        *_of_text(stated.gain_mm_per_mv, "mm/mV", GAINS_MM_PER_MV),
+        *_gain_of_pulses(marks, stated.chest_gain_mm_per_mv),
     ]
     gain = _judge(
-        stated or _gain_of_beats(match),
+        certain or _gain_of_beats(match),
         _USUAL_GAINS,
         default.gain_mm_per_mv,
         "a gain of {:g} mm/mV",
     )
     chest = default.chest_gain_mm_per_mv
     if gain.source == "text":
-        chest = printed.chest_gain_mm_per_mv
+        chest = stated.chest_gain_mm_per_mv
     elif gain.source != "default":
         chest = None
     return Calibration(
@@ -295,5 +300,5 @@ def infer_calibration(
         gain_source=gain.source,
         speed_score=speed.score,
         gain_score=gain.score,
-        reasons=(*printed.reasons, *speed.reasons, *gain.reasons),
+        reasons=(*stated.reasons, *speed.reasons, *gain.reasons),
     )

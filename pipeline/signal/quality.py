@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datatypes import Calibration, EcgRecord, GridScale, LayoutMatch, Lead, Quality, TraceSet
-from pipeline.layout.columns import column_times
 
 Float64 = npt.NDArray[np.float64]
 
@@ -42,7 +41,7 @@ class Features:
 def _printed(record: EcgRecord, match: LayoutMatch) -> npt.NDArray[np.bool_]:
     """Mark what the layout says is printed: (n_leads, n_samples)."""
     printed = np.zeros(record.signal_mv.shape, bool)
-    times = column_times(match, record.calibration.paper_speed_mm_per_s)
+    times = match.column_times(record.calibration.paper_speed_mm_per_s)
     rate = record.sampling_frequency_hz
     for leads in match.layout.rows:
         for lead, (start_s, end_s) in zip(leads, times, strict=False):
