@@ -23,7 +23,7 @@ from pipeline.datatypes import (
 from pipeline.errors import DigitizationError, GridNotFound
 from pipeline.layout.identify import identify_layout, load_layouts
 from pipeline.networks.inference import Network, choose_device, load_network
-from pipeline.networks.unet import LABEL_PX_PER_MM, LAYOUT_PX_PER_MM
+from pipeline.networks.specification import BEND, LABEL, LAYOUT, PAGE, TRACE
 from pipeline.printing.labels import read_labels
 from pipeline.printing.recogniser import Recogniser, load_recogniser
 from pipeline.printing.statements import join_lead_names, stated_scale
@@ -78,11 +78,11 @@ class Digitizer:
         """
         chosen = choose_device(device)
         return cls(
-            page_network=load_network("page", chosen),
-            bend_network=load_network("bend", chosen),
-            layout_network=load_network("layout", chosen),
-            label_network=load_network("label", chosen),
-            trace_network=load_network("trace", chosen),
+            page_network=load_network(PAGE, chosen),
+            bend_network=load_network(BEND, chosen),
+            layout_network=load_network(LAYOUT, chosen),
+            label_network=load_network(LABEL, chosen),
+            trace_network=load_network(TRACE, chosen),
             recogniser=load_recogniser(),
             layouts=load_layouts(layouts),
         )
@@ -106,7 +106,7 @@ class Digitizer:
         sheet = self._flatten(page, segmentation)
         if (sheet.rectified.grid_scale.doubt_mm or 0.0) < _DOUBTFUL_MM:
             return self._read(page, segmentation, sheet, default)
-        flat = self._upright(page, lay_flat(page, segmentation, px_per_mm=LAYOUT_PX_PER_MM))
+        flat = self._upright(page, lay_flat(page, segmentation, px_per_mm=LAYOUT.px_per_mm))
         readings: list[Digitization] = []
         errors: list[DigitizationError] = []
         for candidate in (sheet, flat):
@@ -136,7 +136,7 @@ class Digitizer:
 
     def _by_grid(self, page: PageImage, segmentation: SegmentationMap) -> _Upright:
         """Flatten the page by the grid that is found on it, down to wrinkles, and turn it upright."""
-        flat = rectify(page, segmentation, px_per_mm=LAYOUT_PX_PER_MM)
+        flat = rectify(page, segmentation, px_per_mm=LAYOUT.px_per_mm)
         return self._upright(page, unbend(page, flat, self.bend_network))
 
     def _read(
@@ -216,7 +216,7 @@ class Digitizer:
         It stays as it is unless another way up reads clearly better, and is laid on its side only where neither way
         up reads enough.
         """
-        x_mm, y_mm = canvas_raster(flat, LABEL_PX_PER_MM)
+        x_mm, y_mm = canvas_raster(flat, LABEL.px_per_mm)
         canvas = sample_paper(page, flat, x_mm, y_mm)
         best, most = 0, -1.0
         best_labels: tuple[LeadLabel, ...] = ()

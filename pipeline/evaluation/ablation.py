@@ -42,7 +42,7 @@ from pipeline.datatypes import (
 from pipeline.digitize import Digitizer
 from pipeline.errors import DigitizationError, TraceNotFound
 from pipeline.networks.inference import Network
-from pipeline.networks.unet import ROW_BINS
+from pipeline.networks.specification import ROW_BINS
 from pipeline.rows.components import ink_lines
 from pipeline.rows.trace import RowReadings, Sampler, own_doubt, posterior
 from pipeline.sheet.paper import apply_homography, canvas_raster, map_sampler, sample_paper

@@ -25,7 +25,7 @@ from pipeline.digitize import Digitizer
 from pipeline.errors import DigitizationError
 from pipeline.evaluation.drawn import Drawn, same_print
 from pipeline.evaluation.metrics import score_lead
-from pipeline.networks.unet import LAYOUT_PX_PER_MM
+from pipeline.networks.specification import LAYOUT
 from pipeline.rows.trace import trace_rows
 from pipeline.sheet.paper import sample_paper, turn
 from pipeline.sheet.rectify import rectify
@@ -141,7 +141,7 @@ def _sheet_found(drawn: Drawn, digitizer: Digitizer, result: Digitization | None
     if result is not None:
         return result.rectified
     try:
-        return rectify(drawn.image, segment(drawn.image, digitizer.page_network), px_per_mm=LAYOUT_PX_PER_MM)
+        return rectify(drawn.image, segment(drawn.image, digitizer.page_network), px_per_mm=LAYOUT.px_per_mm)
     except DigitizationError:
         return None
 

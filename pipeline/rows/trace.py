@@ -19,16 +19,16 @@ from scipy.ndimage import label
 from pipeline.datatypes import ByteArray, FloatArray, RowBand, TraceSet
 from pipeline.errors import TraceNotFound
 from pipeline.networks.inference import Network
-from pipeline.networks.unet import ROW_BINS, ROW_HEIGHT_MM, TRACE_COLUMNS_PER_MM, TRACE_PX_PER_MM_X, TRACE_PX_PER_MM_Y
+from pipeline.networks.specification import ROW_BINS, ROW_COLUMNS_PER_MM, TRACE
 from pipeline.runs import runs_of
 
 Sampler = Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64]], ByteArray]  # x_mm (w,), y_mm (h,) -> (h, w, 3)
-_BIN_MM = ROW_HEIGHT_MM / ROW_BINS
+_BIN_MM = TRACE.cell_mm
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class RowReadings:
-    """What the network says of the rows; columns at TRACE_COLUMNS_PER_MM."""
+    """What the network says of the rows; columns at ROW_COLUMNS_PER_MM."""
 
     y_bin: FloatArray  # (n_rows, n) bins below the strip's top edge
     mass: FloatArray  # (n_rows, n) probability within reach of y_bin
@@ -99,7 +99,7 @@ def _present(
     for value, length_mm in ((False, bridge_mm), (True, shortest_mm)):
         for start, stop in runs_of(flags == value):
             inner = value or (start > 0 and stop < len(flags))
-            if inner and stop - start < length_mm * TRACE_COLUMNS_PER_MM:
+            if inner and stop - start < length_mm * ROW_COLUMNS_PER_MM:
                 flags[start:stop] = not value
     return flags
 
@@ -155,10 +155,10 @@ def trace_rows(sample: Sampler, rows: Sequence[RowBand], network: Network, *, ma
     if not rows:
         raise TraceNotFound("no row of an ECG was found on the page")
     x0 = min(row.x0_mm for row in rows) - margin_mm
-    width = int(np.ceil((max(row.x1_mm for row in rows) + margin_mm - x0) * TRACE_PX_PER_MM_X))
-    x_mm = x0 + (np.arange(width, dtype=np.float64) + 0.5) / TRACE_PX_PER_MM_X
-    tops = np.array([row.baseline_mm - ROW_HEIGHT_MM / 2 for row in rows])
-    lines = (np.arange(2 * ROW_BINS) + 0.5) / TRACE_PX_PER_MM_Y
+    width = int(np.ceil((max(row.x1_mm for row in rows) + margin_mm - x0) * TRACE.px_per_mm_x))
+    x_mm = x0 + (np.arange(width, dtype=np.float64) + 0.5) / TRACE.px_per_mm_x
+    tops = np.array([row.baseline_mm - TRACE.height_mm / 2 for row in rows])
+    lines = (np.arange(2 * ROW_BINS) + 0.5) / TRACE.px_per_mm_y
     readings = read_rows(np.stack([sample(x_mm, top + lines) for top in tops]), network)
     there = np.stack([_present(presence) for presence in readings.presence])
     y = np.where(there, tops[:, None] + (readings.y_bin + 0.5) * _BIN_MM, np.nan).astype(np.float32)
@@ -172,7 +172,7 @@ def trace_rows(sample: Sampler, rows: Sequence[RowBand], network: Network, *, ma
         row_mm=y[kept],
         confidence=confidence[kept],
         baseline_mm=np.array([rows[k].baseline_mm for k in kept], np.float32),
-        x0_mm=float(x0 + 0.5 / TRACE_COLUMNS_PER_MM),
-        columns_per_mm=TRACE_COLUMNS_PER_MM,
+        x0_mm=float(x0 + 0.5 / ROW_COLUMNS_PER_MM),
+        columns_per_mm=ROW_COLUMNS_PER_MM,
         doubt_mm=readings.doubt_bin[kept] * np.float32(_BIN_MM),
     )

@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from pipeline.datatypes import FloatArray, PageImage, RectifiedPage
 from pipeline.networks.inference import Network
-from pipeline.networks.unet import BEND_CELL_PX, BEND_PX_PER_MM
+from pipeline.networks.specification import BEND
 from pipeline.sheet.paper import canvas_raster, paper_to_page, sample_paper
 
-_CELL_MM = BEND_CELL_PX / BEND_PX_PER_MM
+_CELL_MM = BEND.cell_mm
 
 
 def unbend(
@@ -58,9 +58,9 @@ def unbend(
 
 def _field(page: PageImage, rectified: RectifiedPage, network: Network) -> tuple[FloatArray, float]:
     """Return how far, in mm, the paper is from where the canvas has it, for every cell (h, w, 2), and the doubt."""
-    x_mm, y_mm = canvas_raster(rectified, BEND_PX_PER_MM)
+    x_mm, y_mm = canvas_raster(rectified, BEND.px_per_mm)
     (answer,) = network.run(sample_paper(page, rectified, x_mm, y_mm)[None])
-    columns, rows = x_mm.size // BEND_CELL_PX, y_mm.size // BEND_CELL_PX
+    columns, rows = x_mm.size // BEND.stride_px, y_mm.size // BEND.stride_px
     shift_mm, doubt = np.split(answer[0, :, :rows, :columns].numpy(), 2)
     return averaged(shift_mm, np.exp(doubt)), float(np.exp(np.median(doubt)))
 
