@@ -213,10 +213,12 @@ def test_specifications_name_the_geometry_of_the_answers() -> None:
         pixels = torch.zeros((1, height, width, 3), dtype=torch.uint8)
         with torch.inference_mode():
             answer = _heads(specification.network().eval()(normalise(pixels)))[0]
-        if name == "label":
+        if name == "trace":
+            assert answer.shape[1:] == (ROW_BINS, width / specification.px_per_mm_x * ROW_COLUMNS_PER_MM)
+        elif name == "label":
             assert answer.shape[2:] == (1, 1)
         else:
-            assert answer.shape[2] == height // specification.stride_px, name
+            assert answer.shape[2:] == (height // specification.stride_px, width // specification.stride_px)
     assert (ROW_BINS, TRACE.height_mm, TRACE.cell_mm, ROW_COLUMNS_PER_MM) == (240, 60.0, 0.25, 20.0)
-    with pytest.raises(ValueError, match="trace: 10.0 px/mm across, 8.0 px/mm down"):
+    with pytest.raises(ValueError, match=r"trace: 10\.0 px/mm across, 8\.0 px/mm down"):
         _ = TRACE.px_per_mm
