@@ -21,7 +21,8 @@ from pipeline.datatypes import (
     SegmentationMap,
 )
 from pipeline.errors import DigitizationError, GridNotFound
-from pipeline.layout.identify import identify_layout, load_layouts
+from pipeline.layout.file import load_layouts
+from pipeline.layout.identify import identify_layout
 from pipeline.networks.inference import Network, choose_device, load_network
 from pipeline.networks.specification import BEND, LABEL, LAYOUT, PAGE, TRACE
 from pipeline.printing.labels import read_labels

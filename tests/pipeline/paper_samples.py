@@ -17,7 +17,8 @@ from pipeline import (
     TraceSet,
 )
 from pipeline.datatypes import FloatArray
-from pipeline.layout.identify import identify_layout, load_layouts
+from pipeline.layout.file import load_layouts
+from pipeline.layout.identify import identify_layout
 from pipeline.signal.calibrate import calibrate
 from pipeline.signal.quality import assess
 from pipeline.training.simulate import simulate_ecg

@@ -6,7 +6,8 @@ import pytest
 from pipeline import LEADS, Calibration, EcgRecord, Layout, LayoutMatch, Lead, TraceSet
 from pipeline.datatypes import FloatArray, PrintedMarks, StatedScale
 from pipeline.errors import TraceNotFound
-from pipeline.layout.identify import identify_layout, load_layouts
+from pipeline.layout.file import load_layouts
+from pipeline.layout.identify import identify_layout
 from pipeline.signal.calibrate import calibrate
 from pipeline.signal.calibration import infer_calibration
 from pipeline.training.simulate import simulate_ecg

@@ -7,7 +7,8 @@ import pytest
 
 from pipeline import Calibration, GridScale, LayoutMatch
 from pipeline.datatypes import Beats, PrintedMarks, PulseBox, StatedScale, TextLine
-from pipeline.layout.identify import identify_layout, load_layouts
+from pipeline.layout.file import load_layouts
+from pipeline.layout.identify import identify_layout
 from pipeline.printing.statements import stated_scale
 from pipeline.signal.calibrate import calibrate
 from pipeline.signal.calibration import infer_calibration, true_scale

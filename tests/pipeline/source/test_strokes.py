@@ -10,7 +10,8 @@ import pipeline.source.strokes
 from pipeline import LEADS, Calibration, GridScale, PageImage, RectifiedPage, TraceSet
 from pipeline.datatypes import FloatArray
 from pipeline.digitize import Digitizer
-from pipeline.layout.identify import identify_layout, load_layouts
+from pipeline.layout.file import load_layouts
+from pipeline.layout.identify import identify_layout
 from pipeline.output.files import to_json
 from pipeline.signal.calibrate import calibrate
 from pipeline.source.strokes import follow_strokes
