@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datatypes import Layout, Lead, Spans, TraceSet
+from pipeline.layout.weights import SIGNALS
 
 Float64 = npt.NDArray[np.float64]
-
-_IN_STEP = 4  # tenths of a millimetre by which beats recorded at the same time stand apart at most
 
 # Limb leads as sums of I and II (Einthoven, Goldberger).
 _LIMB = {
@@ -38,7 +37,7 @@ def stretch(traces: TraceSet, index: int, start_mm: float, end_mm: float, n: int
     values[inside] = -traces.row_mm[index, columns[inside].astype(np.int64)]
     values[np.arange(n) / 10.0 > end_mm - start_mm] = np.nan
     known = np.isfinite(values)
-    return np.asarray(values - np.median(values[known])) if known.mean() > 0.5 else None
+    return np.asarray(values - np.median(values[known])) if known.mean() > SIGNALS.least_known else None
 
 
 def _left_over(signals: Sequence[Float64], sums: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
@@ -47,7 +46,7 @@ def _left_over(signals: Sequence[Float64], sums: Sequence[tuple[float, float]]) 
         return None
     x = np.stack(signals)
     x = x[:, np.isfinite(x).all(0)]
-    if x.shape[1] < 100:
+    if x.shape[1] < SIGNALS.least_common:
         return None
     x = x - np.median(x, axis=1, keepdims=True)
     basis = np.array(sums)
@@ -122,7 +121,7 @@ def correlation(a: Float64, b: Float64, reach: int = 0) -> float:
         x = a[max(shift, 0) : a.size + min(shift, 0)]
         y = b[max(-shift, 0) : b.size + min(-shift, 0)]
         both = np.isfinite(x) & np.isfinite(y)
-        if both.sum() <= 50:
+        if both.sum() <= SIGNALS.least_pair:
             continue
         x, y = x[both] - x[both].mean(), y[both] - y[both].mean()
         power = float((x @ x) * (y @ y))
@@ -136,9 +135,9 @@ def _at_lag(a: Float64, b: Float64, lag: int) -> float:
     return correlation(a[max(lag, 0) : a.size + min(lag, 0)], b[max(-lag, 0) : b.size + min(-lag, 0)])
 
 
-def _whole_beats(pitch_mm: float, rr_mm: float | None, within_mm: float = 2.0) -> bool:
+def _whole_beats(pitch_mm: float, rr_mm: float | None) -> bool:
     """Tell whether a whole number of beats fills a column, so that the next one beats in step in either case."""
-    return rr_mm is not None and abs((pitch_mm / rr_mm + 0.5) % 1.0 - 0.5) * rr_mm < within_mm
+    return rr_mm is not None and abs((pitch_mm / rr_mm + 0.5) % 1.0 - 0.5) * rr_mm < SIGNALS.whole_beats_mm
 
 
 def _beat_together(own: Sequence[Float64], pitch_mm: float, rr_mm: float | None) -> float:
@@ -150,14 +149,14 @@ def _beat_together(own: Sequence[Float64], pitch_mm: float, rr_mm: float | None)
     reach = min(round(5.0 * (rr_mm or 12.0)), own[0].size // 3)
     lags = np.arange(-reach, reach + 1)
     alike = np.array([[_at_lag(own[0], other, int(lag)) for lag in lags] for other in own[1:]])
-    here = alike[:, np.abs(lags) <= _IN_STEP].max(1)
-    if (here < alike.max(1) - 0.07).any():
+    here = alike[:, np.abs(lags) <= SIGNALS.in_step].max(1)
+    if (here < alike.max(1) - SIGNALS.disagree).any():
         return -1.0
     together = float(here.min())
     if _whole_beats(pitch_mm, rr_mm):
-        exact = bool((np.abs(lags[alike.argmax(1)]) <= _IN_STEP // 2).all())
-        return 0.3 if exact and together > 0.9 else 0.1
-    return float(np.clip(2.5 * (together - 0.6), -1.0, 1.0))
+        exact = bool((np.abs(lags[alike.argmax(1)]) <= SIGNALS.in_step // 2).all())
+        return SIGNALS.likely_chance if exact and together > SIGNALS.agree else SIGNALS.chance
+    return float(np.clip(SIGNALS.beats_slope * (together - SIGNALS.beats_centre), -1.0, 1.0))
 
 
 def measure_step(
@@ -170,25 +169,27 @@ def measure_step(
     one, columns recorded together must beat in step with the first.
     """
     n = int(min(end - start for start, end in columns) * 10) - 5
-    if len(columns) < 2 or n < 100:
+    if len(columns) < 2 or n < SIGNALS.least_common:
         return 0.0
     whole = _whole_beats(columns[1][0] - columns[0][0], rr_mm)
     # The first column's start is less sure than the pitch; but moved, beats that fill the columns fit by chance.
-    across = _limb_residual_across(traces, layout, rows, columns, 0.0 if whole else 0.6)
+    across = _limb_residual_across(traces, layout, rows, columns, 0.0 if whole else SIGNALS.late_mm)
     if across is not None:  # a regular rhythm leaves over little as well, but more than misreading does
         misread = limb_residual(traces, layout, rows, columns) or 0.0
-        together = float(np.clip((0.05 + 2.0 * misread - across) / 0.05, -1.0, 1.0))
-        exactly = misread < 0.02 and across < 1.5 * misread + 0.006  # no rhythm is as regular
+        margin = SIGNALS.misread_margin
+        together = float(np.clip((margin + SIGNALS.misread * misread - across) / margin, -1.0, 1.0))
+        vanishes = across < SIGNALS.exact_ratio * misread + SIGNALS.exact_margin
+        exactly = misread < SIGNALS.exact_within and vanishes  # no rhythm is as regular
         if whole and not exactly:
-            return min(together, 0.3 if together > 0.5 else 0.1)
+            return min(together, SIGNALS.likely_chance if together > SIGNALS.likely else SIGNALS.chance)
         return together
     own = [_activity(traces, rows, start + 0.3, n) for start, _ in columns]
     strips = [index for index in strips if index >= 0]
     if strips:
         strip = [_activity(traces, strips, start + 0.3, n) for start, _ in columns]
-        after = float(np.mean([correlation(own[k], strip[k], _IN_STEP) for k in range(1, len(columns))]))
-        at_start = float(np.mean([correlation(own[k], strip[0], 2 * _IN_STEP) for k in range(1, len(columns))]))
-        if at_start > max(0.6, after - 0.1):  # beats stand there in either case
-            return max(at_start - after, 0.1)
+        after = float(np.mean([correlation(own[k], strip[k], SIGNALS.in_step) for k in range(1, len(columns))]))
+        at_start = float(np.mean([correlation(own[k], strip[0], 2 * SIGNALS.in_step) for k in range(1, len(columns))]))
+        if at_start > max(SIGNALS.strip_start, after - SIGNALS.strip_margin):  # beats stand there in either case
+            return max(at_start - after, SIGNALS.chance)
         return at_start - after
     return _beat_together(own, columns[1][0] - columns[0][0], rr_mm)

@@ -18,11 +18,9 @@ from pipeline.errors import LayoutUnknown
 from pipeline.layout.beats import measure_beats
 from pipeline.layout.columns import locate_columns
 from pipeline.layout.evidence import limb_residual, measure_step
-from pipeline.layout.placement import MISSING_COST, Found, LabelFit, RowFit, Slots, fit_labels, fit_rows
+from pipeline.layout.placement import Found, LabelFit, RowFit, Slots, fit_labels, fit_rows
 from pipeline.layout.strips import name_strips
-
-_TOGETHER = 0.15  # from here on columns count as recorded together
-_APART = 0.05  # up to here there is no doubt that they were not
+from pipeline.layout.weights import DECISION, PLACEMENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +42,11 @@ class _Candidate:
             return 0.0
         start_mm, width_mm = self.columns[0][0], self.columns[-1][1] - self.columns[0][0]
         off_mm = self.labels.x0 - start_mm
-        return float(np.clip(max(-20.0 - off_mm, off_mm - 0.3 * width_mm / len(self.columns)) / width_mm, 0.0, 1.0))
+        before_mm = -DECISION.names_before_mm - off_mm
+        inside_mm = off_mm - DECISION.names_inside * width_mm / len(self.columns)
+        return float(np.clip(max(before_mm, inside_mm) / width_mm, 0.0, 1.0))
 
-    def plainly_beats(self, other: _Candidate, margin: float = 0.03) -> bool:
+    def plainly_beats(self, other: _Candidate) -> bool:
         """Tell whether the evidence leaves no doubt between the two.
 
         Layouts whose names stand at the same places differ only in the signals: in the sign of a lead, or in whether
@@ -55,9 +55,9 @@ class _Candidate:
         """
         if self.layout.rows == other.layout.rows and len(self.layout.rhythm) == len(other.layout.rhythm):
             if self.layout.inverted != other.layout.inverted and self.residual is not None:
-                return (other.residual or 0.0) > 2.0 * self.residual + 0.003
-            return self.in_step <= _APART if self.layout.sequential else self.in_step > _TOGETHER
-        return other.total - self.total >= margin
+                return (other.residual or 0.0) > DECISION.inverted_ratio * self.residual + DECISION.inverted_margin
+            return self.in_step <= DECISION.apart if self.layout.sequential else self.in_step > DECISION.together
+        return other.total - self.total >= DECISION.margin
 
     @property
     def n_labels(self) -> int:
@@ -67,10 +67,11 @@ class _Candidate:
     @property
     def total(self) -> float:
         """Cost of all evidence: names, rows, limb-lead sums, step of the columns."""
-        cost = self.labels.cost if self.labels else MISSING_COST
-        cost += 0.35 * self.rows.cost + 0.2 * min(1.0, self.residual or 0.0) + self.names_outside
-        together = self.in_step - _TOGETHER  # what a regular rhythm shows by chance is no evidence
-        return cost + 0.05 * float(np.clip(together if self.layout.sequential else -together, 0.0, 1.0))
+        cost = self.labels.cost if self.labels else PLACEMENT.missing_name
+        signals = DECISION.sums * min(1.0, self.residual or 0.0)
+        cost += DECISION.rows * self.rows.cost + signals + self.names_outside
+        together = self.in_step - DECISION.together  # what a regular rhythm shows by chance is no evidence
+        return cost + DECISION.step * float(np.clip(together if self.layout.sequential else -together, 0.0, 1.0))
 
 
 def _weigh(
@@ -91,9 +92,9 @@ def _weigh(
 
 
 def _candidates(
-    layouts: Sequence[Layout], found: Found, traces: TraceSet, seen_mm: Sequence[float], reach: float = 0.2
+    layouts: Sequence[Layout], found: Found, traces: TraceSet, seen_mm: Sequence[float]
 ) -> list[_Candidate]:
-    """Fit every layout to names and rows, and weigh those within `reach` of the best by the signals too; best first."""
+    """Fit every layout to names and rows, and weigh those near the best by the signals too; best first."""
     fits: dict[tuple[object, int], tuple[LabelFit | None, RowFit]] = {}  # layouts with the same places share one
     for layout in layouts:
         places = (layout.rows, len(layout.rhythm))
@@ -101,9 +102,10 @@ def _candidates(
             labels = fit_labels(found, Slots.of(layout))
             fits[places] = (labels, fit_rows(found, len(layout.rows), layout.n_rows, labels))
     cost = {
-        places: (labels.cost if labels else MISSING_COST) + 0.35 * rows.cost for places, (labels, rows) in fits.items()
+        places: (labels.cost if labels else PLACEMENT.missing_name) + DECISION.rows * rows.cost
+        for places, (labels, rows) in fits.items()
     }
-    limit = min(cost.values(), default=0.0) + reach
+    limit = min(cost.values(), default=0.0) + DECISION.reach
     near = [layout for layout in layouts if cost[layout.rows, len(layout.rhythm)] <= limit]
     weighed = [_weigh(layout, found, traces, fits[layout.rows, len(layout.rhythm)], seen_mm) for layout in near]
     return sorted(weighed, key=lambda candidate: candidate.total)
@@ -113,23 +115,23 @@ def _doubts(best: _Candidate, others: Sequence[_Candidate], found: Found) -> lis
     """Say in words why a person should look at the layout."""
     reasons = []
     n_names = best.n_labels
-    if n_names <= 2:
+    if n_names <= DECISION.few_names:
         reasons.append(f"only {n_names} lead name{'' if n_names == 1 else 's'} found")
-    elif n_names < 0.5 * len(best.layout.leads):
+    elif n_names < DECISION.names_share * len(best.layout.leads):
         reasons.append(f"only {n_names} of {len(best.layout.leads)} lead names found")
     close = [other.layout.name for other in others if not best.plainly_beats(other)]
     if close:
         reasons.append(f"layout {close[0]} fits nearly as well")
     missing = sum(index < 0 for index in best.rows.row_index)
-    spare = sum(found.coverage[index] > 0.3 for index in best.rows.spare)
+    spare = sum(found.coverage[index] > DECISION.solid_row for index in best.rows.spare)
     if missing:
         reasons.append(f"{missing} of {best.layout.n_rows} rows not found")
     if spare:
         reasons.append(f"{spare} more row{'' if spare == 1 else 's'} traced than the layout has")
-    if best.residual is not None and best.residual > 0.25:
+    if best.residual is not None and best.residual > DECISION.lawless:
         reasons.append("the limb leads do not obey Einthoven's law in this order")
     reasons += _doubtful_names(best, found)
-    if not best.layout.sequential and best.in_step < 0.5:
+    if not best.layout.sequential and best.in_step < DECISION.together_sure:
         reasons.append("the columns beat in step and are taken as recorded together")
     return reasons
 
@@ -140,13 +142,16 @@ def _doubtful_names(best: _Candidate, found: Found) -> list[str]:
         return []
     reasons = []
     stray = best.labels.unexplained
-    stray = stray[(found.score[stray] > 0.6) & (found.lead[stray] > 2)]  # steep waves pass for I, II and III
+    stray = stray[
+        (found.score[stray] > DECISION.stray_score) & (found.lead[stray] > 2)
+    ]  # steep waves pass for I, II and III
     printed = found.baseline_mm[[index for index in best.rows.row_index if index >= 0]]
     if printed.size:  # what stands above and below the rows is a header's or a footer's
-        around = 0.8 * found.pitch_mm
+        around = DECISION.around_rows * found.pitch_mm
         stray = stray[(found.y_mm[stray] > printed.min() - around) & (found.y_mm[stray] < printed.max() + around)]
     # where most names agree, print misleads
-    if len(stray) > (2 if best.n_labels < 0.8 * len(best.layout.leads) else best.n_labels):
+    most = best.n_labels >= DECISION.most_names * len(best.layout.leads)
+    if len(stray) > (best.n_labels if most else DECISION.stray_names):
         reasons.append(f"{len(stray)} lead names stand where the layout has none")
     if _name_below(best.labels, best.layout.n_rows, found):
         reasons.append("a lead name stands below the last row: a row may be missing")
@@ -156,8 +161,9 @@ def _doubtful_names(best: _Candidate, found: Found) -> list[str]:
 def _name_below(fit: LabelFit, n_rows: int, found: Found) -> bool:
     """Tell whether a name stands where the next row of the first column would have its own."""
     next_mm = fit.y0 + fit.pitch_y * n_rows
-    stray = fit.unexplained[(found.score[fit.unexplained] > 0.8) & (found.lead[fit.unexplained] > 2)]
-    near = (np.abs(found.x_mm[stray] - fit.x0) < 6.0) & (np.abs(found.y_mm[stray] - next_mm) < 0.35 * fit.pitch_y)
+    stray = fit.unexplained[(found.score[fit.unexplained] > DECISION.below_score) & (found.lead[fit.unexplained] > 2)]
+    near = np.abs(found.x_mm[stray] - fit.x0) < DECISION.below_x_mm
+    near &= np.abs(found.y_mm[stray] - next_mm) < DECISION.below_rows * fit.pitch_y
     return bool(near.any())
 
 
@@ -193,10 +199,12 @@ def identify_layout(
     if not candidates:
         raise LayoutUnknown("there is no layout to compare the page with")
     best = candidates[0]
-    lawful = best.rows.cost < 0.3 and best.residual is not None and best.residual < 0.15
+    lawful = best.rows.cost < DECISION.lawful_rows and (
+        best.residual is not None and best.residual < DECISION.lawful_sums
+    )
     if best.n_labels == 0 and not lawful:
         raise LayoutUnknown("no ECG layout to be seen: no lead name was found, and the rows alone fit no layout")
-    if best.n_labels < 3 and best.rows.cost > 0.6:
+    if best.n_labels < DECISION.least_names and best.rows.cost > DECISION.unfit_rows:
         n_rows = found.baseline_mm.size
         raise LayoutUnknown(f"no ECG layout to be seen: {best.n_labels} lead names and {n_rows} rows fit no layout")
     rhythm, reasons = name_strips(traces, best.layout, best.labels, found, best.rows.row_index, best.columns)
@@ -204,8 +212,8 @@ def identify_layout(
     believed = best.labels.slot_label[best.labels.slot_label >= 0] if best.labels else np.zeros(0, np.int64)
     return LayoutMatch(
         layout=best.layout,
-        cost=best.labels.cost if best.labels else MISSING_COST,
-        score=float(np.clip(1.0 - best.total / MISSING_COST, 0.0, 1.0)),
+        cost=best.labels.cost if best.labels else PLACEMENT.missing_name,
+        score=float(np.clip(1.0 - best.total / PLACEMENT.missing_name, 0.0, 1.0)),
         certain=not doubts,
         labels=tuple(found.labels[int(index)] for index in believed),
         rhythm=rhythm,

@@ -9,6 +9,7 @@ import numpy as np
 from pipeline.datatypes import Layout, Lead, LeadLabel, Spans, TraceSet
 from pipeline.layout.evidence import correlation, stretch
 from pipeline.layout.placement import Found, LabelFit
+from pipeline.layout.weights import STRIPS
 
 _LIMB_BARS = frozenset({Lead.I, Lead.II})  # names that a steep stroke, or two, may be taken for
 _AUGMENTED = frozenset({Lead.AVR, Lead.AVL, Lead.AVF})  # hardly ever printed as strips
@@ -29,13 +30,14 @@ def _likeness(
                 continue
             a, b = float(np.nanstd(short)), float(np.nanstd(long))
             alike = 2 * a * b / max(a * a + b * b, 1e-9)
-            likeness[leads[c]] = alike * correlation(-short if leads[c] in layout.inverted else short, long, 10)
+            likeness[leads[c]] = alike * correlation(-short if leads[c] in layout.inverted else short, long, STRIPS.lag)
     return likeness
 
 
 def _surest_there(found: Found, index: int) -> LeadLabel:
     """Return the label seen most surely at the place of one: "II" is seen in every "III"."""
-    here = (np.abs(found.x_mm - found.x_mm[index]) < 5.0) & (np.abs(found.y_mm - found.y_mm[index]) < 3.0)
+    here = np.abs(found.x_mm - found.x_mm[index]) < STRIPS.place_x_mm
+    here &= np.abs(found.y_mm - found.y_mm[index]) < STRIPS.place_y_mm
     return found.labels[int(np.argmax(np.where(here, found.score, -1.0)))]
 
 
@@ -53,19 +55,24 @@ def name_strips(
         label = _surest_there(found, at) if at >= 0 else None
         likeness = _likeness(traces, layout, row_index, row_index[n_short + number], columns)
         evidence = {
-            lead: alike + (0.25 if lead == usual else -0.1 if lead in _AUGMENTED else 0.0)
+            lead: alike + (STRIPS.usual if lead == usual else STRIPS.augmented if lead in _AUGMENTED else 0.0)
             for lead, alike in likeness.items()
         }
         if label is not None:
-            weight = 0.05 if label.lead in _LIMB_BARS else 0.3
-            evidence[label.lead] = evidence.get(label.lead, 0.6) + weight * label.score
+            weight = STRIPS.bar_label if label.lead in _LIMB_BARS else STRIPS.label
+            evidence[label.lead] = evidence.get(label.lead, STRIPS.unseen) + weight * label.score
         best = max(evidence, key=lambda lead: evidence[lead], default=usual)
         rival = max(likeness, key=lambda lead: likeness[lead], default=best)
-        if likeness.get(rival, 0.0) > likeness.get(best, 0.0) + 0.1 and (label is None or best != label.lead):
+        if likeness.get(rival, 0.0) > likeness.get(best, 0.0) + STRIPS.rival and (label is None or best != label.lead):
             reasons.append(f"rhythm strip {number + 1} resembles {rival} more than {best}")
-        if label is not None and best != label.lead and label.score > 0.8 and label.lead not in _LIMB_BARS:
+        if (
+            label is not None
+            and best != label.lead
+            and label.score > STRIPS.sure_label
+            and label.lead not in _LIMB_BARS
+        ):
             reasons.append(f"rhythm strip {number + 1} is named {label.lead} and resembles {best}")
-        elif label is None and likeness.get(best, 0.0) < 0.7:
+        elif label is None and likeness.get(best, 0.0) < STRIPS.alike:
             best = usual
             reasons.append(f"rhythm strip {number + 1} has no name and resembles no lead; taken as {usual}")
         if best in names:
