@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from pipeline.datatypes import Calibration, Digitization, Layout
-from pipeline.digitize import Digitizer
+from pipeline.digitizer import Digitizer
 from pipeline.errors import DigitizationError
 from pipeline.evaluation.bench import bench
 from pipeline.evaluation.cli import ablate, budget, evaluate

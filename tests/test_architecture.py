@@ -18,7 +18,7 @@ import pytest
 from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[1]
-# What digitize.py composes.
+# What stages.py composes.
 STAGES = {
     "source.page",
     "sheet.segment",
@@ -131,7 +131,7 @@ def worker_is_imported_in_its_command_only(sources: Sources) -> list[str]:
 
 def stages_do_not_import_stages(sources: Sources) -> list[str]:
     stages = {f"pipeline.{stage}" for stage in STAGES}
-    composers = ("pipeline.digitize", "pipeline.__main__", "pipeline.output.overlay")
+    composers = ("pipeline.digitizer", "pipeline.stages", "pipeline.__main__", "pipeline.output.overlay")
     return breaches_of(
         sources, lambda name, target: name in stages and (target in stages or target in composers) and name != target
     )
@@ -292,19 +292,19 @@ PLANTED: dict[Rule, tuple[tuple[str, str], ...]] = {
         ("pipeline.rows.trace", "import pydicom.dataset"),
         ("pipeline.evaluation.truth", "import pydicom"),
         ("pipeline.evaluation.dicom", "import gateway.dicom.objects.content_checker"),
-        ("pipeline.digitize", "from gateway.settings import Settings"),
+        ("pipeline.digitizer", "from gateway.settings import Settings"),
     ),
-    pipeline_face_is_light: (("pipeline", "import torch"), ("pipeline", "from pipeline import digitize")),
+    pipeline_face_is_light: (("pipeline", "import torch"), ("pipeline", "from pipeline import digitizer")),
     gateway_uses_pipeline_types_only: (
-        ("gateway.service", "def f():\n    from pipeline import digitize"),
-        ("gateway.dicom.network.scp", "from pipeline.digitize import Digitizer"),
+        ("gateway.service", "def f():\n    from pipeline import digitizer"),
+        ("gateway.dicom.network.scp", "from pipeline.digitizer import Digitizer"),
     ),
     gateway_loads_no_heavy_library: (("gateway.worker.worker", "def f():\n    import torch"),),
     worker_is_imported_in_its_command_only: (("gateway.cli", "from gateway.worker import worker"),),
     stages_do_not_import_stages: (
         ("pipeline.rows.trace", "from pipeline.layout import identify"),
         ("pipeline.rows.trace", "from ..layout.identify import identify_layout"),
-        ("pipeline.layout.identify", "import pipeline.digitize"),
+        ("pipeline.layout.identify", "import pipeline.digitizer"),
     ),
     training_stays_outside: (("pipeline.sheet.segment", "from pipeline.training import synth"),),
     matplotlib_in_evaluation_only: (("pipeline.output.overlay", "import matplotlib.pyplot"),),
@@ -333,7 +333,7 @@ def test_planted_breach_is_caught(rule: Rule) -> None:
         sources = read_sources()
         sources.setdefault("pipeline.sheet.grid", ast.parse(""))
         sources.setdefault("pipeline.layout.identify", ast.parse(""))
-        sources.setdefault("pipeline.digitize", ast.parse(""))
+        sources.setdefault("pipeline.digitizer", ast.parse(""))
         sources.setdefault("pipeline.training.synth", ast.parse(""))
         sources.setdefault("gateway.worker.worker", ast.parse(""))
         before = rule(sources)
@@ -345,7 +345,7 @@ def test_planted_breach_is_caught(rule: Rule) -> None:
 def test_service_loads_neither_torch_nor_opencv() -> None:
     code = (
         "import sys, gateway.service, gateway.cli\n"
-        "heavy = {'torch', 'cv2', 'pipeline.digitize', 'gateway.worker.worker'} & set(sys.modules)\n"
+        "heavy = {'torch', 'cv2', 'pipeline.digitizer', 'gateway.worker.worker'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     done = subprocess.run(

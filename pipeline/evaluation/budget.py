@@ -20,14 +20,14 @@ from dataclasses import dataclass
 import numpy as np
 from rich.table import Table
 
-from pipeline.datatypes import Calibration, Digitization, LayoutMatch, RectifiedPage, TraceSet
-from pipeline.digitize import Digitizer
+from pipeline.datatypes import Calibration, Digitization, LayoutMatch, RectifiedPage, SegmentationMap, TraceSet
+from pipeline.digitizer import Digitizer
 from pipeline.errors import DigitizationError
 from pipeline.evaluation.drawn import Drawn, same_print
 from pipeline.evaluation.metrics import score_lead
 from pipeline.networks.specification import LAYOUT
 from pipeline.rows.trace import trace_rows
-from pipeline.sheet.paper import sample_paper, turn
+from pipeline.sheet.paper import Sheet, turn
 from pipeline.sheet.rectify import rectify
 from pipeline.sheet.segment import segment
 from pipeline.signal.calibrate import calibrate
@@ -45,7 +45,6 @@ class Geometry:
     scale_y: float
     quarter_turns: int  # that would set it upright
     bend_mm: float  # root mean square of what no affine map explains
-    bend_95_mm: float  # its 95th percentile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +95,6 @@ def measure_geometry(drawn: Drawn, rectified: RectifiedPage) -> Geometry | None:
         scale_y=float(lengths[1] - 1),
         quarter_turns=-turns % 4,
         bend_mm=float(np.sqrt(np.mean(off**2))),
-        bend_95_mm=float(np.quantile(off, 0.95)),
     )
 
 
@@ -129,19 +127,20 @@ def _trace_error(traces: TraceSet, lines: TraceSet, index: Sequence[int]) -> tup
     return float(np.median(every)), float(np.quantile(every, 0.95)), traced / drawn
 
 
-def _trace(drawn: Drawn, digitizer: Digitizer, frame: RectifiedPage | None) -> TraceSet:
+def _trace(
+    drawn: Drawn, digitizer: Digitizer, segmentation: SegmentationMap, frame: RectifiedPage | None = None
+) -> TraceSet:
     """Trace the drawn rows on a sheet (None: the drawn one)."""
-    sheet = frame or drawn.sheet
-    rows = drawn.rows(frame)
-    return trace_rows(lambda x, y: sample_paper(drawn.image, sheet, x, y), rows, digitizer.trace_network)
+    sheet = Sheet(page=drawn.image, segmentation=segmentation, rectified=frame or drawn.sheet)
+    return trace_rows(sheet, drawn.rows(frame), digitizer.trace_network)
 
 
-def _sheet_found(drawn: Drawn, digitizer: Digitizer, result: Digitization | None) -> RectifiedPage | None:
+def _sheet_found(drawn: Drawn, segmentation: SegmentationMap, result: Digitization | None) -> RectifiedPage | None:
     """Return the sheet as rectified, also where a later stage gave up; None if there is none."""
     if result is not None:
         return result.rectified
     try:
-        return rectify(drawn.image, segment(drawn.image, digitizer.page_network), px_per_mm=LAYOUT.px_per_mm)
+        return rectify(drawn.image, segmentation, LAYOUT.px_per_mm).rectified
     except DigitizationError:
         return None
 
@@ -156,7 +155,8 @@ def measure_page(picture: Picture, digitizer: Digitizer) -> PageBudget:
     """Score every stage on one drawn page; it is digitized once and traced twice more."""
     drawn = Drawn(picture)
     true = picture.page.calibration
-    traces = _trace(drawn, digitizer, None)
+    segmentation = segment(drawn.image, digitizer.page_network)
+    traces = _trace(drawn, digitizer, segmentation)
     lines = drawn.lines(traces)
     snr = [
         _snr_db(drawn, lines, drawn.match(lines), true),
@@ -168,11 +168,11 @@ def measure_page(picture: Picture, digitizer: Digitizer) -> PageBudget:
         result = digitizer.digitize(drawn.image)
     except DigitizationError as error:
         failure = str(error)
-    sheet = _sheet_found(drawn, digitizer, result)
+    sheet = _sheet_found(drawn, segmentation, result)
     geometry = None if sheet is None else measure_geometry(drawn, sheet)
     if sheet is not None and geometry is not None:
         upright = turn(sheet, geometry.quarter_turns)
-        on_sheet = _trace(drawn, digitizer, upright)
+        on_sheet = _trace(drawn, digitizer, segmentation, upright)
         snr.append(_snr_db(drawn, on_sheet, drawn.match(on_sheet, upright), true))
     if result is None or geometry is None:
         snr += [0.0] * (len(LEVELS) - len(snr))

@@ -17,7 +17,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from pipeline.datatypes import ByteArray, Calibration, Digitization, FloatArray, Layout
-from pipeline.digitize import Digitizer
+from pipeline.digitizer import Digitizer
 from pipeline.errors import DigitizationError
 from pipeline.evaluation.ablation import read_every_way
 from pipeline.evaluation.budget import budget_table, count_table, measure_page, page_table

@@ -21,8 +21,8 @@ from pipeline.errors import TraceNotFound
 from pipeline.networks.inference import Network
 from pipeline.networks.specification import ROW_BINS, ROW_COLUMNS_PER_MM, TRACE
 from pipeline.runs import runs_of
+from pipeline.sheet.paper import Sheet
 
-Sampler = Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64]], ByteArray]  # x_mm (w,), y_mm (h,) -> (h, w, 3)
 _BIN_MM = TRACE.cell_mm
 
 
@@ -34,6 +34,10 @@ class RowReadings:
     mass: FloatArray  # (n_rows, n) probability within reach of y_bin
     doubt_bin: FloatArray  # (n_rows, n) what a column by itself would say, off y_bin
     presence: FloatArray  # (n_rows, n) probability that anything is printed here
+
+
+Posterior = Callable[[FloatArray], FloatArray]  # of `posterior`
+RowReader = Callable[[ByteArray, Network], RowReadings]  # of `read_rows`
 
 
 def posterior(log_p: FloatArray, *, price: float = 0.1, least: float = 1e-6) -> FloatArray:
@@ -68,13 +72,24 @@ def posterior(log_p: FloatArray, *, price: float = 0.1, least: float = 1e-6) -> 
     return past
 
 
-def read_rows(strips: ByteArray, network: Network, *, reach: float = 3.0) -> RowReadings:
-    """Read rows from their strips (n_rows, 2 * ROW_BINS, w, 3)."""
+def read_rows(strips: ByteArray, network: Network, *, smooth: Posterior = posterior, reach: float = 3.0) -> RowReadings:
+    """Read rows from their strips.
+
+    Parameters
+    ----------
+    strips : (n_rows, 2 * ROW_BINS, w, 3) uint8
+    network : Network
+        The trace network.
+    smooth : callable
+        Makes one line of the columns' own answers; `posterior`.
+    reach : float
+        Bins around a value whose probability counts as its `mass`.
+    """
     n = strips.shape[2] * 2
     columns, logits = network.run(strips)
     log_p = torch.log_softmax(columns[..., :n], 1).numpy()
     presence = logits[:, :n].sigmoid().numpy()
-    p = posterior(log_p)
+    p = smooth(log_p)
     bins = np.arange(ROW_BINS, dtype=np.float32)
     y_bin = p @ bins
     mass = np.where(np.abs(bins - y_bin[..., None]) <= reach, p, 0).sum(2)
@@ -135,17 +150,43 @@ def _straight(row: FloatArray, *, within_mm: float = 0.15) -> bool:
     return bool(np.quantile(np.abs(row[at] - line(at)), 0.98) < within_mm)
 
 
-def trace_rows(sample: Sampler, rows: Sequence[RowBand], network: Network, *, margin_mm: float = 5.0) -> TraceSet:
+def _cut_strips(
+    sheet: Sheet, rows: Sequence[RowBand], margin_mm: float
+) -> tuple[float, npt.NDArray[np.float64], ByteArray]:
+    """Cut a strip out of the page for every row: paper x of their left edge, paper y of their tops, pixels."""
+    x0 = min(row.x0_mm for row in rows) - margin_mm
+    width = int(np.ceil((max(row.x1_mm for row in rows) + margin_mm - x0) * TRACE.px_per_mm_x))
+    x_mm = x0 + (np.arange(width, dtype=np.float64) + 0.5) / TRACE.px_per_mm_x
+    tops = np.array([row.baseline_mm - TRACE.height_mm / 2 for row in rows])
+    lines = (np.arange(2 * ROW_BINS) + 0.5) / TRACE.px_per_mm_y
+    return x0, tops, np.stack([sheet.pixels(x_mm, top + lines) for top in tops])
+
+
+def trace_rows(
+    sheet: Sheet,
+    rows: Sequence[RowBand],
+    network: Network,
+    *,
+    read: RowReader = read_rows,
+    margin_mm: float = 5.0,
+) -> TraceSet:
     """Trace every row.
 
     Parameters
     ----------
-    sample : callable
-        Gives the page's own pixels on any paper raster.
+    sheet : Sheet
     rows : sequence of RowBand
         Top to bottom.
     network : Network
         The trace network.
+    read : callable
+        Reads the rows' strips; `read_rows`.
+    margin_mm : float
+        Paper that is traced before the first row's start and behind the last row's end.
+
+    Returns
+    -------
+    TraceSet
 
     Raises
     ------
@@ -154,12 +195,8 @@ def trace_rows(sample: Sampler, rows: Sequence[RowBand], network: Network, *, ma
     """
     if not rows:
         raise TraceNotFound("no row of an ECG was found on the page")
-    x0 = min(row.x0_mm for row in rows) - margin_mm
-    width = int(np.ceil((max(row.x1_mm for row in rows) + margin_mm - x0) * TRACE.px_per_mm_x))
-    x_mm = x0 + (np.arange(width, dtype=np.float64) + 0.5) / TRACE.px_per_mm_x
-    tops = np.array([row.baseline_mm - TRACE.height_mm / 2 for row in rows])
-    lines = (np.arange(2 * ROW_BINS) + 0.5) / TRACE.px_per_mm_y
-    readings = read_rows(np.stack([sample(x_mm, top + lines) for top in tops]), network)
+    x0, tops, strips = _cut_strips(sheet, rows, margin_mm)
+    readings = read(strips, network)
     there = np.stack([_present(presence) for presence in readings.presence])
     y = np.where(there, tops[:, None] + (readings.y_bin + 0.5) * _BIN_MM, np.nan).astype(np.float32)
     confidence = np.where(there, readings.mass * readings.presence, 0).astype(np.float32)

@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft, sparse
 
-FloatArray = npt.NDArray[np.float32]
+from pipeline.datatypes import FloatArray
+
 Matrix = npt.NDArray[np.floating[Any]]
 
 

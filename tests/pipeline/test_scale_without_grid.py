@@ -1,14 +1,14 @@
 """Pages whose grid does not tell the scale: columns and pulses do, or the size of the lead names."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
-import pipeline.digitize
 from pipeline import GridScale, PageImage
-from pipeline.digitize import Digitizer
+from pipeline.digitizer import Digitizer
 from pipeline.errors import DigitizationError, TraceNotFound
 from pipeline.training.simulate import simulate_ecg
 from tests.pipeline.drawn_pages import STANDARD, ecg_page, snr_of_short_leads_db
@@ -77,17 +77,17 @@ def test_a_grid_the_bend_network_does_not_see_must_read_better_than_none(
 ) -> None:
     def sheet(source: str) -> SimpleNamespace:
         scale = GridScale(px_per_mm_x=8.0, px_per_mm_y=8.0, score=1.0, source=source, doubt_mm=doubt_mm)
-        return SimpleNamespace(rectified=SimpleNamespace(grid_scale=scale))
+        return SimpleNamespace(sheet=SimpleNamespace(rectified=SimpleNamespace(grid_scale=scale)))
 
-    def read(_self: object, _page: object, _map: object, sheet: SimpleNamespace, _default: object) -> SimpleNamespace:
-        source = sheet.rectified.grid_scale.source
+    def read(_self: object, candidate: SimpleNamespace, _default: object) -> SimpleNamespace:
+        source = candidate.sheet.rectified.grid_scale.source
         estimate = {"grid": by_grid, "rows": by_rows}[source]
         if estimate is None:
             raise TraceNotFound(f"nothing by {source}")
         return SimpleNamespace(source=source, quality=SimpleNamespace(estimated_snr_db=estimate))
 
-    monkeypatch.setattr(pipeline.digitize, "segment", lambda *_: None)
-    monkeypatch.setattr(pipeline.digitize, "lay_flat", lambda *_, **__: None)
+    stages = replace(digitizer.stages, segment=lambda *_: None, lay_flat=lambda *_: None)
+    digitizer = replace(digitizer, stages=stages)
     monkeypatch.setattr(Digitizer, "_flatten", lambda *_: sheet("grid"))
     monkeypatch.setattr(Digitizer, "_upright", lambda *_: sheet("rows"))
     monkeypatch.setattr(Digitizer, "_read", read)

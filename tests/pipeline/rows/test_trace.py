@@ -1,5 +1,9 @@
 """From columns of probability to the line a pen drew."""
 
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -26,6 +30,11 @@ class _InkReader(torch.nn.Module):
 @pytest.fixture
 def network() -> Network:
     return Network(name="trace", module=_InkReader(), sha256="", device=torch.device("cpu"))
+
+
+def sampled(sample: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Any:
+    """A sheet whose pixels are drawn when they are asked for."""
+    return SimpleNamespace(pixels=sample)
 
 
 def _strip(y_mm: np.ndarray, width: int, top_mm: float) -> np.ndarray:
@@ -66,7 +75,7 @@ def test_trace_rows_leaves_gaps_empty(network: Network) -> None:
         ink = np.exp(-(((y_mm[:, None] - line[None]) / 0.25) ** 2))
         return np.repeat((255 * (1 - np.nan_to_num(ink)))[..., None], 3, 2).astype(np.uint8)
 
-    traces = trace_rows(sample, [RowBand(baseline_mm=50.0, x0_mm=20, x1_mm=100)], network)
+    traces = trace_rows(sampled(sample), [RowBand(baseline_mm=50.0, x0_mm=20, x1_mm=100)], network)
     x = traces.x0_mm + np.arange(traces.row_mm.shape[1]) / traces.columns_per_mm
     there = np.isfinite(traces.row_mm[0])
     assert abs(x[there].min() - 30) < 0.2 and abs(x[there].max() - 90) < 0.2
@@ -76,7 +85,7 @@ def test_trace_rows_leaves_gaps_empty(network: Network) -> None:
 
 def test_no_rows_is_an_error_in_words(network: Network) -> None:
     with pytest.raises(TraceNotFound, match="no row"):
-        trace_rows(lambda x, y: np.zeros((1, 1, 3), np.uint8), [], network)
+        trace_rows(sampled(lambda x, y: np.zeros((1, 1, 3), np.uint8)), [], network)
 
 
 def test_a_row_seen_twice_is_traced_once(network: Network) -> None:
@@ -85,7 +94,7 @@ def test_a_row_seen_twice_is_traced_once(network: Network) -> None:
         return np.repeat((255 * (1 - ink))[..., None], 3, 2).astype(np.uint8)
 
     bands = [RowBand(baseline_mm=y, x0_mm=20, x1_mm=100) for y in (48.0, 52.0)]
-    assert trace_rows(sample, bands, network).row_mm.shape[0] == 1
+    assert trace_rows(sampled(sample), bands, network).row_mm.shape[0] == 1
 
 
 def test_a_rule_of_the_form_is_no_row() -> None:
