@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
+Spans = tuple[tuple[float, float], ...]  # (start, end) of each column of a page, in mm or in s
+
+# What ECG carts can be set to.
+PAPER_SPEEDS_MM_PER_S = (5.0, 6.25, 10.0, 12.5, 25.0, 50.0, 100.0)
+GAINS_MM_PER_MV = (2.5, 5.0, 10.0, 20.0)
 
 MAX_PAGE_PIXELS = 100_000_000  # of one page; a larger one is refused before it is decoded
 
@@ -202,6 +207,16 @@ class TextLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StatedScale:
+    """The paper speed and the gain that the text of a page states; None: not stated, or stated in different ways."""
+
+    speed_mm_per_s: float | None = None
+    gain_mm_per_mv: float | None = None  # of the limb leads, or of all
+    chest_gain_mm_per_mv: float | None = None  # where it is stated on its own
+    reasons: tuple[str, ...] = ()  # statements that contradict each other, in words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Beats:
     """How heartbeats look on the paper, whatever its speed and gain."""
 
@@ -222,13 +237,38 @@ class LayoutMatch:
     rhythm: tuple[Lead, ...]  # the lead found in each rhythm strip
     reasons: tuple[str, ...] = ()  # why it is not certain, in words
     row_index: tuple[int, ...] = ()  # traced row of each printed row, -1 = missing; () = row i is traced row i
-    column_mm: tuple[tuple[float, float], ...] = ()  # paper x where each column starts and ends; () = not measured
+    column_mm: Spans = ()  # paper x where each column starts and ends; () = not measured
     beats: Beats | None = None  # of the short rows; None: no beat stands out
 
     @property
     def rows(self) -> tuple[int, ...]:
         """Traced row of each printed row, -1 = missing."""
         return self.row_index or tuple(range(self.layout.n_rows))
+
+    def column_times(self, paper_speed_mm_per_s: float, *, within: float = 0.1) -> Spans:
+        """List when each column starts and ends on the record's time axis, in s; empty if no column was measured.
+
+        Column k starts at k times `column_seconds`, as the cart counts, unless the columns on the paper differ from
+        that by more than the share `within`.  Columns that were recorded together start together.
+
+        Parameters
+        ----------
+        paper_speed_mm_per_s : float
+        within : float
+            Relative; set by hand. Carts print columns of 2.4 to 2.6 s for 2.5 s.
+        """
+        if not self.column_mm:
+            return ()
+        starts_mm = np.array([start for start, _ in self.column_mm])
+        pitch_s = self.layout.column_seconds
+        if len(starts_mm) > 1:
+            measured_s = float(np.mean(np.diff(starts_mm))) / paper_speed_mm_per_s
+            pitch_s = pitch_s if abs(measured_s / pitch_s - 1) <= within else measured_s
+        times = []
+        for k, (start_mm, end_mm) in enumerate(self.column_mm):
+            start_s = k * pitch_s if self.layout.sequential else 0.0
+            times.append((start_s, start_s + (end_mm - start_mm) / paper_speed_mm_per_s))
+        return tuple(times)
 
     def stretches(self) -> Iterator[tuple[Lead, int, tuple[float, float]]]:
         """List every printed stretch, short leads first: its lead, traced row and paper x from-to."""

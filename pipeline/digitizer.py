@@ -20,13 +20,14 @@ from pipeline.datatypes import (
     PageImage,
     PrintedMarks,
     SegmentationMap,
+    StatedScale,
     TextLine,
     TraceSet,
 )
 from pipeline.errors import DigitizationError, GridNotFound
-from pipeline.layout.identify import load_layouts
+from pipeline.layout.file import load_layouts
 from pipeline.networks.inference import Network, choose_device, load_network
-from pipeline.networks.unet import LABEL_PX_PER_MM, LAYOUT_PX_PER_MM
+from pipeline.networks.specification import BEND, LABEL, LAYOUT, PAGE, TRACE
 from pipeline.printing.recogniser import Recogniser, load_recogniser
 from pipeline.sheet.paper import Sheet, turn
 from pipeline.stages import SHIPPED, Stages
@@ -46,6 +47,7 @@ class _Seen:
     """What was read from a sheet in millimetres, before anything is in millivolts and seconds."""
 
     text: tuple[TextLine, ...]
+    stated: StatedScale
     marks: PrintedMarks
     traces: TraceSet
     match: LayoutMatch
@@ -77,11 +79,11 @@ class Digitizer:
         """
         chosen = choose_device(device)
         return cls(
-            page_network=load_network("page", chosen),
-            bend_network=load_network("bend", chosen),
-            layout_network=load_network("layout", chosen),
-            label_network=load_network("label", chosen),
-            trace_network=load_network("trace", chosen),
+            page_network=load_network(PAGE, chosen),
+            bend_network=load_network(BEND, chosen),
+            layout_network=load_network(LAYOUT, chosen),
+            label_network=load_network(LABEL, chosen),
+            trace_network=load_network(TRACE, chosen),
             recogniser=load_recogniser(),
             layouts=load_layouts(layouts),
         )
@@ -145,7 +147,7 @@ class Digitizer:
         by_grid = self._flatten(page, segmentation)
         if (by_grid.sheet.rectified.grid_scale.doubt_mm or 0.0) < doubtful_mm:
             return [by_grid]
-        return [by_grid, self._upright(self.stages.lay_flat(page, segmentation, LAYOUT_PX_PER_MM))]
+        return [by_grid, self._upright(self.stages.lay_flat(page, segmentation, LAYOUT.px_per_mm))]
 
     def _flatten(self, page: PageImage, segmentation: SegmentationMap, *, few: float = 2.0) -> _Upright:
         """Flatten the page by its grid; if few names can be read then, try the lines as those of the other grid.
@@ -166,7 +168,7 @@ class Digitizer:
 
     def _by_grid(self, page: PageImage, segmentation: SegmentationMap) -> _Upright:
         """Flatten the page by the grid that is found on it, down to wrinkles, and turn it upright."""
-        flat = self.stages.rectify(page, segmentation, LAYOUT_PX_PER_MM)
+        flat = self.stages.rectify(page, segmentation, LAYOUT.px_per_mm)
         return self._upright(self.stages.unbend(flat, self.bend_network))
 
     def _upright(self, flat: Sheet, *, enough: float = 3.0, clearly: float = 1.0) -> _Upright:
@@ -175,7 +177,7 @@ class Digitizer:
         It stays as it is unless another way up reads clearly better.  It is laid on its side only if neither way up
         reads enough.
         """
-        canvas = flat.canvas(LABEL_PX_PER_MM)
+        canvas = flat.canvas(LABEL.px_per_mm)
         best, most = 0, -1.0
         best_labels: tuple[LeadLabel, ...] = ()
         for quarter in (0, 2, 1, 3):
@@ -200,7 +202,7 @@ class Digitizer:
             if upright.sheet.rectified.grid_scale.source == "default":
                 upright = self._to_scale(upright, seen, default, last=last)
                 seen = self._see(upright)
-        calibration = self.stages.infer_calibration(seen.match, seen.marks, seen.text, default)
+        calibration = self.stages.infer_calibration(seen.match, seen.marks, seen.stated, default)
         record = self.stages.calibrate(seen.traces, seen.match, calibration)
         rectified = upright.sheet.rectified
         networks: list[Network | Recogniser] = [self.page_network, self.bend_network, self.layout_network]
@@ -225,9 +227,10 @@ class Digitizer:
         traces = stages.trace_rows(sheet, rows, self.trace_network, read=stages.read_rows)
         traces = stages.follow_strokes(traces, sheet)
         seen_mm = [x for row in marks.rows for x in row.boundaries_mm]
-        labels = stages.with_printed_names(upright.labels, text)
+        labels = stages.join_lead_names(upright.labels, text)
         match = stages.identify_layout(labels, traces, self.layouts, seen_mm=seen_mm)
-        return _Seen(text=text, marks=stages.measure_pulses(sheet, marks), traces=traces, match=match)
+        pulses, stated = stages.measure_pulses(sheet, marks), stages.stated_scale(text)
+        return _Seen(text=text, stated=stated, marks=pulses, traces=traces, match=match)
 
     def _to_scale(
         self, upright: _Upright, seen: _Seen, default: Calibration, *, last: bool, settled: float = 0.02
@@ -243,7 +246,7 @@ class Digitizer:
         named = {label.lead for label in match.labels} & set(match.layout.leads)
         if not match.column_mm or len(named) < min(4, len(match.layout.leads)):
             raise GridNotFound("no ECG grid and few lead names were found, and the file states no resolution")
-        factor = self.stages.true_scale(match, seen.marks, seen.text, default)
+        factor = self.stages.true_scale(match, seen.marks, seen.stated, default)
         source = "columns" if last or abs(factor - 1) <= settled else "default"
         return self._upright(self.stages.rescale(upright.sheet, factor, source))
 

@@ -23,14 +23,15 @@ from pipeline.datatypes import (
     Quality,
     RowBand,
     SegmentationMap,
+    StatedScale,
     TextLine,
     TraceSet,
 )
 from pipeline.layout.identify import identify_layout
 from pipeline.networks.inference import Network
 from pipeline.printing.labels import read_labels
-from pipeline.printing.printed import with_printed_names
 from pipeline.printing.recogniser import Recogniser
+from pipeline.printing.statements import join_lead_names, stated_scale
 from pipeline.printing.text import read_text
 from pipeline.rows.components import rows_from_ink
 from pipeline.rows.drawing import follow_strokes
@@ -85,12 +86,13 @@ class Stages:
     trace_rows: RowTracer
     read_rows: RowReader  # called by `trace_rows`
     follow_strokes: Callable[[TraceSet, Sheet], TraceSet]
-    with_printed_names: Callable[[Sequence[LeadLabel], Sequence[TextLine]], tuple[LeadLabel, ...]]
+    join_lead_names: Callable[[Sequence[LeadLabel], Sequence[TextLine]], tuple[LeadLabel, ...]]
     identify_layout: LayoutFinder
     measure_pulses: Callable[[Sheet, PrintedMarks], PrintedMarks]
-    true_scale: Callable[[LayoutMatch, PrintedMarks, Sequence[TextLine], Calibration], float]
+    stated_scale: Callable[[Sequence[TextLine]], StatedScale]
+    true_scale: Callable[[LayoutMatch, PrintedMarks, StatedScale, Calibration], float]
     rescale: Callable[[Sheet, float, str], Sheet]
-    infer_calibration: Callable[[LayoutMatch, PrintedMarks, Sequence[TextLine], Calibration], Calibration]
+    infer_calibration: Callable[[LayoutMatch, PrintedMarks, StatedScale, Calibration], Calibration]
     calibrate: Callable[[TraceSet, LayoutMatch, Calibration], EcgRecord]
     assess: Callable[[EcgRecord, LayoutMatch, TraceSet, GridScale], Quality]
 
@@ -107,9 +109,10 @@ SHIPPED = Stages(
     trace_rows=trace_rows,
     read_rows=read_rows,
     follow_strokes=follow_strokes,
-    with_printed_names=with_printed_names,
+    join_lead_names=join_lead_names,
     identify_layout=identify_layout,
     measure_pulses=measure_pulses,
+    stated_scale=stated_scale,
     true_scale=true_scale,
     rescale=rescale,
     infer_calibration=infer_calibration,

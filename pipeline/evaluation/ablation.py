@@ -35,7 +35,7 @@ from pipeline.datatypes import (
 from pipeline.digitizer import Digitizer
 from pipeline.errors import DigitizationError, TraceNotFound
 from pipeline.networks.inference import Network
-from pipeline.networks.unet import ROW_BINS
+from pipeline.networks.specification import ROW_BINS
 from pipeline.rows.components import sheet_lines
 from pipeline.rows.trace import RowReader, RowReadings, own_doubt, posterior
 from pipeline.sheet.paper import Sheet, apply_homography

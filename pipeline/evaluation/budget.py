@@ -25,7 +25,7 @@ from pipeline.digitizer import Digitizer
 from pipeline.errors import DigitizationError
 from pipeline.evaluation.drawn import Drawn, same_print
 from pipeline.evaluation.metrics import score_lead
-from pipeline.networks.unet import LAYOUT_PX_PER_MM
+from pipeline.networks.specification import LAYOUT
 from pipeline.rows.trace import trace_rows
 from pipeline.sheet.paper import Sheet, turn
 from pipeline.sheet.rectify import rectify
@@ -140,7 +140,7 @@ def _sheet_found(drawn: Drawn, segmentation: SegmentationMap, result: Digitizati
     if result is not None:
         return result.rectified
     try:
-        return rectify(drawn.image, segmentation, LAYOUT_PX_PER_MM).rectified
+        return rectify(drawn.image, segmentation, LAYOUT.px_per_mm).rectified
     except DigitizationError:
         return None
 

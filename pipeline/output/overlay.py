@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datatypes import LEADS, ByteArray, Digitization, PageImage
+from pipeline.runs import runs_of
 from pipeline.sheet.paper import paper_to_page
 
 Float64 = npt.NDArray[np.float64]
@@ -95,8 +96,8 @@ def _draw_row(
     traces = digitization.traces
     first, stop = (round((edge - traces.x0_mm) * traces.columns_per_mm) for edge in span_mm)
     columns = np.arange(max(first, 0), min(stop, traces.row_mm.shape[1]))
-    known = columns[np.isfinite(traces.row_mm[index, columns])]
-    for piece in np.split(known, np.flatnonzero(np.diff(known) > 1) + 1):
+    for start, end in runs_of(np.isfinite(traces.row_mm[index, columns])):
+        piece = columns[start:end]
         if piece.size > 1:
             x_mm = traces.x0_mm + piece / traces.columns_per_mm
             canvas.line(np.column_stack([x_mm, traces.row_mm[index, piece].astype(np.float64)]), colour, 0.22)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from pipeline.datatypes import ByteArray, TextLine
 from pipeline.printing.recogniser import LINE_HEIGHT_PX, Recogniser
+from pipeline.runs import runs_of
 from pipeline.sheet.paper import Sheet, page_to_paper, raster
 
 MAP_PX_PER_MM = 5.0
@@ -75,8 +76,7 @@ def _rows(ink: Mask, least_px: float) -> list[tuple[int, int]]:
     """
     profile = ink.sum(1)
     full = profile > 0.12 * np.sort(profile)[-max(1, profile.size // 4) :].mean()
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], full.astype(np.int8), [0]])))
-    cores = [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= least_px / 2]
+    cores = [(a, b) for a, b in runs_of(full) if b - a >= least_px / 2]
     middles = [(a[1] + b[0]) // 2 for a, b in pairwise(cores)]
     rows = []
     for top, bottom in zip([0, *middles], [*middles, profile.size], strict=True):

@@ -7,11 +7,13 @@ network's ink, in the upper half of the marked box, between the middles of the t
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.datatypes import ByteArray, PrintedMarks, PulseBox
+from pipeline.runs import runs_of
 from pipeline.sheet.paper import Sheet, raster
 
 _PX_PER_MM = 8.0
@@ -28,14 +30,13 @@ def _top_mm(pulse: PulseBox, sheet: Sheet) -> float | None:
     upright = _ink(sheet.ink(x_mm, raster(below_mm, below_mm + 0.45 * height_mm, _PX_PER_MM))).mean(0)
     bar = _ink(sheet.ink(x_mm, raster(pulse.y0_mm - 0.8, pulse.y0_mm + 1.2, _PX_PER_MM))).max(0) > 80.0
     flank = upright > max(0.5 * float(upright.max()), 60.0)
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flank.astype(np.int8), [0]])))
-    begins, ends = edges[::2], edges[1::2]
-    joined = [bar[end:begin].mean() > 0.8 for end, begin in zip(ends[:-1], begins[1:], strict=True)]
-    tops = np.flatnonzero(np.diff(np.concatenate([[0], np.array(joined, np.int8), [0]])))
-    if tops.size != 2:
+    flanks = runs_of(flank)
+    joined = [bar[left[1] : right[0]].mean() > 0.8 for left, right in pairwise(flanks)]
+    tops = runs_of(np.array(joined, bool))
+    if len(tops) != 1:
         return None
-    first, last = int(tops[0]), int(tops[1])
-    return float(begins[last] + ends[last] - begins[first] - ends[first]) / 2 / _PX_PER_MM
+    first, last = tops[0]
+    return float(sum(flanks[last]) - sum(flanks[first])) / 2 / _PX_PER_MM
 
 
 def _ink(seen: ByteArray) -> npt.NDArray[np.float64]:

@@ -19,15 +19,16 @@ from scipy.ndimage import label
 from pipeline.datatypes import ByteArray, FloatArray, RowBand, TraceSet
 from pipeline.errors import TraceNotFound
 from pipeline.networks.inference import Network
-from pipeline.networks.unet import ROW_BINS, ROW_HEIGHT_MM, TRACE_COLUMNS_PER_MM, TRACE_PX_PER_MM_X, TRACE_PX_PER_MM_Y
+from pipeline.networks.specification import ROW_BINS, ROW_COLUMNS_PER_MM, TRACE
+from pipeline.runs import runs_of
 from pipeline.sheet.paper import Sheet
 
-_BIN_MM = ROW_HEIGHT_MM / ROW_BINS
+_BIN_MM = TRACE.cell_mm
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class RowReadings:
-    """What the network says of the rows; columns at TRACE_COLUMNS_PER_MM."""
+    """What the network says of the rows; columns at ROW_COLUMNS_PER_MM."""
 
     y_bin: FloatArray  # (n_rows, n) bins below the strip's top edge
     mass: FloatArray  # (n_rows, n) probability within reach of y_bin
@@ -111,10 +112,9 @@ def _present(
     runs, _ = label(presence > likely)
     flags = np.isin(runs, np.setdiff1d(runs[presence > sure], 0))
     for value, length_mm in ((False, bridge_mm), (True, shortest_mm)):
-        edges = np.flatnonzero(np.diff(flags.astype(np.int8))) + 1
-        for start, stop in zip(np.r_[0, edges], np.r_[edges, len(flags)], strict=True):
+        for start, stop in runs_of(flags == value):
             inner = value or (start > 0 and stop < len(flags))
-            if flags[start] == value and inner and stop - start < length_mm * TRACE_COLUMNS_PER_MM:
+            if inner and stop - start < length_mm * ROW_COLUMNS_PER_MM:
                 flags[start:stop] = not value
     return flags
 
@@ -155,10 +155,10 @@ def _cut_strips(
 ) -> tuple[float, npt.NDArray[np.float64], ByteArray]:
     """Cut a strip out of the page for every row: paper x of their left edge, paper y of their tops, pixels."""
     x0 = min(row.x0_mm for row in rows) - margin_mm
-    width = int(np.ceil((max(row.x1_mm for row in rows) + margin_mm - x0) * TRACE_PX_PER_MM_X))
-    x_mm = x0 + (np.arange(width, dtype=np.float64) + 0.5) / TRACE_PX_PER_MM_X
-    tops = np.array([row.baseline_mm - ROW_HEIGHT_MM / 2 for row in rows])
-    lines = (np.arange(2 * ROW_BINS) + 0.5) / TRACE_PX_PER_MM_Y
+    width = int(np.ceil((max(row.x1_mm for row in rows) + margin_mm - x0) * TRACE.px_per_mm_x))
+    x_mm = x0 + (np.arange(width, dtype=np.float64) + 0.5) / TRACE.px_per_mm_x
+    tops = np.array([row.baseline_mm - TRACE.height_mm / 2 for row in rows])
+    lines = (np.arange(2 * ROW_BINS) + 0.5) / TRACE.px_per_mm_y
     return x0, tops, np.stack([sheet.pixels(x_mm, top + lines) for top in tops])
 
 
@@ -209,7 +209,7 @@ def trace_rows(
         row_mm=y[kept],
         confidence=confidence[kept],
         baseline_mm=np.array([rows[k].baseline_mm for k in kept], np.float32),
-        x0_mm=float(x0 + 0.5 / TRACE_COLUMNS_PER_MM),
-        columns_per_mm=TRACE_COLUMNS_PER_MM,
+        x0_mm=float(x0 + 0.5 / ROW_COLUMNS_PER_MM),
+        columns_per_mm=ROW_COLUMNS_PER_MM,
         doubt_mm=readings.doubt_bin[kept] * np.float32(_BIN_MM),
     )

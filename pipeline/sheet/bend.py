@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from pipeline.datatypes import FloatArray, RectifiedPage
 from pipeline.networks.inference import Network
-from pipeline.networks.unet import BEND_CELL_PX, BEND_PX_PER_MM
+from pipeline.networks.specification import BEND
 from pipeline.sheet.paper import Sheet, paper_to_page
 
-_CELL_MM = BEND_CELL_PX / BEND_PX_PER_MM
+_CELL_MM = BEND.cell_mm
 
 
 def unbend(sheet: Sheet, network: Network, *, node_mm: float = 2.5, again_mm: float = 0.15, passes: int = 3) -> Sheet:
@@ -56,9 +56,9 @@ def unbend(sheet: Sheet, network: Network, *, node_mm: float = 2.5, again_mm: fl
 
 def _field(sheet: Sheet, network: Network) -> tuple[FloatArray, float]:
     """Return how far, in mm, the paper is from where the canvas has it, for every cell (h, w, 2), and the doubt."""
-    canvas = sheet.canvas(BEND_PX_PER_MM)
+    canvas = sheet.canvas(BEND.px_per_mm)
     (answer,) = network.run(canvas[None])
-    rows, columns = (side // BEND_CELL_PX for side in canvas.shape[:2])
+    rows, columns = (side // BEND.stride_px for side in canvas.shape[:2])
     shift_mm, doubt = np.split(answer[0, :, :rows, :columns].numpy(), 2)
     return averaged(shift_mm, np.exp(doubt)), float(np.exp(np.median(doubt)))
 

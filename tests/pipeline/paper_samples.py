@@ -18,7 +18,8 @@ from pipeline import (
     TraceSet,
 )
 from pipeline.datatypes import FloatArray
-from pipeline.layout.identify import identify_layout, load_layouts
+from pipeline.layout.file import load_layouts
+from pipeline.layout.identify import identify_layout
 from pipeline.sheet.paper import Sheet
 from pipeline.signal.calibrate import calibrate
 from pipeline.signal.quality import assess

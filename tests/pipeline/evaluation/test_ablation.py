@@ -25,7 +25,7 @@ from pipeline.evaluation.ablation import (
     rows_by_ink,
 )
 from pipeline.networks.inference import Network
-from pipeline.networks.unet import ROW_BINS
+from pipeline.networks.specification import ROW_BINS
 from pipeline.sheet.paper import Sheet
 from tests.pipeline.paper_samples import digitization
 

@@ -9,8 +9,8 @@ import pytest
 from pipeline import LEADS, GridScale, Lead, LeadLabel, PageImage, RectifiedPage, SegmentationMap, TextLine
 from pipeline.errors import WeightsMismatch
 from pipeline.printing import recogniser as recogniser_module
-from pipeline.printing.printed import lead_name, printed_scale, with_printed_names
 from pipeline.printing.recogniser import Recogniser, load_recogniser
+from pipeline.printing.statements import join_lead_names, lead_name, stated_scale
 from pipeline.printing.text import find_text, read_text
 from pipeline.sheet.paper import Sheet
 
@@ -88,7 +88,7 @@ def test_print_is_found_and_read_upright(recogniser: Recogniser, quarter_turns: 
     footer = found[-1]
     assert footer.y0_mm == pytest.approx(63.5, abs=0.8) and footer.x0_mm == pytest.approx(60, abs=1)
     assert 35 < footer.x1_mm - footer.x0_mm < 60 and footer.score > 0.8
-    assert printed_scale(found).speed_mm_per_s == 25.0 and printed_scale(found).gain_mm_per_mv == 10.0
+    assert stated_scale(found).speed_mm_per_s == 25.0 and stated_scale(found).gain_mm_per_mv == 10.0
 
 
 def test_print_outside_the_canvas_is_read_too(recogniser: Recogniser) -> None:
@@ -103,7 +103,7 @@ def test_print_outside_the_canvas_is_read_too(recogniser: Recogniser) -> None:
         homography=rectified.homography @ np.array([[1, 0, 0], [0, 1, 15.0], [0, 0, 1]]),
     )
     (line,) = read_text(seen(picture, low), recogniser)
-    assert line.y1_mm < 0 and printed_scale([line]).speed_mm_per_s == 50.0
+    assert line.y1_mm < 0 and stated_scale([line]).speed_mm_per_s == 50.0
 
 
 def test_only_what_the_page_network_calls_print_is_looked_at(recogniser: Recogniser) -> None:
@@ -176,20 +176,20 @@ def test_a_package_without_its_model_says_so(monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_speed_and_gain_in_words(text: str, speed: float | None, gain: float | None, chest: float | None) -> None:
-    stated = printed_scale(lines(text))
+    stated = stated_scale(lines(text))
     assert (stated.speed_mm_per_s, stated.gain_mm_per_mv, stated.chest_gain_mm_per_mv) == (speed, gain, chest)
     assert stated.reasons == ()
 
 
 def test_a_statement_may_stand_in_pieces_beside_each_other_but_not_below() -> None:
-    pieces = printed_scale(lines("Limb:", "10 mm/mV", "Chest:", "5 mm/mV", "Speed:", "25", "mm/s"))
+    pieces = stated_scale(lines("Limb:", "10 mm/mV", "Chest:", "5 mm/mV", "Speed:", "25", "mm/s"))
     assert (pieces.speed_mm_per_s, pieces.gain_mm_per_mv, pieces.chest_gain_mm_per_mv) == (25.0, 10.0, 5.0)
-    below = printed_scale([*lines("25"), *lines("mm/s", y_mm=105.0)])
+    below = stated_scale([*lines("25"), *lines("mm/s", y_mm=105.0)])
     assert below.speed_mm_per_s is None
 
 
 def test_statements_that_differ_are_no_statement() -> None:
-    stated = printed_scale([*lines("25 mm/s 10 mm/mV"), *lines("50 mm/s 10 mm/mV", y_mm=20.0)])
+    stated = stated_scale([*lines("25 mm/s 10 mm/mV"), *lines("50 mm/s 10 mm/mV", y_mm=20.0)])
     assert (stated.speed_mm_per_s, stated.gain_mm_per_mv) == (None, 10.0)
     assert stated.reasons == ("several paper speeds are printed: 25 and 50 mm/s",)
 
@@ -221,11 +221,11 @@ def test_recognised_names_join_those_seen() -> None:
         return LeadLabel(lead=lead, x_mm=x_mm, y_mm=101.0, score=score)
 
     seen_names = (label(Lead.V1, 20.0, 0.6), label(Lead.V3, 60.0, 0.6), label(Lead.AVL, 100.0, 0.99))
-    joined = with_printed_names(seen_names, lines("V1", "V2", "aVF", "V4", "III"))
+    joined = join_lead_names(seen_names, lines("V1", "V2", "aVF", "V4", "III"))
     got = [(x.lead, round(x.x_mm)) for x in joined]
     # V1 is known, V2 was seen as V3 less surely, aVL was seen more surely than aVF, V4 is new, III may be strokes
     assert got == [(Lead.V1, 20), (Lead.AVL, 100), (Lead.V2, 60), (Lead.V4, 140)]
-    assert with_printed_names(seen_names, lines("V2", "V6", score=0.7)) == seen_names
+    assert join_lead_names(seen_names, lines("V2", "V6", score=0.7)) == seen_names
 
 
 def test_a_name_seen_within_a_longer_line_of_print_is_none() -> None:
@@ -233,7 +233,7 @@ def test_a_name_seen_within_a_longer_line_of_print_is_none() -> None:
     inside = LeadLabel(lead=Lead.V3, x_mm=52.0, y_mm=11.5, score=0.9)
     beside = LeadLabel(lead=Lead.V1, x_mm=52.0, y_mm=18.0, score=0.9)
     at_its_end = LeadLabel(lead=Lead.V2, x_mm=69.0, y_mm=11.5, score=0.9)
-    assert with_printed_names([inside, beside, at_its_end], [line]) == (beside, at_its_end)
+    assert join_lead_names([inside, beside, at_its_end], [line]) == (beside, at_its_end)
 
 
 def test_a_patients_name_does_not_slip_into_a_log() -> None:

@@ -8,7 +8,8 @@ import numpy.typing as npt
 from pipeline import LEADS, Calibration, GridScale, PageImage, RectifiedPage, TraceSet
 from pipeline.datatypes import FloatArray
 from pipeline.digitizer import Digitizer
-from pipeline.layout.identify import identify_layout, load_layouts
+from pipeline.layout.file import load_layouts
+from pipeline.layout.identify import identify_layout
 from pipeline.output.files import to_json
 from pipeline.rows.drawing import follow_strokes
 from pipeline.sheet.paper import Sheet

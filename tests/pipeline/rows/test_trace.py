@@ -11,7 +11,7 @@ import torch
 from pipeline.datatypes import RowBand
 from pipeline.errors import TraceNotFound
 from pipeline.networks.inference import Network
-from pipeline.networks.unet import ROW_BINS, ROW_HEIGHT_MM
+from pipeline.networks.specification import ROW_BINS, TRACE
 from pipeline.rows.trace import _distinct, posterior, read_rows, trace_rows
 
 
@@ -39,7 +39,7 @@ def sampled(sample: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Any:
 
 def _strip(y_mm: np.ndarray, width: int, top_mm: float) -> np.ndarray:
     """Draw a line (value per strip pixel column) on white."""
-    rows = top_mm + (np.arange(2 * ROW_BINS) + 0.5) * ROW_HEIGHT_MM / (2 * ROW_BINS)
+    rows = top_mm + (np.arange(2 * ROW_BINS) + 0.5) * TRACE.height_mm / (2 * ROW_BINS)
     ink = np.exp(-(((rows[:, None] - y_mm[None]) / 0.25) ** 2))
     return np.repeat((255 * (1 - np.nan_to_num(ink)))[..., None], 3, 2).astype(np.uint8)
 
@@ -64,7 +64,7 @@ def test_rows_are_read_at_sub_pixel(network: Network) -> None:
     x = np.arange(640)
     y = 100 + 4 * np.sin(x / 60)
     reading = read_rows(_strip(y, 640, 70.0)[None], network)
-    y_mm = 70.0 + (reading.y_bin[0] + 0.5) * ROW_HEIGHT_MM / ROW_BINS
+    y_mm = 70.0 + (reading.y_bin[0] + 0.5) * TRACE.height_mm / ROW_BINS
     assert np.abs(y_mm[::2] - y)[5:-5].max() < 0.06
     assert (reading.presence > 0.5).all()
 
