@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """Load what needs torch or OpenCV when it is first asked for (PEP 562)."""
+        """Load what needs torch or OpenCV when it is first used (PEP 562)."""
         if name in ("Digitizer", "digitize"):
             from pipeline import digitizer as home
         elif name in ("draw_overlay", "write_png"):

@@ -106,7 +106,7 @@ class GridScale:
     px_per_mm_y: float
     score: float  # in [0, 1]; 0 = no grid found
     source: str  # "grid" | "hint" (the file) | "columns" (and pulses) | "default" (a guess, until the page was read)
-    doubt_mm: float | None = None  # how far off the bend network expects itself to be, median; None: not asked
+    doubt_mm: float | None = None  # how far off the bend network expects itself to be, median; None: not measured
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -131,7 +131,7 @@ class RectifiedPage:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Layout:
-    """Where leads stand on the paper: rows of simultaneous or sequential columns, then full-width rhythm strips.
+    """Where leads are printed on the paper: rows of simultaneous or sequential columns, then full-width rhythm strips.
 
     A rhythm strip is a full-width row; `rhythm` holds the leads usually printed there, but any lead may be.
     """
@@ -227,7 +227,7 @@ class Beats:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class LayoutMatch:
-    """The layout a page is printed in; `certain` is False where a person must look."""
+    """The layout a page is printed in; if `certain` is False, a person must review it."""
 
     layout: Layout
     cost: float  # mean distance label - template in page widths, missing labels cost 0.5 (paper, Algorithm 1)
@@ -291,7 +291,7 @@ class DrawnLine:
 
     @property
     def stop(self) -> int:
-        """First column behind it."""
+        """First column after it."""
         return self.first + self.y_mm.size
 
 
@@ -307,7 +307,7 @@ class TraceSet:
     baseline_mm: FloatArray  # (n_rows,) paper y of each row's zero line
     x0_mm: float
     columns_per_mm: float
-    doubt_mm: FloatArray | None = None  # (n_rows, n_columns) column by itself against all heard together; None: unknown
+    doubt_mm: FloatArray | None = None  # (n_rows, n_columns) how far a column's own answer is off row_mm; None: unknown
     lines: tuple[DrawnLine, ...] = ()  # what the rows were taken from where the page is a drawing; lines may overlap
 
     def __post_init__(self) -> None:
@@ -335,7 +335,7 @@ class Calibration:
     chest_gain_mm_per_mv: float | None = None  # None: as the limb leads
     speed_source: str = "default"
     gain_source: str = "default"
-    speed_score: float = 0.0  # in [0, 1]; 0 = the page was not asked
+    speed_score: float = 0.0  # in [0, 1]; 0 = not read from the page
     gain_score: float = 0.0
     reasons: tuple[str, ...] = ()  # contradictions between the sources, in words
 
@@ -348,7 +348,7 @@ class SecondPrint:
     first_sample: int
     signal_mv: FloatArray  # (n,); NaN = not readable
     agreement_db: float  # power of the signal over that of the difference of the two prints
-    used: bool  # it replaces the other print in the record, being read with more confidence
+    used: bool  # it was read with more confidence and replaces the other print in the record
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -401,12 +401,12 @@ class Quality:
     einthoven_residual_mv: float | None  # median |I + III - II|; None where never simultaneous
     layout_score: float
     estimated_snr_db: float
-    warnings: tuple[str, ...] = ()  # reasons in words; every one of them asks for a person's look
+    warnings: tuple[str, ...] = ()  # reasons in words; each one asks for a review by a person
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Digitization:
-    """Everything one page gave: the overlay and the admin page read it, `record` alone leaves for DICOM and HL7."""
+    """Everything that was read from one page; DICOM objects and HL7 messages are made of its `record`."""
 
     page: PageImage
     rectified: RectifiedPage

@@ -1,4 +1,4 @@
-"""Where the decibels are lost: each stage of the digitizer against what was drawn.
+"""Error budget: what each stage of the digitizer costs in dB, measured against what was drawn.
 
 A drawn page is scored six times.  First the drawn line itself is calibrated, which shows what resampling and the metric
 leave; then one stage after the other takes the place of the truth, so that the difference of two scores is what that
