@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.datatypes import LEADS, ByteArray, FloatArray, Lead, LeadLabel
 from pipeline.networks.inference import Network
 from pipeline.networks.specification import LABEL
+from pipeline.printing.weights import NAMES
 
 
 def read_labels(canvas: ByteArray, network: Network) -> tuple[LeadLabel, ...]:
@@ -28,18 +29,16 @@ def _peaks(
     probability: FloatArray,
     wins: np.ndarray[tuple[int, int], np.dtype[np.bool_]],
     lead: Lead,
-    *,
-    floor: float = 0.5,
-    least: int = 2,
 ) -> list[LeadLabel]:
     """Blobs of windows that agree on a name: a printed name is seen by several windows, one alone is chance."""
-    _, index, stats, _ = cv2.connectedComponentsWithStats((wins & (probability > floor)).astype(np.uint8))
+    _, index, stats, _ = cv2.connectedComponentsWithStats((wins & (probability > NAMES.window)).astype(np.uint8))
     labels = []
-    for k in np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= least) + 1:
+    for k in np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= NAMES.windows) + 1:
         rows, columns = np.nonzero(index == k)
         weight = probability[rows, columns].astype(np.float64)
         scale = LABEL.cell_mm
         x_mm, y_mm = np.average(columns, weights=weight) * scale, np.average(rows, weights=weight) * scale
-        score = float(weight.max()) * min(1.0, 0.25 + 0.25 * float(stats[k, cv2.CC_STAT_AREA]))
+        n_windows = float(stats[k, cv2.CC_STAT_AREA])
+        score = float(weight.max()) * min(1.0, NAMES.first_window + NAMES.each_window * n_windows)
         labels.append(LeadLabel(lead=lead, x_mm=float(x_mm), y_mm=float(y_mm), score=score))
     return labels
