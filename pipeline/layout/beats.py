@@ -1,9 +1,9 @@
 """What heartbeats look like on paper: how long a QRS complex is, how far apart beats are and how tall leads stand.
 
 Hearts differ less than carts do: in recordings of 2,065 people the length measured here has a spread of 15 %, the
-heart rate one of 35 %, the height one of 25 %, while paper speeds and gains lie a factor of two apart.  So beats tell
-speed and gain where nothing else does, as a witness of `scale`, and where beats stand tells whether columns were
-recorded together (`layout`).
+heart rate one of 35 %, the height one of 25 %, while paper speeds and gains lie a factor of two apart.  So beats are
+a witness of speed and gain where nothing else is (`signal.calibration`), and their places show whether columns were
+recorded together (`evidence`).
 """
 
 from __future__ import annotations

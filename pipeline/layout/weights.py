@@ -138,7 +138,7 @@ class StripWeights:
     rival: float = 0.1  # likeness by which another lead must be more alike to be named as a doubt; by hand
     sure_label: float = 0.8  # score of a label whose contradiction is a doubt; by hand
     alike: float = 0.7  # likeness, least, to name a strip without a label; by hand
-    place_x_mm: float = 5.0  # mm within which two labels stand at one place: "II" is seen in every "III"
+    place_x_mm: float = 5.0  # mm within which two labels stand at one place: every "III" contains a "II"
     place_y_mm: float = 3.0  # mm; by hand
     lag: int = 10  # tenths of a mm by which strip and short lead may be shifted; by hand
 
