@@ -15,9 +15,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import pandas
 
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
@@ -26,6 +30,8 @@ Spans = tuple[tuple[float, float], ...]  # (start, end) of each column of a page
 # What ECG carts can be set to.
 PAPER_SPEEDS_MM_PER_S = (5.0, 6.25, 10.0, 12.5, 25.0, 50.0, 100.0)
 GAINS_MM_PER_MV = (2.5, 5.0, 10.0, 20.0)
+
+MAX_PAGE_PIXELS = 100_000_000  # of one page; a larger one is refused before it is decoded
 
 
 class Lead(StrEnum):
@@ -100,7 +106,7 @@ class GridScale:
     px_per_mm_y: float
     score: float  # in [0, 1]; 0 = no grid found
     source: str  # "grid" | "hint" (the file) | "columns" (and pulses) | "default" (a guess, until the page was read)
-    doubt_mm: float | None = None  # how far off the bend network expects itself to be, median; None: not asked
+    doubt_mm: float | None = None  # how far off the bend network expects itself to be, median; None: not measured
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -125,7 +131,7 @@ class RectifiedPage:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Layout:
-    """Where leads stand on the paper: rows of simultaneous or sequential columns, then full-width rhythm strips.
+    """Where leads are printed on the paper: rows of simultaneous or sequential columns, then full-width rhythm strips.
 
     A rhythm strip is a full-width row; `rhythm` holds the leads usually printed there, but any lead may be.
     """
@@ -221,7 +227,7 @@ class Beats:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class LayoutMatch:
-    """The layout a page is printed in; `certain` is False where a person must look."""
+    """The layout a page is printed in; if `certain` is False, a person must review it."""
 
     layout: Layout
     cost: float  # mean distance label - template in page widths, missing labels cost 0.5 (paper, Algorithm 1)
@@ -285,7 +291,7 @@ class DrawnLine:
 
     @property
     def stop(self) -> int:
-        """First column behind it."""
+        """First column after it."""
         return self.first + self.y_mm.size
 
 
@@ -301,7 +307,7 @@ class TraceSet:
     baseline_mm: FloatArray  # (n_rows,) paper y of each row's zero line
     x0_mm: float
     columns_per_mm: float
-    doubt_mm: FloatArray | None = None  # (n_rows, n_columns) column by itself against all heard together; None: unknown
+    doubt_mm: FloatArray | None = None  # (n_rows, n_columns) how far a column's own answer is off row_mm; None: unknown
     lines: tuple[DrawnLine, ...] = ()  # what the rows were taken from where the page is a drawing; lines may overlap
 
     def __post_init__(self) -> None:
@@ -329,7 +335,7 @@ class Calibration:
     chest_gain_mm_per_mv: float | None = None  # None: as the limb leads
     speed_source: str = "default"
     gain_source: str = "default"
-    speed_score: float = 0.0  # in [0, 1]; 0 = the page was not asked
+    speed_score: float = 0.0  # in [0, 1]; 0 = not read from the page
     gain_score: float = 0.0
     reasons: tuple[str, ...] = ()  # contradictions between the sources, in words
 
@@ -342,7 +348,7 @@ class SecondPrint:
     first_sample: int
     signal_mv: FloatArray  # (n,); NaN = not readable
     agreement_db: float  # power of the signal over that of the difference of the two prints
-    used: bool  # it replaces the other print in the record, being read with more confidence
+    used: bool  # it was read with more confidence and replaces the other print in the record
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -363,6 +369,28 @@ class EcgRecord:
         if self.confidence.shape != self.signal_mv.shape:
             raise ValueError(f"confidence is {self.confidence.shape}, signal_mv is {self.signal_mv.shape}")
 
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Return the signals as a pandas DataFrame.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row per sample with the index `time_s` in seconds; a column per lead, in mV and named after the lead.
+            NaN = not printed or not readable.
+
+        Raises
+        ------
+        ImportError
+            pandas is not installed; it is no dependency of this package.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("to_dataframe() needs pandas, which is not installed: pip install pandas") from error
+        time_s = np.arange(self.signal_mv.shape[1]) / self.sampling_frequency_hz
+        index = pandas.Index(time_s, name="time_s")
+        return pandas.DataFrame(self.signal_mv.T, index=index, columns=[lead.value for lead in self.leads])
+
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Quality:
@@ -373,12 +401,12 @@ class Quality:
     einthoven_residual_mv: float | None  # median |I + III - II|; None where never simultaneous
     layout_score: float
     estimated_snr_db: float
-    warnings: tuple[str, ...] = ()  # reasons in words; every one of them asks for a person's look
+    warnings: tuple[str, ...] = ()  # reasons in words; each one asks for a review by a person
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Digitization:
-    """Everything one page gave: the overlay and the admin page read it, `record` alone leaves for DICOM and HL7."""
+    """Everything that was read from one page; DICOM objects and HL7 messages are made of its `record`."""
 
     page: PageImage
     rectified: RectifiedPage

@@ -13,6 +13,9 @@ DigitizationError
     `-- DeviceError     the device that runs the networks has too little free memory for the page
 """
 
+# What a fault in our own code raises on a page: a run over many pages notes it for that page and continues.
+DEFECTS = (ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+
 
 class DigitizationError(Exception):
     """A page that cannot become a record; the message says why, in words a person at the hospital understands."""

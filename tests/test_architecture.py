@@ -7,11 +7,13 @@ each rule and expects it to be caught, so that no rule can rot into one that alw
 from __future__ import annotations
 
 import ast
+import copy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,17 +103,46 @@ def pipeline_knows_no_gateway(sources: Sources) -> list[str]:
     return breaches_of(sources, forbidden)
 
 
+class _AtImport(ast.NodeTransformer):
+    """Leave of a module what runs when it is imported: no bodies of functions, nothing that type checkers alone see."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        return None
+
+    def visit_If(self, node: ast.If) -> Any:
+        if ast.unparse(node.test) != "TYPE_CHECKING":
+            return self.generic_visit(node)
+        return [kept for child in node.orelse if (kept := self.visit(child)) is not None]
+
+
 def pipeline_face_is_light(sources: Sources) -> list[str]:
     face = ("pipeline", "pipeline.datatypes", "pipeline.errors")
-    light = (*face[1:], "__future__", "dataclasses", "enum", "numpy", "typing", "collections.abc")
-    return breaches_of(sources, lambda name, target: name in face and not within(target, *light))
+    light = (*face[1:], "__future__", "dataclasses", "enum", "numpy", "os", "typing", "collections.abc")
+    modules = set(sources)
+    return [
+        f"{name} imports {target} when it is imported itself"
+        for name in face
+        for target in imports(name, _AtImport().visit(copy.deepcopy(sources[name])), modules)
+        if not within(target, *light)
+    ]
 
 
 def gateway_uses_pipeline_types_only(sources: Sources) -> list[str]:
+    """What `pipeline` loads late is as heavy as its modules."""
+    late = {"Digitizer", "digitize", "draw_overlay", "load_pages", "write_png"}
+
     def forbidden(name: str, target: str) -> bool:
         return within(name, "gateway") and name != "gateway.worker.worker" and target.startswith("pipeline.")
 
-    return breaches_of(sources, forbidden)
+    return breaches_of(sources, forbidden) + [
+        f"{name} imports {alias.name} of pipeline"
+        for name, tree in sources.items()
+        if within(name, "gateway") and name != "gateway.worker.worker"
+        for node in nodes_of(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "pipeline"
+        for alias in node.names
+        if alias.name in late
+    ]
 
 
 def gateway_loads_no_heavy_library(sources: Sources) -> list[str]:
@@ -297,6 +328,7 @@ PLANTED: dict[Rule, tuple[tuple[str, str], ...]] = {
     pipeline_face_is_light: (("pipeline", "import torch"), ("pipeline", "from pipeline import digitizer")),
     gateway_uses_pipeline_types_only: (
         ("gateway.service", "def f():\n    from pipeline import digitizer"),
+        ("gateway.service", "def f():\n    from pipeline import Digitizer"),
         ("gateway.dicom.network.scp", "from pipeline.digitizer import Digitizer"),
     ),
     gateway_loads_no_heavy_library: (("gateway.worker.worker", "def f():\n    import torch"),),

@@ -50,7 +50,7 @@ _SCAN = Capture(
 
 @dataclass(slots=True)
 class Cost:
-    """What one stage took of one page, the stages inside it left out."""
+    """What one stage costs on one page, without the stages inside it."""
 
     wall_s: float = 0.0
     cpu_s: float = 0.0  # user and system time of all threads: comparable on a busy machine
@@ -60,7 +60,7 @@ class Cost:
 
 @dataclass(slots=True)
 class Recorder:
-    """Reads the clocks at every change of stage and books what passed on the stage that ran."""
+    """Reads the clocks at every change of stage and adds what passed to the stage that ran."""
 
     costs: dict[str, Cost] = field(default_factory=dict)
     _running: list[str] = field(default_factory=lambda: [_ELSEWHERE])
@@ -68,7 +68,7 @@ class Recorder:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Book what happens inside the block on `name`."""
+        """Add the cost of the block to `name`."""
         self._book()
         self._running.append(name)
         try:
@@ -93,7 +93,7 @@ class Recorder:
         self.costs = {}
 
     def stop(self) -> dict[str, Cost]:
-        """Return what every stage took, dearest first."""
+        """Return the cost of every stage, most expensive first."""
         self._book()
         return dict(sorted(self.costs.items(), key=lambda item: -item[1].cpu_s))
 
@@ -127,28 +127,28 @@ def _peak_mib() -> float:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class _Timed(Network):
-    """A network whose runs are booked as a stage."""
+    """A network whose runs count as a stage."""
 
     recorder: Recorder
 
     def run(self, pixels: ByteArray) -> tuple[Tensor, ...]:
-        """Run, and book the cost."""
+        """Run, and record the cost."""
         with self.recorder.stage(f"{self.name} network"):
             return Network.run(self, pixels)  # a class with slots has no bare super()
 
 
 def recorded(digitizer: Digitizer, recorder: Recorder) -> Digitizer:
-    """Return a digitizer that books every stage, and every run of a network, on a recorder."""
+    """Return a copy of a digitizer whose stages and networks are measured by a recorder."""
     stages = digitizer.stages
     if stages.read_rows is read_rows:
         stages = replace(stages, read_rows=partial(read_rows, smooth=recorder.wrap(posterior, "posterior")))
     timed = {part.name: recorder.wrap(getattr(stages, part.name), part.name) for part in fields(stages)}
 
-    def booked(network: Network) -> Network:
+    def timed_network(network: Network) -> Network:
         parts = {part.name: getattr(network, part.name) for part in fields(Network) if part.init}
         return _Timed(**parts, recorder=recorder)
 
-    return replace(digitizer.with_networks(booked), stages=replace(stages, **timed))
+    return replace(digitizer.with_networks(timed_network), stages=replace(stages, **timed))
 
 
 def draw_scan(width_px: int = PAGE_WIDTH_PX, seed: int = 1) -> PageImage:
@@ -178,7 +178,7 @@ def _median(costs: Sequence[Cost]) -> Cost:
 
 
 def measure_stages(digitizer: Digitizer, page: PageImage, runs: int) -> dict[str, Cost]:
-    """Digitize a page once to warm up and then `runs` times; return the median cost of every stage, dearest first.
+    """Digitize a page once to warm up, then `runs` times; return each stage's median cost, most expensive first.
 
     The overlay a person is shown, and writing it as PNG, are measured as well.
     """

@@ -108,7 +108,7 @@ class Drawn:
         """Every row that was drawn, top to bottom as drawn.
 
         In the drawn frame they start half a column early, so that the tracer's columns fall on the drawn samples: half
-        a sample off, which no shift by whole samples mends, a sharp QRS is worth 24 dB.
+        a sample off, which no shift by whole samples corrects, a sharp QRS scores 24 dB.
         """
         early = 0.5 / ROW_COLUMNS_PER_MM if frame is None else 0.0
         bands = []

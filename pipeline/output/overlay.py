@@ -1,7 +1,7 @@
-"""What was read, drawn over the page it was read from: the picture a person checks a digitization with.
+"""The overlay: what was read, drawn over its page, so that a person can check a digitization.
 
-Traces in one colour a lead, their names at their start, the fitted grid every 5 mm, and a ring round every lead name
-that was found.  The only drawing code of the pipeline; nothing is computed from what is drawn.
+It shows the traces in one colour per lead, their names at their start, the fitted grid every 5 mm, and a ring around
+every lead name that was found.  This is the only drawing code of the pipeline; nothing is computed from what is drawn.
 """
 
 from __future__ import annotations
@@ -110,9 +110,9 @@ def draw_overlay(digitization: Digitization, *, px_per_mm: float = 8.0, max_pixe
     ----------
     digitization : Digitization
     px_per_mm : float
-        Size of the drawing: small pages are enlarged and large ones reduced to it.
+        Resolution of the drawing: small pages are enlarged and large ones reduced to it.
     max_pixels : int
-        Upper bound of the drawing's size, whatever `px_per_mm` asks for.
+        Upper bound of the drawing's size; it comes before `px_per_mm`.
 
     Returns
     -------

@@ -20,7 +20,7 @@ Float64 = npt.NDArray[np.float64]
 def follow_strokes(
     traces: TraceSet, sheet: Sheet, *, shortest_mm: float = 15.0, near_mm: float = 0.3, share: float = 0.7
 ) -> TraceSet:
-    """Put the page's own lines in the place of what was traced along them.
+    """Replace what was traced along the page's own lines by these lines.
 
     Parameters
     ----------
@@ -28,9 +28,9 @@ def follow_strokes(
     sheet : Sheet
         The sheet the rows were traced on.
     shortest_mm : float
-        Lines less wide than this are left out: pulses, frames, print.
+        Shorter lines are left out: pulses, frames, print.
     near_mm, share : float
-        A line is a row's that was traced along at least half of it, to `share` within `near_mm`.
+        A line belongs to a row that was traced along at least half of it, with `share` of that within `near_mm`.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def _along_time(line: Float64, shortest_mm: float) -> Float64 | None:
 
 
 def _to_flat_paper(rectified: RectifiedPage) -> Float64:
-    """Return what takes page pixels to paper mm, (3, 2): the lattice as one affine map, for a drawing has no bends."""
+    """Return the affine map (3, 2) from page pixels to paper mm: one for the whole lattice, a drawing has no bends."""
     n_i, n_j = rectified.node_xy.shape[:2]
     paper = np.stack(np.meshgrid(np.arange(n_j), np.arange(n_i)), -1).reshape(-1, 2) * rectified.node_mm
     terms = np.column_stack([rectified.node_xy.reshape(-1, 2).astype(np.float64), np.ones(len(paper))])

@@ -1,6 +1,6 @@
 """How wide the flat top of each calibration pulse is: the layout network marks a pulse with its feet.
 
-Only the top tells how long a pulse is, and some carts draw feet of several millimetres.  It is measured on the page
+Only the top is as long as the pulse, and some carts draw feet of several millimetres.  It is measured on the page
 network's ink, in the upper half of the marked box, between the middles of the two flanks.
 """
 
@@ -22,7 +22,7 @@ _PX_PER_MM = 8.0
 def _top_mm(pulse: PulseBox, sheet: Sheet) -> float | None:
     """Measure the top of a pulse; None where no two flanks with a bar between them are seen (cut off, written over).
 
-    What else stands upright beside it, a form's rule or the first wave, has no bar to it.
+    Other upright lines beside it, a rule of the form or the first wave, are not joined to it by a bar.
     """
     height_mm = pulse.y1_mm - pulse.y0_mm
     x_mm = raster(pulse.x0_mm - 1.0, pulse.x1_mm + 1.0, _PX_PER_MM)

@@ -2,8 +2,8 @@
 
 The trace network sees one row at a time, cut from the original page through the composed map: 30 mm above and below
 the row's baseline, so that a neighbour's tall wave is seen for what it is.  It answers with a distribution over y for
-every column of 0.05 mm; heard together, as one line that a pen drew, the columns give a posterior over y, and its mean
-is the value: of all estimates the one with the least squared error.
+every column of 0.05 mm.  The columns together, as one line that a pen drew, give a posterior over y.  Its mean is the
+value: the estimate with the least expected squared error.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ RowReader = Callable[[ByteArray, Network], RowReadings]  # of `read_rows`
 
 
 def posterior(log_p: FloatArray, *, price: float = 0.1, least: float = 1e-6) -> FloatArray:
-    """Return what each column says of y once all the others have been heard, (columns, rows, bins), bins sum to 1.
+    """Return the probability of y in each column, given all columns: (columns, rows, bins), bins sum to 1.
 
     The network answers column by column; a pen moves on from where it was.  A step over d bins is exp(-`price` d) times
     as likely as none, so a QRS may be as steep as it likes at its price (forward-backward over a hidden Markov chain).

@@ -199,7 +199,18 @@ class Sheet:
 
 
 def turn(rectified: RectifiedPage, quarter_turns: int) -> RectifiedPage:
-    """Turn the sheet counter-clockwise by `quarter_turns` x 90 degrees; nothing is fitted or sampled again."""
+    """Turn a flat sheet; nothing is fitted or sampled again.
+
+    Parameters
+    ----------
+    rectified : RectifiedPage
+    quarter_turns : int
+        Turns of 90 degrees, counter-clockwise.
+
+    Returns
+    -------
+    RectifiedPage
+    """
     turns = quarter_turns % 4
     homography = rectified.homography
     n_i, n_j = rectified.node_xy.shape[:2]

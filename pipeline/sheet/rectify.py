@@ -48,11 +48,20 @@ class _Found:
 def rectify(page: PageImage, segmentation: SegmentationMap, px_per_mm: float = 5.0) -> Sheet:
     """Flatten a page by its grid.
 
-    The canvas, at `px_per_mm` along both axes, covers what has grid or trace and a margin; traces run along x.  Whether
-    it stands upright or on its head only its print can tell: see `pipeline.paper.turn`.
+    The canvas covers what has grid or trace and a margin; traces run along x.  Only the print can show whether the
+    sheet is upright or upside down: see `sheet.paper.turn`.  A page without a grid is flattened by `lay_flat`.
 
-    Without a grid the page is taken as flat, turned until its rows are level, at the resolution its file states
-    (grid_scale.source "hint", score 0), or as if its longest row were as long as most are (source "default").
+    Parameters
+    ----------
+    page : PageImage
+    segmentation : SegmentationMap
+    px_per_mm : float
+        Resolution of the canvas along both axes.
+
+    Returns
+    -------
+    Sheet
+        The source of its scale is "grid" if a grid was found.
 
     Raises
     ------
@@ -66,7 +75,20 @@ def rectify(page: PageImage, segmentation: SegmentationMap, px_per_mm: float = 5
 
 
 def lay_flat(page: PageImage, segmentation: SegmentationMap, px_per_mm: float = 5.0) -> Sheet:
-    """Flatten a page as `rectify` does one without a grid.
+    """Flatten a page without its grid: it is taken as flat and turned until its rows are level.
+
+    Parameters
+    ----------
+    page : PageImage
+    segmentation : SegmentationMap
+    px_per_mm : float
+        Resolution of the canvas along both axes.
+
+    Returns
+    -------
+    Sheet
+        At the resolution that the file states (source "hint", score 0), or as if the longest row were as long as most
+        are (source "default", a guess).
 
     Raises
     ------
@@ -168,7 +190,7 @@ def _flat_canvas(evidence: FloatArray, homography: Array) -> tuple[FloatArray, A
 
 
 def _shows_grid(grid: FloatArray, *, contrast: float = 0.06) -> bool:
-    """Tell whether lines stand out on a grid map (h, w): where there are none it is one haze, and lines are made up."""
+    """Tell whether lines stand out on a grid map (h, w): without a grid it is a haze, and lines in it are false."""
     height, width = grid.shape
     inner = grid[height // 6 : height - height // 6, width // 6 : width - width // 6]
     usual, lines = np.quantile(inner, [0.5, 0.95])
@@ -176,7 +198,7 @@ def _shows_grid(grid: FloatArray, *, contrast: float = 0.06) -> bool:
 
 
 def _flat_sheet(page: PageImage, segmentation: SegmentationMap, *, row_mm: float = 250.0) -> _Found:
-    """Take a page without a grid as flat; if its file states no resolution, its traces as `row_mm` long."""
+    """Take a page without a grid as flat; if its file states no resolution, take its traces as `row_mm` long."""
     source, px_per_mm = "hint", page.px_per_mm_hint
     if px_per_mm is None:
         corners = _trace_corners(segmentation.trace, 1 / segmentation.scale)

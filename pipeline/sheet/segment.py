@@ -26,6 +26,12 @@ def working_scale(
 def segment(page: PageImage, network: Network) -> SegmentationMap:
     """Run the page network at its working scale.
 
+    Parameters
+    ----------
+    page : PageImage
+    network : Network
+        The page network.
+
     Returns
     -------
     SegmentationMap

@@ -32,8 +32,8 @@ def read_strokes(page: pypdfium2.PdfPage, width_px: int, height_px: int) -> tupl
     Returns
     -------
     tuple of (n, 2) float64
-        Page pixels (x, y) of lines of 20 points and more, in drawing order; pieces that begin where the one before
-        ended are one line.  Empty where the page has more than `MAX_SEGMENTS` pieces.
+        Page pixels (x, y) of lines of 20 points and more, in drawing order; a piece that starts where the one before it
+        ends belongs to the same line.  Empty if the page has more than `MAX_SEGMENTS` pieces.
     """
     place = _to_pixels(page, width_px, height_px)
     lines: list[_Points] = []
@@ -59,7 +59,7 @@ def read_strokes(page: pypdfium2.PdfPage, width_px: int, height_px: int) -> tupl
 
 
 def _to_pixels(page: pypdfium2.PdfPage, width_px: int, height_px: int, *, fine: int = 1000) -> Float64:
-    """Return what takes page points to pixels, (3, 2), for crop box and rotation are PDFium's to know."""
+    """Return the affine map (3, 2) from page points to pixels; PDFium applies crop box and rotation."""
     x, y = ctypes.c_int(), ctypes.c_int()
     corners = []
     for point in ((0.0, 0.0), (100.0, 0.0), (0.0, 100.0)):

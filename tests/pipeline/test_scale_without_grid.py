@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import GridScale, PageImage
+from pipeline import Calibration, GridScale, PageImage
 from pipeline.digitizer import Digitizer
 from pipeline.errors import DigitizationError, TraceNotFound
 from pipeline.training.simulate import simulate_ecg
@@ -97,3 +97,47 @@ def test_a_grid_the_bend_network_does_not_see_must_read_better_than_none(
             digitizer.digitize(page)
     else:
         assert digitizer.digitize(page).source == taken  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("factors", "sources"),
+    [
+        ([1.01], ["columns"]),  # the guess was right
+        ([1.5, 1.2], ["default", "columns"]),  # no third correction
+        ([1.5, 1.0], ["default", "columns"]),
+    ],
+)
+def test_a_guessed_scale_is_corrected_at_most_twice(
+    digitizer: Digitizer, monkeypatch: pytest.MonkeyPatch, factors: list[float], sources: list[str]
+) -> None:
+    """Every reading corrects the scale of the one before it, and the last one counts."""
+    lead = next(iter(digitizer.layouts[0].leads))
+    layout = SimpleNamespace(leads=(lead,))
+    match = SimpleNamespace(labels=[SimpleNamespace(lead=lead)], layout=layout, column_mm=((0.0, 1.0),))
+    readings, corrections, left = [], [], iter(factors)
+
+    def see(_self: object, upright: SimpleNamespace) -> SimpleNamespace:
+        readings.append(upright.sheet.rectified.grid_scale.source)
+        return SimpleNamespace(match=match, marks=None, traces=None, text=(), stated=None)
+
+    def rescale(sheet: SimpleNamespace, factor: float, source: str) -> SimpleNamespace:
+        corrections.append((factor, source))
+        scale = GridScale(px_per_mm_x=8.0, px_per_mm_y=8.0, score=0.0, source=source)
+        return SimpleNamespace(page=sheet.page, rectified=SimpleNamespace(grid_scale=scale))
+
+    stages = replace(
+        digitizer.stages,
+        true_scale=lambda *_: next(left),
+        rescale=rescale,
+        infer_calibration=lambda *_: None,
+        calibrate=lambda *_: None,
+        assess=lambda *_: None,
+    )
+    monkeypatch.setattr(Digitizer, "_see", see)
+    monkeypatch.setattr(Digitizer, "_upright", lambda _self, sheet: SimpleNamespace(sheet=sheet))
+    guess = GridScale(px_per_mm_x=8.0, px_per_mm_y=8.0, score=0.0, source="default")
+    start = SimpleNamespace(sheet=SimpleNamespace(page=None, rectified=SimpleNamespace(grid_scale=guess)))
+    result = replace(digitizer, stages=stages)._read(start, Calibration())
+    assert corrections == list(zip(factors, sources, strict=True))
+    assert readings == ["default", *sources]
+    assert result.rectified.grid_scale.source == "columns"
