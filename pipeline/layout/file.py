@@ -1,6 +1,6 @@
 """The file of layouts: `config/layouts.toml`, or a site's own, to checked `Layout`s.
 
-A mistake in the file is told with the layout's name and the rule it breaks, before any page is read.
+An error in the file names the layout and the rule it breaks, before any page is read.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def load_layouts(path: Path | None = None) -> tuple[Layout, ...]:
     Returns
     -------
     tuple of Layout
-        In the file's order, which is the order of preference where the page cannot tell.
+        In the file's order, which is the order of preference if the page does not decide.
 
     Raises
     ------
