@@ -11,10 +11,9 @@ import socket
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
@@ -35,7 +34,7 @@ from gateway.logs import configure_logging
 from gateway.results.confirmation import confirm as confirm_job
 from gateway.security.certificates import certificates, check_tls
 from gateway.service import Service
-from gateway.settings import Destination, DicomDestination, DicomWebDestination, Settings, load_settings
+from gateway.settings import Destination, DicomDestination, DicomWebDestination, Settings, load_settings, to_toml
 from gateway.spool.folder import Spool
 from gateway.store.jobs import Store
 from gateway.store.tables import Job
@@ -378,36 +377,6 @@ def demo() -> None:
     from gateway.demo import run_demo  # draws pages: nothing but this command needs it
 
     sys.exit(run_demo())
-
-
-def to_toml(settings: Settings) -> str:
-    """Return settings as TOML that loads to the same settings; what is not set is a comment."""
-    return "\n".join(_section(settings, "")).strip()
-
-
-def _section(section: BaseModel, path: str) -> list[str]:
-    """Return the lines of one table: its plain values first, then its sub-tables and arrays of tables."""
-    plain: list[str] = []
-    tables: list[str] = []
-    for name in type(section).model_fields:
-        value = getattr(section, name)
-        inner = f"{path}.{name}" if path else name
-        if isinstance(value, BaseModel):
-            tables += ["", f"[{inner}]", *_section(value, inner)]
-        elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
-            for item in value:
-                tables += ["", f"[[{inner}]]", *_section(item, inner)]
-        else:
-            plain.append(f"# {name} is not set" if value is None else f"{name} = {_value(value)}")
-    return plain + tables
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_value(item) for item in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_value(key)} = {_value(item)}" for key, item in value.items()) + "}"
-    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)
 
 
 def _submit(intake: Intake, data: bytes, told: StudyContext, destinations: tuple[str, ...] | None) -> Accepted:

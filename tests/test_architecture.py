@@ -198,10 +198,12 @@ def settings_are_read_in_settings_only(sources: Sources) -> list[str]:
     """Only service.py may look at the environment besides: the service manager's NOTIFY_SOCKET is no setting."""
     breaches = breaches_of(
         sources,
-        lambda name, target: within(name, "gateway") and name != "gateway.settings" and within(target, "tomllib"),
+        lambda name, target: (
+            within(name, "gateway") and not within(name, "gateway.settings") and within(target, "tomllib")
+        ),
     )
     readers = {"os.environ", "os.getenv"}
-    allowed = {"gateway.settings", "gateway.service"}
+    allowed = ("gateway.settings", "gateway.service")
     return breaches + [
         f"{name} reads {ast.unparse(node)}"
         for name, tree in sources.items()

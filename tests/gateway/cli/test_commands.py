@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway import cli
 from gateway.domain.context import StudyContext
 from gateway.domain.status import JobStatus
-from gateway.settings import Settings, load_settings
+from gateway.settings import Settings, load_settings, to_toml
 from gateway.spool.folder import Spool
 from gateway.store.jobs import Store
 from gateway.store.tables import Delivery, Page
@@ -103,7 +102,7 @@ def test_check_config_tries_the_certificates_and_says_when_they_end(run: Run, co
 
 def test_default_settings_print_as_toml_too(tmp_path: Path) -> None:
     printed = tmp_path / "printed.toml"
-    printed.write_text(cli.to_toml(Settings()), encoding="utf-8")
+    printed.write_text(to_toml(Settings()), encoding="utf-8")
     assert load_settings(printed) == Settings()
 
 
