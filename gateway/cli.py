@@ -374,7 +374,7 @@ def pull(
 @app.command()
 def demo() -> None:
     """Show the whole way on simulated pages: in by DICOM and folder, out to a bundled PACS and HL7 listener."""
-    from gateway.demo import run_demo  # draws pages: nothing but this command needs it
+    from gateway.demo.run import run_demo  # draws pages: nothing but this command needs it
 
     sys.exit(run_demo())
 

@@ -33,7 +33,7 @@ STAGES = {
     "printing.text",
     "signal.calibration",
 }
-COMPOSERS = {"gateway.service", "gateway.cli", "gateway.demo"}  # they build the long-lived objects
+COMPOSERS = ("gateway.service", "gateway.cli", "gateway.demo")  # they build the long-lived objects
 LONG_LIVED = {"Store", "Spool", "Intake", "StorageScp", "Outbox", "FolderWatcher", "Service", "Worker"}
 DRAWING = {"putText", "polylines", "circle", "arrowedLine", "drawMarker"}
 
@@ -182,12 +182,12 @@ def sql_in_store_only(sources: Sources) -> list[str]:
 
 
 def files_move_in_spool_only(sources: Sources) -> list[str]:
-    allowed = {"gateway.spool.folder", "gateway.intake.folder", "gateway.demo"}
+    allowed = ("gateway.spool.folder", "gateway.intake.folder", "gateway.demo")
     movers = {"os.rename", "os.replace", "shutil.move"}
     return [
         f"{name} moves files with {ast.unparse(node.func)}"
         for name, tree in sources.items()
-        if within(name, "gateway") and name not in allowed
+        if within(name, "gateway") and not within(name, *allowed)
         for node in nodes_of(tree)
         if isinstance(node, ast.Call)
         and (ast.unparse(node.func) in movers or ast.unparse(node.func).endswith(".rename"))
@@ -230,7 +230,7 @@ def built_by_composers_only(sources: Sources) -> list[str]:
     return [
         f"{name} builds a {node.func.id}"
         for name, tree in sources.items()
-        if within(name, "gateway") and name not in COMPOSERS
+        if within(name, "gateway") and not within(name, *COMPOSERS)
         for node in nodes_of(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in LONG_LIVED - own[name]
     ]
