@@ -16,7 +16,7 @@ from gateway.settings.destinations import (
     RetrySettings,
 )
 from gateway.settings.dicom import CallerSettings, DicomSettings, DicomTlsSettings, ReportSettings
-from gateway.settings.explain import to_toml
+from gateway.settings.explain import example_text, to_toml
 from gateway.settings.folders import FolderSettings, LookupSettings
 from gateway.settings.hl7 import Hl7CodeSettings, Hl7Settings
 from gateway.settings.load import Settings, load_settings
@@ -63,6 +63,7 @@ __all__ = [
     "TlsSettings",
     "WebSettings",
     "WorkerSettings",
+    "example_text",
     "load_settings",
     "to_toml",
 ]

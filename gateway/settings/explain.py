@@ -1,4 +1,4 @@
-"""The settings in effect, as TOML that a person reads and that loads to the same settings."""
+"""Settings for a person to read: those in effect, and the example that explains every one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ from pydantic import BaseModel
 def to_toml(section: BaseModel) -> str:
     """Return a tree of settings as TOML that loads to the same tree; a setting without a value is a comment."""
     return "\n".join(_table(section, "")).strip()
+
+
+def example_text() -> str:
+    """Return the file that names and explains every setting, each with its default.
+
+    It lies beside this module where the package is installed, and in `config/` of a checkout.
+    """
+    installed = Path(__file__).with_name("gateway.example.toml")
+    checkout = Path(__file__).resolve().parents[2] / "config" / "gateway.example.toml"
+    return (installed if installed.is_file() else checkout).read_text(encoding="utf-8")
 
 
 def _table(section: BaseModel, path: str) -> list[str]:
