@@ -131,7 +131,7 @@ def worker_is_imported_in_its_command_only(sources: Sources) -> list[str]:
 
 def stages_do_not_import_stages(sources: Sources) -> list[str]:
     stages = {f"pipeline.{stage}" for stage in STAGES}
-    composers = ("pipeline.digitize", "pipeline.__main__", "pipeline.output.overlay")
+    composers = ("pipeline.digitize", "pipeline.command_line", "pipeline.output.overlay")
     return breaches_of(
         sources, lambda name, target: name in stages and (target in stages or target in composers) and name != target
     )
@@ -141,7 +141,7 @@ def training_stays_outside(sources: Sources) -> list[str]:
     outside = ("pipeline.training", "pipeline.evaluation")
 
     def forbidden(name: str, target: str) -> bool:
-        return name != "pipeline.__main__" and not within(name, *outside) and within(target, *outside)
+        return name != "pipeline.command_line" and not within(name, *outside) and within(target, *outside)
 
     return breaches_of(sources, forbidden)
 

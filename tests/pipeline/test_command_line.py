@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline import Calibration, Digitization, PageImage
-from pipeline.__main__ import app
+from pipeline.command_line import app
 from pipeline.digitize import Digitizer
 from pipeline.errors import GridNotFound
 from pipeline.source.page import load_pages
@@ -133,3 +133,19 @@ def test_layouts_are_listed_and_drawn(tmp_path: Path) -> None:
     wrong.write_text('[[layout]]\nname = "x"\nrows = [["V9"]]')
     failed = CLI.invoke(app, ["layouts", "--config", str(wrong)])
     assert failed.exit_code == 2 and "'V9' is no lead" in failed.stderr
+
+
+def test_layouts_as_json() -> None:
+    listed = CLI.invoke(app, ["layouts", "--json"])
+    first = json.loads(listed.stdout)[0]
+    assert first["name"] == "3x4+1R" and first["rows"][0] == ["I", "aVR", "V1", "V4"] and first["rhythm"] == ["II"]
+    assert set(first) == {"name", "rows", "rhythm", "inverted", "sequential", "column_seconds"}
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_lists_commands_and_exit_status(option: str) -> None:
+    shown = CLI.invoke(app, [option])
+    assert shown.exit_code == 0 and "Exit status: 0 done" in shown.stdout
+    assert CLI.invoke(app, ["digitize", option]).exit_code == 0
+    for command in ("digitize", "layouts", "evaluate", "budget", "ablate", "bench"):
+        assert command in shown.stdout
