@@ -39,30 +39,30 @@ class DestinationSection(Section):
 
 
 class ObjectDestination(DestinationSection):
-    """Where DICOM objects go, and which."""
+    """A destination of DICOM objects, and which it gets."""
 
     sop_class: Literal["12-lead", "general", "12-lead-groups"] = "12-lead"  # the last: a group for each printed column
     also: tuple[Literal["report", "overlay"], ...] = ()  # Encapsulated PDF, Secondary Capture
-    rejection_note: bool = True  # a Key Object rejects what a correction takes the place of
+    rejection_note: bool = True  # a Key Object rejects what a correction replaces
 
 
 class DicomDestination(ObjectDestination):
-    """A PACS that takes waveforms by C-STORE."""
+    """A PACS that receives waveforms by C-STORE."""
 
     kind: Literal["dicom"] = "dicom"
     host: str
     port: Port
     ae_title: AeTitle
     calling_ae_title: AeTitle | None = None  # None: [dicom].ae_title
-    storage_commitment: bool = False  # true: delivered when the peer says that it is committed
-    commitment_wait_s: float = Field(default=600.0, gt=0)  # for the report, then it is asked again
+    storage_commitment: bool = False  # true: delivered when the peer has committed to storage
+    commitment_wait_s: float = Field(default=600.0, gt=0)  # for the result, then the request is repeated
     retrieve: Literal["move", "get"] = "move"  # how `pull` fetches from it
     timeout_s: float = Field(default=30.0, gt=0)
     tls: TlsClientSettings | None = None
 
 
 class DicomWebDestination(ObjectDestination):
-    """An archive that takes DICOM objects by STOW-RS, and is asked by QIDO-RS and WADO-RS (PS3.18)."""
+    """An archive that receives DICOM objects by STOW-RS, and is queried by QIDO-RS and WADO-RS (PS3.18)."""
 
     kind: Literal["dicomweb"] = "dicomweb"
     url: str = Field(pattern=r"^https?://[^/?#\s@]+(/[^?#\s]*)?$")  # of the service: /studies follows
@@ -101,7 +101,7 @@ class DicomWebDestination(ObjectDestination):
 
 
 class Hl7Destination(DestinationSection):
-    """An EHR or interface engine that takes ORU^R01 or MDM^T02 over MLLP."""
+    """An EHR or interface engine that receives ORU^R01 or MDM^T02 over MLLP."""
 
     kind: Literal["hl7"] = "hl7"
     host: str
@@ -116,7 +116,7 @@ class Hl7Destination(DestinationSection):
     report: Literal["none", "embed", "link"] = "none"  # the PDF report: as ED, or as RP to `report_url`
     report_url: Hl7Template = ""
     batch: bool = False  # true: each message in a file and batch of its own (FHS, BHS)
-    fields: dict[Hl7Path, Hl7Template] = Field(default={})  # what is set or removed last, in this order
+    fields: dict[Hl7Path, Hl7Template] = Field(default={})  # fields that are set or removed last, in this order
     timeout_s: float = Field(default=10.0, gt=0)
     tls: TlsClientSettings | None = None
 

@@ -12,7 +12,7 @@ from gateway.settings.tls import TlsClientSettings, TlsListenerSettings
 class ReportSettings(Section):
     """Where a modality listens for our storage commitment reports."""
 
-    host: str | None = None  # None: where it asked from
+    host: str | None = None  # None: the address that it sent its request from
     port: Port
     tls: TlsClientSettings | None = None
 
@@ -22,8 +22,8 @@ class CallerSettings(Section):
 
     ae_title: AeTitle
     hosts: tuple[str, ...] = ()  # IP addresses or CIDR networks
-    certificate_names: tuple[str, ...] = ()  # one must be in its certificate; empty: any certificate, or none
-    commitment: ReportSettings | None = None  # None: it may not ask us to commit
+    certificate_names: tuple[str, ...] = ()  # its certificate must contain one; empty: any certificate, or none
+    commitment: ReportSettings | None = None  # None: it may not request storage commitment
 
     @field_validator("hosts")
     @classmethod
@@ -38,7 +38,7 @@ class DicomTlsSettings(TlsListenerSettings):
 
 
 class DicomSettings(Section):
-    """The C-STORE / C-ECHO SCP.  No `callers` means every calling AE title is taken."""
+    """The C-STORE / C-ECHO SCP.  Without `callers`, every calling AE title is accepted."""
 
     ae_title: AeTitle = "ECGGW"
     host: str = "127.0.0.1"

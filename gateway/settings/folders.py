@@ -25,7 +25,7 @@ class LookupSettings(Section):
 
 
 class FolderSettings(Section):
-    """A watched folder.  Identity comes from a sidecar, a file's name or a code on the page, never from a guess."""
+    """A watched folder.  The identity is read from a sidecar, the file's name or a code on the page; it is never guessed."""
 
     path: Path
     polling: bool = False  # for network shares, where the kernel reports nothing
@@ -33,7 +33,7 @@ class FolderSettings(Section):
     rescan_s: float = Field(default=30.0, gt=0)
     identity: Literal["sidecar", "filename", "sidecar_or_filename"] = "sidecar"
     filename_pattern: str = ""  # a regular expression with named groups, e.g. (?P<patient_id>\d+)_(?P<study_date>\d{8})
-    barcode_pattern: str = ""  # likewise, of a bar code or QR code on the page; empty: codes are not read
+    barcode_pattern: str = ""  # likewise, for a bar code or QR code on the page; empty: codes are not read
     lookup: LookupSettings | None = None  # queried by accession number or patient ID
     destinations: tuple[Name, ...] | None = None  # None: every destination
 

@@ -14,7 +14,7 @@ Hl7Code = Annotated[str, Field(pattern=r"^[^|~\\\x00-\x1f]+$")]  # a CE: code^te
 
 
 class Hl7CodeSettings(Section):
-    """What OBR-4 and OBX-3 of our messages say; code^text^coding system."""
+    """The codes in OBR-4 and OBX-3 of our messages; code^text^coding system."""
 
     study: Hl7Code = "11524-6^EKG study^LN"
     dicom_study: Hl7Code = "113014^DICOM Study^DCM"
@@ -27,7 +27,7 @@ class Hl7CodeSettings(Section):
 
 
 class Hl7Settings(Section):
-    """The MLLP listener that patients and orders come in by, and the codes of what goes out."""
+    """The MLLP listener for patients and orders, and the codes of our messages."""
 
     enabled: bool = False
     host: str = "127.0.0.1"
@@ -38,8 +38,8 @@ class Hl7Settings(Section):
     maximum_connections_per_host: int = Field(default=10, ge=1)
     idle_timeout_s: float = Field(default=300.0, gt=0)
     maximum_message_mib: int = Field(default=16, ge=1)
-    character_set: CharacterSet = "UNICODE UTF-8"  # of a message whose MSH-18 says nothing
-    other_messages: Literal["refuse", "acknowledge"] = "refuse"  # types and events that are not taken
+    character_set: CharacterSet = "UNICODE UTF-8"  # of a message without MSH-18
+    other_messages: Literal["refuse", "acknowledge"] = "refuse"  # types and events that are not supported
     codes: Hl7CodeSettings = Hl7CodeSettings()
 
     @field_validator("hosts")

@@ -22,7 +22,7 @@ class SeriesSettings(Section):
 
 
 class ObjectSettings(Section):
-    """What the objects that leave say of themselves, whoever they go to: one SOP Instance UID has one content."""
+    """What the created objects state about themselves; the same for every destination, as one UID has one content."""
 
     first_instance_number: SeriesNumber = 1  # of page 1
     heart_rate: bool = True  # measured, annotated where it is certain
@@ -34,7 +34,7 @@ class ObjectSettings(Section):
 
 
 class DigitizerSettings(Section):
-    """Defaults where the page itself does not say."""
+    """The digitizer, and its defaults for a page that does not state them."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     paper_speed_mm_per_s: float = Field(default=25.0, gt=0)
@@ -43,18 +43,18 @@ class DigitizerSettings(Section):
 
 
 class ReviewSettings(Section):
-    """When a result is doubtful, and whether a doubtful one leaves the house."""
+    """When a result is doubtful, and whether a doubtful result is delivered."""
 
     minimum_estimated_snr_db: float = 8.0
     minimum_coverage: float = Field(default=0.8, ge=0, le=1)
     deliver_doubtful: bool = False
-    check_print: bool = True  # print that plainly names another patient or order than the record holds the page
+    check_print: bool = True  # a page that prints another patient or order than its record is held
 
 
 class WorkerSettings(Section):
     """The digitizing process."""
 
-    processes: int = Field(default=1, ge=0)  # started by `serve`; 0 where units of their own run the workers
+    processes: int = Field(default=1, ge=0)  # started by `serve`; 0 where separate units run the workers
     lease_s: float = Field(default=60.0, gt=0)
     maximum_attempts: int = Field(default=3, ge=1)
     page_timeout_s: float = Field(default=300.0, gt=0)
@@ -67,7 +67,7 @@ class StorageSettings(Section):
     path: Path = Path("var")  # holds spool/, and gateway.db where `database` is empty
     database: str = ""  # empty: SQLite in `path`; or postgresql+psycopg://user@host:port/name
     database_password_file: Path | None = None  # holds its password
-    minimum_free_mib: int = Field(default=512, ge=0)  # below it nothing is accepted
+    minimum_free_mib: int = Field(default=512, ge=0)  # with less free space, nothing is accepted
     retention_days: int = Field(default=30, ge=1)  # of finished jobs' files
 
     @field_validator("database")
