@@ -1,7 +1,7 @@
 """The log: plain or JSON lines on standard error, the job's id on every line, no patient data.
 
 Our own messages hold identifiers only.  Text of libraries that may quote a value is left out: the pynetdicom handlers
-that print data sets, the text of warnings (pydicom quotes the value it warns about), and the text of foreign exceptions.
+that print data sets, the text of warnings (pydicom quotes the value), and the text of other libraries' exceptions.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class LookupSettings(Section):
 
 
 class FolderSettings(Section):
-    """A watched folder.  The identity is read from a sidecar, the file's name or a code on the page; it is never guessed."""
+    """A watched folder.  The identity is read from a sidecar, the file's name or a code on the page, never guessed."""
 
     path: Path
     polling: bool = False  # for network shares, where the kernel reports nothing
