@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from gateway.demo.peers import Ehr, Pacs
 from gateway.domain.status import JobStatus
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job
 from gateway.web.views import overlay_picture
 
@@ -41,7 +41,7 @@ class Outcome:
 def collect(job: Job, store: Store, spool: Spool, pacs: Pacs, ehr: Ehr, out: Path) -> Outcome:
     """Return what became of a job, and write its files to `out`."""
     name = "c-store" if job.source.startswith("dicom:") else "folder"
-    pages, deliveries = store.pages(job.id), store.deliveries(job.id)
+    pages, deliveries = store.jobs.pages(job.id), store.deliveries.of_job(job.id)
     page = pages[0] if pages else None
     problems = [] if job.status == JobStatus.DONE else [f"the job is {job.status}: {job.reason or 'no reason given'}"]
     uid = leads = ack_code = ""

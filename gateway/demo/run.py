@@ -18,7 +18,7 @@ from gateway.demo.pages import draw, drop, send
 from gateway.demo.peers import Ehr, Pacs
 from gateway.domain.status import DeliveryStatus, JobStatus
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job
 
 _WORK_TIMEOUT_S = 300.0
@@ -64,7 +64,7 @@ def run_demo(out: Path = Path("demo-out"), daemon_command: Sequence[str] = _SERV
             stack.callback(store.close)
             problem = wait_until_settled(daemon, store)
             spool = Spool(root / "var" / "spool", minimum_free_mib=0)
-            outcomes = [collect(job, store, spool, pacs, ehr, out) for job in reversed(store.jobs())]
+            outcomes = [collect(job, store, spool, pacs, ehr, out) for job in reversed(store.jobs.newest())]
         else:
             outcomes = []
     return report(console, out, outcomes, problem)
@@ -74,8 +74,8 @@ def wait_until_settled(daemon: subprocess.Popen[bytes], store: Store) -> str:
     """Return "" as soon as both jobs have ended and nothing is left to deliver, or why that did not happen."""
     deadline = time.monotonic() + _WORK_TIMEOUT_S
     while time.monotonic() < deadline:
-        jobs = store.jobs()
-        if len(jobs) >= N_JOBS and all(_is_settled(job, store.deliveries(job.id)) for job in jobs):
+        jobs = store.jobs.newest()
+        if len(jobs) >= N_JOBS and all(_is_settled(job, store.deliveries.of_job(job.id)) for job in jobs):
             return ""
         if daemon.poll() is not None:
             return f"the gateway ended with exit status {daemon.returncode}"
