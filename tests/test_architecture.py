@@ -346,7 +346,7 @@ def test_planted_breach_is_caught(rule: Rule) -> None:
 
 def test_service_loads_neither_torch_nor_opencv() -> None:
     code = (
-        "import sys, gateway.service, gateway.cli\n"
+        "import sys, gateway.service, gateway.cli.commands\n"
         "heavy = {'torch', 'cv2', 'pipeline.digitize', 'gateway.worker.worker'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

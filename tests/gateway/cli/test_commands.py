@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,42 +23,6 @@ from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[3]
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    path = tmp_path / "gateway.toml"
-    path.write_text(
-        f"""
-        [storage]
-        path = "{tmp_path}"
-        minimum_free_mib = 0
-        [[dicom.callers]]
-        ae_title = "SCANNER"
-        hosts = ["10.0.0.0/8", "::1"]
-        [[destinations]]
-        kind = "dicom"
-        name = "pacs"
-        host = "127.0.0.1"
-        port = 104
-        ae_title = 'A "quoted" AE'
-        [[destinations]]
-        kind = "folder"
-        name = "drop"
-        path = "out"
-        [destinations.retry]
-        attempts = 7
-        """,
-        encoding="utf-8",
-    )
-    return path
-
-
-@pytest.fixture
-def run(config: Path, gateway_command: Run) -> Run:
-    """`python -m gateway COMMAND --config FILE ...` in this process: exit status, standard output, standard error."""
-
-    return partial(gateway_command, config)
 
 
 @pytest.fixture
