@@ -15,7 +15,7 @@ _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 def main() -> None:
     """Run the command line and end the process.
 
-    The exit status is 0 where all is done, 1 where something failed, 2 for a wrong command line, and
+    The exit status is 0 where all is done, 1 where something failed, 2 for a wrong command line or wrong settings, and
     130 after Ctrl-C.  An error of the gateway is one line on standard error.
     """
     try:

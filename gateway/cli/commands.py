@@ -14,7 +14,7 @@ from gateway.cli.grouped import with_groups
 from gateway.cli.jobs import cancel, jobs, retry, show, submit
 from gateway.cli.review import confirm, identify, merges, unmatched
 from gateway.cli.run import demo, serve, worker
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, SettingsError
 
 PROGRAM = "ecg-gateway"
 _GROUPS = {
@@ -30,8 +30,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit status: 0 done; 1 something failed, the reason is on standard error; 2 the command line is "
-    "wrong; 130 interrupted by Ctrl-C.",
+    epilog="Exit status: 0 done; 1 something failed, the reason is on standard error; 2 the command line or the "
+    "settings are wrong; 130 interrupted by Ctrl-C.",
 )
 for _panel, _commands in _GROUPS.items():
     for _command in _commands:
@@ -62,7 +62,7 @@ def run() -> int:
         app(prog_name=PROGRAM)
     except GatewayError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, SettingsError) else 1
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     return 0

@@ -65,6 +65,6 @@ def test_in_a_folder_without_a_gateway_nothing_is_created(
     monkeypatch.chdir(folder)
     (tmp_path / "empty.toml").write_text("", encoding="utf-8")
     status, output, errors = gateway_command(tmp_path / "empty.toml", *command)
-    assert (status, output) == (1, "")
+    assert (status, output) == (2, "")
     assert "no gateway has run here" in errors and str(folder / "var" / "gateway.db") in errors
     assert os.listdir(folder) == []

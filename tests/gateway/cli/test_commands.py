@@ -60,7 +60,7 @@ def test_check_config_tries_the_certificates_and_says_when_they_end(run: Run, co
     assert load_settings(printed) == load_settings(config)
     config.write_text(text + tls.replace("KEY", "absent.key"), encoding="utf-8")
     status, output, errors = run("check-config")
-    assert (status, output) == (1, "") and "absent.key is no file" in errors
+    assert (status, output) == (2, "") and "absent.key is no file" in errors
 
 
 def test_default_settings_print_as_toml_too(tmp_path: Path) -> None:
@@ -69,10 +69,10 @@ def test_default_settings_print_as_toml_too(tmp_path: Path) -> None:
     assert load_settings(printed) == Settings()
 
 
-def test_wrong_settings_are_one_line_and_status_one(run: Run, config: Path) -> None:
+def test_wrong_settings_are_one_line_and_status_two(run: Run, config: Path) -> None:
     config.write_text("[dicom]\nprot = 104\n")
     status, output, errors = run("check-config")
-    assert (status, output) == (1, "")
+    assert (status, output) == (2, "")
     assert "dicom.prot" in errors and len(errors.strip().splitlines()) == 1
 
 
@@ -115,7 +115,7 @@ def test_submit_names_each_bad_file_and_takes_the_others(run: Run, store: Store,
 
 def test_submit_refuses_an_unknown_destination(run: Run, store: Store, page: Path) -> None:
     status, _, errors = run("submit", page, "--patient-id", "P1", "--destination", "pcas")
-    assert status == 1 and "pcas" in errors and store.jobs.newest() == []
+    assert status == 2 and "pcas" in errors and store.jobs.newest() == []
 
 
 def finish(store: Store, job_id: str) -> None:
