@@ -10,8 +10,8 @@ import typer
 from gateway import __version__
 from gateway.cli.administration import check_config, example_config
 from gateway.cli.destinations import echo, find, pull, resend, send_test, undelivered
-from gateway.cli.grouped import with_groups
 from gateway.cli.jobs import cancel, jobs, retry, show, submit
+from gateway.cli.options import with_options
 from gateway.cli.review import confirm, identify, merges, unmatched
 from gateway.cli.run import demo, serve, worker
 from gateway.errors import GatewayError, SettingsError
@@ -35,7 +35,7 @@ app = typer.Typer(
 )
 for _panel, _commands in _GROUPS.items():
     for _command in _commands:
-        app.command(rich_help_panel=_panel)(with_groups(_command))
+        app.command(rich_help_panel=_panel)(with_options(_command))
 
 
 def _print_version(wanted: bool) -> None:

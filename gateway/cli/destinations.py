@@ -21,7 +21,7 @@ from gateway.cli.arguments import (
     open_spool,
     open_store,
 )
-from gateway.cli.grouped import StudyOptions
+from gateway.cli.options import StudyOptions
 from gateway.cli.output import console, delivery_fields, print_json, print_steps, print_table
 from gateway.delivery import diagnose
 from gateway.dicom.network.dicomweb import WebArchive

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from gateway.cli.arguments import AsJson, Config, Destinations, JobId, Limit, find_job_id, open_spool, open_store
-from gateway.cli.grouped import IdentityOptions
+from gateway.cli.options import IdentityOptions
 from gateway.cli.output import (
     age,
     console,

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from gateway.cli.arguments import AsJson, Config, JobId, find_job_id, open_spool, open_store
-from gateway.cli.grouped import IdentityOptions
+from gateway.cli.options import IdentityOptions
 from gateway.cli.output import age, job_fields, merge_fields, print_json, print_table
 from gateway.identity.sidecar import identify as identify_job
 from gateway.results.confirmation import confirm as confirm_job

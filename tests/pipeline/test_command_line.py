@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,9 @@ from pipeline.digitize import Digitizer
 from pipeline.errors import GridNotFound
 from pipeline.source.page import load_pages
 from tests.pipeline.paper_samples import digitization
+from tests.waiting import PATIENCE_S
+
+ROOT = Path(__file__).resolve().parents[2]
 
 CLI = CliRunner()
 
@@ -149,3 +155,19 @@ def test_help_lists_commands_and_exit_status(option: str) -> None:
     assert CLI.invoke(app, ["digitize", option]).exit_code == 0
     for command in ("digitize", "layouts", "evaluate", "budget", "ablate", "bench"):
         assert command in shown.stdout
+
+
+def test_a_reader_that_stops_ends_it_without_a_traceback() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "pipeline", "layouts", "--json"]
+    with os.fdopen(write, "wb") as closed:
+        done = subprocess.run(command, cwd=ROOT, stdout=closed, stderr=subprocess.PIPE, timeout=2 * PATIENCE_S)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_bash_completes_commands_and_options() -> None:
+    for line, expected in (("ecg-digitize\nla", "layouts"), ("ecg-digitize\ndigitize\n--ov", "--overlay")):
+        words = str(line.count("\n"))
+        asked = {"_ECG_DIGITIZE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": words}
+        assert expected in CLI.invoke(app, [], env=asked, prog_name="ecg-digitize").stdout.split()

@@ -1,6 +1,6 @@
 """Options that several commands share travel as one value: a frozen dataclass, each of its fields an option.
 
-Typer reads a command's options from its signature.  `with_groups` gives it a signature in which every parameter that
+Typer reads a command's options from its signature.  `with_options` gives it a signature in which every parameter that
 is such a dataclass is replaced by the dataclass's fields.
 """
 
@@ -64,7 +64,7 @@ class StudyOptions:
         )
 
 
-def with_groups(command: Callable[..., None]) -> Callable[..., None]:
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
     """Return a command with an option for every field of its dataclass parameters."""
     parameters: list[inspect.Parameter] = []
     groups: dict[str, type] = {}
