@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-# From `config/`, the one home of these files, to their place in the wheel (docs/decisions/0011-packaging.md).
+# From `config/`, the one home of these files, to their place in the wheel (docs/decisions/0013-packaging.md).
 COPIES = {
     "config/layouts.toml": "pipeline/layout/layouts.toml",
     "config/gateway.example.toml": "gateway/settings/gateway.example.toml",

@@ -19,7 +19,7 @@ from pipeline.digitize import Digitizer
 from pipeline.errors import DigitizationError
 from pipeline.evaluation.bench import bench
 from pipeline.evaluation.cli import ablate, budget, evaluate
-from pipeline.layout.identify import load_layouts
+from pipeline.layout.file import load_layouts
 from pipeline.output.files import to_csv, to_json
 from pipeline.output.overlay import draw_overlay, write_png
 from pipeline.source.page import load_pages

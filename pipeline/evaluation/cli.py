@@ -24,7 +24,7 @@ from pipeline.evaluation.budget import budget_table, count_table, measure_page, 
 from pipeline.evaluation.evaluate import Example, PageScore, describe, fit_estimate, rank_correlation, score_page
 from pipeline.evaluation.tables import compared, layouts_counted, tables, worst_pages
 from pipeline.evaluation.truth import PageTruth, Truth, printed_as, read_truth, to_truth_rate
-from pipeline.layout.identify import load_layouts
+from pipeline.layout.file import load_layouts
 from pipeline.output.files import read_csv
 from pipeline.output.overlay import draw_overlay
 from pipeline.source.page import load_pages
