@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -136,3 +137,32 @@ importlib.import_module({program!r}).main()
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_completion_installs_itself_for_the_shell_it_is_typed_in(tmp_path: Path) -> None:
+    command = f'"{sys.executable}" -m gateway --install-completion; true'
+    done = subprocess.run(
+        ["bash", "--norc", "-c", command],
+        cwd=ROOT,
+        env=os.environ | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert done.stderr == "" and "bash completion installed" in done.stdout
+    script = (tmp_path / ".bash_completions" / "ecg-gateway.sh").read_text(encoding="utf-8")
+    assert script.rstrip().endswith("ecg-gateway") and str(tmp_path) in (tmp_path / ".bashrc").read_text("utf-8")
+
+
+def test_units_and_images_start_commands_that_exist() -> None:
+    units = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "systemd").iterdir())]
+    started = re.findall(r"^ExecStart=.*(?:-m gateway|/ecg-gateway) (\S+)", "\n".join(units), re.MULTILINE)
+    compose = (ROOT / "docker" / "compose.yaml").read_text(encoding="utf-8")
+    started += re.findall(r'^ +command: \["([^"]+)"', compose, re.MULTILINE)
+    started += re.findall(
+        r'^CMD \["([^"]+)"', (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert started == ["serve", "worker", "serve", "worker", "serve"]
+    for command in started:
+        assert gateway(command, "--help").exit_code == 0
