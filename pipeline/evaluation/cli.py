@@ -276,7 +276,7 @@ def budget(
     signals: Signals = None,
     device: Device = "auto",
 ) -> None:
-    """Draw pages and print what each stage costs in dB: geometry, rows, layout, speed and gain, trace."""
+    """Draw pages and measure what each stage costs in dB: geometry, rows, layout, speed and gain, trace."""
     records = _recordings(signals)
     digitizer = Digitizer.load(device=device)
     pages = []
