@@ -172,3 +172,15 @@ def test_every_decision_is_listed() -> None:
     folder = ROOT / "docs" / "decisions"
     listed = re.findall(r"\]\((\d{4}-[\w-]+\.md)\)", (folder / "index.md").read_text(encoding="utf-8"))
     assert listed == sorted(path.name for path in folder.glob("0*.md"))
+
+
+def test_every_room_is_in_the_architecture() -> None:
+    """Every folder of the packages has a row in the tables of rooms, and every row has its folder or module."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for package in ("gateway", "pipeline"):
+        table = text.partition(f"## Rooms of `{package}`")[2].partition("\n## ")[0]
+        cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+        named = set(re.findall(r"`(\w+)`", "".join(cells)))
+        rooms = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+        assert rooms <= named, f"{package}: {rooms - named}"
+        assert all((ROOT / package / name).is_dir() or (ROOT / package / f"{name}.py").exists() for name in named)
