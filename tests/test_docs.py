@@ -129,7 +129,7 @@ def test_site_has_every_page(site: Path) -> None:
 
 def test_site_loads_nothing_from_the_network(site: Path) -> None:
     """Scripts, styles, pictures and fonts lie in the site itself; a link that a person may click is allowed."""
-    loads = re.compile(r"""<(?:script|img|iframe|source)[^>]*\ssrc="?(?:https?:)?//|<link[^>]*\shref="?(?:https?:)?//""")
+    loads = re.compile(r'<(?:script|img|iframe|source)[^>]*\ssrc="?(?:https?:)?//|<link[^>]*\shref="?(?:https?:)?//')
     assert [page.name for page in site.rglob("*.html") if loads.search(page.read_text(encoding="utf-8"))] == []
     styles = re.compile(r"(?:url\(|@import )[\"']?(?:https?:)?//")
     assert [page.name for page in site.rglob("*.css") if styles.search(page.read_text(encoding="utf-8"))] == []

@@ -75,7 +75,7 @@ _LIMITED = """
 import resource, sys
 from pathlib import Path
 from gateway.errors import StorageError
-from gateway.spool import Spool
+from gateway.spool.folder import Spool
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 try:
@@ -97,7 +97,7 @@ def test_a_write_that_breaks_off_leaves_nothing(spool: Spool) -> None:
 _REWRITE = """
 import sys
 from pathlib import Path
-from gateway.spool import write_durably
+from gateway.spool.folder import write_durably
 for n in range(10**6):
     write_durably(Path(sys.argv[1]), bytes([n % 256]) * 100_000)
     print(n, flush=True)
