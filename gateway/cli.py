@@ -37,7 +37,7 @@ from gateway.security.certificates import certificates, check_tls
 from gateway.service import Service
 from gateway.settings import Destination, DicomDestination, DicomWebDestination, Settings, load_settings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Job
 
 app = typer.Typer(
@@ -132,7 +132,7 @@ def jobs(
     """List jobs, newest first."""
     store, _ = _open(load_settings(config))
     table = Table("job", "state", "age", "source", "attempts", "reason")
-    for job in store.jobs(status=status, limit=limit):
+    for job in store.jobs.newest(status=status, limit=limit):
         table.add_row(job.id, job.status, _age(job), job.source, str(job.attempts), job.reason)
     _print(table)
 
@@ -145,25 +145,25 @@ def show(
 ) -> None:
     """Show one job: its pages, deliveries and trail."""
     store, spool = _open(load_settings(config))
-    found = store.job(job)
+    found = store.jobs.get(job)
     console = _console()
     console.print(f"job {found.id}: {found.status}, {_age(found)} old, attempt {found.attempts}")
     console.print(f"source {found.source} ({found.media_type}), files in {spool.source_path(job).parent}")
     if found.reason:
         console.print(f"reason: {found.reason}")
     if patient:
-        for field, value in json.loads(found.study_context_json).items():
+        for field, value in found.context.model_dump(exclude_defaults=True).items():
             console.print(f"{field}: {value}")
     pages = Table("page", "state", "layout", "est. SNR", "coverage", "seconds", "reason", title="pages")
-    for page in store.pages(job):
+    for page in store.jobs.pages(job):
         figures = (_figure(page.estimated_snr_db, "dB"), _figure(page.coverage, ""), _figure(page.seconds, "s"))
         pages.add_row(str(page.page_number), page.status, page.layout, *figures, page.reason)
     deliveries = Table("page", "destination", "state", "attempts", "answer", "identifier", "reason", title="deliveries")
-    for sent in store.deliveries(job):
+    for sent in store.deliveries.of_job(job):
         row = (str(sent.page_number), sent.destination, sent.status, str(sent.attempts), sent.response)
         deliveries.add_row(*row, sent.identifier, sent.reason)
     trail = Table("at (UTC)", "what", "who", "detail", title="trail")
-    for event in store.events(job):
+    for event in store.jobs.events(job):
         trail.add_row(f"{event.at:%Y-%m-%d %H:%M:%S}", event.action, event.actor, event.detail)
     for table in (pages, deliveries, trail):
         _print(table)
@@ -173,7 +173,7 @@ def show(
 def retry(job: JobId, config: Config = None) -> None:
     """Queue a job that failed, waits for review or was cancelled for another run."""
     store, _ = _open(load_settings(config))
-    store.retry_job(job, "cli")
+    store.jobs.retry(job, "cli")
     print(f"job {job} is queued again")
 
 
@@ -186,11 +186,11 @@ def undelivered(
     settings = load_settings(config)
     store, _ = _open(settings)
     table = Table("job", "page", "destination", "state", "attempts", "answer", "reason")
-    for sent in store.undelivered(destination):
+    for sent in store.deliveries.undelivered(destination):
         where = (sent.job_id, str(sent.page_number), sent.destination)
         table.add_row(*where, sent.status, str(sent.attempts), sent.response, sent.reason)
     _print(table)
-    for name, count in store.waiting_for_others({known.name for known in settings.destinations}).items():
+    for name, count in store.deliveries.waiting_for_others({known.name for known in settings.destinations}).items():
         print(f"warning: {count} deliveries wait for {name}, which is no destination in the settings", file=sys.stderr)
 
 
@@ -205,11 +205,11 @@ def resend(
         raise SettingsError("say what: a job, or --destination NAME; `undelivered` lists what there is")
     store, _ = _open(load_settings(config))
     if job is not None:
-        store.job(job)
-    found = store.undelivered(destination, job)
+        store.jobs.get(job)
+    found = store.deliveries.undelivered(destination, job)
     for sent in found:
         assert sent.id is not None
-        store.retry_delivery(sent.id, "cli")
+        store.deliveries.retry(sent.id, "cli")
     print(f"{len(found)} deliveries are sent again")
 
 
@@ -221,8 +221,8 @@ def unmatched(
     """List jobs that wait until an order, or a person (`identify`), says whose they are."""
     store, _ = _open(load_settings(config))
     table = Table("job", "age", "source", "reason", *(["patient ID", "accession number"] if patient else []))
-    for job in store.unmatched_jobs():
-        context = StudyContext.model_validate_json(job.study_context_json)
+    for job in store.jobs.unmatched():
+        context = job.context
         named = [context.patient_id, context.accession_number] if patient else []
         table.add_row(job.id, _age(job), job.source, job.reason, *named)
     _print(table)
@@ -270,9 +270,9 @@ def merges(
     """List what was delivered under a patient ID that has since been merged; prints patient IDs."""
     store, _ = _open(load_settings(config))
     if settle is not None:
-        store.settle_merge(settle, "cli")
+        store.patients.settle_merge(settle, "cli")
     table = Table("number", "job", "merged at (UTC)", "delivered as", "now")
-    for notice in store.merge_notices():
+    for notice in store.patients.merge_notices():
         prior = "^".join(part for part in (notice.prior_patient_id, notice.prior_issuer) if part)
         now = "^".join(part for part in (notice.surviving_patient_id, notice.surviving_issuer) if part)
         table.add_row(str(notice.id), notice.job_id, f"{notice.created_at:%Y-%m-%d %H:%M}", prior, now)
@@ -283,7 +283,7 @@ def merges(
 def cancel(job: JobId, config: Config = None) -> None:
     """Drop a job that does not run, and what it has not delivered yet."""
     store, _ = _open(load_settings(config))
-    store.cancel_job(job, "cli")
+    store.jobs.cancel(job, "cli")
     print(f"job {job} is cancelled")
 
 

@@ -35,7 +35,7 @@ from gateway.domain.status import DeliveryStatus, JobStatus
 from gateway.hl7.inbound.acknowledgement import build_ack, scan_header
 from gateway.hl7.transport.mllp import MllpListener
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job
 from gateway.web.views import overlay_picture
 
@@ -144,7 +144,7 @@ def run_demo(out: Path = Path("demo-out"), daemon_command: Sequence[str] = _SERV
             stack.callback(store.close)
             problem = _wait_until_settled(daemon, store)
             spool = Spool(root / "var" / "spool", minimum_free_mib=0)
-            outcomes = [_outcome(job, store, spool, pacs, ehr, out) for job in reversed(store.jobs())]
+            outcomes = [_outcome(job, store, spool, pacs, ehr, out) for job in reversed(store.jobs.newest())]
         else:
             outcomes = []
     return report(console, out, outcomes, problem)
@@ -306,8 +306,8 @@ def _wait_until_settled(daemon: subprocess.Popen[bytes], store: Store) -> str:
     """Return "" as soon as both jobs are through and nothing is left to deliver, or why that never came."""
     deadline = time.monotonic() + _WORK_TIMEOUT_S
     while time.monotonic() < deadline:
-        jobs = store.jobs()
-        if len(jobs) >= _N_JOBS and all(_is_settled(job, store.deliveries(job.id)) for job in jobs):
+        jobs = store.jobs.newest()
+        if len(jobs) >= _N_JOBS and all(_is_settled(job, store.deliveries.of_job(job.id)) for job in jobs):
             return ""
         if daemon.poll() is not None:
             return f"the gateway ended with exit status {daemon.returncode}"
@@ -323,7 +323,7 @@ def _is_settled(job: Job, deliveries: list[Delivery]) -> bool:
 def _outcome(job: Job, store: Store, spool: Spool, pacs: Pacs, ehr: Ehr, out: Path) -> Outcome:
     """Return what became of a job, and leave its files in `out`."""
     name = "c-store" if job.source.startswith("dicom:") else "folder"
-    pages, deliveries = store.pages(job.id), store.deliveries(job.id)
+    pages, deliveries = store.jobs.pages(job.id), store.deliveries.of_job(job.id)
     page = pages[0] if pages else None
     problems = [] if job.status == JobStatus.DONE else [f"the job is {job.status}: {job.reason or 'no reason given'}"]
     uid = leads = ack_code = ""

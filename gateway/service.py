@@ -40,7 +40,7 @@ from gateway.security.certificates import certificates
 from gateway.security.tls import ListenerTls
 from gateway.settings import Destination, DicomDestination, DicomWebDestination, Hl7Destination, Settings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.web.app import create_app
 from gateway.worker.supervisor import WorkerPool
 
@@ -190,11 +190,11 @@ class Service:
         }
         names = {destination.name for destination in self._settings.destinations}
         for name in names - committing:
-            if count := self._store.commit_unasked(name):
+            if count := self._store.commitments.deliver_unasked(name):
                 logger.info(
                     "%d deliveries to %s wait for no commitment any more", count, name, extra={"action": "start"}
                 )
-        for name, count in self._store.waiting_for_others(names).items():
+        for name, count in self._store.deliveries.waiting_for_others(names).items():
             logger.warning("%d deliveries wait for %s, which is no destination", count, name, extra={"action": "start"})
 
     def _begin(
@@ -215,12 +215,12 @@ class Service:
         if now >= self._next_rescue:
             self._next_rescue = now + min(_RESCUE_S, self._settings.worker.lease_s)
             self._workers.extend(self._settings.worker.lease_s)
-            for job_id in self._store.rescue(self._settings.worker.maximum_attempts):
+            for job_id in self._store.jobs.rescue(self._settings.worker.maximum_attempts):
                 logger.warning("Taken from a silent worker", extra={"action": "rescue", "job_id": job_id})
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_S
             self._intake.sweep(self._settings.storage.retention_days)
-            self._store.forget_messages(utc_now() - timedelta(days=self._settings.storage.retention_days))
+            self._store.patients.forget_messages(utc_now() - timedelta(days=self._settings.storage.retention_days))
 
     def _make_listener(self) -> MllpListener:
         hl7 = self._settings.hl7

@@ -20,7 +20,7 @@ import numpy as np
 from gateway.logs import configure_logging
 from gateway.settings import load_settings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from pipeline import (
     LEADS,
     Calibration,

@@ -20,7 +20,7 @@ from gateway.domain.context import StudyContext
 from gateway.hl7.inbound.receiver import Receiver
 from gateway.hl7.outbound.messages import Result, build_message
 from gateway.settings import Hl7CodeSettings, Hl7Destination
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from pipeline import LEADS, Calibration, EcgRecord, Lead, Quality
 
 STATEMENT = Path(__file__).resolve().parents[1] / "docs" / "conformance" / "hl7.md"

@@ -35,13 +35,12 @@ from gateway.dicom.network.commitment import (
     Reference,
 )
 from gateway.domain.clock import utc_now
-from gateway.domain.context import StudyContext
 from gateway.domain.status import DeliveryAction
 from gateway.errors import DeliveryDeferred, DeliveryError, DeliveryRefused, StorageError
 from gateway.settings import CallerSettings, DicomDestination, DicomSettings, RetrySettings
 from gateway.spool.folder import Spool
 from gateway.store.commitments import Settlement, references
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import CommitmentRequest, Delivery
 from gateway.threads import Threads
 
@@ -103,7 +102,7 @@ class Committer(Threads):
             next_attempt_at=utc_now() + _REPORT_DELAY,
         )
         try:
-            self._store.add_commitment_request(request)
+            self._store.commitments.add_request(request)
         except StorageError as error:
             logger.error("Cannot keep a commitment request: %s", error, extra={"action": "commitment_refuse"})
             return PROCESSING_FAILURE
@@ -113,12 +112,12 @@ class Committer(Threads):
     def reported(self, report: CommitmentReport) -> int:
         """Take a peer's report, and return the status of the answer: success once it is in the database."""
         try:
-            deliveries = self._store.commitment_asked_for(report.transaction_uid)
+            deliveries = self._store.commitments.asked_for(report.transaction_uid)
             if not deliveries:
                 logger.warning("A report of a transaction nobody asked for", extra={"action": "commitment_report"})
                 return commitment.INVALID_ARGUMENT_VALUE
             settlements = self._settlements(deliveries, report)
-            self._store.settle_commitment(report.transaction_uid, settlements)
+            self._store.commitments.settle(report.transaction_uid, settlements)
         except StorageError as error:
             logger.error("Cannot record a commitment report: %s", error, extra={"action": "commitment_report"})
             return PROCESSING_FAILURE
@@ -133,10 +132,10 @@ class Committer(Threads):
 
     def _ask(self, destination: DicomDestination) -> bool:
         """Ask about what is due; return whether anything was."""
-        due = self._store.due_commitments(utc_now(), destination.name, _MAXIMUM_ASKED)
+        due = self._store.commitments.due(utc_now(), destination.name, _MAXIMUM_ASKED)
         spent = [delivery for delivery in due if delivery.asked >= destination.retry.attempts]
         if spent:
-            self._store.settle_commitment("", [_given_up(delivery, destination) for delivery in spent])
+            self._store.commitments.settle("", [_given_up(delivery, destination) for delivery in spent])
         asked = {
             reference: delivery for delivery in due if delivery not in spent for reference in self._named(delivery)
         }
@@ -155,7 +154,7 @@ class Committer(Threads):
             gone = Settlement(
                 delivery=delivery.id, action=DeliveryAction.GIVE_UP, reason="the file that was sent is gone"
             )
-            self._store.settle_commitment("", [gone])
+            self._store.commitments.settle("", [gone])
             return []
         return [Reference(sop_class_uid=sop_class, sop_instance_uid=delivery.identifier)]
 
@@ -163,7 +162,7 @@ class Committer(Threads):
         deliveries = {delivery.id: delivery for delivery in asked.values() if delivery.id is not None}
         transaction_uid = str(generate_uid(prefix=None))
         again = utc_now() + timedelta(seconds=destination.commitment_wait_s)
-        self._store.ask_commitment(transaction_uid, list(deliveries), again)
+        self._store.commitments.ask(transaction_uid, list(deliveries), again)
         calling_ae_title = destination.calling_ae_title or self._dicom.ae_title
         try:
             commitment.ask(destination, calling_ae_title, transaction_uid, list(asked), self.reported)
@@ -175,7 +174,7 @@ class Committer(Threads):
             settled = [self._later(destination, delivery, str(error)) for delivery in deliveries.values()]
         else:
             return
-        self._store.settle_commitment(transaction_uid, settled)
+        self._store.commitments.settle(transaction_uid, settled)
 
     def _settlements(self, deliveries: Sequence[Delivery], report: CommitmentReport) -> list[Settlement]:
         committed = {reference.sop_instance_uid for reference in report.committed}
@@ -226,7 +225,7 @@ class Committer(Threads):
 
     def _report(self) -> bool:
         """Send the reports that are due; return whether there were any."""
-        due = self._store.due_commitment_requests(utc_now())
+        due = self._store.commitments.due_requests(utc_now())
         for request in due:
             if self._stopping.is_set():
                 break
@@ -237,7 +236,7 @@ class Committer(Threads):
         assert request.id is not None
         caller = self._caller(request.ae_title)
         if caller is None or caller.commitment is None:  # taken off the list meanwhile
-            self._store.commitment_report_failed(request.id, "the caller is not configured any more", None)
+            self._store.commitments.result_failed(request.id, "the caller is not configured any more", None)
             return
         peer = DicomDestination(
             name=re.sub(r"[^A-Za-z0-9_-]", "-", request.ae_title.strip()),
@@ -253,10 +252,10 @@ class Committer(Threads):
             logger.warning("Commitment not reported: %s", error, extra={"action": "commitment_answer"})
             last = request.attempts + 1 >= _RETRY.attempts
             pause = timedelta(seconds=backoff_s(_RETRY, request.attempts, self._rng))
-            self._store.commitment_report_failed(request.id, str(error), None if last else utc_now() + pause)
+            self._store.commitments.result_failed(request.id, str(error), None if last else utc_now() + pause)
             return
         logger.info("Commitment reported to %s", request.ae_title, extra={"action": "commitment_answer"})
-        self._store.commitment_report_sent(request.id)
+        self._store.commitments.result_sent(request.id)
 
     def _result(self, request: CommitmentRequest) -> CommitmentReport:
         committed: list[Reference] = []
@@ -272,11 +271,10 @@ class Committer(Threads):
 
     def _missing(self, reference: Reference) -> int:
         """Return 0 where we hold the object, or the Failure Reason."""
-        job = self._store.find(reference.sop_instance_uid)
+        job = self._store.jobs.find(reference.sop_instance_uid)
         if job is None or not self._spool.source_path(job.id).is_file():
             return commitment.NO_SUCH_OBJECT_INSTANCE
-        context = StudyContext.model_validate_json(job.study_context_json)
-        same = context.source_sop_class_uid == reference.sop_class_uid
+        same = job.context.source_sop_class_uid == reference.sop_class_uid
         return 0 if same else commitment.CLASS_INSTANCE_CONFLICT
 
     def _caller(self, ae_title: str) -> CallerSettings | None:

@@ -19,7 +19,7 @@ from gateway.errors import DeliveryDeferred, DeliveryRefused, IllegalTransition,
 from gateway.logs import bind_job
 from gateway.settings import RetrySettings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Delivery
 from gateway.threads import Threads
 
@@ -68,7 +68,7 @@ class Outbox(Threads):
     def _run(self, destination: str) -> None:
         while not self._stopping.is_set():
             try:
-                due = self._store.due_deliveries(utc_now(), limit=1, destination=destination)
+                due = self._store.deliveries.due(utc_now(), limit=1, destination=destination)
             except StorageError as error:
                 logger.error("Cannot look for deliveries: %s", error, extra={"action": "outbox"})
                 due = []
@@ -84,13 +84,13 @@ class Outbox(Threads):
         identity, destination = delivery.id, delivery.destination
         path = self._spool.artefact_path(delivery.job_id, delivery.artefact)
         if not path.is_file():
-            return lambda: self._store.give_up(identity, "the file to send is gone")
+            return lambda: self._store.deliveries.give_up(identity, "the file to send is gone")
         try:
             response = self._senders[destination](path, delivery)
         except DeliveryRefused as error:
             refusal, answer = str(error), error.response
             logger.error("%s refused: %s", destination, refusal, extra={"action": "refuse"})
-            return lambda: self._store.refuse(identity, refusal, answer)
+            return lambda: self._store.deliveries.refuse(identity, refusal, answer)
         except DeliveryDeferred as error:
             logger.warning("%s not reached: %s", destination, error, extra={"action": "defer"})
             return self._later(delivery, str(error))
@@ -99,18 +99,18 @@ class Outbox(Threads):
             return self._later(delivery, f"internal error: {type(error).__name__}")
         if destination in self._committing:
             logger.info("Stored at %s: %s", destination, response, extra={"action": "store"})
-            return lambda: self._store.stored(identity, response)
+            return lambda: self._store.deliveries.stored(identity, response)
         logger.info("Delivered to %s: %s", destination, response, extra={"action": "deliver"})
-        return lambda: self._store.delivered(identity, response)
+        return lambda: self._store.deliveries.delivered(identity, response)
 
     def _later(self, delivery: Delivery, reason: str) -> Callable[[], None]:
         """Return the step that follows a failed attempt: another one after a pause, or none."""
         assert delivery.id is not None
         identity, retry = delivery.id, self._retry[delivery.destination]
         if delivery.attempts + 1 >= retry.attempts:
-            return lambda: self._store.give_up(identity, reason)
+            return lambda: self._store.deliveries.give_up(identity, reason)
         when = utc_now() + timedelta(seconds=backoff_s(retry, delivery.attempts, self._rng))
-        return lambda: self._store.defer(identity, reason, when)
+        return lambda: self._store.deliveries.defer(identity, reason, when)
 
     def _record(self, step: Callable[[], None]) -> None:
         """Tell the store, however long it takes: what is not recorded would be sent again at once."""

@@ -20,7 +20,7 @@ from gateway.domain.context import StudyContext
 from gateway.errors import DeliveryError, StorageError
 from gateway.identity.orders import Match, match
 from gateway.settings import LookupSettings
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Job, Order, Patient
 
 logger = logging.getLogger(__name__)
@@ -141,11 +141,11 @@ class Lookup:
 
     def run_once(self) -> None:
         """Ask about every job whose time has come."""
-        jobs = [job for job in self._store.unmatched_jobs(limit=1000) if job.source in self._peers]
+        jobs = [job for job in self._store.jobs.unmatched(limit=1000) if job.source in self._peers]
         known = {job.id for job in jobs} | set(self._peers)
         self._waits = {key: value for key, value in self._waits.items() if key in known}
         for job in jobs:
-            context = StudyContext.model_validate_json(job.study_context_json)
+            context = job.context
             if self._stopping.is_set():
                 return
             if (context.accession_number or context.patient_id) and self._is_due(job.source) and self._is_due(job.id):
@@ -166,14 +166,14 @@ class Lookup:
         except DeliveryError as error:
             logger.warning("Not looked up: %s", error, extra={"action": "lookup", "job_id": job.id})
             self._wait(job.source)  # whoever else waits for this peer
-            self._store.looked_up(job, context, NO_ANSWER.format(what, error))
+            self._store.jobs.looked_up(job, context, NO_ANSWER.format(what, error))
             return
         self._waits.pop(job.source, None)
         resolved = resolve(context, found, what)
         if not resolved.hold_reason:  # what HL7 messages told may contradict it
-            resolved = match(resolved.context, self._store)
+            resolved = match(resolved.context, self._store.patients)
         self._wait(job.id)
-        self._store.looked_up(job, resolved.context, resolved.hold_reason)
+        self._store.jobs.looked_up(job, resolved.context, resolved.hold_reason)
         outcome = "waits" if resolved.hold_reason else "found"
         logger.info("Looked up: %s", outcome, extra={"action": "lookup", "job_id": job.id})
 

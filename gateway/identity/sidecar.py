@@ -17,7 +17,7 @@ from gateway.dicom.objects.values import is_date, is_date_time, is_offset, is_ti
 from gateway.domain.context import StudyContext
 from gateway.errors import IntakeError, SettingsError
 from gateway.identity.orders import identified
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 
 _TEXT = r"[^\\\x00-\x1f\x7f]"
 
@@ -107,11 +107,11 @@ def identify(store: Store, job_id: str, told: StudyContext, actor: str) -> None:
         The job runs, waits in the queue, or has ended well.
     """
     check_context(told, "what was told")
-    before = StudyContext.model_validate_json(store.job(job_id).study_context_json)
-    context, contradiction = identified(before, told, store)
+    before = store.jobs.get(job_id).context
+    context, contradiction = identified(before, told, store.patients)
     if contradiction or not context.patient_id:
         raise IntakeError(contradiction or "no patient ID")
-    store.identify(job_id, context, actor)
+    store.jobs.identify(job_id, context, actor)
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:

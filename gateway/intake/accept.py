@@ -18,7 +18,7 @@ from gateway.domain.status import JobStatus
 from gateway.errors import IntakeError
 from gateway.identity.orders import match, unmatched_reason
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Job
 
 logger = logging.getLogger(__name__)
@@ -85,10 +85,10 @@ class Intake:
         StorageError
             Spool or database cannot take it now.
         """
-        known = self._store.find(source_key)
+        known = self._store.jobs.find(source_key)
         if known is not None:
             return self._duplicate(known.id)
-        matched = match(context, self._store, registered=media_type == "application/dicom")
+        matched = match(context, self._store.patients, registered=media_type == "application/dicom")
         context = matched.context
         unmatched = unmatched_reason(matched, lookup=lookup)
         if codes and not context.patient_id and not context.accession_number:
@@ -100,12 +100,12 @@ class Intake:
             media_type=media_type,
             status=JobStatus.NEEDS_REVIEW if hold_reason else JobStatus.QUEUED,
             reason=hold_reason,
-            study_context_json=context.model_dump_json(exclude_defaults=True),
+            context=context,
             destinations_json=json.dumps(destinations),
             unmatched=bool(unmatched),
         )
         self._spool.write_source(job.id, data)
-        stored, created = self._store.submit(job, actor)  # a failure leaves an orphan, which nobody was told about
+        stored, created = self._store.jobs.submit(job, actor)  # a failure leaves an orphan, which nobody was told about
         if not created:
             self._spool.remove(job.id)
             return self._duplicate(stored.id)
@@ -121,8 +121,8 @@ class Intake:
             The job ids whose files are gone.
         """
         day_s = 86400.0
-        useless = self._spool.orphans(self._store.has_job, day_s)
-        useless += self._spool.orphans(self._store.needs_files, retention_days * day_s)
+        useless = self._spool.orphans(self._store.jobs.exists, day_s)
+        useless += self._spool.orphans(self._store.jobs.needs_files, retention_days * day_s)
         for job_id in dict.fromkeys(useless):
             self._spool.remove(job_id)
             logger.info("Removed the files of a job", extra={"action": "sweep", "job_id": job_id})

@@ -23,7 +23,7 @@ from gateway.dicom.network.find import Study, StudyQuery
 from gateway.dicom.network.retrieve import Instance
 from gateway.domain.status import JobStatus
 from gateway.errors import DeliveryDeferred, DeliveryRefused, SettingsError
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 
 _TAKEN = {"", *map(str, IMAGE_SOP_CLASSES), *map(str, DOCUMENT_SOP_CLASSES)}
 _FAILURES_IN_A_ROW = 3
@@ -135,11 +135,11 @@ def _pull_study(
     progress = replace(progress, doing="fetching", known=progress.known + len(instances) - len(missing))
     for start in range(0, len(missing), wanted.batch):
         batch = missing[start : start + wanted.batch]
-        while (queued := store.counts()[JobStatus.QUEUED]) >= wanted.maximum_queued:
+        while (queued := store.jobs.counts()[JobStatus.QUEUED]) >= wanted.maximum_queued:
             tell(replace(progress, doing=f"waiting: {queued} jobs are queued"))
             time.sleep(_POLL_S)
         archive.fetch(batch)
-        arrived = sum(store.find(each.sop_instance_uid) is not None for each in batch)
+        arrived = sum(store.jobs.find(each.sop_instance_uid) is not None for each in batch)
         lost = len(batch) - arrived
         progress = replace(progress, fetched=progress.fetched + arrived, failed=progress.failed + lost)
         if lost:
@@ -151,7 +151,7 @@ def _pull_study(
 
 def _is_known(store: Store, sop_instance_uid: str) -> bool:
     """Tell whether an object is a job's already, or one that we made and sent there."""
-    return store.find(sop_instance_uid) is not None or store.made_here(sop_instance_uid)
+    return store.jobs.find(sop_instance_uid) is not None or store.deliveries.made_here(sop_instance_uid)
 
 
 def _queries(wanted: Wanted) -> Iterator[StudyQuery]:

@@ -30,12 +30,6 @@ def object_name(page_number: int, kind: ObjectKind, variant: str = "") -> str:
     return ".".join(part for part in (f"page-{page_number}", variant, kind, "dcm") if part)
 
 
-def revision_of(name: str) -> int:
-    """Return the revision that an artefact's name tells, 0 for the first."""
-    part = name.split(".")[1]
-    return int(part[1:]) if part[:1] == "r" and part[1:].isdigit() else 0
-
-
 def make_objects(
     digitization: Digitization,
     context: StudyContext,

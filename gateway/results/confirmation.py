@@ -20,7 +20,7 @@ from gateway.results.page import JobFacts, ReadPage, final_deliveries, job_facts
 from gateway.results.report import build_report
 from gateway.settings import Settings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, Page
 
 logger = logging.getLogger(__name__)
@@ -38,15 +38,15 @@ def confirm(store: Store, spool: Spool, settings: Settings, job_id: str, actor: 
     DeliveryRefused
         A message cannot be made as its destination wants it; nothing is changed.
     """
-    job = store.job(job_id)
+    job = store.jobs.get(job_id)
     if job.status not in (JobStatus.DONE, JobStatus.NEEDS_REVIEW):
         raise IllegalTransition(f"a {job.status} job has nothing to confirm")
     if job.confirmed_by:
         return
-    pages = [page for page in store.pages(job_id) if page.waveform_sop_instance_uid]
+    pages = [page for page in store.jobs.pages(job_id) if page.waveform_sop_instance_uid]
     if not pages:
         raise IllegalTransition("no page of this job gave a waveform for a patient")
-    earlier = store.deliveries(job_id)
+    earlier = store.deliveries.of_job(job_id)
     facts = job_facts(job, known_context(job, spool), settings, earlier)
     facts = replace(facts, created_at=utc_now())  # when the status changed: MSH-7, OBR-22
     deliveries: list[Delivery] = []
@@ -59,13 +59,13 @@ def confirm(store: Store, spool: Spool, settings: Settings, job_id: str, actor: 
     for note in notes:
         spool.write_artefact(job_id, note.name, note.data)
     deliveries += rejecting
-    store.confirm(job_id, deliveries, actor)
+    store.jobs.confirm(job_id, deliveries, actor)
     logger.info("Confirmed, %d deliveries", len(deliveries), extra={"action": "confirm", "job_id": job_id})
 
 
 def known_context(job: Job, spool: Spool) -> StudyContext:
     """Return all that is known of whose ECG a job is: what it was told comes before what its object says."""
-    told = StudyContext.model_validate_json(job.study_context_json)
+    told = job.context
     if job.media_type != "application/dicom":
         return told
     try:

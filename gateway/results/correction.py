@@ -14,9 +14,9 @@ from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
 from gateway.dicom.objects.documents import REJECTED_FOR_QUALITY, REJECTED_FOR_SAFETY, encode_document, rejection_note
+from gateway.domain.artefact import Role
 from gateway.domain.context import StudyContext
 from gateway.domain.status import DeliveryStatus
-from gateway.results.artefacts import revision_of
 from gateway.results.page import Artefact, JobFacts
 from gateway.settings import FolderDestination, ObjectDestination
 from gateway.spool.folder import Spool
@@ -68,6 +68,8 @@ def rejections(
                     kind=destination.kind,
                     artefact=name,
                     identifier=str(note.SOPInstanceUID),
+                    role=Role.REJECTION,
+                    revision=facts.revision,
                 )
             )
     return list(made.values()), deliveries
@@ -80,15 +82,11 @@ def _sent(earlier: Sequence[Delivery], destination: str, page_number: int, revis
         for each in earlier
         if (each.status in (DeliveryStatus.DELIVERED, DeliveryStatus.STORED) or each.asked)  # not committed: there yet
         and (each.destination, each.page_number) == (destination, page_number)
-        and each.artefact.endswith(".dcm")
+        and each.role != Role.MESSAGE
     ]
-    notes = [revision_of(each.artefact) for each in arrived if ".rejection." in each.artefact]
+    notes = [each.revision for each in arrived if each.role == Role.REJECTION]
     rejected_before = max(notes, default=0)
-    return [
-        each
-        for each in arrived
-        if ".rejection." not in each.artefact and rejected_before <= revision_of(each.artefact) < revision
-    ]
+    return [each for each in arrived if each.role != Role.REJECTION and rejected_before <= each.revision < revision]
 
 
 def _read(spool: Spool, delivery: Delivery) -> Dataset | None:

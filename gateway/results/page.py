@@ -21,6 +21,7 @@ import numpy as np
 from gateway.dicom.objects.documents import document_sop_instance_uid, encapsulated_report, encode_document
 from gateway.dicom.objects.uids import derived_uid
 from gateway.dicom.objects.waveform import SOP_CLASS_UIDS, SopClass, waveform_sop_instance_uid
+from gateway.domain.artefact import Role
 from gateway.domain.context import StudyContext
 from gateway.domain.status import DeliveryStatus, JobStatus
 from gateway.errors import DeliveryRefused
@@ -220,7 +221,7 @@ def page_message(
     revision = f"r{facts.revision}" if facts.revision else ""
     variant = ".".join(part for part in (revision, "final" if confirmed else "") if part)
     told = [d for d in facts.told if d.page_number == page.number and d.destination == destination.name]
-    corrects = bool(revision) and any(f".{revision}." not in earlier.artefact for earlier in told)
+    corrects = any(earlier.revision != facts.revision for earlier in told)
     status: ResultStatus = "C" if corrects else "F" if confirmed else "P"
     control_id = message_control_id(facts.job_id, page.number, destination.name, variant)
     result = Result(
@@ -239,8 +240,8 @@ def page_message(
     )
     name = ".".join(part for part in (f"page-{page.number}", destination.name, variant, "hl7") if part)
     artefact = Artefact(name=name, data=build_message(result, _hl7_form(destination), facts.codes))
-    delivery = _delivery(facts, page.number, destination, name, control_id)
-    delivery.result_status = status
+    delivery = _delivery(facts, page.number, destination, artefact.name, control_id, Role.MESSAGE)
+    delivery.result_status, delivery.final = status, confirmed
     return artefact, delivery
 
 
@@ -258,11 +259,11 @@ def final_deliveries(facts: JobFacts, page: ReadPage) -> tuple[list[Artefact], l
         if isinstance(destination, ObjectDestination):
             name = object_name(page.number, destination.sop_class, revision)
             uid = waveform_sop_instance_uid(facts.context, page.number, destination.sop_class, facts.revision)
-            deliveries.append(_delivery(facts, page.number, destination, name, uid))
+            deliveries.append(_delivery(facts, page.number, destination, name, uid, Role.WAVEFORM))
             if "overlay" in destination.also:
                 name = object_name(page.number, "overlay", revision)
                 uid = document_sop_instance_uid(facts.context, page.number, "overlay", revision)
-                deliveries.append(_delivery(facts, page.number, destination, name, uid))
+                deliveries.append(_delivery(facts, page.number, destination, name, uid, Role.OVERLAY))
         if not isinstance(destination, ObjectDestination) or isinstance(destination, FolderDestination):
             message, delivery = page_message(facts, page, destination, doubtful=False, confirmed=True)
             made.append(message)
@@ -293,7 +294,11 @@ def _final_report(facts: JobFacts, page: ReadPage) -> tuple[list[Artefact], list
     )
     name = object_name(page.number, "report", variant)
     made.append(Artefact(name=name, data=encode_document(dataset)))
-    return made, [_delivery(facts, page.number, d, name, str(dataset.SOPInstanceUID)) for d in asking]
+    uid = str(dataset.SOPInstanceUID)
+    deliveries = [_delivery(facts, page.number, d, name, uid, Role.REPORT) for d in asking]
+    for delivery in deliveries:
+        delivery.final = True
+    return made, deliveries
 
 
 def job_outcome(facts: JobFacts, pages: Sequence[Page]) -> tuple[JobStatus, str]:
@@ -422,8 +427,11 @@ def _for_destinations(
     number = digitization.page.page_number
     for destination in facts.destinations:
         if isinstance(destination, ObjectDestination):
-            wanted = [objects[kind] for kind in (destination.sop_class, *destination.also)]
-            deliveries += [_delivery(facts, number, destination, each.name, each.sop_instance_uid) for each in wanted]
+            wanted = [(Role.WAVEFORM, objects[destination.sop_class])]
+            wanted += [(Role(kind), objects[kind]) for kind in destination.also]
+            deliveries += [
+                _delivery(facts, number, destination, each.name, each.sop_instance_uid, role) for role, each in wanted
+            ]
         if not isinstance(destination, ObjectDestination) or isinstance(destination, FolderDestination):
             page = ReadPage(
                 number=number,
@@ -442,7 +450,9 @@ def _for_destinations(
     return made, deliveries
 
 
-def _delivery(facts: JobFacts, number: int, destination: Destination, artefact: str, identifier: str) -> Delivery:
+def _delivery(
+    facts: JobFacts, number: int, destination: Destination, artefact: str, identifier: str, role: Role
+) -> Delivery:
     return Delivery(
         job_id=facts.job_id,
         page_number=number,
@@ -450,6 +460,8 @@ def _delivery(facts: JobFacts, number: int, destination: Destination, artefact: 
         kind=destination.kind,
         artefact=artefact,
         identifier=identifier,
+        role=role,
+        revision=facts.revision,
     )
 
 

@@ -17,8 +17,7 @@ from sqlmodel import Session, col, select
 
 from gateway.domain.clock import utc_now
 from gateway.domain.status import DELIVERY_TRANSITIONS, DeliveryAction, DeliveryStatus
-from gateway.store.database import advance_delivery, find_delivery, log_event
-from gateway.store.patients import OrderStore
+from gateway.store.database import Database, advance_delivery, find_delivery, log_event
 from gateway.store.tables import Commitment, CommitmentRequest, Delivery
 
 _ACTOR = "commitment"
@@ -35,41 +34,36 @@ class Settlement:
     next_attempt_at: datetime | None = None
 
 
-class CommitmentStore(OrderStore):
-    """Storage commitment in the gateway's database."""
+class Commitments:
+    """The storage commitment requests of one database, ours and our callers'."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     # -- of what we sent ------------------------------------------------------------------------------------------
 
-    def stored(self, delivery_id: int, response: str) -> None:
-        """Record that the peer took it and shall be asked to commit, now."""
-        with self._write() as session:
-            delivery = find_delivery(session, delivery_id)
-            delivery.attempts += 1
-            delivery.response, delivery.reason, delivery.next_attempt_at = response, "", utc_now()
-            advance_delivery(session, delivery, DeliveryAction.STORE, "outbox", response)
-
-    def due_commitments(self, now: datetime, destination: str, limit: int) -> list[Delivery]:
+    def due(self, now: datetime, destination: str, limit: int) -> list[Delivery]:
         """Return deliveries whose peer is to be asked to commit, the oldest first."""
         due = select(Delivery).where(
             Delivery.status == DeliveryStatus.STORED,
             Delivery.destination == destination,
             Delivery.next_attempt_at <= now,
         )
-        with self._read() as session:
+        with self._database.read() as session:
             return list(session.exec(due.order_by(col(Delivery.id)).limit(limit)).all())
 
-    def commit_unasked(self, destination: str) -> int:
+    def deliver_unasked(self, destination: str) -> int:
         """Take what is STORED at a peer that is not asked to commit any more for delivered; return how many it were."""
         stored = select(Delivery).where(Delivery.status == DeliveryStatus.STORED, Delivery.destination == destination)
-        with self._write() as session:
+        with self._database.write() as session:
             found = session.exec(stored).all()
             for delivery in found:
                 _commit(session, delivery, "storage commitment is not asked for any more")
             return len(found)
 
-    def ask_commitment(self, transaction_uid: str, delivery_ids: Sequence[int], ask_again_at: datetime) -> None:
+    def ask(self, transaction_uid: str, delivery_ids: Sequence[int], ask_again_at: datetime) -> None:
         """Record a request before it is made: its report may come before its answer."""
-        with self._write() as session:
+        with self._database.write() as session:
             for delivery_id in delivery_ids:
                 delivery = find_delivery(session, delivery_id)
                 delivery.asked += 1
@@ -78,18 +72,18 @@ class CommitmentStore(OrderStore):
                 where = f"{delivery.destination}, page {delivery.page_number}: request {delivery.asked}"
                 log_event(session, delivery.job_id, "COMMITMENT_ASK", _ACTOR, where)
 
-    def commitment_asked_for(self, transaction_uid: str) -> list[Delivery]:
+    def asked_for(self, transaction_uid: str) -> list[Delivery]:
         """Return the deliveries of a request of ours; none where there was no such request."""
         asked = select(Delivery).join(Commitment, col(Commitment.delivery) == col(Delivery.id))
-        with self._read() as session:
+        with self._database.read() as session:
             return list(session.exec(asked.where(Commitment.transaction_uid == transaction_uid)).all())
 
-    def settle_commitment(self, transaction_uid: str, settlements: Sequence[Settlement]) -> None:
+    def settle(self, transaction_uid: str, settlements: Sequence[Settlement]) -> None:
         """Record what was reported, or why nothing will be, all of it or nothing.
 
         That a peer has committed counts whenever it is told, anything else only as long as that was waited for.
         """
-        with self._write() as session:
+        with self._database.write() as session:
             for settlement in settlements:
                 delivery = find_delivery(session, settlement.delivery)
                 _note(session, transaction_uid, settlement)
@@ -100,9 +94,9 @@ class CommitmentStore(OrderStore):
 
     # -- of what we received --------------------------------------------------------------------------------------
 
-    def add_commitment_request(self, request: CommitmentRequest) -> None:
+    def add_request(self, request: CommitmentRequest) -> None:
         """Keep a modality's request until it is reported; one that is repeated is reported again."""
-        with self._write() as session:
+        with self._database.write() as session:
             known = session.exec(
                 select(CommitmentRequest).where(
                     CommitmentRequest.ae_title == request.ae_title,
@@ -115,23 +109,23 @@ class CommitmentStore(OrderStore):
             else:
                 known.sqlmodel_update(values)
 
-    def due_commitment_requests(self, now: datetime, limit: int = 10) -> list[CommitmentRequest]:
+    def due_requests(self, now: datetime, limit: int = 10) -> list[CommitmentRequest]:
         """Return requests whose report is to be sent, the oldest first."""
         due = select(CommitmentRequest).where(col(CommitmentRequest.waiting), CommitmentRequest.next_attempt_at <= now)
-        with self._read() as session:
+        with self._database.read() as session:
             return list(session.exec(due.order_by(col(CommitmentRequest.id)).limit(limit)).all())
 
-    def commitment_report_sent(self, request_id: int) -> None:
+    def result_sent(self, request_id: int) -> None:
         """Record that the modality took the report."""
         self._reported(request_id, waiting=False, reason="")
 
-    def commitment_report_failed(self, request_id: int, reason: str, next_attempt_at: datetime | None) -> None:
+    def result_failed(self, request_id: int, reason: str, next_attempt_at: datetime | None) -> None:
         """Record that it did not; None: it is not tried again."""
         values = {"reason": reason, "waiting": next_attempt_at is not None}
         self._reported(request_id, **values, **({"next_attempt_at": next_attempt_at} if next_attempt_at else {}))
 
     def _reported(self, request_id: int, **changes: Any) -> None:
-        with self._write() as session:
+        with self._database.write() as session:
             request = session.get(CommitmentRequest, request_id)
             if request is not None:
                 request.sqlmodel_update({**changes, "attempts": request.attempts + 1})

@@ -65,16 +65,18 @@ class Database:
 
     def ping(self) -> None:
         """Commit a write that changes nothing; raise StorageError where the database cannot take one."""
-        with self._write() as session:
+        with self.write() as session:
             session.connection().execute(text("UPDATE alembic_version SET version_num = version_num"))
 
     @contextmanager
-    def _read(self) -> Iterator[Session]:
+    def read(self) -> Iterator[Session]:
+        """Open a session that only reads."""
         with _as_storage_error(), Session(self._engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
-    def _write(self) -> Iterator[Session]:
+    def write(self) -> Iterator[Session]:
+        """Open a session that writes: it is committed at its end, or rolled back by an error."""
         with _as_storage_error(), Session(self._writer, expire_on_commit=False) as session, session.begin():
             session.connection()  # BEGIN IMMEDIATE: what the block takes for now comes after the wait for our turn
             yield session

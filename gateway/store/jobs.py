@@ -1,26 +1,23 @@
-"""The one truth for state: jobs, pages, deliveries and their audit trail.
+"""Jobs, their pages and their audit trail.
 
-Intake submits a job; a worker claims it under a lease and completes it together with its pages and deliveries; the
-outbox advances each delivery.  A change of status is looked up in the tables of `gateway.models` and leaves a
-`JobEvent` in the same transaction.  What HL7 messages tell is in `gateway.store_orders`, storage commitment in
-`gateway.store_commitments`, the file itself in `gateway.database`; these four hold every SQL statement of the gateway.
+Intake submits a job; a worker claims it under a lease and completes it together with its pages and deliveries.  A
+change of status is looked up in the table of `gateway.domain.status` and leaves a `JobEvent` in the same transaction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from datetime import datetime, timedelta
-from typing import Any
+from collections.abc import Sequence
+from datetime import timedelta
 
 from sqlalchemy import func, or_, update
 from sqlmodel import Session, col, delete, select
 
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
-from gateway.domain.status import DeliveryAction, DeliveryStatus, JobAction, JobStatus, next_job_status
+from gateway.domain.status import DeliveryStatus, JobAction, JobStatus, next_job_status
 from gateway.errors import IllegalTransition
-from gateway.store.commitments import CommitmentStore
-from gateway.store.database import advance_delivery, advance_job, cancel_undelivered, find_delivery, find_job, log_event
+from gateway.store.database import Database, advance_job, cancel_undelivered, find_job, log_event
+from gateway.store.deliveries import put_delivery
 from gateway.store.tables import Delivery, Job, JobEvent, Page
 
 _RESULT_ACTIONS = {
@@ -30,10 +27,11 @@ _RESULT_ACTIONS = {
 }
 
 
-class Store(CommitmentStore):
-    """Jobs and deliveries in one SQLite file; see `Database` for how it is opened."""
+class Jobs:
+    """The jobs of one database."""
 
-    # -- jobs: intake ---------------------------------------------------------------------------------------------
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def submit(self, job: Job, actor: str) -> tuple[Job, bool]:
         """Insert a job, or find the one that already has its `source_key`.
@@ -50,11 +48,11 @@ class Store(CommitmentStore):
         """
         if job.status not in (JobStatus.QUEUED, JobStatus.NEEDS_REVIEW):
             raise IllegalTransition(f"a job cannot start {job.status}")
-        with self._write() as session:
+        with self._database.write() as session:
             known = session.exec(select(Job).where(Job.source_key == job.source_key)).one_or_none()
             if known is not None:
                 return known, False
-            new = Job(**job.model_dump())
+            new = Job(**dict(job))
             session.add(new)
             session.flush()
             log_event(session, new.id, "RECEIVED", actor, new.source)
@@ -64,10 +62,8 @@ class Store(CommitmentStore):
 
     def find(self, source_key: str) -> Job | None:
         """Return the job that was made for `source_key`, if any."""
-        with self._read() as session:
+        with self._database.read() as session:
             return session.exec(select(Job).where(Job.source_key == source_key)).one_or_none()
-
-    # -- jobs: the worker -----------------------------------------------------------------------------------------
 
     def claim(self, worker: str, lease_s: float) -> Job | None:
         """Take the oldest queued job under a lease; None when nothing waits.
@@ -82,7 +78,7 @@ class Store(CommitmentStore):
             .limit(1)
             .scalar_subquery()
         )
-        with self._write() as session:
+        with self._database.write() as session:
             now = utc_now()  # the lease begins when it is our turn to write, however long that took
             statement = (
                 update(Job)
@@ -104,16 +100,16 @@ class Store(CommitmentStore):
     def heartbeat(self, job_id: str, worker: str, lease_s: float) -> bool:
         """Extend the lease; False when it was lost, and the worker must drop the job."""
         held = (col(Job.id) == job_id, col(Job.status) == JobStatus.RUNNING, col(Job.worker) == worker)
-        with self._write() as session:
+        with self._database.write() as session:
             until = utc_now() + timedelta(seconds=lease_s)
             statement = update(Job).where(*held).values(lease_expires_at=until).returning(col(Job.id))
             return session.scalars(statement).one_or_none() is not None
 
     def holds(self, job: Job, worker: str) -> bool:
         """Tell whether `worker` still holds a job as it claimed it; a merge takes it away for another patient."""
-        with self._read() as session:
+        with self._database.read() as session:
             now = session.get(Job, job.id)
-            return now is not None and _is_held(now, worker, job.study_context_json)
+            return now is not None and _is_held(now, worker, job.context)
 
     def release(self, job_id: str, worker: str, reason: str) -> None:
         """Put a job back unfinished on a clean stop; the attempt does not count.
@@ -123,7 +119,7 @@ class Store(CommitmentStore):
         IllegalTransition
             The lease is not `worker`'s any more.
         """
-        with self._write() as session:
+        with self._database.write() as session:
             job = _leased(session, job_id, worker)
             job.attempts -= 1
             advance_job(session, job, JobAction.RELEASE, worker, reason)
@@ -137,7 +133,7 @@ class Store(CommitmentStore):
             The ids of these jobs.
         """
         expired = select(Job).where(Job.status == JobStatus.RUNNING, col(Job.lease_expires_at) < utc_now())
-        with self._write() as session:
+        with self._database.write() as session:
             jobs = session.exec(expired).all()
             for job in jobs:
                 reason = f"worker {job.worker} stopped answering in attempt {job.attempts} of {maximum_attempts}"
@@ -153,7 +149,7 @@ class Store(CommitmentStore):
         deliveries: Sequence[Delivery],
         status: JobStatus,
         reason: str = "",
-        context_json: str | None = None,
+        context: StudyContext | None = None,
     ) -> None:
         """Store a job's result, its new status and its deliveries, in one transaction.
 
@@ -163,8 +159,8 @@ class Store(CommitmentStore):
         ----------
         status : JobStatus
             DONE, NEEDS_REVIEW or FAILED.
-        context_json : str or None
-            The job's `study_context_json` when it was claimed, where the result was made for that patient.
+        context : StudyContext or None
+            The job's when it was claimed, where the result was made for that patient.
 
         Raises
         ------
@@ -173,25 +169,19 @@ class Store(CommitmentStore):
         """
         if status not in _RESULT_ACTIONS:
             raise IllegalTransition(f"a job cannot end {status}")
-        with self._write() as session:
+        with self._database.write() as session:
             job = _leased(session, job_id, worker)
-            if context_json is not None and job.study_context_json != context_json:
+            if context is not None and job.context != context:
                 raise IllegalTransition(f"job {job_id} is another patient's now")
             session.exec(delete(Page).where(col(Page.job_id) == job_id))
             session.add_all(Page(**page.model_dump(exclude={"id"})) for page in pages)
             for delivery in deliveries:
-                _put_delivery(session, delivery)
+                put_delivery(session, delivery)
             advance_job(session, job, _RESULT_ACTIONS[status], worker, reason)
-
-    def hold(self, job_id: str, worker: str, reason: str) -> None:
-        """End a claimed job NEEDS_REVIEW without a result."""
-        self.complete(job_id, worker, (), (), JobStatus.NEEDS_REVIEW, reason)
 
     def fail(self, job_id: str, worker: str, reason: str) -> None:
         """End a claimed job FAILED without a result."""
         self.complete(job_id, worker, (), (), JobStatus.FAILED, reason)
-
-    # -- jobs: whose they are -------------------------------------------------------------------------------------
 
     def tell(self, job: Job, worker: str, context: StudyContext, unmatched: str) -> Job:
         """Record whose ECG the page of a claimed job itself says it is.
@@ -211,12 +201,12 @@ class Store(CommitmentStore):
         IllegalTransition
             The lease is not `worker`'s any more, or the job is another patient's.
         """
-        with self._write() as session:
+        with self._database.write() as session:
             now = _leased(session, job.id, worker)
-            if now.study_context_json != job.study_context_json:
+            if now.context != job.context:
                 raise IllegalTransition(f"job {job.id} is another patient's now")
-            if context != StudyContext.model_validate_json(now.study_context_json):
-                now.study_context_json = context.model_dump_json(exclude_defaults=True)
+            if context != now.context:
+                now.context = context
                 log_event(session, job.id, "IDENTIFY", worker, "a code on the page")
             if unmatched:
                 now.unmatched = True
@@ -231,30 +221,28 @@ class Store(CommitmentStore):
         bool
             Whether the job was still as it was when the look-up began; nothing is changed otherwise.
         """
-        with self._write() as session:
+        with self._database.write() as session:
             now = find_job(session, job.id)
             waits = now.status == JobStatus.NEEDS_REVIEW and now.unmatched
-            if not waits or now.study_context_json != job.study_context_json:
+            if not waits or now.context != job.context:
                 return False
             if unmatched:
                 if unmatched != now.reason:
                     now.reason = unmatched
                     log_event(session, job.id, "LOOKUP", "lookup", unmatched)
                 return True
-            now.study_context_json = context.model_dump_json(exclude_defaults=True)
+            now.context = context
             now.unmatched = False
             log_event(session, job.id, "IDENTIFY", "lookup", "")
             _queue_again(session, now, "lookup", "")
             return True
 
-    # -- jobs: a person -------------------------------------------------------------------------------------------
-
-    def retry_job(self, job_id: str, actor: str) -> None:
+    def retry(self, job_id: str, actor: str) -> None:
         """Queue a job for another run with fresh attempts; what it has not delivered yet is cancelled.
 
         Where something was delivered, the run makes a new revision of the job's result.
         """
-        with self._write() as session:
+        with self._database.write() as session:
             _queue_again(session, find_job(session, job_id), actor, "")
 
     def identify(self, job_id: str, context: StudyContext, actor: str) -> None:
@@ -270,11 +258,11 @@ class Store(CommitmentStore):
         IllegalTransition
             The job runs, waits in the queue, or has ended well.
         """
-        with self._write() as session:
+        with self._database.write() as session:
             job = find_job(session, job_id)
             if job.status == JobStatus.DONE:
                 raise IllegalTransition(f"a {job.status} job has its identity")
-            job.study_context_json = context.model_dump_json(exclude_defaults=True)
+            job.context = context
             job.unmatched = False
             log_event(session, job_id, "IDENTIFY", actor, "")
             _queue_again(session, job, actor, "")
@@ -289,177 +277,71 @@ class Store(CommitmentStore):
         IllegalTransition
             The job has no result.
         """
-        with self._write() as session:
+        with self._database.write() as session:
             job = find_job(session, job_id)
             advance_job(session, job, JobAction.CONFIRM, actor, "")
             job.confirmed_by = actor
             cancel_undelivered(session, job_id, actor, Delivery.result_status != "", detail="the result is final")
             for delivery in deliveries:
-                _put_delivery(session, delivery)
+                put_delivery(session, delivery)
 
-    def cancel_job(self, job_id: str, actor: str) -> None:
+    def cancel(self, job_id: str, actor: str) -> None:
         """Drop a job and what it has not delivered yet."""
-        with self._write() as session:
+        with self._database.write() as session:
             advance_job(session, find_job(session, job_id), JobAction.CANCEL, actor, "")
             cancel_undelivered(session, job_id, actor)
 
-    # -- deliveries -----------------------------------------------------------------------------------------------
-
-    def due_deliveries(self, now: datetime, limit: int = 100, destination: str | None = None) -> list[Delivery]:
-        """Return what may be sent now: at most the oldest pending delivery of each destination, to keep its order.
-
-        A deferred delivery blocks those behind it; one that was refused or given up does not.
-        """
-        oldest = select(func.min(Delivery.id)).where(Delivery.status == DeliveryStatus.PENDING)
-        if destination is not None:
-            oldest = oldest.where(Delivery.destination == destination)
-        due = select(Delivery).where(
-            col(Delivery.id).in_(oldest.group_by(col(Delivery.destination))), Delivery.next_attempt_at <= now
-        )
-        with self._read() as session:
-            return list(session.exec(due.order_by(col(Delivery.id)).limit(limit)).all())
-
-    def delivered(self, delivery_id: int, response: str) -> None:
-        """Record that the peer took it."""
-        now = utc_now()
-        self._attempted(delivery_id, DeliveryAction.DELIVER, response=response, reason="", delivered_at=now)
-
-    def defer(self, delivery_id: int, reason: str, next_attempt_at: datetime) -> None:
-        """Record that it did not arrive and is to be tried again at `next_attempt_at`."""
-        self._attempted(delivery_id, DeliveryAction.DEFER, reason=reason, next_attempt_at=next_attempt_at)
-
-    def refuse(self, delivery_id: int, reason: str, response: str) -> None:
-        """Record that the peer will never take it as it stands."""
-        self._attempted(delivery_id, DeliveryAction.REFUSE, reason=reason, response=response)
-
-    def give_up(self, delivery_id: int, reason: str) -> None:
-        """Record that the last attempt failed."""
-        self._attempted(delivery_id, DeliveryAction.GIVE_UP, reason=reason)
-
-    def retry_delivery(self, delivery_id: int, actor: str) -> None:
-        """Send again what was refused or given up, with fresh attempts.
-
-        Raises
-        ------
-        IllegalTransition
-            It waits, has arrived, or another result took its place.
-        """
-        with self._write() as session:
-            delivery = find_delivery(session, delivery_id)
-            delivery.attempts = delivery.asked = 0
-            delivery.next_attempt_at = utc_now()
-            advance_delivery(session, delivery, DeliveryAction.RETRY, actor, "")
-
-    def _attempted(self, delivery_id: int, action: DeliveryAction, **changes: Any) -> None:
-        """Record how one attempt ended."""
-        with self._write() as session:
-            delivery = find_delivery(session, delivery_id)
-            delivery.sqlmodel_update(changes)
-            delivery.attempts += 1
-            detail = " ".join(part for part in (changes.get("response"), changes["reason"]) if part)
-            advance_delivery(session, delivery, action, "outbox", detail)
-
-    # -- readers --------------------------------------------------------------------------------------------------
-
-    def job(self, job_id: str) -> Job:
+    def get(self, job_id: str) -> Job:
         """Return a job; raise NotFound where there is none."""
-        with self._read() as session:
+        with self._database.read() as session:
             return find_job(session, job_id)
 
-    def has_job(self, job_id: str) -> bool:
+    def exists(self, job_id: str) -> bool:
         """Tell whether this id is a job's."""
-        with self._read() as session:
+        with self._database.read() as session:
             return session.get(Job, job_id) is not None
 
-    def jobs(self, status: JobStatus | None = None, limit: int = 100, offset: int = 0) -> list[Job]:
+    def newest(self, status: JobStatus | None = None, limit: int = 100, offset: int = 0) -> list[Job]:
         """Return jobs, newest first."""
         statement = select(Job).order_by(col(Job.created_at).desc(), col(Job.id)).limit(limit).offset(offset)
         if status is not None:
             statement = statement.where(Job.status == status)
-        with self._read() as session:
+        with self._database.read() as session:
             return list(session.exec(statement).all())
 
-    def unmatched_jobs(self, limit: int = 100) -> list[Job]:
+    def unmatched(self, limit: int = 100) -> list[Job]:
         """Return the jobs that wait until somebody says whose ECG they are, oldest first."""
         statement = select(Job).where(col(Job.unmatched), Job.status == JobStatus.NEEDS_REVIEW)
-        with self._read() as session:
+        with self._database.read() as session:
             return list(session.exec(statement.order_by(col(Job.created_at), col(Job.id)).limit(limit)).all())
 
     def pages(self, job_id: str) -> list[Page]:
         """Return a job's pages in page order."""
-        with self._read() as session:
+        with self._database.read() as session:
             return list(session.exec(select(Page).where(Page.job_id == job_id).order_by(col(Page.page_number))).all())
-
-    def deliveries(self, job_id: str) -> list[Delivery]:
-        """Return a job's deliveries in the order they were made."""
-        with self._read() as session:
-            return list(
-                session.exec(select(Delivery).where(Delivery.job_id == job_id).order_by(col(Delivery.id))).all()
-            )
-
-    def undelivered(self, destination: str | None = None, job_id: str | None = None) -> list[Delivery]:
-        """Return what was refused or given up, of one destination and one job or of all, oldest first."""
-        statement = select(Delivery).where(col(Delivery.status).in_((DeliveryStatus.REFUSED, DeliveryStatus.FAILED)))
-        if destination is not None:
-            statement = statement.where(Delivery.destination == destination)
-        if job_id is not None:
-            statement = statement.where(Delivery.job_id == job_id)
-        with self._read() as session:
-            return list(session.exec(statement.order_by(col(Delivery.id))).all())
-
-    def made_here(self, identifier: str) -> bool:
-        """Tell whether an object of this SOP Instance UID, or a message of this MSH-10, is one of ours."""
-        with self._read() as session:
-            return (
-                session.exec(select(Delivery.id).where(Delivery.identifier == identifier).limit(1)).first() is not None
-            )
 
     def events(self, job_id: str) -> list[JobEvent]:
         """Return a job's audit trail, oldest first."""
-        with self._read() as session:
+        with self._database.read() as session:
             return list(
                 session.exec(select(JobEvent).where(JobEvent.job_id == job_id).order_by(col(JobEvent.id))).all()
             )
 
     def counts(self) -> dict[JobStatus, int]:
         """Return how many jobs stand in each status, zeros included."""
-        with self._read() as session:
+        with self._database.read() as session:
             found = dict(session.exec(select(Job.status, func.count()).group_by(col(Job.status))).all())
         return {status: found.get(status, 0) for status in JobStatus}
 
-    def delivery_counts(self) -> dict[DeliveryStatus, int]:
-        """Return how many deliveries stand in each status, zeros included."""
-        counts = dict.fromkeys(DeliveryStatus, 0)
-        for (status, _destination), count in self.delivery_counts_by_destination().items():
-            counts[status] += count
-        return counts
-
-    def delivery_counts_by_destination(self) -> dict[tuple[DeliveryStatus, str], int]:
-        """Return how many deliveries to each destination stand in each status; pairs without any are left out."""
-        statement = select(Delivery.status, Delivery.destination, func.count()).group_by(
-            col(Delivery.status), col(Delivery.destination)
-        )
-        with self._read() as session:
-            rows = session.exec(statement).all()
-        return {(DeliveryStatus(status), destination): count for status, destination, count in rows}
-
-    def waiting_for_others(self, destinations: Collection[str]) -> dict[str, int]:
-        """Return how many deliveries wait for each destination that is none of these."""
-        waiting: dict[str, int] = {}
-        for (status, destination), count in self.delivery_counts_by_destination().items():
-            if status in (DeliveryStatus.PENDING, DeliveryStatus.STORED) and destination not in destinations:
-                waiting[destination] = waiting.get(destination, 0) + count
-        return waiting
-
     def digitization_seconds(self) -> tuple[int, float]:
         """Return how many pages were digitized, and the time they took together, in s."""
-        with self._read() as session:
+        with self._database.read() as session:
             pages, seconds = session.exec(select(func.count(col(Page.seconds)), func.sum(col(Page.seconds)))).one()
         return pages, seconds or 0.0
 
     def oldest_queued_age_s(self) -> float:
         """Return how long the oldest queued job has waited, in s; 0 where none waits."""
-        with self._read() as session:
+        with self._database.read() as session:
             oldest = session.exec(
                 select(Job.created_at).where(Job.status == JobStatus.QUEUED).order_by(col(Job.created_at)).limit(1)
             ).one_or_none()
@@ -469,14 +351,14 @@ class Store(CommitmentStore):
         """Tell whether a job's files may still be asked for: it is not DONE or CANCELLED, or has to deliver yet."""
         unsettled = col(Delivery.status).in_((DeliveryStatus.PENDING, DeliveryStatus.STORED))
         pending = select(Delivery.id).where(Delivery.job_id == job_id, unsettled)
-        with self._read() as session:
+        with self._database.read() as session:
             job = session.get(Job, job_id)
             finished = job is None or job.status in (JobStatus.DONE, JobStatus.CANCELLED)
             return not finished or session.exec(pending.limit(1)).first() is not None
 
 
-def _is_held(job: Job, worker: str, context_json: str) -> bool:
-    return job.status == JobStatus.RUNNING and job.worker == worker and job.study_context_json == context_json
+def _is_held(job: Job, worker: str, context: StudyContext) -> bool:
+    return job.status == JobStatus.RUNNING and job.worker == worker and job.context == context
 
 
 def _leased(session: Session, job_id: str, worker: str) -> Job:
@@ -495,21 +377,3 @@ def _queue_again(session: Session, job: Job, actor: str, reason: str) -> None:
     cancel_undelivered(session, job.id, actor)
     if session.exec(delivered.limit(1)).first() is not None:
         job.revision += 1
-
-
-def _put_delivery(session: Session, new: Delivery) -> None:
-    """Insert a delivery, or renew the one of an earlier run that did not arrive."""
-    old = session.exec(
-        select(Delivery).where(
-            Delivery.job_id == new.job_id,
-            Delivery.page_number == new.page_number,
-            Delivery.destination == new.destination,
-            Delivery.artefact == new.artefact,
-        )
-    ).one_or_none()
-    if old is None:
-        session.add(Delivery(**new.model_dump(exclude={"id"})))
-    elif old.status not in (DeliveryStatus.DELIVERED, DeliveryStatus.STORED, DeliveryStatus.PENDING):
-        renewed = {"attempts": 0, "asked": 0, "next_attempt_at": utc_now(), "identifier": new.identifier, "reason": ""}
-        old.sqlmodel_update(renewed | {"result_status": new.result_status})
-        advance_delivery(session, old, DeliveryAction.RENEW, "worker", "")

@@ -14,10 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import func, or_
+from sqlalchemy import or_
 from sqlmodel import Session, col, delete, select
 
-from gateway.domain.context import StudyContext
 from gateway.domain.patients import OrderUpdate, PatientData, PatientMerge, PatientUpdate
 from gateway.domain.status import DeliveryStatus, JobAction, JobStatus
 from gateway.errors import NotFound
@@ -28,8 +27,11 @@ from gateway.store.tables import Delivery, Job, MergeNotice, Order, Page, Patien
 _ACTOR = "hl7"
 
 
-class OrderStore(Database):
-    """Patients, orders and received messages."""
+class Patients:
+    """Patients, orders and received messages of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def received(self, message: ReceivedMessage) -> ReceivedMessage | None:
         """Return the message that was taken before under the same sender, control ID and content, if any."""
@@ -39,7 +41,7 @@ class OrderStore(Database):
             ReceivedMessage.control_id == message.control_id,
             ReceivedMessage.digest == message.digest,
         )
-        with self._read() as session:
+        with self._database.read() as session:
             return session.exec(statement).one_or_none()
 
     def receive(self, message: ReceivedMessage, told: Sequence[PatientData], told_at: datetime) -> list[str]:
@@ -61,7 +63,7 @@ class OrderStore(Database):
             Nothing is kept, a message that is known already included.
         """
         changed: list[str] = []
-        with self._write() as session:
+        with self._database.write() as session:
             session.add(message)
             session.flush()
             for item in told:
@@ -75,17 +77,17 @@ class OrderStore(Database):
 
     def forget_messages(self, before: datetime) -> int:
         """Delete the messages received before a moment; return how many there were."""
-        with self._write() as session:
+        with self._database.write() as session:
             return session.exec(delete(ReceivedMessage).where(col(ReceivedMessage.received_at) < before)).rowcount
 
     def patient(self, patient_id: str, issuer: str = "") -> Patient | None:
         """Return the record of a patient ID, or the one it was merged into; None where it is unknown or not unique."""
-        with self._read() as session:
+        with self._database.read() as session:
             return _surviving(session, _find_patient(session, patient_id, issuer))
 
-    def prior_patient_ids(self, patient_id: str, issuer: str = "") -> tuple[str, ...]:
+    def prior_ids(self, patient_id: str, issuer: str = "") -> tuple[str, ...]:
         """Return the patient IDs that were merged into a patient's: old pages name them, in print and in codes."""
-        with self._read() as session:
+        with self._database.read() as session:
             patient = _find_patient(session, patient_id, issuer)
             prior: list[Patient] = []
             todo = [] if patient is None else [patient]
@@ -100,19 +102,19 @@ class OrderStore(Database):
 
         One that was cancelled counts only where there is no other.
         """
-        with self._read() as session:
+        with self._database.read() as session:
             order = _find_order(session, number)
             return None if order is None else (order, _patient_of(session, order))
 
     def merge_notices(self, limit: int = 100) -> list[MergeNotice]:
         """Return the deliveries under a merged identity that nobody has settled yet, oldest first."""
         statement = select(MergeNotice).where(MergeNotice.settled_by == "").order_by(col(MergeNotice.id))
-        with self._read() as session:
+        with self._database.read() as session:
             return list(session.exec(statement.limit(limit)).all())
 
     def settle_merge(self, notice_id: int, actor: str) -> None:
         """Record that the archive knows of a merge; raise NotFound where there is no such notice."""
-        with self._write() as session:
+        with self._database.write() as session:
             notice = session.get(MergeNotice, notice_id)
             if notice is None:
                 raise NotFound(f"no merge notice {notice_id}")
@@ -220,15 +222,15 @@ def _known_order(session: Session, update: OrderUpdate, patient: Patient) -> Ord
 
 def _match_waiting(session: Session, order: Order) -> list[str]:
     numbers = {order.accession_number, order.placer_order_number, order.filler_order_number} - {""}
-    accession = func.json_extract(col(Job.study_context_json), "$.accession_number")
-    waiting = select(Job).where(col(Job.unmatched), Job.status == JobStatus.NEEDS_REVIEW, accession.in_(numbers))
+    has_number = col(Job.accession_number).in_(numbers)
+    waiting = select(Job).where(col(Job.unmatched), Job.status == JobStatus.NEEDS_REVIEW, has_number)
     patient = _patient_of(session, order)
     matched: list[str] = []
     for job in session.exec(waiting).all():
-        context = StudyContext.model_validate_json(job.study_context_json)
+        context = job.context
         if context.patient_id or _find_order(session, context.accession_number) is not order:
             continue  # it contradicts an order, or there are two: a person decides
-        job.study_context_json = with_order(context, order, patient).model_dump_json(exclude_defaults=True)
+        job.context = with_order(context, order, patient)
         job.unmatched = False
         log_event(session, job.id, "MATCH", _ACTOR, "an order names the patient")
         advance_job(session, job, JobAction.RETRY, _ACTOR, "")
@@ -252,12 +254,10 @@ def _merge(session: Session, merge: PatientMerge, told_at: datetime) -> list[str
         surviving.merged_into, surviving.merged_at = None, told_at
         lineage = [surviving]
     prior.merged_into, prior.merged_at = surviving.id, told_at
-    has_id = func.json_extract(col(Job.study_context_json), "$.patient_id") == prior.patient_id
     changed: list[str] = []
-    for job in session.exec(select(Job).where(has_id)).all():
-        context = StudyContext.model_validate_json(job.study_context_json)
-        if same_issuer(context.issuer_of_patient_id, prior.issuer_of_patient_id):
-            _repoint(session, job, context, prior, lineage[-1])
+    for job in session.exec(select(Job).where(Job.patient_id == prior.patient_id)).all():
+        if same_issuer(job.context.issuer_of_patient_id, prior.issuer_of_patient_id):
+            _repoint(session, job, prior, lineage[-1])
             changed.append(job.id)
     return changed
 
@@ -266,8 +266,9 @@ def _is_newer(merged_at: datetime | None, told_at: datetime) -> bool:
     return merged_at is not None and merged_at > told_at
 
 
-def _repoint(session: Session, job: Job, context: StudyContext, prior: Patient, surviving: Patient) -> None:
+def _repoint(session: Session, job: Job, prior: Patient, surviving: Patient) -> None:
     """Give a job its patient's surviving identity; what left under the prior one is noted for the archive."""
+    context = job.context
     sent = session.exec(select(Delivery.status).where(Delivery.job_id == job.id)).all()
     if {DeliveryStatus.DELIVERED, DeliveryStatus.STORED} & set(sent):
         _note_for_archive(session, job, prior, surviving, "")
@@ -280,7 +281,7 @@ def _repoint(session: Session, job: Job, context: StudyContext, prior: Patient, 
         "patient_birth_date": surviving.patient_birth_date or context.patient_birth_date,
         "patient_sex": surviving.patient_sex or context.patient_sex,
     }
-    job.study_context_json = context.model_copy(update=identity).model_dump_json(exclude_defaults=True)
+    job.context = context.model_copy(update=identity)
     log_event(session, job.id, "MERGE", _ACTOR, "the patient's records were merged")
     if job.status == JobStatus.DONE and not set(UNDELIVERED) & set(sent):
         return

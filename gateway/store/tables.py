@@ -10,11 +10,13 @@ from __future__ import annotations
 import uuid
 from datetime import UTC, datetime
 
-from sqlalchemy import DateTime, Dialect, UniqueConstraint
+from sqlalchemy import Column, DateTime, Dialect, Enum, String, UniqueConstraint, event
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 
+from gateway.domain.artefact import Role
 from gateway.domain.clock import utc_now
+from gateway.domain.context import StudyContext
 from gateway.domain.status import DeliveryStatus, JobStatus
 
 
@@ -42,6 +44,21 @@ class UtcDateTime(TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC)
 
 
+class ContextText(TypeDecorator[StudyContext]):
+    """A `StudyContext`, kept as JSON without what is not known."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: StudyContext | None, dialect: Dialect) -> str | None:
+        """Return the JSON text."""
+        return None if value is None else value.model_dump_json(exclude_defaults=True)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> StudyContext | None:
+        """Return the value."""
+        return None if value is None else StudyContext.model_validate_json(value)
+
+
 class Job(SQLModel, table=True):
     """One accepted object.
 
@@ -55,7 +72,10 @@ class Job(SQLModel, table=True):
     status: JobStatus = Field(default=JobStatus.QUEUED, index=True)
     reason: str = ""  # why it needs a person or failed, in words, no patient data
     attempts: int = 0
-    study_context_json: str = "{}"
+    context: StudyContext = Field(default_factory=StudyContext, sa_type=ContextText)
+    patient_id: str = Field(default="", index=True)  # this and the next two are `context`'s, to search by
+    accession_number: str = Field(default="", index=True)
+    study_date: str = Field(default="", index=True)
     destinations_json: str = "null"  # names, or null for every destination
     created_at: datetime = Field(default_factory=utc_now, index=True, sa_type=UtcDateTime)
     updated_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
@@ -64,6 +84,15 @@ class Job(SQLModel, table=True):
     unmatched: bool = Field(default=False, index=True)  # waits for an order, or a person, to say whose it is
     revision: int = 0  # how often it ran again after something of it had been delivered
     confirmed_by: str = ""  # who looked at the result as it is now and found it right
+
+
+@event.listens_for(Job, "before_insert")
+@event.listens_for(Job, "before_update")
+def _copy_search_fields(_mapper: object, _connection: object, job: Job) -> None:
+    """Keep the columns that jobs are searched by equal to the context."""
+    job.patient_id = job.context.patient_id
+    job.accession_number = job.context.accession_number
+    job.study_date = job.context.study_date
 
 
 class Page(SQLModel, table=True):
@@ -85,6 +114,9 @@ class Page(SQLModel, table=True):
     seconds: float | None = None  # digitization time
 
 
+_ROLE = Enum(Role, native_enum=False, length=16, values_callable=lambda roles: [role.value for role in roles])
+
+
 class Delivery(SQLModel, table=True):
     """One page's result on its way to one destination."""
 
@@ -103,6 +135,9 @@ class Delivery(SQLModel, table=True):
     reason: str = ""
     artefact: str = ""  # file in the job's spool folder that is sent, byte for byte, on every attempt
     identifier: str = ""  # SOP Instance UID or MSH-10
+    role: Role = Field(sa_column=Column(_ROLE, nullable=False))  # what the artefact is
+    revision: int = 0  # of the job's result that it belongs to
+    final: bool = False  # a person had confirmed the result
     result_status: str = ""  # of a message, HL7 table 0123: "P", "F" or "C"
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     delivered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)

@@ -25,7 +25,7 @@ from gateway.domain.status import JobStatus
 from gateway.errors import NotFound, StorageError
 from gateway.settings import Settings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.web.decisions import add_decisions
 from gateway.web.health import check_health, metrics_registry
 from gateway.web.views import delivery_totals, filters, job_row, job_view, overlay_picture, page_picture
@@ -107,7 +107,7 @@ def _add_pages(app: FastAPI, templates: Jinja2Templates, store: Store, spool: Sp
         page: Annotated[int, Query(ge=1, le=100_000)] = 1,
         refresh: Literal["on", "off"] = "on",
     ) -> Response:
-        jobs = store.jobs(status, limit=_JOBS_PER_PAGE + 1, offset=(page - 1) * _JOBS_PER_PAGE)
+        jobs = store.jobs.newest(status, limit=_JOBS_PER_PAGE + 1, offset=(page - 1) * _JOBS_PER_PAGE)
         return templates.TemplateResponse(
             request,
             "queue.html",
@@ -125,13 +125,13 @@ def _add_pages(app: FastAPI, templates: Jinja2Templates, store: Store, spool: Sp
     @app.get("/jobs/{job_id}", response_class=HTMLResponse)
     def job(request: Request, job_id: str, pictures: Literal["on", "off"] | None = None) -> Response:
         show_patient = settings.web.show_patient
-        view = job_view(store, spool, store.job(job_id), settings.review, show_patient)
+        view = job_view(store, spool, store.jobs.get(job_id), settings.review, show_patient)
         shown = pictures == "on" or (pictures is None and show_patient)
         return templates.TemplateResponse(request, "job.html", {"job": view, "pictures": "on" if shown else "off"})
 
     @app.get("/jobs/{job_id}/source")
     def source(job_id: str) -> Response:
-        job = store.job(job_id)
+        job = store.jobs.get(job_id)
         path = spool.source_path(job.id)
         if not path.is_file():
             raise HTTPException(404, "The file is gone.")
@@ -147,7 +147,7 @@ def _add_pages(app: FastAPI, templates: Jinja2Templates, store: Store, spool: Sp
 
 
 def _picture(store: Store, spool: Spool, job_id: str, name: str) -> Response:
-    path = spool.artefact_path(store.job(job_id).id, name)
+    path = spool.artefact_path(store.jobs.get(job_id).id, name)
     if not path.is_file():
         raise HTTPException(404, "There is no such picture.")
     return FileResponse(path, media_type="image/png")

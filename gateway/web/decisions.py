@@ -19,7 +19,7 @@ from gateway.identity.sidecar import identify
 from gateway.results.confirmation import confirm
 from gateway.settings import Settings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.web.views import merge_rows, unmatched_rows
 
 _ACTOR = "web"
@@ -59,15 +59,15 @@ def add_decisions(app: FastAPI, templates: Jinja2Templates, store: Store, spool:
     @app.post("/jobs/{job_id}/deliveries/{number}/again")
     async def send_again(request: Request, job_id: str, number: int) -> Response:
         await _form(request)
-        if number not in {delivery.id for delivery in await run_in_threadpool(store.deliveries, job_id)}:
+        if number not in {delivery.id for delivery in await run_in_threadpool(store.deliveries.of_job, job_id)}:
             raise NotFound(f"job {job_id} has no delivery {number}")
-        await run_in_threadpool(store.retry_delivery, number, _ACTOR)
+        await run_in_threadpool(store.deliveries.retry, number, _ACTOR)
         return _back_to(f"/jobs/{job_id}")
 
     @app.post("/merges/{number}/settled")
     async def settle(request: Request, number: int) -> Response:
         await _form(request)
-        await run_in_threadpool(store.settle_merge, number, _ACTOR)
+        await run_in_threadpool(store.patients.settle_merge, number, _ACTOR)
         return _back_to("/unmatched")
 
     @app.exception_handler(IntakeError)

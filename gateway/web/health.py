@@ -16,7 +16,7 @@ from gateway.errors import StorageError
 from gateway.security.certificates import certificates
 from gateway.settings import Settings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ def check_health(store: Store, spool: Spool, alive: Callable[[], list[str]], set
     dead = alive()
     known = certificates(settings, utc_now())
     checks = (
-        _attempt("database", store.ping),
+        _attempt("database", store.database.ping),
         _attempt("spool", spool.check_space),
         Check(name="running", ok=not dead, detail="; ".join(dead)),
         Check(
@@ -64,7 +64,7 @@ def check_health(store: Store, spool: Spool, alive: Callable[[], list[str]], set
         ),
     )
     try:
-        age_s = store.oldest_queued_age_s()
+        age_s = store.jobs.oldest_queued_age_s()
     except StorageError:
         age_s = None
     return Health(checks=checks, oldest_queued_age_s=age_s)
@@ -89,19 +89,19 @@ class _StoreCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics; raise StorageError where the database cannot be read."""
         jobs = GaugeMetricFamily("ecg_gateway_jobs", "Jobs by status", labels=["status"])
-        for status, count in self._store.counts().items():
+        for status, count in self._store.jobs.counts().items():
             jobs.add_metric([status.value], count)
         yield jobs
         deliveries = GaugeMetricFamily(
             "ecg_gateway_deliveries", "Deliveries by status and destination", labels=["status", "destination"]
         )
-        for (delivery_status, destination), count in self._store.delivery_counts_by_destination().items():
+        for (delivery_status, destination), count in self._store.deliveries.counts_by_destination().items():
             deliveries.add_metric([delivery_status.value, destination], count)
         yield deliveries
         yield GaugeMetricFamily(
             "ecg_gateway_oldest_queued_age_seconds",
             "How long the oldest queued job has waited; 0 when none waits",
-            value=self._store.oldest_queued_age_s(),
+            value=self._store.jobs.oldest_queued_age_s(),
         )
         yield GaugeMetricFamily(
             "ecg_gateway_spool_free_bytes",
@@ -115,7 +115,7 @@ class _StoreCollector(Collector):
             if certificate.not_after is not None:
                 expiry.add_metric([str(certificate.file)], certificate.not_after.timestamp())
         yield expiry
-        pages, seconds = self._store.digitization_seconds()
+        pages, seconds = self._store.jobs.digitization_seconds()
         yield SummaryMetricFamily(
             "ecg_gateway_digitization_seconds", "Digitization time of the pages", count_value=pages, sum_value=seconds
         )

@@ -13,11 +13,10 @@ from pathlib import PurePath
 from pydantic import BaseModel
 
 from gateway.domain.clock import utc_now
-from gateway.domain.context import StudyContext
 from gateway.domain.status import DELIVERY_TRANSITIONS, DeliveryAction, DeliveryStatus, JobStatus
 from gateway.settings import ReviewSettings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, JobEvent, Page
 from pipeline import LEADS
 
@@ -197,14 +196,14 @@ class _QualityFigures(BaseModel):
 
 def filters(store: Store) -> tuple[Filter, ...]:
     """Return the queue's filters with their counts, "All" first."""
-    counts = store.counts()
+    counts = store.jobs.counts()
     every = Filter(status=None, words="All", count=sum(counts.values()))
     return (every, *(Filter(status=s, words=_STATUS_WORDS[s], count=n) for s, n in counts.items()))
 
 
 def delivery_totals(store: Store) -> tuple[Badge, ...]:
     """Return how many deliveries stand in each status that has any."""
-    counts = store.delivery_counts()
+    counts = store.deliveries.counts()
     return tuple(
         Badge(words=f"{count} {_DELIVERY_WORDS[status]}", tone=_delivery_tone(status))
         for status, count in counts.items()
@@ -214,7 +213,7 @@ def delivery_totals(store: Store) -> tuple[Badge, ...]:
 
 def job_row(store: Store, job: Job) -> JobRow:
     """Return one job as a line of the queue; of several pages the worst figures."""
-    pages = store.pages(job.id)
+    pages = store.jobs.pages(job.id)
     layouts = list(dict.fromkeys(page.layout for page in pages if page.layout))
     snrs = [page.estimated_snr_db for page in pages if page.estimated_snr_db is not None]
     coverages = [page.coverage for page in pages if page.coverage is not None]
@@ -227,14 +226,14 @@ def job_row(store: Store, job: Job) -> JobRow:
         layout=", ".join(layouts) + (f" ({len(pages)} pages)" if len(pages) > 1 else ""),
         estimated_snr=f"{min(snrs):.1f} dB" if snrs else "",
         coverage=_per_cent(min(coverages)) if coverages else "",
-        deliveries=_by_destination(store.deliveries(job.id)),
+        deliveries=_by_destination(store.deliveries.of_job(job.id)),
         reason=job.reason,
     )
 
 
 def job_view(store: Store, spool: Spool, job: Job, review: ReviewSettings, show_patient: bool) -> JobView:
     """Return everything there is to show of one job."""
-    deliveries, pages = store.deliveries(job.id), store.pages(job.id)
+    deliveries, pages = store.deliveries.of_job(job.id), store.jobs.pages(job.id)
     facts = [
         ("Received", _clock(job.created_at)),
         ("Last change", _clock(job.updated_at)),
@@ -252,7 +251,7 @@ def job_view(store: Store, spool: Spool, job: Job, review: ReviewSettings, show_
         patient=_patient(job) if show_patient else None,
         pages=tuple(_page_view(spool, page, review) for page in pages),
         deliveries=tuple(_delivery_view(delivery) for delivery in deliveries),
-        events=tuple(store.events(job.id)),
+        events=tuple(store.jobs.events(job.id)),
         can_identify=job.status in (JobStatus.NEEDS_REVIEW, JobStatus.FAILED, JobStatus.CANCELLED),
         can_confirm=_can_confirm(job, pages),
         working=job.status in (JobStatus.QUEUED, JobStatus.RUNNING),
@@ -269,7 +268,7 @@ def unmatched_rows(store: Store) -> tuple[UnmatchedRow, ...]:
             source=_source_in_words(job.source),
             reason=job.reason,
         )
-        for job in store.unmatched_jobs()
+        for job in store.jobs.unmatched()
     )
 
 
@@ -283,7 +282,7 @@ def merge_rows(store: Store, show_patient: bool) -> tuple[MergeRow, ...]:
             prior=f"{notice.prior_patient_id} {notice.prior_issuer}".strip() if show_patient else "",
             surviving=f"{notice.surviving_patient_id} {notice.surviving_issuer}".strip() if show_patient else "",
         )
-        for notice in store.merge_notices()
+        for notice in store.patients.merge_notices()
     )
 
 
@@ -368,7 +367,7 @@ def _delivery_view(delivery: Delivery) -> DeliveryView:
 
 
 def _patient(job: Job) -> PatientView:
-    context = StudyContext.model_validate_json(job.study_context_json)
+    context = job.context
     fields = (
         ("Patient ID", context.patient_id),
         ("Issuer", context.issuer_of_patient_id),

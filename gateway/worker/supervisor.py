@@ -20,7 +20,7 @@ from datetime import timedelta
 
 from gateway.domain.clock import utc_now
 from gateway.domain.status import JobStatus
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Job
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class WorkerPool:
             if slot.process is not None and slot.process.poll() is None:
                 for job in self._held_by(slot.name):
                     if job.lease_expires_at is None or job.lease_expires_at < due:
-                        self._store.heartbeat(job.id, slot.name, lease_s)
+                        self._store.jobs.heartbeat(job.id, slot.name, lease_s)
 
     def problems(self) -> list[str]:
         """Return, in words, which workers do not run now."""
@@ -115,12 +115,12 @@ class WorkerPool:
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
         logger.error("%s ended with %s", slot.name, how, extra={"action": "worker_died"})
         for job in self._held_by(slot.name):  # end the lease now: nobody extends it any more
-            self._store.heartbeat(job.id, slot.name, 0.0)
-        self._store.rescue(self._maximum_attempts)
+            self._store.jobs.heartbeat(job.id, slot.name, 0.0)
+        self._store.jobs.rescue(self._maximum_attempts)
 
     def _put_back(self, name: str) -> None:
         for job in self._held_by(name):
-            self._store.release(job.id, name, "the worker was stopped")
+            self._store.jobs.release(job.id, name, "the worker was stopped")
 
     def _held_by(self, name: str) -> list[Job]:
-        return [job for job in self._store.jobs(status=JobStatus.RUNNING, limit=1000) if job.worker == name]
+        return [job for job in self._store.jobs.newest(status=JobStatus.RUNNING, limit=1000) if job.worker == name]

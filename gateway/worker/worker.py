@@ -35,7 +35,7 @@ from gateway.results.correction import rejections
 from gateway.results.page import JobFacts, PageResult, failed_page, job_facts, job_outcome, page_result
 from gateway.settings import FolderSettings, Settings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Job
 from gateway.worker.lanes import Alarms, Turns
 from pipeline import Calibration, Digitization, PageImage
@@ -121,7 +121,7 @@ class Worker:
 
     def run_once(self) -> bool:
         """Take the oldest job and finish it; return whether there was one."""
-        job = self._store.claim(self._name, self._settings.worker.lease_s)
+        job = self._store.jobs.claim(self._name, self._settings.worker.lease_s)
         if job is None:
             return False
         with bind_job(job.id), _Lease(self._store, job, self._name, self._settings, self._alarm) as lease:
@@ -149,18 +149,18 @@ class Worker:
         else:
             job, context, against = self._whose(job, context, codes)
             if job.status == JobStatus.RUNNING:
-                earlier = self._store.deliveries(job.id)
+                earlier = self._store.deliveries.of_job(job.id)
                 facts = replace(job_facts(job, context, self._settings, earlier), against=against)
                 self._digitize(job, lease, facts, images)
             return
         logger.warning("The file cannot be read", extra={"action": "fail"})
-        self._store.fail(job.id, self._name, reason)
+        self._store.jobs.fail(job.id, self._name, reason)
 
     def _digitize(self, job: Job, lease: _Lease, facts: JobFacts, images: list[PageImage]) -> None:
         results: list[PageResult] = []
         for image in images:
             if self._stopping.is_set():
-                self._store.release(job.id, self._name, "the worker was stopped")
+                self._store.jobs.release(job.id, self._name, "the worker was stopped")
                 logger.info("Put back: the worker is stopping", extra={"action": "release"})
                 return
             if lease.lost:
@@ -169,7 +169,7 @@ class Worker:
                 result = self._page(facts, image, lease, alone=self._alone(job))
             except (DeviceError, MemoryError):  # of a page that had neighbours
                 result = self._page(facts, image, lease, alone=True)
-            if not self._store.holds(job, self._name):  # another run's files, maybe another patient's, stay as they are
+            if not self._store.jobs.holds(job, self._name):  # another run's files, maybe another patient's, stay
                 raise IllegalTransition(f"job {job.id} is not ours any more")
             for artefact in result.artefacts:
                 self._spool.write_artefact(job.id, artefact.name, artefact.data)
@@ -177,11 +177,11 @@ class Worker:
         pages = [result.page for result in results]
         status, reason = job_outcome(facts, pages)
         deliveries = [delivery for result in results for delivery in result.deliveries]
-        notes, rejecting = rejections(facts, self._spool, self._store.deliveries(job.id), deliveries, utc_now())
+        notes, rejecting = rejections(facts, self._spool, self._store.deliveries.of_job(job.id), deliveries, utc_now())
         for note in notes:
             self._spool.write_artefact(job.id, note.name, note.data)
         deliveries += rejecting
-        self._store.complete(job.id, self._name, pages, deliveries, status, reason, job.study_context_json)
+        self._store.jobs.complete(job.id, self._name, pages, deliveries, status, reason, job.context)
         logger.info(
             "Completed %s: %d pages, %d deliveries",
             status,
@@ -196,7 +196,7 @@ class Worker:
             data = self._spool.source_path(job.id).read_bytes()
         except OSError as error:
             raise IntakeError(f"the job's file is gone: {error.strerror}") from error
-        told = StudyContext.model_validate_json(job.study_context_json)
+        told = job.context
         if job.media_type != "application/dicom":
             return told, load_pages(data)
         source = read_instance(data)
@@ -225,10 +225,15 @@ class Worker:
         except IntakeError as error:
             problem = str(error)
         if context.patient_id or context.accession_number:
-            return job, context, (problem,) if problem else other_code(match(told, self._store).context, context)
-        matched = match(context.model_copy(update=told.model_dump(exclude_defaults=True)), self._store)
+            return (
+                job,
+                context,
+                (problem,) if problem else other_code(match(told, self._store.patients).context, context),
+            )
+        both = context.model_copy(update=told.model_dump(exclude_defaults=True))
+        matched = match(both, self._store.patients)
         reason = problem or unmatched_reason(matched, lookup=folder.lookup is not None)
-        return self._store.tell(job, self._name, matched.context, reason), matched.context, ()
+        return self._store.jobs.tell(job, self._name, matched.context, reason), matched.context, ()
 
     def _alone(self, job: Job) -> bool:
         return self._turns.lanes == 1 or job.attempts > 1
@@ -265,7 +270,7 @@ class Worker:
         return failed_page(facts, image.page_number, reason, time.monotonic() - started, write_png(reduce_page(image)))
 
     def _printed(self, digitization: Digitization, context: StudyContext) -> tuple[str, ...]:
-        prior = self._store.prior_patient_ids(context.patient_id, context.issuer_of_patient_id)
+        prior = self._store.patients.prior_ids(context.patient_id, context.issuer_of_patient_id)
         return contradictions(digitization.text, context, prior)
 
     def _out_of_memory(self, what: str) -> str:
@@ -317,7 +322,7 @@ class _Lease:
     def _beat(self) -> bool:
         """Extend the lease; return False where that has to be tried again soon, as long as it still may be in time."""
         try:
-            self.lost = self.lost or not self._store.heartbeat(self._job.id, self._worker, self._settings.lease_s)
+            self.lost = self.lost or not self._store.jobs.heartbeat(self._job.id, self._worker, self._settings.lease_s)
         except StorageError as error:
             logger.error("The lease was not extended: %s", error, extra={"action": "heartbeat", "job_id": self._job.id})
             return False
@@ -329,7 +334,7 @@ class _Lease:
         logger.error("Ending this worker: %s", reason, extra={"action": "page_timeout", "job_id": self._job.id})
         try:
             if self._job.attempts >= self._settings.maximum_attempts:
-                self._store.fail(self._job.id, self._worker, reason)
+                self._store.jobs.fail(self._job.id, self._worker, reason)
         except (IllegalTransition, StorageError) as error:
             logger.error("Not recorded: %s", error, extra={"action": "page_timeout", "job_id": self._job.id})
         finally:

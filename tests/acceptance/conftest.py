@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.domain.status import DeliveryStatus, JobStatus
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Job
 from tests.acceptance.peers import Ehr, Pacs, free_port
 from tests.waiting import PATIENCE_S, wait_for
@@ -93,11 +93,11 @@ class Gateway:
         return sorted(children)
 
     def jobs(self) -> list[Job]:
-        return self.store.jobs(limit=1000)
+        return self.store.jobs.newest(limit=1000)
 
     def wait_for_job(self, status: JobStatus, timeout_s: float = PROCESSES_S) -> Job:
         """Return the first job found in `status`."""
-        return wait_for(f"a {status} job", lambda: next(iter(self.store.jobs(status=status)), None), timeout_s)
+        return wait_for(f"a {status} job", lambda: next(iter(self.store.jobs.newest(status=status)), None), timeout_s)
 
     def wait_until_settled(self, n_jobs: int, timeout_s: float = PROCESSES_S) -> list[Job]:
         """Return all jobs when there are `n_jobs`, none waits or runs, and nothing is left to deliver."""
@@ -105,7 +105,9 @@ class Gateway:
         def settled() -> list[Job]:
             jobs = self.jobs()
             busy = any(job.status in (JobStatus.QUEUED, JobStatus.RUNNING) for job in jobs)
-            pending = any(d.status == DeliveryStatus.PENDING for job in jobs for d in self.store.deliveries(job.id))
+            pending = any(
+                d.status == DeliveryStatus.PENDING for job in jobs for d in self.store.deliveries.of_job(job.id)
+            )
             return [] if busy or pending or len(jobs) < n_jobs else jobs
 
         jobs = wait_for(f"{n_jobs} settled jobs", settled, timeout_s)

@@ -147,7 +147,7 @@ def job_of(gateway: Gateway, patient_id: str) -> Job:
 
     def over() -> Job | None:
         for job in gateway.jobs():
-            if f'"{patient_id}"' in job.study_context_json and job.status not in (JobStatus.QUEUED, JobStatus.RUNNING):
+            if job.context.patient_id == patient_id and job.status not in (JobStatus.QUEUED, JobStatus.RUNNING):
                 return job
         return None
 
@@ -166,7 +166,7 @@ def test_bad_file_ends_with_a_reason(gateway: Gateway, bad: Bad) -> None:
     else:
         job = job_of(gateway, bad.name.replace(".", "-"))
         assert job.status == JobStatus.FAILED
-        assert gateway.store.deliveries(job.id) == []
+        assert gateway.store.deliveries.of_job(job.id) == []
         reason = job.reason
     assert any(word in reason for word in bad.words), reason
     assert "internal error" not in reason and "Traceback" not in reason
@@ -203,6 +203,6 @@ def test_healthy_page_goes_through_after_all_that(gateway: Gateway, tmp_path: Pa
     drop(gateway, "healthy.png", page.read_bytes())
     job = job_of(gateway, "healthy-png")
     assert job.status in (JobStatus.DONE, JobStatus.NEEDS_REVIEW)
-    (row,) = gateway.store.pages(job.id)
+    (row,) = gateway.store.jobs.pages(job.id)
     assert row.waveform_sop_instance_uid and row.layout
     assert "worker_died" not in gateway.log

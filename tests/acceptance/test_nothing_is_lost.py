@@ -62,7 +62,7 @@ def test_service_killed_in_the_middle_of_the_deliveries(make_gateway: MakeGatewa
     gateway.start()
     (job,) = gateway.wait_until_settled(1)
     assert job.status == JobStatus.DONE
-    deliveries = {d.destination: d for d in gateway.store.deliveries(job.id)}
+    deliveries = {d.destination: d for d in gateway.store.deliveries.of_job(job.id)}
     assert {d.status for d in deliveries.values()} == {DeliveryStatus.DELIVERED}
     assert pacs.uids == [deliveries["pacs"].identifier] * 2
     assert pacs.received[0] == pacs.received[1]
@@ -98,7 +98,7 @@ def test_page_that_kills_its_worker_three_times_fails_and_holds_up_no_other(
     assert (deadly.status, deadly.attempts) == (JobStatus.FAILED, 3)
     assert "attempt 3 of 3" in deadly.reason
     assert good.status == JobStatus.DONE and len(pacs.uids) == 1
-    assert [event.action for event in gateway.store.events(deadly.id)].count("CLAIM") == 3
+    assert [event.action for event in gateway.store.jobs.events(deadly.id)].count("CLAIM") == 3
 
 
 def test_page_that_hangs_or_wants_all_memory_fails_in_words(make_gateway: MakeGateway) -> None:

@@ -9,7 +9,7 @@ import pytest
 from gateway import cli
 from gateway.intake.accept import Intake
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 
 
 @pytest.fixture

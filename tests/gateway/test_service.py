@@ -19,6 +19,7 @@ import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from gateway.domain.artefact import Role
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.status import DeliveryStatus, JobStatus
@@ -26,7 +27,7 @@ from gateway.intake.accept import Intake
 from gateway.service import Service, notify
 from gateway.settings import Settings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, Page
 from gateway.worker.supervisor import WorkerPool
 from tests.acceptance.peers import free_port
@@ -125,19 +126,22 @@ def test_settings_that_changed_leave_no_delivery_behind(
 ) -> None:
     """One waits for a commitment that is not asked for any more, one for a destination that is gone."""
     store = Store(tmp_path / "gateway.db")
-    job, _ = store.submit(Job(source="s", source_key="k", media_type="image/png"), "test")
-    assert store.claim("w", 60)
+    job, _ = store.jobs.submit(Job(source="s", source_key="k", media_type="image/png"), "test")
+    assert store.jobs.claim("w", 60)
     sent = [
-        Delivery(job_id=job.id, page_number=1, destination=name, kind="dicom", artefact="x.dcm")
+        Delivery(job_id=job.id, role=Role.WAVEFORM, page_number=1, destination=name, kind="dicom", artefact="x.dcm")
         for name in ("pacs", "gone")
     ]
-    store.complete(job.id, "w", [], sent, JobStatus.DONE)
-    stored, _ = store.deliveries(job.id)
+    store.jobs.complete(job.id, "w", [], sent, JobStatus.DONE)
+    stored, _ = store.deliveries.of_job(job.id)
     assert stored.id
-    store.stored(stored.id, "0x0000")
+    store.deliveries.stored(stored.id, "0x0000")
     pacs = {"kind": "dicom", "name": "pacs", "host": "127.0.0.1", "port": free_port(), "ae_title": "PACS"}
     start(destinations=(pacs,))
-    assert [each.status for each in store.deliveries(job.id)] == [DeliveryStatus.DELIVERED, DeliveryStatus.PENDING]
+    assert [each.status for each in store.deliveries.of_job(job.id)] == [
+        DeliveryStatus.DELIVERED,
+        DeliveryStatus.PENDING,
+    ]
     assert "1 deliveries wait for gone, which is no destination" in caplog.text
     store.close()
 
@@ -157,9 +161,9 @@ def test_orders_come_in_by_mllp_and_say_whose_a_scan_is(
         assert b"MSA|AA|M1\r" in connection.recv(1000)
     (tmp_path / "inbox" / "A7.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     store = Store(tmp_path / "gateway.db")
-    job = wait_for("the scan", lambda: next(iter(store.jobs()), None))
+    job = wait_for("the scan", lambda: next(iter(store.jobs.newest()), None))
     assert job.status == JobStatus.QUEUED
-    assert StudyContext.model_validate_json(job.study_context_json).patient_id == "P7"
+    assert job.context.patient_id == "P7"
     store.close()
 
 
@@ -230,22 +234,24 @@ def test_result_for_a_folder_arrives_there(
     _, settings = start(destinations=[{"kind": "folder", "name": "drop", "path": tmp_path / "out"}])
     spool = Spool(settings.storage.path / "spool", 0)
     job_id = accept(Intake(spool, store))
-    assert store.claim("w", 60.0) is not None
+    assert store.jobs.claim("w", 60.0) is not None
     spool.write_artefact(job_id, "page-1.txt", b"result")
     page = Page(job_id=job_id, page_number=1, status=JobStatus.DONE)
-    delivery = Delivery(job_id=job_id, page_number=1, destination="drop", kind="folder", artefact="page-1.txt")
-    store.complete(job_id, "w", [page], [delivery], JobStatus.DONE)
-    wait_for("the delivery", lambda: store.deliveries(job_id)[0].status == DeliveryStatus.DELIVERED)
+    delivery = Delivery(
+        job_id=job_id, role=Role.WAVEFORM, page_number=1, destination="drop", kind="folder", artefact="page-1.txt"
+    )
+    store.jobs.complete(job_id, "w", [page], [delivery], JobStatus.DONE)
+    wait_for("the delivery", lambda: store.deliveries.of_job(job_id)[0].status == DeliveryStatus.DELIVERED)
     assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [b"result"]
 
 
 def test_expired_lease_is_taken_back(start: Callable[..., tuple[Service, Settings]], store: Store) -> None:
     service, settings = start()
     job_id = accept(Intake(Spool(settings.storage.path / "spool", 0), store))
-    assert store.claim("w", 0.1) is not None
-    with stopped_when(service, lambda: store.job(job_id).status == JobStatus.QUEUED):
+    assert store.jobs.claim("w", 0.1) is not None
+    with stopped_when(service, lambda: store.jobs.get(job_id).status == JobStatus.QUEUED):
         service.watch()
-    assert store.job(job_id).status == JobStatus.QUEUED
+    assert store.jobs.get(job_id).status == JobStatus.QUEUED
 
 
 def test_lease_of_a_worker_that_runs_is_extended_though_it_does_not_itself(
@@ -255,11 +261,11 @@ def test_lease_of_a_worker_that_runs_is_extended_though_it_does_not_itself(
     (slot,) = service._workers._slots
     intake = Intake(Spool(settings.storage.path / "spool", 0), store)
     running, silent = accept(intake), accept(intake, "2")
-    claimed = [store.claim(name, 0.1) for name in (slot.name, "w")]
+    claimed = [store.jobs.claim(name, 0.1) for name in (slot.name, "w")]
     assert [job and job.id for job in claimed] == [running, silent]
-    with stopped_when(service, lambda: store.job(silent).status == JobStatus.QUEUED):
+    with stopped_when(service, lambda: store.jobs.get(silent).status == JobStatus.QUEUED):
         service.watch()
-    job = store.job(running)
+    job = store.jobs.get(running)
     assert (job.status, job.worker) == (JobStatus.RUNNING, slot.name)
     assert job.lease_expires_at is not None and job.lease_expires_at > utc_now()
 
@@ -327,12 +333,12 @@ def test_job_of_a_dead_worker_goes_back_at_once_and_is_counted(
     workers = pool(SLEEPER)
     (slot,) = workers._slots
     job_id = accept(intake)
-    assert store.claim(slot.name, 600.0) is not None
+    assert store.jobs.claim(slot.name, 600.0) is not None
     assert slot.process is not None
     slot.process.kill()
     slot.process.wait()
     workers.check()
-    job: Job = store.job(job_id)
+    job: Job = store.jobs.get(job_id)
     assert (job.status, job.attempts) == (JobStatus.QUEUED, 1)
 
 
@@ -343,10 +349,10 @@ def test_worker_that_will_not_stop_is_killed_and_its_job_goes_back_uncounted(
     (slot,) = workers._slots
     wait_for("the worker to be stubborn", lambda: capfd.readouterr().out)
     job_id = accept(intake)
-    assert store.claim(slot.name, 600.0) is not None
+    assert store.jobs.claim(slot.name, 600.0) is not None
     workers.stop(grace_s=0.3)
     assert slot.process is not None and slot.process.poll() == -9
-    job = store.job(job_id)
+    job = store.jobs.get(job_id)
     assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
 
 

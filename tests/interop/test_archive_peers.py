@@ -23,7 +23,7 @@ from gateway.intake.accept import Intake
 from gateway.intake.pull import Archive, Progress, Wanted, pull
 from gateway.settings import DicomDestination, DicomSettings, DicomWebDestination, Hl7CodeSettings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from tests.gateway.dicom.samples import CONTEXT, NOW, compressed, make_quality, make_record, part10, secondary_capture
 from tests.interop.peers import Orthanc, free_port, run, running_orthanc, tool
 from tests.waiting import eventually
@@ -78,7 +78,7 @@ class Gateway:
         return pull(archive, self.store, wanted, lambda progress: None)
 
     def uids(self) -> list[str]:
-        return sorted(job.source_key for job in self.store.jobs())
+        return sorted(job.source_key for job in self.store.jobs.newest())
 
 
 @pytest.fixture

@@ -14,12 +14,13 @@ from gateway.delivery.outbox import Outbox
 from gateway.dicom.network.scp import StorageScp
 from gateway.dicom.network.scu import send
 from gateway.dicom.objects.waveform import build_waveform, encode
+from gateway.domain.artefact import Role
 from gateway.domain.context import StudyContext
 from gateway.domain.status import DeliveryStatus, JobStatus
 from gateway.intake.accept import Intake
 from gateway.settings import CallerSettings, DicomDestination, DicomSettings, ReportSettings, RetrySettings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Delivery
 from tests.gateway.dicom.samples import CONTEXT, NOW, make_quality, make_record, part10, secondary_capture
 from tests.interop.peers import Orthanc, free_port, running_orthanc
@@ -77,20 +78,21 @@ class Gateway:
             created_at=NOW,
         )
         self.spool.write_artefact(job_id, "page-1.dcm", encode(waveform))
-        assert self.store.claim("w", 60)
+        assert self.store.jobs.claim("w", 60)
         made = Delivery(
             job_id=job_id,
+            role=Role.WAVEFORM,
             page_number=1,
             destination="pacs",
             kind="dicom",
             artefact="page-1.dcm",
             identifier=str(waveform.SOPInstanceUID),
         )
-        self.store.complete(job_id, "w", [], [made], JobStatus.DONE)
+        self.store.jobs.complete(job_id, "w", [], [made], JobStatus.DONE)
         return self.now(job_id)
 
     def now(self, job_id: str) -> Delivery:
-        (delivery,) = self.store.deliveries(job_id)
+        (delivery,) = self.store.deliveries.of_job(job_id)
         return delivery
 
 
@@ -114,7 +116,7 @@ def test_orthanc_commits_what_we_sent(peers: tuple[Gateway, Orthanc]) -> None:
     gateway.committer.start()
     eventually(lambda: gateway.now(delivery.job_id).status == DeliveryStatus.DELIVERED)
     assert len(orthanc.instances()) == 1
-    trail = [event.action for event in gateway.store.events(delivery.job_id)]
+    trail = [event.action for event in gateway.store.jobs.events(delivery.job_id)]
     assert trail[-3:] == ["DELIVERY_STORE", "COMMITMENT_ASK", "DELIVERY_DELIVER"]
 
 
@@ -128,7 +130,7 @@ def test_what_orthanc_has_lost_is_sent_again_and_then_committed(peers: tuple[Gat
     gateway.committer.start()
     eventually(lambda: gateway.now(delivery.job_id).status == DeliveryStatus.DELIVERED)
     assert len(orthanc.instances()) == 1
-    trail = [f"{event.action} {event.detail}" for event in gateway.store.events(delivery.job_id)]
+    trail = [f"{event.action} {event.detail}" for event in gateway.store.jobs.events(delivery.job_id)]
     assert any(line.startswith("DELIVERY_DEFER") and "0x0112" in line for line in trail)
 
 

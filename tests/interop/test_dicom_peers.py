@@ -27,7 +27,7 @@ from gateway.dicom.objects.waveform import build_waveform, encode
 from gateway.intake.accept import Intake
 from gateway.settings import CallerSettings, DicomDestination, DicomSettings, Hl7CodeSettings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from pipeline import EcgRecord
 from tests.gateway.dicom.samples import (
     CONTEXT,

@@ -19,7 +19,7 @@ from gateway.errors import DeliveryDeferred
 from gateway.intake.accept import Intake
 from gateway.settings import CallerSettings, DicomDestination, DicomSettings, DicomTlsSettings, TlsClientSettings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from tests.gateway.dicom.samples import part10, secondary_capture
 from tests.interop.peers import Orthanc, free_port, run, running_orthanc, tool
 from tests.tls_samples import Authority, Identity

@@ -22,7 +22,7 @@ from gateway.hl7.inbound.receiver import Receiver
 from gateway.hl7.transport.client import MllpClient
 from gateway.hl7.transport.mllp import MllpListener
 from gateway.settings import Hl7Destination
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from tests.gateway.hl7.outbound.test_messages import built
 from tests.interop.peers import free_port
 from tests.waiting import PATIENCE_S, wait_for
@@ -95,7 +95,7 @@ def run(*arguments: str) -> str:
 
 
 def was_taken(store: Store) -> bool:
-    order = store.order("A1")
+    order = store.patients.order("A1")
     return order is not None and order[1].patient_name == "Muster^Ada"
 
 

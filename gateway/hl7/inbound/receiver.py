@@ -20,7 +20,7 @@ from gateway.hl7.inbound.acknowledgement import AckCode, Header, build_ack, scan
 from gateway.hl7.inbound.parsing import Message, parse
 from gateway.hl7.inbound.updates import NOT_TAKEN, MessageRejected, read_told, told_at
 from gateway.hl7.transport.frames import FS
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import ReceivedMessage
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Receiver:
             raise MessageRejected("AR", "101", "no MSH-10")
         message = parse(data, self._character_set)
         received = _received(data, message)
-        known = self._store.received(received)
+        known = self._store.patients.received(received)
         if known is not None:
             logger.info("A repeat of an HL7 message", extra={"action": "hl7_repeat"})
             return tuple(known.answer.split(FS)) if known.answer else ()
@@ -83,7 +83,7 @@ class Receiver:
         given = answers(data, header, "AA", "")
         received.answer = FS.join(given)
         code, event = message.kind
-        changed = self._store.receive(received, told, told_at(message, received.received_at))
+        changed = self._store.patients.receive(received, told, told_at(message, received.received_at))
         logger.info("Took %s^%s: %d jobs changed", code, event, len(changed), extra={"action": "hl7_received"})
         return given
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from gateway import cli
-from gateway.domain.context import StudyContext
+from gateway.domain.artefact import Role
 from gateway.domain.status import JobStatus
 from gateway.settings import Settings, load_settings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Delivery, Page
 from gateway.worker.worker import Worker
 from tests.fake_digitizer import FakeDigitizer, page_pixels, page_png
@@ -117,26 +117,26 @@ def test_wrong_settings_are_one_line_and_status_one(run: Run, config: Path) -> N
 def test_submit_makes_jobs_and_a_repeat_makes_none(run: Run, store: Store, page: Path) -> None:
     status, output, _ = run("submit", page, "--patient-id", "P1", "--patient-name", "DOE^JANE", "--destination", "drop")
     assert status == 0 and "P1" not in output and "DOE" not in output
-    job = store.job(submitted(output))
+    job = store.jobs.get(submitted(output))
     assert (job.status, job.source, job.media_type) == (JobStatus.QUEUED, "submit", "image/png")
-    assert StudyContext.model_validate_json(job.study_context_json).patient_name == "DOE^JANE"
+    assert job.context.patient_name == "DOE^JANE"
     assert job.destinations_json == '["drop"]'
     _, again, _ = run("submit", page, "--patient-id", "P1", "--patient-name", "DOE^JANE")
     assert submitted(again) == job.id and "known before" in again
-    assert len(store.jobs()) == 1
+    assert len(store.jobs.newest()) == 1
 
 
 def test_submit_without_identity_waits_for_a_person(run: Run, store: Store, page: Path) -> None:
     _, output, _ = run("submit", page)
-    assert store.job(submitted(output)).status == JobStatus.NEEDS_REVIEW
+    assert store.jobs.get(submitted(output)).status == JobStatus.NEEDS_REVIEW
 
 
 def test_submit_takes_identity_from_a_dicom_file(run: Run, store: Store, tmp_path: Path) -> None:
     path = tmp_path / "page.dcm"
     path.write_bytes(part10(secondary_capture(page_pixels())))
     _, output, _ = run("submit", path, "--accession-number", "TOLD")
-    job = store.job(submitted(output))
-    context = StudyContext.model_validate_json(job.study_context_json)
+    job = store.jobs.get(submitted(output))
+    context = job.context
     assert (context.patient_id, context.accession_number) == ("P-1001", "TOLD")
     assert job.source_key == context.source_sop_instance_uid == "2.25.1003"
 
@@ -148,23 +148,29 @@ def test_submit_names_each_bad_file_and_takes_the_others(run: Run, store: Store,
     status, output, errors = run("submit", empty, page, text, "--patient-id", "P1")
     assert status == 1
     assert "empty.png: the file is empty" in errors and "notes.txt: the file is no DICOM, PDF" in errors
-    assert len(store.jobs()) == 1 and "page.png: job" in output
+    assert len(store.jobs.newest()) == 1 and "page.png: job" in output
 
 
 def test_submit_refuses_an_unknown_destination(run: Run, store: Store, page: Path) -> None:
     status, _, errors = run("submit", page, "--patient-id", "P1", "--destination", "pcas")
-    assert status == 1 and "pcas" in errors and store.jobs() == []
+    assert status == 1 and "pcas" in errors and store.jobs.newest() == []
 
 
 def finish(store: Store, job_id: str) -> None:
-    assert store.claim("w", 60.0) is not None
+    assert store.jobs.claim("w", 60.0) is not None
     page = Page(
         job_id=job_id, page_number=1, status=JobStatus.NEEDS_REVIEW, layout="3x4", estimated_snr_db=5.25, coverage=0.5
     )
     sent = Delivery(
-        job_id=job_id, page_number=1, destination="pacs", kind="dicom", artefact="a.dcm", identifier="2.25.7"
+        job_id=job_id,
+        role=Role.WAVEFORM,
+        page_number=1,
+        destination="pacs",
+        kind="dicom",
+        artefact="a.dcm",
+        identifier="2.25.7",
     )
-    store.complete(job_id, "w", [page], [sent], JobStatus.NEEDS_REVIEW, "layout [bold]3x4[/bold] is not certain")
+    store.jobs.complete(job_id, "w", [page], [sent], JobStatus.NEEDS_REVIEW, "layout [bold]3x4[/bold] is not certain")
 
 
 def test_jobs_lists_and_filters(run: Run, store: Store, page: Path) -> None:
@@ -193,8 +199,8 @@ def test_retry_and_cancel(run: Run, store: Store, page: Path) -> None:
     _, output, _ = run("submit", page, "--patient-id", "P1")
     job_id = submitted(output)
     finish(store, job_id)
-    assert run("retry", job_id)[0] == 0 and store.job(job_id).status == JobStatus.QUEUED
-    assert run("cancel", job_id)[0] == 0 and store.job(job_id).status == JobStatus.CANCELLED
+    assert run("retry", job_id)[0] == 0 and store.jobs.get(job_id).status == JobStatus.QUEUED
+    assert run("cancel", job_id)[0] == 0 and store.jobs.get(job_id).status == JobStatus.CANCELLED
     status, _, errors = run("cancel", job_id)
     assert status == 1 and "CANCELLED job cannot CANCEL" in errors
     status, _, errors = run("show", "nonsense")
@@ -222,7 +228,7 @@ def test_unmatched_job_is_identified_and_confirmed(run: Run, store: Store, spool
     assert job_id not in run("unmatched")[1]
     assert Worker(Settings(), store, spool, FakeDigitizer(), name="w").run_once()
     assert run("confirm", job_id)[0] == 0
-    assert store.job(job_id).confirmed_by == "cli"
+    assert store.jobs.get(job_id).confirmed_by == "cli"
     status, _, errors = run("merges", "--settle", "7")
     assert status == 1 and "no merge notice 7" in errors
     assert run("merges")[0] == 0

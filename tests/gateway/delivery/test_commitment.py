@@ -20,6 +20,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from gateway.delivery.commitment import Committer
 from gateway.dicom.network.scp import StorageScp
 from gateway.dicom.network.transport import Requestor
+from gateway.domain.artefact import Role
 from gateway.domain.context import StudyContext
 from gateway.domain.status import DeliveryStatus, JobStatus
 from gateway.intake.accept import Intake
@@ -32,7 +33,7 @@ from gateway.settings import (
     ReviewSettings,
 )
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Delivery
 from gateway.web.views import job_view
 from tests.gateway.dicom.samples import part10, secondary_capture
@@ -157,20 +158,26 @@ class House:
         ).job_id
         waveform = secondary_capture(SOPClassUID=TwelveLeadECGWaveformStorage, SOPInstanceUID="2.25.77")
         self.spool.write_artefact(job_id, "page-1.dcm", part10(waveform))
-        assert self.store.claim("w", 60)
+        assert self.store.jobs.claim("w", 60)
         made = Delivery(
-            job_id=job_id, page_number=1, destination="pacs", kind="dicom", artefact="page-1.dcm", identifier="2.25.77"
+            job_id=job_id,
+            role=Role.WAVEFORM,
+            page_number=1,
+            destination="pacs",
+            kind="dicom",
+            artefact="page-1.dcm",
+            identifier="2.25.77",
         )
-        self.store.complete(job_id, "w", [], [made], JobStatus.DONE)
-        (delivery,) = self.store.deliveries(job_id)
+        self.store.jobs.complete(job_id, "w", [], [made], JobStatus.DONE)
+        (delivery,) = self.store.deliveries.of_job(job_id)
         assert delivery.id
-        self.store.stored(delivery.id, "0x0000")
-        (delivery,) = self.store.deliveries(job_id)
+        self.store.deliveries.stored(delivery.id, "0x0000")
+        (delivery,) = self.store.deliveries.of_job(job_id)
         assert delivery.status == DeliveryStatus.STORED
         return delivery
 
     def now(self, delivery: Delivery) -> Delivery:
-        (found,) = self.store.deliveries(delivery.job_id)
+        (found,) = self.store.deliveries.of_job(delivery.job_id)
         return found
 
     def wait_for(self, delivery: Delivery, status: DeliveryStatus) -> Delivery:
@@ -220,7 +227,7 @@ def test_delivered_when_committed(house: House) -> None:
     assert (item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID) == (TwelveLeadECGWaveformStorage, "2.25.77")
     assert delivery.delivered_at is not None and delivery.response == "0x0000"
     eventually(lambda: house.peer.answers == [0x0000])
-    trail = [event.action for event in house.store.events(delivery.job_id)]
+    trail = [event.action for event in house.store.jobs.events(delivery.job_id)]
     assert trail[-3:] == ["DELIVERY_STORE", "COMMITMENT_ASK", "DELIVERY_DELIVER"]
 
 
@@ -242,9 +249,11 @@ def test_an_object_the_peer_has_lost_is_sent_again(house: House) -> None:
     house.committer.start()
     delivery = house.wait_for(delivery, DeliveryStatus.PENDING)
     assert delivery.reason == "not committed: 0x0112, the peer does not have the object"
-    (shown,) = job_view(house.store, house.spool, house.store.job(delivery.job_id), ReviewSettings(), False).deliveries
+    (shown,) = job_view(
+        house.store, house.spool, house.store.jobs.get(delivery.job_id), ReviewSettings(), False
+    ).deliveries
     assert (shown.reason, shown.status.words) == (delivery.reason, "pending")
-    assert house.store.needs_files(delivery.job_id)
+    assert house.store.jobs.needs_files(delivery.job_id)
 
 
 def test_a_class_the_peer_will_not_commit_is_refused(house: House) -> None:
@@ -275,7 +284,9 @@ def test_a_restart_forgets_no_request(house: House) -> None:
     delivery = house.stored_delivery()
     house.committer.start()
     eventually(lambda: len(house.peer.asked) == 1)
-    (shown,) = job_view(house.store, house.spool, house.store.job(delivery.job_id), ReviewSettings(), False).deliveries
+    (shown,) = job_view(
+        house.store, house.spool, house.store.jobs.get(delivery.job_id), ReviewSettings(), False
+    ).deliveries
     assert shown.status.words == "stored, not committed yet" and shown.when.startswith("asked again")
     house.committer.stop()
     again = Committer(house.store, house.spool, DicomSettings(), [house.destination], random.Random(1))
@@ -322,7 +333,7 @@ def test_what_we_hold_is_committed(house: House) -> None:
     assert [item.ReferencedSOPInstanceUID for item in report.ReferencedSOPSequence] == ["2.25.42"]
     assert "FailedSOPSequence" not in report
     time.sleep(0.2)
-    assert len(house.peer.reports) == 1 and house.store.due_commitment_requests(far_away()) == []
+    assert len(house.peer.reports) == 1 and house.store.commitments.due_requests(far_away()) == []
 
 
 def far_away() -> datetime:
@@ -360,4 +371,4 @@ def test_requests_that_break_the_standard_and_strangers_are_told_no(house: House
     assert house.ask() == 0x0115
     assert house.ask((SecondaryCaptureImageStorage, "not a uid")) == 0x0115
     assert house.ask((SecondaryCaptureImageStorage, "2.25.42"), calling="NOBODY") == 0x0124
-    assert house.store.due_commitment_requests(far_away()) == []
+    assert house.store.commitments.due_requests(far_away()) == []

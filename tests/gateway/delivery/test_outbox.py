@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from gateway.delivery.outbox import Outbox, Sender, backoff_s
+from gateway.domain.artefact import Role
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.status import DeliveryStatus, JobStatus
@@ -15,7 +16,8 @@ from gateway.errors import DeliveryDeferred, DeliveryRefused, StorageError
 from gateway.intake.accept import Intake
 from gateway.settings import RetrySettings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.deliveries import Deliveries
+from gateway.store.store import Store
 from gateway.store.tables import Delivery
 from tests.fakes import FakeDestination
 from tests.waiting import PATIENCE_S, eventually
@@ -44,10 +46,11 @@ class House:
             actor="test",
         )
         self.spool.write_artefact(accepted.job_id, "page1.dcm", b"result %d" % self.jobs)
-        assert self.store.claim("w", 60)
+        assert self.store.jobs.claim("w", 60)
         deliveries = [
             Delivery(
                 job_id=accepted.job_id,
+                role=Role.WAVEFORM,
                 page_number=1,
                 destination=name,
                 kind="dicom",
@@ -56,7 +59,7 @@ class House:
             )
             for name in destinations
         ]
-        self.store.complete(accepted.job_id, "w", [], deliveries, JobStatus.DONE)
+        self.store.jobs.complete(accepted.job_id, "w", [], deliveries, JobStatus.DONE)
         return accepted.job_id
 
     def outbox(self, retry: RetrySettings = QUICK, store: Store | None = None, **senders: Sender) -> Outbox:
@@ -68,8 +71,8 @@ class House:
         return outbox
 
     def wait_for(self, job_id: str, *statuses: DeliveryStatus) -> list[Delivery]:
-        eventually(lambda: [d.status for d in self.store.deliveries(job_id)] == list(statuses))
-        return self.store.deliveries(job_id)
+        eventually(lambda: [d.status for d in self.store.deliveries.of_job(job_id)] == list(statuses))
+        return self.store.deliveries.of_job(job_id)
 
 
 @pytest.fixture
@@ -141,7 +144,7 @@ def test_a_sender_that_breaks_is_tried_again_later(house: House) -> None:
     outbox = house.outbox(pacs=FakeDestination(script=[KeyError("patient name")]))
     (delivery,) = house.wait_for(job_id, DeliveryStatus.DELIVERED)
     assert delivery.attempts == 2 and outbox.alive
-    assert any(event.detail == "pacs, page 1: internal error: KeyError" for event in house.store.events(job_id))
+    assert any(event.detail == "pacs, page 1: internal error: KeyError" for event in house.store.jobs.events(job_id))
 
 
 def test_a_missing_file_is_given_up(house: House) -> None:
@@ -164,14 +167,14 @@ def test_stop_waits_for_the_send_under_way_and_starts_no_other(house: House) -> 
     pacs.gate.set()
     stopper.join(PATIENCE_S)
     assert not stopper.is_alive() and not outbox.alive
-    assert [house.store.deliveries(job)[0].status for job in (first, second)] == [
+    assert [house.store.deliveries.of_job(job)[0].status for job in (first, second)] == [
         DeliveryStatus.DELIVERED,
         DeliveryStatus.PENDING,
     ]
 
 
 def test_what_was_sent_is_not_sent_again_while_the_database_cannot_record_it(house: House) -> None:
-    class FailingStore(Store):
+    class FailingDeliveries(Deliveries):
         failures = 5
 
         def delivered(self, delivery_id: int, response: str) -> None:
@@ -180,12 +183,13 @@ def test_what_was_sent_is_not_sent_again_while_the_database_cannot_record_it(hou
                 raise StorageError("database: database or disk is full")
             super().delivered(delivery_id, response)
 
-    failing = FailingStore(house.store.path)
+    failing = Store(house.store.database.path)
+    failing.deliveries = FailingDeliveries(failing.database)
     job_id = house.finished_job("pacs")
     pacs = FakeDestination()
     house.outbox(store=failing, pacs=pacs)
     house.wait_for(job_id, DeliveryStatus.DELIVERED)
-    assert failing.failures == 0 and len(pacs.sent) == 1
+    assert failing.deliveries.failures == 0 and len(pacs.sent) == 1
     house.outboxes.pop().stop()
     failing.close()
 
@@ -195,9 +199,9 @@ def test_a_delivery_cancelled_while_it_is_sent_stops_nothing(house: House) -> No
     pacs = FakeDestination(script=[DeliveryRefused("no")], open=False)
     outbox = house.outbox(pacs=pacs)
     assert pacs.sending.wait(PATIENCE_S)
-    (delivery,) = house.store.deliveries(job_id)
+    (delivery,) = house.store.deliveries.of_job(job_id)
     assert delivery.id
-    house.store.delivered(delivery.id, "0x0000")  # somebody else settled it
+    house.store.deliveries.delivered(delivery.id, "0x0000")  # somebody else settled it
     pacs.gate.set()
     house.wait_for(house.finished_job("pacs"), DeliveryStatus.DELIVERED)
     assert outbox.alive
@@ -205,11 +209,12 @@ def test_a_delivery_cancelled_while_it_is_sent_stops_nothing(house: House) -> No
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_dead_thread_is_noticed(house: House) -> None:
-    class BrokenStore(Store):
-        def due_deliveries(self, *_args: object, **_more: object) -> list[Delivery]:
+    class BrokenDeliveries(Deliveries):
+        def due(self, *_args: object, **_more: object) -> list[Delivery]:
             raise ZeroDivisionError
 
-    broken = BrokenStore(house.store.path)
+    broken = Store(house.store.database.path)
+    broken.deliveries = BrokenDeliveries(broken.database)
     outbox = house.outbox(store=broken, pacs=FakeDestination())
     eventually(lambda: not outbox.alive)
     broken.close()
@@ -218,13 +223,13 @@ def test_a_dead_thread_is_noticed(house: House) -> None:
 def test_a_restart_takes_up_what_was_left(house: House) -> None:
     job_id = house.finished_job("pacs")
     first = house.outbox(SLOW, pacs=FakeDestination(script=[DeliveryDeferred("down")]))
-    eventually(lambda: house.store.deliveries(job_id)[0].attempts == 1)
+    eventually(lambda: house.store.deliveries.of_job(job_id)[0].attempts == 1)
     first.stop()
-    (delivery,) = house.store.deliveries(job_id)
+    (delivery,) = house.store.deliveries.of_job(job_id)
     assert delivery.next_attempt_at > utc_now() + timedelta(minutes=30)
     assert delivery.id
-    house.store.give_up(delivery.id, "a person stopped it")
-    house.store.retry_delivery(delivery.id, "cli")
+    house.store.deliveries.give_up(delivery.id, "a person stopped it")
+    house.store.deliveries.retry(delivery.id, "cli")
     house.outbox(pacs=FakeDestination())
     house.wait_for(job_id, DeliveryStatus.DELIVERED)
 

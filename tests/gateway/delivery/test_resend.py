@@ -16,7 +16,7 @@ from gateway.errors import IllegalTransition
 from gateway.intake.accept import Intake
 from gateway.settings import DicomDestination
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Delivery
 from tests.gateway.results.test_confirmation import EHR, Bench
 from tests.gateway.web.test_web_decisions import browser
@@ -40,10 +40,10 @@ def run(tmp_path: Path, gateway_command: Run) -> Run:
 def failed(bench: Bench) -> tuple[str, Delivery, Delivery]:
     """A job that the PACS refused and whose EHR was given up on."""
     job_id = bench.digitized()
-    pacs, ehr = bench.store.deliveries(job_id)
+    pacs, ehr = bench.store.deliveries.of_job(job_id)
     assert pacs.id and ehr.id
-    bench.store.refuse(pacs.id, "pacs: status 0x0122", "0x0122")
-    bench.store.give_up(ehr.id, "ehr: connection refused")
+    bench.store.deliveries.refuse(pacs.id, "pacs: status 0x0122", "0x0122")
+    bench.store.deliveries.give_up(ehr.id, "ehr: connection refused")
     return job_id, pacs, ehr
 
 
@@ -53,12 +53,12 @@ def test_what_was_not_taken_is_listed_and_sent_again(bench: Bench, run: Run) -> 
     assert listed.count(job_id) == 2 and "0x0122" in listed and "connection refused" in listed
     assert run("undelivered", "--destination", "ehr")[1].count(job_id) == 1
     assert "1 deliveries" in run("resend", "--destination", "ehr")[1]
-    assert [due.id for due in bench.store.due_deliveries(utc_now())] == [ehr.id]
+    assert [due.id for due in bench.store.deliveries.due(utc_now())] == [ehr.id]
     assert "1 deliveries" in run("resend", job_id)[1]
-    again = bench.store.deliveries(job_id)
+    again = bench.store.deliveries.of_job(job_id)
     assert [(each.status, each.attempts) for each in again] == [(DeliveryStatus.PENDING, 0)] * 2
     assert [each.artefact for each in again] == [pacs.artefact, ehr.artefact]  # the same bytes: nothing was made anew
-    assert bench.store.job(job_id).revision == 0
+    assert bench.store.jobs.get(job_id).revision == 0
     assert job_id not in run("undelivered")[1]
 
 
@@ -84,8 +84,8 @@ def test_the_admin_page_sends_again(bench: Bench, store: Store, spool: Spool) ->
         assert client.post(targets[1], headers={"Origin": "http://evil.example"}).status_code == 403
         assert client.post(f"/jobs/{job_id}/deliveries/999/again").status_code == 404
         assert client.post(targets[1].replace(job_id, "another")).status_code == 404
-    assert [each.status for each in store.deliveries(job_id)] == ["PENDING", "FAILED"]
-    trail = [(event.action, event.actor) for event in store.events(job_id)]
+    assert [each.status for each in store.deliveries.of_job(job_id)] == ["PENDING", "FAILED"]
+    trail = [(event.action, event.actor) for event in store.jobs.events(job_id)]
     assert ("DELIVERY_RETRY", "web") in trail
     with browser(store, spool, host="0.0.0.0") as client:
         assert "/again" not in httpx.get(f"{client.base_url}/jobs/{job_id}", trust_env=False).text
@@ -93,15 +93,15 @@ def test_the_admin_page_sends_again(bench: Bench, store: Store, spool: Spool) ->
 
 def test_what_another_run_replaces_cannot_be_sent_again(bench: Bench) -> None:
     job_id = bench.digitized()
-    pacs, ehr = bench.store.deliveries(job_id)
+    pacs, ehr = bench.store.deliveries.of_job(job_id)
     assert pacs.id and ehr.id
-    bench.store.refuse(pacs.id, "no", "0x0122")
-    bench.store.delivered(ehr.id, "AA")
-    bench.store.retry_job(job_id, "web")
+    bench.store.deliveries.refuse(pacs.id, "no", "0x0122")
+    bench.store.deliveries.delivered(ehr.id, "AA")
+    bench.store.jobs.retry(job_id, "web")
     assert bench.worker.run_once()
     with pytest.raises(IllegalTransition):
-        bench.store.retry_delivery(pacs.id, "cli")
-    assert bench.store.undelivered() == []
+        bench.store.deliveries.retry(pacs.id, "cli")
+    assert bench.store.deliveries.undelivered() == []
 
 
 def test_a_preliminary_message_cannot_follow_the_final_one(bench: Bench) -> None:
@@ -109,7 +109,7 @@ def test_a_preliminary_message_cannot_follow_the_final_one(bench: Bench) -> None
     bench.confirm(job_id)
     assert ehr.id and pacs.id
     with pytest.raises(IllegalTransition):
-        bench.store.retry_delivery(ehr.id, "cli")
-    found = {each.artefact: each.status for each in bench.store.deliveries(job_id)}
+        bench.store.deliveries.retry(ehr.id, "cli")
+    found = {each.artefact: each.status for each in bench.store.deliveries.of_job(job_id)}
     assert found[pacs.artefact] == DeliveryStatus.PENDING  # confirmed: what was refused leaves again
     assert found[ehr.artefact] == DeliveryStatus.CANCELLED

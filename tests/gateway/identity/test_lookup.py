@@ -27,7 +27,7 @@ from gateway.intake.accept import Intake
 from gateway.intake.folder import FolderWatcher
 from gateway.settings import FolderSettings, LookupSettings, Settings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Job
 from gateway.worker.worker import Worker
 from pipeline import PageImage
@@ -110,19 +110,19 @@ class Ward:
             part = self.folder.path / f"{name}.part"
             part.write_bytes(data)
             part.rename(self.folder.path / name)
-            eventually(lambda: bool(self.store.jobs()))
+            eventually(lambda: bool(self.store.jobs.newest()))
         finally:
             watcher.stop()
         return self.job
 
     @property
     def job(self) -> Job:
-        (job,) = self.store.jobs()
+        (job,) = self.store.jobs.newest()
         return job
 
     @property
     def context(self) -> StudyContext:
-        return StudyContext.model_validate_json(self.job.study_context_json)
+        return self.job.context
 
     def work(self) -> bool:
         return Worker(self._settings, self.store, self._spool, FakeDigitizer(), name="w").run_once()
@@ -160,7 +160,7 @@ def test_code_says_whose_page_it_is(ward: Callable[..., Ward]) -> None:
     assert (job.status, room.context) == (JobStatus.QUEUED, StudyContext())
     assert room.work()
     assert room.job.status == JobStatus.DONE and room.context.patient_id == "42"
-    assert "42" not in "".join(event.detail for event in room.store.events(job.id))
+    assert "42" not in "".join(event.detail for event in room.store.jobs.events(job.id))
 
 
 def test_page_without_a_code_that_fits_waits_for_a_person(ward: Callable[..., Ward]) -> None:
@@ -168,7 +168,7 @@ def test_page_without_a_code_that_fits_waits_for_a_person(ward: Callable[..., Wa
     room.drop(coded_page("form 7b"))
     room.work()
     assert (room.job.status, room.job.reason, room.job.unmatched) == (JobStatus.NEEDS_REVIEW, NO_IDENTITY, True)
-    assert room.store.pages(room.job.id) == []
+    assert room.store.jobs.pages(room.job.id) == []
 
 
 def test_codes_that_differ_leave_it_to_a_person(ward: Callable[..., Ward]) -> None:
@@ -183,7 +183,7 @@ def test_code_against_the_sidecar_holds_the_result(ward: Callable[..., Ward]) ->
     room.drop(coded_page("P42"), sidecar='{"patient_id": "43"}')
     room.work()
     assert (room.job.status, room.job.reason) == (JobStatus.NEEDS_REVIEW, OTHER_CODE)
-    assert room.store.pages(room.job.id) and not room.store.deliveries(room.job.id)
+    assert room.store.jobs.pages(room.job.id) and not room.store.deliveries.of_job(room.job.id)
 
 
 def test_without_a_pattern_codes_say_nothing(ward: Callable[..., Ward]) -> None:
@@ -251,11 +251,11 @@ def test_peer_that_is_down_or_refuses_is_asked_again(ward: Callable[..., Ward], 
 def test_one_dead_peer_is_tried_once_for_all_its_pages(ward: Callable[..., Ward], store: Store) -> None:
     room = ward(1)
     for number in range(3):
-        context = f'{{"accession_number": "A{number}"}}'
+        context = StudyContext(accession_number=f"A{number}")
         key = f"folder:{room.folder.path}"
-        store.submit(
+        store.jobs.submit(
             Job(source=key, source_key=str(number), media_type="image/png", status=JobStatus.NEEDS_REVIEW,
-                unmatched=True, study_context_json=context), "test"
+                unmatched=True, context=context), "test"
         )  # fmt: skip
     asked: list[StudyContext] = []
 
@@ -279,8 +279,8 @@ def test_page_that_contradicts_the_answer_waits_for_a_person(ward: Callable[...,
 def test_a_person_who_was_faster_is_not_overruled(ward: Callable[..., Ward], store: Store, peer: Peer) -> None:
     room = ward(peer.port)
     job = room.drop(page_png(), sidecar='{"accession_number": "A1"}')
-    store.identify(job.id, StudyContext(patient_id="7"), "person")
-    assert store.looked_up(job, StudyContext(patient_id="0042"), "") is False
+    store.jobs.identify(job.id, StudyContext(patient_id="7"), "person")
+    assert store.jobs.looked_up(job, StudyContext(patient_id="0042"), "") is False
     assert room.context.patient_id == "7"
 
 

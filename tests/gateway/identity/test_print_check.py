@@ -16,7 +16,7 @@ from gateway.identity.print_check import OTHER_ACCESSION_NUMBER, OTHER_NAME, OTH
 from gateway.intake.accept import Intake
 from gateway.settings import Settings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import ReceivedMessage
 from gateway.worker.worker import Worker
 from pipeline import Calibration, Digitization, PageImage, TextLine
@@ -149,11 +149,11 @@ def test_contradicted_page_is_held_until_it_is_confirmed(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     job_id = run(tmp_path, store, spool, intake, deliver_doubtful=True)
-    job = store.job(job_id)
+    job = store.jobs.get(job_id)
     assert (job.status, job.reason) == (JobStatus.NEEDS_REVIEW, OTHER_PATIENT_ID)
-    assert store.deliveries(job_id) == []
-    assert store.pages(job_id)[0].waveform_sop_instance_uid
-    said = caplog.text + "".join(event.detail for event in store.events(job_id))
+    assert store.deliveries.of_job(job_id) == []
+    assert store.jobs.pages(job_id)[0].waveform_sop_instance_uid
+    said = caplog.text + "".join(event.detail for event in store.jobs.events(job_id))
     assert "87654321" not in said and "12345678" not in said
 
 
@@ -161,8 +161,8 @@ def test_site_whose_carts_print_other_numbers_may_say_so(
     tmp_path: Path, store: Store, spool: Spool, intake: Intake
 ) -> None:
     job_id = run(tmp_path, store, spool, intake, check_print=False)
-    assert store.job(job_id).status == JobStatus.DONE
-    assert len(store.deliveries(job_id)) == 1
+    assert store.jobs.get(job_id).status == JobStatus.DONE
+    assert len(store.deliveries.of_job(job_id)) == 1
 
 
 def test_number_that_was_merged_into_the_records_is_no_other(store: Store) -> None:
@@ -176,8 +176,8 @@ def test_number_that_was_merged_into_the_records_is_no_other(store: Store) -> No
         data=b"",
         answer=b"",
     )
-    store.receive(message, [PatientMerge(prior=prior, surviving=surviving)], utc_now())
-    merged = store.prior_patient_ids(RECORD.patient_id)
+    store.patients.receive(message, [PatientMerge(prior=prior, surviving=surviving)], utc_now())
+    merged = store.patients.prior_ids(RECORD.patient_id)
     assert merged == ("87654321",)
     assert contradictions([line("ID: 87654321")], RECORD, merged) == ()
-    assert store.prior_patient_ids("nobody") == ()
+    assert store.patients.prior_ids("nobody") == ()

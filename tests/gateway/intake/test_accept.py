@@ -11,7 +11,8 @@ from gateway.domain.status import JobStatus
 from gateway.errors import IntakeError, StorageError
 from gateway.intake.accept import Accepted, Intake, file_key, media_type_of
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.jobs import Jobs
+from gateway.store.store import Store
 from gateway.store.tables import Job
 
 
@@ -37,17 +38,17 @@ def accept(
 def test_what_is_accepted_is_in_spool_and_store(intake: Intake, spool: Spool, store: Store) -> None:
     accepted = accept(intake)
     assert not accepted.duplicate
-    job = store.job(accepted.job_id)
+    job = store.jobs.get(accepted.job_id)
     assert (job.source, job.source_key, job.status) == ("dicom:SCANNER", "1.2.3", JobStatus.QUEUED)
-    assert StudyContext.model_validate_json(job.study_context_json).patient_name == "Möller^Zoë"
+    assert job.context.patient_name == "Möller^Zoë"
     assert job.destinations_json == '["pacs"]'
     assert spool.source_path(job.id).read_bytes() == b"bytes of 1.2.3"
 
 
 def test_without_identity_the_job_waits_for_a_person(intake: Intake, store: Store) -> None:
-    job = store.job(accept(intake, patient_id="").job_id)
+    job = store.jobs.get(accept(intake, patient_id="").job_id)
     assert job.status == JobStatus.NEEDS_REVIEW and "no patient_id" in job.reason
-    told = store.job(accept(intake, "1.2.4", hold_reason="two patients on one page").job_id)
+    told = store.jobs.get(accept(intake, "1.2.4", hold_reason="two patients on one page").job_id)
     assert (told.status, told.reason) == (JobStatus.NEEDS_REVIEW, "two patients on one page")
 
 
@@ -56,7 +57,7 @@ def test_a_duplicate_is_the_same_job_and_no_second_file(intake: Intake, spool: S
     again = accept(intake, source="dicom:B")
     assert again == Accepted(job_id=first.job_id, duplicate=True)
     assert os.listdir(spool.path) == [first.job_id]
-    assert store.counts()[JobStatus.QUEUED] == 1
+    assert store.jobs.counts()[JobStatus.QUEUED] == 1
 
 
 def test_senders_that_race_make_one_job(intake: Intake, spool: Spool) -> None:
@@ -81,15 +82,16 @@ def test_a_full_disk_is_told_the_sender_and_makes_no_job(store: Store, tmp_path:
     intake = Intake(Spool(tmp_path / "spool", minimum_free_mib=10**9), store)
     with pytest.raises(StorageError):
         accept(intake)
-    assert store.jobs() == []
+    assert store.jobs.newest() == []
 
 
 def test_a_database_that_fails_is_told_the_sender(spool: Spool, store: Store) -> None:
-    class FailingStore(Store):
+    class FailingJobs(Jobs):
         def submit(self, job: Job, actor: str) -> tuple[Job, bool]:
             raise StorageError("database: disk I/O error")
 
-    failing = FailingStore(store.path)
+    failing = Store(store.database.path)
+    failing.jobs = FailingJobs(failing.database)
     intake = Intake(spool, failing)
     with pytest.raises(StorageError):
         accept(intake)
@@ -103,12 +105,12 @@ def test_a_database_that_fails_is_told_the_sender(spool: Spool, store: Store) ->
 
 def test_sweep_keeps_what_is_not_finished(intake: Intake, spool: Spool, store: Store) -> None:
     waiting, finished = accept(intake, "1.1").job_id, accept(intake, "1.2").job_id
-    store.cancel_job(finished, "cli")
+    store.jobs.cancel(finished, "cli")
     for job_id in (waiting, finished):
         os.utime(spool.path / job_id, (0, 0))
     assert intake.sweep(retention_days=30) == [finished]
     assert os.listdir(spool.path) == [waiting]
-    assert store.job(finished).status == JobStatus.CANCELLED  # the row and its trail stay
+    assert store.jobs.get(finished).status == JobStatus.CANCELLED  # the row and its trail stay
 
 
 def test_the_key_of_a_file_tells_identities_and_sources_apart() -> None:

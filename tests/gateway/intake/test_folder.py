@@ -11,6 +11,7 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
+from gateway.domain.artefact import Role
 from gateway.domain.context import StudyContext
 from gateway.domain.status import JobStatus
 from gateway.errors import DeliveryDeferred, IntakeError, SettingsError, StorageError
@@ -19,7 +20,7 @@ from gateway.intake.accept import Accepted, Intake
 from gateway.intake.folder import FolderWatcher, deliver_to_folder
 from gateway.settings import FolderSettings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, new_id
 from tests.waiting import PATIENCE_S, eventually
 
@@ -69,12 +70,12 @@ def waits(inbox: Path) -> list[str]:
 
 
 def only_job(store: Store) -> Job:
-    (job,) = store.jobs()
+    (job,) = store.jobs.newest()
     return job
 
 
 def context(store: Store) -> StudyContext:
-    return StudyContext.model_validate_json(only_job(store).study_context_json)
+    return only_job(store).context
 
 
 def dicom_file(patient_id: str = "4711", sop_instance_uid: str = "1.2.3") -> bytes:
@@ -134,9 +135,9 @@ def test_a_sidecar_may_come_late(watch: Start, inbox: Path, store: Store) -> Non
 def test_a_page_sent_again_with_its_identity_is_a_job_of_its_own(watch: Start, inbox: Path, store: Store) -> None:
     watch(settle_s=0)
     drop(inbox, "page.png")
-    eventually(lambda: store.counts()[JobStatus.NEEDS_REVIEW] == 1)
+    eventually(lambda: store.jobs.counts()[JobStatus.NEEDS_REVIEW] == 1)
     drop(inbox, "page.png", sidecar=JANE)
-    eventually(lambda: store.counts()[JobStatus.QUEUED] == 1)
+    eventually(lambda: store.jobs.counts()[JobStatus.QUEUED] == 1)
 
 
 def test_the_same_page_twice_is_one_job_and_both_originals_are_kept(watch: Start, inbox: Path, store: Store) -> None:
@@ -144,7 +145,7 @@ def test_the_same_page_twice_is_one_job_and_both_originals_are_kept(watch: Start
     for count in (1, 2):
         drop(inbox, "page.png")
         eventually(lambda count=count: len(files(inbox / "done")) == count)
-    assert len(store.jobs()) == 1
+    assert len(store.jobs.newest()) == 1
     assert {(inbox / "done" / name).read_bytes() for name in files(inbox / "done")} == {PNG}
     assert all(name.endswith("page.png") for name in files(inbox / "done"))
 
@@ -161,10 +162,10 @@ def test_identity_from_the_files_name(watch: Start, inbox: Path, store: Store, n
 def test_a_sidecar_comes_before_the_name(watch: Start, inbox: Path, store: Store) -> None:
     watch(identity="sidecar_or_filename", filename_pattern=r"(?P<patient_id>\d+)")
     drop(inbox, "1.png", sidecar=JANE)
-    eventually(lambda: len(store.jobs()) == 1)
+    eventually(lambda: len(store.jobs.newest()) == 1)
     drop(inbox, "2.png", PNG + b"2")
-    eventually(lambda: len(store.jobs()) == 2)
-    found = {StudyContext.model_validate_json(job.study_context_json).patient_id for job in store.jobs()}
+    eventually(lambda: len(store.jobs.newest()) == 2)
+    found = {job.context.patient_id for job in store.jobs.newest()}
     assert found == {"4711", "2"}
 
 
@@ -183,9 +184,9 @@ def test_a_dicom_file_brings_its_own_key_and_identity(watch: Start, inbox: Path,
     drop(inbox, "new.dcm", dicom_file(sop_instance_uid="1.2.4"))
     drop(inbox, "nobody.png", dicom_file(sop_instance_uid="1.2.5", patient_id=""))  # the name proves nothing
     eventually(lambda: len(files(inbox / "done")) == 3)
-    jobs = {job.source_key: job for job in store.jobs()}
+    jobs = {job.source_key: job for job in store.jobs.newest()}
     assert jobs["1.2.3"].id == sent.job_id
-    assert StudyContext.model_validate_json(jobs["1.2.4"].study_context_json).patient_id == "4711"
+    assert jobs["1.2.4"].context.patient_id == "4711"
     assert [jobs[key].status for key in ("1.2.4", "1.2.5")] == [JobStatus.QUEUED, JobStatus.NEEDS_REVIEW]
     assert len(jobs) == 3
 
@@ -200,7 +201,7 @@ def test_a_file_is_not_taken_while_it_is_written(watch: Start, inbox: Path, stor
             file.write(PNG)
             file.flush()
             time.sleep(0.4)
-            assert store.jobs() == []
+            assert store.jobs.newest() == []
     eventually(lambda: files(inbox / "done") == ["page.png"])
     assert spool.source_path(only_job(store).id).read_bytes() == PNG * 10
 
@@ -241,7 +242,7 @@ def test_what_is_no_page_is_left_alone(watch: Start, inbox: Path, store: Store) 
     drop(inbox, "page.png")
     eventually(lambda: files(inbox / "done") == ["page.png"])
     time.sleep(0.3)
-    assert len(store.jobs()) == 1
+    assert len(store.jobs.newest()) == 1
     assert len(waits(inbox)) == 8
 
 
@@ -269,7 +270,7 @@ def test_a_file_that_cannot_be_used_is_rejected_with_a_reason(
     assert reason in (inbox / "rejected" / "page.png.reason.txt").read_text()
     assert len((inbox / "rejected" / "page.png.reason.txt").read_text()) > 10
     assert ("page.png.json" in files(inbox / "rejected")) == (sidecar is not None)
-    assert store.jobs() == [] and waits(inbox) == []
+    assert store.jobs.newest() == [] and waits(inbox) == []
     assert watcher.alive
 
 
@@ -277,7 +278,7 @@ def test_a_name_too_long_for_what_is_added_is_rejected(watch: Start, inbox: Path
     watch()
     (inbox / ("x" * 251 + ".png")).write_bytes(PNG)
     eventually(lambda: files(inbox / "processing") == [] and len(files(inbox / "rejected")) == 2)
-    assert store.jobs() == []
+    assert store.jobs.newest() == []
 
 
 def test_the_log_names_no_file(watch: Start, inbox: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -450,7 +451,9 @@ def test_a_name_must_fit_as_a_whole() -> None:
 def test_a_result_is_dropped_whole_under_a_name_of_its_job(tmp_path: Path) -> None:
     (tmp_path / "page1.dcm").write_bytes(b"result")
     share = tmp_path / "share"
-    delivery = Delivery(job_id=new_id(), page_number=1, destination="share", kind="folder", artefact="page1.dcm")
+    delivery = Delivery(
+        job_id=new_id(), role=Role.WAVEFORM, page_number=1, destination="share", kind="folder", artefact="page1.dcm"
+    )
     with pytest.raises(DeliveryDeferred, match="not there"):
         deliver_to_folder(share, tmp_path / "page1.dcm", delivery)
     share.mkdir()

@@ -9,12 +9,13 @@ from rich.console import Console
 
 from gateway.dicom.network.find import Study, StudyQuery
 from gateway.dicom.network.retrieve import Instance
+from gateway.domain.artefact import Role
 from gateway.domain.context import StudyContext
 from gateway.domain.status import JobStatus
 from gateway.errors import DeliveryDeferred, DeliveryRefused, SettingsError
 from gateway.intake.accept import Intake
 from gateway.intake.pull import Progress, Wanted, months, pull, show_pull
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Delivery
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -102,11 +103,17 @@ def test_what_we_made_and_sent_there_is_not_taken_for_a_page(intake: Intake, sto
         destinations=None,
         actor="test",
     )
-    assert store.claim("w", 60)
+    assert store.jobs.claim("w", 60)
     overlay = Delivery(
-        job_id=job.job_id, page_number=1, destination="pacs", kind="dicom", artefact="o.dcm", identifier="1.0.1.1"
+        job_id=job.job_id,
+        role=Role.WAVEFORM,
+        page_number=1,
+        destination="pacs",
+        kind="dicom",
+        artefact="o.dcm",
+        identifier="1.0.1.1",
     )
-    store.complete(job.job_id, "w", [], [overlay], JobStatus.DONE)
+    store.jobs.complete(job.job_id, "w", [], [overlay], JobStatus.DONE)
     end = run(archive, store)
     assert (end.fetched, end.known) == (2, 1) and archive.batches == [["1.0.1.0", "1.0.1.2"]]
 
@@ -181,7 +188,7 @@ def test_nothing_is_fetched_while_too_many_jobs_wait(
     def sleep(seconds: float) -> None:
         if seconds:
             waits.append(seconds)
-            store.claim("w", 60)
+            store.jobs.claim("w", 60)
 
     monkeypatch.setattr("gateway.intake.pull.time.sleep", sleep)
     assert run(archive, store, batch=1, maximum_queued=2).fetched == 3

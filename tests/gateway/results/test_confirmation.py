@@ -16,7 +16,7 @@ from gateway.results.confirmation import confirm, known_context
 from gateway.results.page import report_name
 from gateway.settings import DicomDestination, Hl7Destination, Settings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.worker.worker import Worker
 from tests.fake_digitizer import Behaviour, FakeDigitizer, page_png
 
@@ -44,19 +44,19 @@ class Bench:
             actor="test",
         ).job_id
         if not patient_id:
-            self.store.retry_job(job_id, "test")
+            self.store.jobs.retry(job_id, "test")
         assert self.worker.run_once()
         return job_id
 
     def deliver(self, job_id: str) -> None:
-        for delivery in self.store.deliveries(job_id):
+        for delivery in self.store.deliveries.of_job(job_id):
             if delivery.status == DeliveryStatus.PENDING:
-                self.store.delivered(delivery.id, "AA")
+                self.store.deliveries.delivered(delivery.id, "AA")
 
     def messages(self, job_id: str) -> list[tuple[str, str, DeliveryStatus]]:
         """(OBR-25 in the file, status in the row, delivery status) of every message, in order."""
         found = []
-        for delivery in self.store.deliveries(job_id):
+        for delivery in self.store.deliveries.of_job(job_id):
             if delivery.kind == "hl7":
                 text = self.spool.artefact_path(job_id, delivery.artefact).read_bytes().decode()
                 obr = next(line for line in text.split("\r") if line.startswith("OBR"))
@@ -78,16 +78,16 @@ def test_preliminary_then_final(bench: Bench) -> None:
     bench.deliver(job_id)
     bench.confirm(job_id)
     assert bench.messages(job_id) == [("P", "P", "DELIVERED"), ("F", "F", "PENDING")]
-    assert [d.status for d in bench.store.deliveries(job_id) if d.kind == "dicom"] == ["DELIVERED"]  # sent once
-    assert (bench.store.job(job_id).status, bench.store.job(job_id).confirmed_by) == (JobStatus.DONE, "web")
-    assert "CONFIRM" in [event.action for event in bench.store.events(job_id)]
+    assert [d.status for d in bench.store.deliveries.of_job(job_id) if d.kind == "dicom"] == ["DELIVERED"]  # sent once
+    assert (bench.store.jobs.get(job_id).status, bench.store.jobs.get(job_id).confirmed_by) == (JobStatus.DONE, "web")
+    assert "CONFIRM" in [event.action for event in bench.store.jobs.events(job_id)]
 
 
 def test_final_takes_the_place_of_a_preliminary_that_still_waits(bench: Bench) -> None:
     job_id = bench.digitized()
     bench.confirm(job_id)
     assert bench.messages(job_id) == [("P", "P", "CANCELLED"), ("F", "F", "PENDING")]
-    assert [d.status for d in bench.store.deliveries(job_id) if d.kind == "dicom"] == ["PENDING"]
+    assert [d.status for d in bench.store.deliveries.of_job(job_id) if d.kind == "dicom"] == ["PENDING"]
 
 
 def test_confirmed_twice_is_sent_once(bench: Bench) -> None:
@@ -100,13 +100,13 @@ def test_confirmed_twice_is_sent_once(bench: Bench) -> None:
 
 def test_doubtful_result_leaves_when_it_is_confirmed(bench: Bench) -> None:
     job_id = bench.digitized(Behaviour.DOUBTFUL)
-    assert bench.store.deliveries(job_id) == []
+    assert bench.store.deliveries.of_job(job_id) == []
     bench.confirm(job_id)
     assert bench.messages(job_id) == [("F", "F", "PENDING")]
-    (waveform,) = [d for d in bench.store.deliveries(job_id) if d.kind == "dicom"]
-    assert waveform.identifier == bench.store.pages(job_id)[0].waveform_sop_instance_uid
+    (waveform,) = [d for d in bench.store.deliveries.of_job(job_id) if d.kind == "dicom"]
+    assert waveform.identifier == bench.store.jobs.pages(job_id)[0].waveform_sop_instance_uid
     assert bench.spool.artefact_path(job_id, waveform.artefact).is_file()
-    assert bench.store.job(job_id).status == JobStatus.DONE
+    assert bench.store.jobs.get(job_id).status == JobStatus.DONE
 
 
 def test_another_run_after_a_delivery_is_a_correction(bench: Bench) -> None:
@@ -114,13 +114,13 @@ def test_another_run_after_a_delivery_is_a_correction(bench: Bench) -> None:
     bench.deliver(job_id)
     bench.confirm(job_id)
     bench.deliver(job_id)
-    bench.store.retry_job(job_id, "web")
-    assert bench.store.job(job_id).confirmed_by == ""
+    bench.store.jobs.retry(job_id, "web")
+    assert bench.store.jobs.get(job_id).confirmed_by == ""
     bench.worker.run_once()
     bench.deliver(job_id)
     bench.confirm(job_id)
     assert [status for status, _, _ in bench.messages(job_id)] == ["P", "F", "C", "C"]
-    identifiers = [d.identifier for d in bench.store.deliveries(job_id)]
+    identifiers = [d.identifier for d in bench.store.deliveries.of_job(job_id)]
     assert len(set(identifiers)) == len(identifiers)
 
 
@@ -131,20 +131,20 @@ def test_each_document_names_the_one_it_takes_the_place_of(store: Store, spool: 
     bench.deliver(job_id)
     bench.confirm(job_id)
     bench.deliver(job_id)
-    bench.store.retry_job(job_id, "web")
+    bench.store.jobs.retry(job_id, "web")
     bench.worker.run_once()
     numbers = []
-    for delivery in bench.store.deliveries(job_id):
+    for delivery in bench.store.deliveries.of_job(job_id):
         text = spool.artefact_path(job_id, delivery.artefact).read_bytes().decode()
         (txa,) = [line.split("|") for line in text.split("\r") if line.startswith("TXA")]
         numbers.append([number.partition("^")[0] for number in txa[12:14]])
-    (first, second, third) = (delivery.identifier for delivery in bench.store.deliveries(job_id))
+    (first, second, third) = (delivery.identifier for delivery in bench.store.deliveries.of_job(job_id))
     assert numbers == [[first, ""], [second, first], [third, second]]
 
 
 def test_another_run_of_what_nobody_was_told_is_no_correction(bench: Bench) -> None:
     job_id = bench.digitized()
-    bench.store.retry_job(job_id, "web")
+    bench.store.jobs.retry(job_id, "web")
     bench.worker.run_once()
     assert bench.messages(job_id) == [("P", "P", "PENDING")]
 
@@ -158,7 +158,7 @@ def embedded(text: str) -> bytes:
 def test_the_report_is_embedded_unconfirmed_then_confirmed(bench: Bench) -> None:
     job_id = bench.digitized()
     bench.confirm(job_id)
-    messages = [each for each in bench.store.deliveries(job_id) if each.kind == "hl7"]
+    messages = [each for each in bench.store.deliveries.of_job(job_id) if each.kind == "hl7"]
     pdfs = [embedded(bench.spool.artefact_path(job_id, each.artefact).read_bytes().decode()) for each in messages]
     assert [pdf[:5] for pdf in pdfs] == [b"%PDF-"] * 2
     assert pdfs[1] == bench.spool.artefact_path(job_id, report_name(1)).read_bytes()
@@ -176,13 +176,13 @@ def test_what_cannot_be_confirmed(bench: Bench, reason: str) -> None:
     else:
         job_id = bench.digitized()
     if reason == "queued":
-        bench.store.retry_job(job_id, "test")
+        bench.store.jobs.retry(job_id, "test")
     if reason == "files":
         bench.spool.remove(job_id)
-    before = bench.store.job(job_id).status
+    before = bench.store.jobs.get(job_id).status
     with pytest.raises(IllegalTransition):
         bench.confirm(job_id)
-    assert bench.store.job(job_id).status == before
+    assert bench.store.jobs.get(job_id).status == before
 
 
 def test_message_that_cannot_be_made_changes_nothing(store: Store, spool: Spool, intake: Intake) -> None:
@@ -195,7 +195,7 @@ def test_message_that_cannot_be_made_changes_nothing(store: Store, spool: Spool,
 
 
 def test_known_context_of_a_file_that_is_gone(bench: Bench, tmp_path: Path) -> None:
-    job = bench.store.job(bench.digitized())
+    job = bench.store.jobs.get(bench.digitized())
     job.media_type = "application/dicom"
     bench.spool.remove(job.id)
     with pytest.raises(IllegalTransition, match="gone"):

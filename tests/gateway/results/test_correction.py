@@ -10,7 +10,7 @@ from gateway.intake.accept import Intake
 from gateway.settings import DicomDestination, FolderDestination
 from gateway.spool.folder import Spool
 from gateway.store.commitments import Settlement
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Delivery
 from tests.fake_digitizer import Behaviour
 from tests.gateway.results.test_confirmation import EHR, Bench
@@ -28,12 +28,12 @@ def bench(store: Store, spool: Spool, intake: Intake, tmp_path) -> Bench:  # typ
 
 
 def again(bench: Bench, job_id: str) -> None:
-    bench.store.retry_job(job_id, "web")
+    bench.store.jobs.retry(job_id, "web")
     assert bench.worker.run_once()
 
 
 def sent_to(bench: Bench, job_id: str, destination: str, status: DeliveryStatus | None = None) -> list[Delivery]:
-    found = [each for each in bench.store.deliveries(job_id) if each.destination == destination]
+    found = [each for each in bench.store.deliveries.of_job(job_id) if each.destination == destination]
     return [each for each in found if status in (None, each.status)]
 
 
@@ -64,7 +64,7 @@ def test_each_destination_gets_the_objects_it_asks_for(bench: Bench) -> None:
 
 def test_confirmation_sends_the_confirmed_report_and_what_was_held_back(bench: Bench) -> None:
     job_id = bench.digitized(Behaviour.DOUBTFUL)
-    assert bench.store.deliveries(job_id) == []
+    assert bench.store.deliveries.of_job(job_id) == []
     bench.confirm(job_id)
     pacs = sent_to(bench, job_id, "pacs")
     assert sorted(names(pacs)) == ["page-1.12-lead-groups.dcm", "page-1.final.report.dcm", "page-1.overlay.dcm"]
@@ -76,7 +76,7 @@ def test_a_correction_rejects_what_arrived(bench: Bench) -> None:
     job_id = bench.digitized()
     first = sent_to(bench, job_id, "pacs")
     for delivery in first[:2]:  # the overlay never arrives
-        bench.store.delivered(delivery.id, "0x0000")
+        bench.store.deliveries.delivered(delivery.id, "0x0000")
     again(bench, job_id)
     pending = sent_to(bench, job_id, "pacs", DeliveryStatus.PENDING)
     assert names(pending) == [
@@ -111,7 +111,7 @@ def test_nothing_is_rejected_where_nothing_takes_its_place(bench: Bench) -> None
     job_id = bench.digitized()
     bench.deliver(job_id)
     bench.confirm(job_id)
-    assert not [name for name in names(bench.store.deliveries(job_id)) if "rejection" in name]
+    assert not [name for name in names(bench.store.deliveries.of_job(job_id)) if "rejection" in name]
 
 
 def test_an_object_whose_file_is_gone_stops_nothing(bench: Bench) -> None:
@@ -129,11 +129,11 @@ def test_what_is_stored_and_not_committed_is_rejected_too(bench: Bench, given_up
     job_id = bench.digitized()
     delivery = sent_to(bench, job_id, "pacs")[0]
     assert delivery.id
-    bench.store.stored(delivery.id, "0x0000")
+    bench.store.deliveries.stored(delivery.id, "0x0000")
     if given_up:
-        bench.store.ask_commitment("2.25.1", [delivery.id], delivery.created_at)
+        bench.store.commitments.ask("2.25.1", [delivery.id], delivery.created_at)
         gone = Settlement(delivery=delivery.id, action=DeliveryAction.GIVE_UP, reason="no report")
-        bench.store.settle_commitment("2.25.1", [gone])
+        bench.store.commitments.settle("2.25.1", [gone])
     again(bench, job_id)
     note = read(bench, sent_to(bench, job_id, "pacs", DeliveryStatus.PENDING)[-1])
     (item,) = [item for item in note.ContentSequence if "ReferencedSOPSequence" in item]

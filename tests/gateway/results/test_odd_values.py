@@ -22,7 +22,7 @@ from gateway.hl7.inbound.updates import read_told
 from gateway.intake.accept import Intake, media_type_of
 from gateway.settings import Settings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Job
 from gateway.worker.worker import Worker
 from tests.fake_digitizer import FakeDigitizer, page_png
@@ -55,7 +55,7 @@ def digitized(tmp_path: Path, store: Store, spool: Spool, intake: Intake) -> Pat
         folder = spool.source_path(job_id).parent
         waveform, message = folder / "page-1.12-lead.dcm", folder / "page-1.ehr.hl7"
         dataset = dcmread(io.BytesIO(waveform.read_bytes())) if waveform.exists() else None
-        return store.job(job_id), dataset, message.read_bytes() if message.exists() else b""
+        return store.jobs.get(job_id), dataset, message.read_bytes() if message.exists() else b""
 
     return run
 

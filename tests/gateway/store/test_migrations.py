@@ -12,7 +12,7 @@ from sqlalchemy import create_engine
 
 import gateway.store
 from gateway.domain.status import JobStatus
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 
 _COLUMNS = "id, source, source_key, media_type, status, reason, attempts, study_context_json, destinations_json, worker"
 
@@ -48,9 +48,9 @@ def test_jobs_of_the_first_version_that_wait_for_an_identity_are_unmatched(tmp_p
             "'2026-01-01 00:00:00', 'AA', '', 'page-1.ehr.hl7', 'GW1', '2026-01-01 00:00:00')"
         )
     store = Store(path)
-    assert [job.id for job in store.unmatched_jobs()] == ["nobody"]
-    assert (store.job("finished").status, store.job("finished").revision) == (JobStatus.DONE, 0)
-    assert [delivery.result_status for delivery in store.deliveries("finished")] == [""]
+    assert [job.id for job in store.jobs.unmatched()] == ["nobody"]
+    assert (store.jobs.get("finished").status, store.jobs.get("finished").revision) == (JobStatus.DONE, 0)
+    assert [delivery.result_status for delivery in store.deliveries.of_job("finished")] == [""]
     store.close()
 
 
@@ -65,6 +65,57 @@ def test_patients_and_orders_of_before_are_kept(tmp_path: Path) -> None:
             "INSERT INTO patient_order VALUES (1, 2, 'ORD1', 'F1', 'A1', 'ECG', '', 0, '2026-01-01 00:00:00')"
         )
     store = Store(path)
-    order, patient = store.order("A1")
+    order, patient = store.patients.order("A1")
     assert (order.placer_order_number, order.placer_order_issuer, patient.patient_id) == ("ORD1", "", "P1")
     store.close()
+
+
+def test_names_and_json_of_version_0005_become_columns(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.db"
+    at_version(path, "0005")
+    context = '{"patient_id":"P1","patient_name":"DOE^JANE","accession_number":"A1","study_date":"20250102"}'
+    names = {
+        "page-1.12-lead.dcm": ("waveform", 0, False),
+        "page-1.r2.12-lead-groups.dcm": ("waveform", 2, False),
+        "page-1.report.dcm": ("report", 0, False),
+        "page-1.final.report.dcm": ("report", 0, True),
+        "page-1.r1.final.report.dcm": ("report", 1, True),
+        "page-3.r1.overlay.dcm": ("overlay", 1, False),
+        "page-1.ehr.hl7": ("message", 0, False),
+        "page-1.ehr.final.hl7": ("message", 0, True),
+        "page-12.ehr.r10.final.hl7": ("message", 10, True),
+        "page-1.r1.rejection.ehr.dcm": ("rejection", 1, False),
+        "page-1.r1.hl7": ("message", 0, False),  # of a destination that is named like a revision
+    }
+    with closing(sqlite3.connect(path)) as database, database:
+        for number, text in enumerate((context, "{}")):
+            database.execute(
+                f"INSERT INTO job ({_COLUMNS}, created_at, updated_at, unmatched, revision, confirmed_by)"
+                " VALUES (?, 'submit', ?, 'image/png', 'DONE', '', 1, ?, 'null', '',"
+                " '2026-01-02 03:04:05', '2026-01-02 03:04:05', 0, 0, '')",
+                (f"job-{number}", f"key-{number}", text),
+            )
+        for name in names:
+            destination = "r1" if name == "page-1.r1.hl7" else "ehr"
+            database.execute(
+                "INSERT INTO delivery (job_id, page_number, destination, kind, status, attempts, asked,"
+                " next_attempt_at, response, reason, artefact, identifier, result_status, created_at)"
+                " VALUES ('job-0', 1, ?, 'hl7',"
+                " 'DELIVERED', 1, 0, '2026-01-02 03:04:05', 'AA', '', ?, '1', '', '2026-01-02 03:04:05')",
+                (destination, name),
+            )
+    store = Store(path)
+    found = {sent.artefact: (sent.role, sent.revision, sent.final) for sent in store.deliveries.of_job("job-0")}
+    assert found == names
+    job, other = store.jobs.get("job-0"), store.jobs.get("job-1")
+    assert (job.context.patient_name, job.patient_id, job.accession_number, job.study_date) == (
+        "DOE^JANE",
+        "P1",
+        "A1",
+        "20250102",
+    )
+    assert (other.patient_id, other.accession_number, other.study_date) == ("", "", "")
+    store.close()
+    with closing(sqlite3.connect(path)) as database:
+        indexes = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+    assert {"ix_job_patient_id", "ix_job_accession_number", "ix_job_study_date"} <= indexes

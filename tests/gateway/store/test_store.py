@@ -22,7 +22,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 from sqlmodel import SQLModel
 
+from gateway.domain.artefact import Role
 from gateway.domain.clock import utc_now
+from gateway.domain.context import StudyContext
 from gateway.domain.status import (
     DELIVERY_TRANSITIONS,
     JOB_TRANSITIONS,
@@ -34,7 +36,7 @@ from gateway.domain.status import (
     next_job_status,
 )
 from gateway.errors import IllegalTransition, NotFound, StorageError
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, Page
 from tests.waiting import PATIENCE_S
 
@@ -46,12 +48,12 @@ def new_job(source: str = "dicom:SCANNER", source_key: str = "") -> Job:
 
 
 def submitted(store: Store) -> str:
-    return store.submit(new_job(), "scp")[0].id
+    return store.jobs.submit(new_job(), "scp")[0].id
 
 
 def claimed(store: Store, worker: str = "w1", lease_s: float = 60) -> str:
     submitted(store)
-    job = store.claim(worker, lease_s)
+    job = store.jobs.claim(worker, lease_s)
     assert job is not None
     return job.id
 
@@ -59,6 +61,7 @@ def claimed(store: Store, worker: str = "w1", lease_s: float = 60) -> str:
 def delivery(job_id: str, destination: str = "pacs", page_number: int = 1, identifier: str = "1.2.3") -> Delivery:
     return Delivery(
         job_id=job_id,
+        role=Role.WAVEFORM,
         page_number=page_number,
         destination=destination,
         kind="dicom",
@@ -74,47 +77,47 @@ def page(job_id: str, number: int = 1) -> Page:
 def done(store: Store, *destinations: str) -> list[Delivery]:
     """Complete a new job with one delivery for each destination."""
     job_id = claimed(store)
-    store.complete(job_id, "w1", [page(job_id)], [delivery(job_id, name) for name in destinations], JobStatus.DONE)
-    return store.deliveries(job_id)
+    store.jobs.complete(job_id, "w1", [page(job_id)], [delivery(job_id, name) for name in destinations], JobStatus.DONE)
+    return store.deliveries.of_job(job_id)
 
 
 def actions(store: Store, job_id: str) -> list[str]:
-    return [event.action for event in store.events(job_id)]
+    return [event.action for event in store.jobs.events(job_id)]
 
 
 # -- submit --------------------------------------------------------------------------------------------------------
 
 
 def test_submit_makes_one_job_whoever_sends_the_same_object(store: Store) -> None:
-    first, new = store.submit(new_job("dicom:A", "1.2.840.1"), "scp")
-    again, newer = store.submit(new_job("dicom:B", "1.2.840.1"), "scp")
+    first, new = store.jobs.submit(new_job("dicom:A", "1.2.840.1"), "scp")
+    again, newer = store.jobs.submit(new_job("dicom:B", "1.2.840.1"), "scp")
     assert (new, newer) == (True, False)
     assert first.id == again.id and again.source == "dicom:A"
-    assert store.counts()[JobStatus.QUEUED] == 1
+    assert store.jobs.counts()[JobStatus.QUEUED] == 1
     assert actions(store, first.id) == ["RECEIVED"]
-    assert store.find("1.2.840.1") is not None and store.find("1.2.840.2") is None
+    assert store.jobs.find("1.2.840.1") is not None and store.jobs.find("1.2.840.2") is None
 
 
 def test_a_job_may_start_waiting_for_a_person_but_not_done(store: Store) -> None:
     held = new_job()
     held.status, held.reason = JobStatus.NEEDS_REVIEW, "no patient_id"
-    job, _ = store.submit(held, "folder")
-    assert store.job(job.id).reason == "no patient_id"
+    job, _ = store.jobs.submit(held, "folder")
+    assert store.jobs.get(job.id).reason == "no patient_id"
     assert actions(store, job.id) == ["RECEIVED", "HOLD"]
-    assert store.claim("w1", 60) is None
+    assert store.jobs.claim("w1", 60) is None
     finished = new_job()
     finished.status = JobStatus.DONE
     with pytest.raises(IllegalTransition):
-        store.submit(finished, "folder")
+        store.jobs.submit(finished, "folder")
 
 
 def test_rows_come_back_detached_and_in_utc(store: Store) -> None:
     job_id = submitted(store)
-    before = store.job(job_id)
-    store.claim("w1", 60)
+    before = store.jobs.get(job_id)
+    store.jobs.claim("w1", 60)
     assert before.status == JobStatus.QUEUED
     assert before.created_at.utcoffset() == timedelta(0)
-    assert store.job(job_id).status == JobStatus.RUNNING
+    assert store.jobs.get(job_id).status == JobStatus.RUNNING
 
 
 # -- claim, lease --------------------------------------------------------------------------------------------------
@@ -122,7 +125,7 @@ def test_rows_come_back_detached_and_in_utc(store: Store) -> None:
 
 def test_claim_takes_the_oldest_and_counts_the_attempt(store: Store) -> None:
     first, second = submitted(store), submitted(store)
-    one, two, none = (store.claim("w1", 60) for _ in range(3))
+    one, two, none = (store.jobs.claim("w1", 60) for _ in range(3))
     assert one is not None and two is not None and none is None
     assert [one.id, two.id] == [first, second]
     assert (one.status, one.attempts, one.worker) == (JobStatus.RUNNING, 1, "w1")
@@ -131,71 +134,73 @@ def test_claim_takes_the_oldest_and_counts_the_attempt(store: Store) -> None:
 
 def test_heartbeat_extends_only_the_own_lease(store: Store) -> None:
     job_id = claimed(store, lease_s=1)
-    assert store.heartbeat(job_id, "w1", 100)
-    assert not store.heartbeat(job_id, "w2", 100)
-    lease = store.job(job_id).lease_expires_at
+    assert store.jobs.heartbeat(job_id, "w1", 100)
+    assert not store.jobs.heartbeat(job_id, "w2", 100)
+    lease = store.jobs.get(job_id).lease_expires_at
     assert lease is not None and lease > utc_now() + timedelta(seconds=50)
-    store.hold(job_id, "w1", "no grid on the page")
-    assert not store.heartbeat(job_id, "w1", 100)
+    store.jobs.complete(job_id, "w1", (), (), JobStatus.NEEDS_REVIEW, "no grid on the page")
+    assert not store.jobs.heartbeat(job_id, "w1", 100)
 
 
 def test_release_does_not_count_the_attempt(store: Store) -> None:
     job_id = claimed(store)
-    store.release(job_id, "w1", "worker stopped")
-    job = store.job(job_id)
+    store.jobs.release(job_id, "w1", "worker stopped")
+    job = store.jobs.get(job_id)
     assert (job.status, job.attempts, job.worker, job.lease_expires_at) == (JobStatus.QUEUED, 0, "", None)
 
 
 def test_rescue_leaves_live_leases_alone(store: Store) -> None:
     job_id = claimed(store, lease_s=60)
-    assert store.rescue(3) == []
-    assert store.job(job_id).status == JobStatus.RUNNING
+    assert store.jobs.rescue(3) == []
+    assert store.jobs.get(job_id).status == JobStatus.RUNNING
 
 
 def test_a_page_that_kills_its_worker_ends_failed(store: Store) -> None:
     job_id = submitted(store)
     for attempt in (1, 2, 3):
-        job = store.claim(f"w{attempt}", lease_s=-1)  # a lease that is over when it starts: the worker died
+        job = store.jobs.claim(f"w{attempt}", lease_s=-1)  # a lease that is over when it starts: the worker died
         assert job is not None and job.attempts == attempt
-        assert store.rescue(3) == [job_id]
-    job = store.job(job_id)
+        assert store.jobs.rescue(3) == [job_id]
+    job = store.jobs.get(job_id)
     assert job.status == JobStatus.FAILED
     assert "attempt 3 of 3" in job.reason
-    assert store.claim("w4", 60) is None
+    assert store.jobs.claim("w4", 60) is None
     assert actions(store, job_id) == ["RECEIVED", "CLAIM", "RELEASE", "CLAIM", "RELEASE", "CLAIM", "FAIL"]
 
 
 def test_a_lost_lease_stores_nothing(store: Store) -> None:
     job_id = claimed(store, "w1", lease_s=-1)
-    store.rescue(3)
-    store.claim("w2", 60)
+    store.jobs.rescue(3)
+    store.jobs.claim("w2", 60)
     for late in (
-        lambda: store.complete(job_id, "w1", [page(job_id)], [delivery(job_id)], JobStatus.DONE),
-        lambda: store.hold(job_id, "w1", "late"),
-        lambda: store.fail(job_id, "w1", "late"),
-        lambda: store.release(job_id, "w1", "late"),
+        lambda: store.jobs.complete(job_id, "w1", [page(job_id)], [delivery(job_id)], JobStatus.DONE),
+        lambda: store.jobs.complete(job_id, "w1", (), (), JobStatus.NEEDS_REVIEW, "late"),
+        lambda: store.jobs.fail(job_id, "w1", "late"),
+        lambda: store.jobs.release(job_id, "w1", "late"),
     ):
         with pytest.raises(IllegalTransition, match="not leased to w1"):
             late()
-    assert store.pages(job_id) == [] and store.deliveries(job_id) == []
-    assert store.job(job_id).worker == "w2"
+    assert store.jobs.pages(job_id) == [] and store.deliveries.of_job(job_id) == []
+    assert store.jobs.get(job_id).worker == "w2"
 
 
 @pytest.mark.parametrize("what", ["claim", "heartbeat"])
 def test_a_lease_begins_when_it_is_written_however_long_that_had_to_wait(store: Store, what: str) -> None:
     job_id = submitted(store)
     if what == "heartbeat":
-        assert store.claim("w1", 60)
-    lease = {"claim": lambda: store.claim("w1", 60), "heartbeat": lambda: store.heartbeat(job_id, "w1", 60)}[what]
+        assert store.jobs.claim("w1", 60)
+    lease = {"claim": lambda: store.jobs.claim("w1", 60), "heartbeat": lambda: store.jobs.heartbeat(job_id, "w1", 60)}[
+        what
+    ]
     thread = threading.Thread(target=lease)
-    with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+    with closing(sqlite3.connect(store.database.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         thread.start()
         time.sleep(0.5)
         released = utc_now()
         other.execute("ROLLBACK")
         thread.join()
-    expires = store.job(job_id).lease_expires_at
+    expires = store.jobs.get(job_id).lease_expires_at
     assert expires is not None and expires >= released + timedelta(seconds=60)
 
 
@@ -203,7 +208,7 @@ def _claim_all(path: Path, worker: str, start: Barrier, claims: "multiprocessing
     store = Store(path)
     start.wait()
     mine: list[str] = []
-    while (job := store.claim(worker, 60)) is not None:
+    while (job := store.jobs.claim(worker, 60)) is not None:
         mine.append(job.id)
     claims.put(mine)
 
@@ -211,11 +216,12 @@ def _claim_all(path: Path, worker: str, start: Barrier, claims: "multiprocessing
 def test_eight_processes_claim_200_jobs_once_each(store: Store) -> None:
     ids = [submitted(store) for _ in range(200)]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["gateway.store.jobs", "pytest"])
+    context.set_forkserver_preload(["gateway.store.store", "pytest"])
     claims: multiprocessing.SimpleQueue[list[str]] = context.SimpleQueue()
     start = context.Barrier(8, timeout=3 * PATIENCE_S)
     workers = [
-        context.Process(target=_claim_all, args=(store.path, f"w{n}", start, claims), daemon=True) for n in range(8)
+        context.Process(target=_claim_all, args=(store.database.path, f"w{n}", start, claims), daemon=True)
+        for n in range(8)
     ]
     for worker in workers:
         worker.start()
@@ -224,7 +230,7 @@ def test_eight_processes_claim_200_jobs_once_each(store: Store) -> None:
     taken = [claims.get() for _ in workers]
     assert sorted(itertools.chain.from_iterable(taken)) == sorted(ids)
     assert sum(bool(mine) for mine in taken) > 1  # they did compete
-    assert {job.attempts for job in store.jobs(limit=300)} == {1}
+    assert {job.attempts for job in store.jobs.newest(limit=300)} == {1}
 
 
 def test_threads_share_a_store(store: Store) -> None:
@@ -237,7 +243,7 @@ def test_threads_share_a_store(store: Store) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert store.counts()[JobStatus.QUEUED] == 80
+    assert store.jobs.counts()[JobStatus.QUEUED] == 80
 
 
 # -- complete ------------------------------------------------------------------------------------------------------
@@ -245,50 +251,50 @@ def test_threads_share_a_store(store: Store) -> None:
 
 def test_complete_stores_result_and_deliveries_together(store: Store) -> None:
     job_id = claimed(store)
-    store.complete(
+    store.jobs.complete(
         job_id,
         "w1",
         [page(job_id, 1), page(job_id, 2)],
         [delivery(job_id, "pacs"), delivery(job_id, "ehr")],
         JobStatus.DONE,
     )
-    assert store.job(job_id).status == JobStatus.DONE
-    assert [p.page_number for p in store.pages(job_id)] == [1, 2]
-    assert [d.destination for d in store.deliveries(job_id)] == ["pacs", "ehr"]
+    assert store.jobs.get(job_id).status == JobStatus.DONE
+    assert [p.page_number for p in store.jobs.pages(job_id)] == [1, 2]
+    assert [d.destination for d in store.deliveries.of_job(job_id)] == ["pacs", "ehr"]
     assert actions(store, job_id) == ["RECEIVED", "CLAIM", "COMPLETE"]
 
 
 def test_a_result_that_breaks_a_rule_changes_nothing(store: Store) -> None:
     job_id = claimed(store)
     with pytest.raises(StorageError):
-        store.complete(job_id, "w1", [page(job_id), page(job_id)], [], JobStatus.DONE)  # page 1 twice
-    assert store.job(job_id).status == JobStatus.RUNNING
-    assert store.pages(job_id) == []
+        store.jobs.complete(job_id, "w1", [page(job_id), page(job_id)], [], JobStatus.DONE)  # page 1 twice
+    assert store.jobs.get(job_id).status == JobStatus.RUNNING
+    assert store.jobs.pages(job_id) == []
     with pytest.raises(IllegalTransition):
-        store.complete(job_id, "w1", [], [], JobStatus.QUEUED)
+        store.jobs.complete(job_id, "w1", [], [], JobStatus.QUEUED)
 
 
 def test_a_second_run_replaces_what_never_arrived(store: Store) -> None:
     job_id = claimed(store)
     results = [delivery(job_id, "pacs"), delivery(job_id, "ehr"), delivery(job_id, "share")]
-    store.complete(job_id, "w1", [page(job_id)], results, JobStatus.NEEDS_REVIEW, "layout uncertain")
-    pacs, ehr, share = store.deliveries(job_id)
+    store.jobs.complete(job_id, "w1", [page(job_id)], results, JobStatus.NEEDS_REVIEW, "layout uncertain")
+    pacs, ehr, share = store.deliveries.of_job(job_id)
     assert pacs.id and ehr.id and share.id
-    store.delivered(pacs.id, "0x0000")
-    store.refuse(ehr.id, "unknown patient", "AR")
-    store.retry_job(job_id, "cli")
-    assert store.job(job_id).attempts == 0
-    assert store.due_deliveries(utc_now()) == []  # the old result is not sent while a new one is made
-    store.claim("w1", 60)
-    store.complete(job_id, "w1", [page(job_id)], results, JobStatus.DONE)
-    pacs, ehr, share = store.deliveries(job_id)
+    store.deliveries.delivered(pacs.id, "0x0000")
+    store.deliveries.refuse(ehr.id, "unknown patient", "AR")
+    store.jobs.retry(job_id, "cli")
+    assert store.jobs.get(job_id).attempts == 0
+    assert store.deliveries.due(utc_now()) == []  # the old result is not sent while a new one is made
+    store.jobs.claim("w1", 60)
+    store.jobs.complete(job_id, "w1", [page(job_id)], results, JobStatus.DONE)
+    pacs, ehr, share = store.deliveries.of_job(job_id)
     assert [d.status for d in (pacs, ehr, share)] == [
         DeliveryStatus.DELIVERED,
         DeliveryStatus.PENDING,
         DeliveryStatus.PENDING,
     ]
     assert ehr.attempts == 0
-    assert len(store.pages(job_id)) == 1
+    assert len(store.jobs.pages(job_id)) == 1
 
 
 # -- a person ------------------------------------------------------------------------------------------------------
@@ -296,14 +302,14 @@ def test_a_second_run_replaces_what_never_arrived(store: Store) -> None:
 
 def test_retry_and_cancel_follow_the_table(store: Store) -> None:
     job_id = claimed(store)
-    for change in (store.retry_job, store.cancel_job):
+    for change in (store.jobs.retry, store.jobs.cancel):
         with pytest.raises(IllegalTransition):
             change(job_id, "cli")
-    store.fail(job_id, "w1", "page too large")
-    store.cancel_job(job_id, "cli")
-    assert store.job(job_id).status == JobStatus.CANCELLED
-    store.retry_job(job_id, "cli")
-    assert store.job(job_id).status == JobStatus.QUEUED
+    store.jobs.fail(job_id, "w1", "page too large")
+    store.jobs.cancel(job_id, "cli")
+    assert store.jobs.get(job_id).status == JobStatus.CANCELLED
+    store.jobs.retry(job_id, "cli")
+    assert store.jobs.get(job_id).status == JobStatus.QUEUED
 
 
 def test_every_pair_outside_the_tables_raises() -> None:
@@ -318,7 +324,11 @@ def test_every_pair_outside_the_tables_raises() -> None:
 
 
 def test_an_unknown_id_is_not_found(store: Store) -> None:
-    for reader in (lambda: store.job("x"), lambda: store.retry_job("x", "cli"), lambda: store.delivered(7, "AA")):
+    for reader in (
+        lambda: store.jobs.get("x"),
+        lambda: store.jobs.retry("x", "cli"),
+        lambda: store.deliveries.delivered(7, "AA"),
+    ):
         with pytest.raises(NotFound):
             reader()
 
@@ -329,15 +339,15 @@ def test_an_unknown_id_is_not_found(store: Store) -> None:
 def test_a_deferred_delivery_blocks_its_destination_only(store: Store) -> None:
     first = done(store, "pacs", "ehr")
     second = done(store, "pacs", "ehr")
-    assert [d.id for d in store.due_deliveries(utc_now())] == [first[0].id, first[1].id]
+    assert [d.id for d in store.deliveries.due(utc_now())] == [first[0].id, first[1].id]
     assert first[0].id and first[1].id
     later = utc_now() + timedelta(hours=1)
-    store.defer(first[0].id, "connection refused", later)
-    store.delivered(first[1].id, "AA")
-    assert [d.id for d in store.due_deliveries(utc_now())] == [second[1].id]
-    assert [d.id for d in store.due_deliveries(later)] == [first[0].id, second[1].id]
-    assert store.due_deliveries(utc_now(), destination="pacs") == []
-    deferred = store.deliveries(first[0].job_id)[0]
+    store.deliveries.defer(first[0].id, "connection refused", later)
+    store.deliveries.delivered(first[1].id, "AA")
+    assert [d.id for d in store.deliveries.due(utc_now())] == [second[1].id]
+    assert [d.id for d in store.deliveries.due(later)] == [first[0].id, second[1].id]
+    assert store.deliveries.due(utc_now(), destination="pacs") == []
+    deferred = store.deliveries.of_job(first[0].job_id)[0]
     assert (deferred.status, deferred.attempts, deferred.reason) == (DeliveryStatus.PENDING, 1, "connection refused")
 
 
@@ -346,26 +356,26 @@ def test_a_delivery_that_ended_blocks_nothing(store: Store, end: str) -> None:
     (first,), (second,) = done(store, "pacs"), done(store, "pacs")
     assert first.id
     if end == "refuse":
-        store.refuse(first.id, "not authorised", "0x0124")
+        store.deliveries.refuse(first.id, "not authorised", "0x0124")
     else:
-        store.give_up(first.id, "connection refused")
-    assert [d.id for d in store.due_deliveries(utc_now())] == [second.id]
-    store.retry_delivery(first.id, "cli")
-    again = store.due_deliveries(utc_now())[0]
+        store.deliveries.give_up(first.id, "connection refused")
+    assert [d.id for d in store.deliveries.due(utc_now())] == [second.id]
+    store.deliveries.retry(first.id, "cli")
+    again = store.deliveries.due(utc_now())[0]
     assert (again.id, again.attempts) == (first.id, 0)
 
 
 def test_delivered_is_final_and_in_the_trail(store: Store) -> None:
     (sent,) = done(store, "pacs")
     assert sent.id
-    store.delivered(sent.id, "0x0000")
-    (sent,) = store.deliveries(sent.job_id)
+    store.deliveries.delivered(sent.id, "0x0000")
+    (sent,) = store.deliveries.of_job(sent.job_id)
     assert sent.delivered_at is not None and sent.response == "0x0000"
-    assert store.events(sent.job_id)[-1].detail == "pacs, page 1: 0x0000"
+    assert store.jobs.events(sent.job_id)[-1].detail == "pacs, page 1: 0x0000"
     for change in (
-        lambda: store.delivered(sent.id, "0x0000"),
-        lambda: store.refuse(sent.id, "", ""),
-        lambda: store.retry_delivery(sent.id, "cli"),
+        lambda: store.deliveries.delivered(sent.id, "0x0000"),
+        lambda: store.deliveries.refuse(sent.id, "", ""),
+        lambda: store.deliveries.retry(sent.id, "cli"),
     ):
         with pytest.raises(IllegalTransition):
             change()
@@ -373,42 +383,42 @@ def test_delivered_is_final_and_in_the_trail(store: Store) -> None:
 
 def test_cancelling_a_job_cancels_its_deliveries(store: Store) -> None:
     job_id = claimed(store)
-    store.complete(job_id, "w1", [], [delivery(job_id)], JobStatus.NEEDS_REVIEW, "doubtful")
-    (pending,) = store.deliveries(job_id)
-    store.cancel_job(job_id, "cli")
-    assert store.due_deliveries(utc_now()) == []
+    store.jobs.complete(job_id, "w1", [], [delivery(job_id)], JobStatus.NEEDS_REVIEW, "doubtful")
+    (pending,) = store.deliveries.of_job(job_id)
+    store.jobs.cancel(job_id, "cli")
+    assert store.deliveries.due(utc_now()) == []
     assert pending.id
     with pytest.raises(IllegalTransition):
-        store.defer(pending.id, "late", utc_now())
-    store.delivered(pending.id, "0x0000")  # the send was under way: what arrived has arrived
-    assert store.delivery_counts()[DeliveryStatus.DELIVERED] == 1
+        store.deliveries.defer(pending.id, "late", utc_now())
+    store.deliveries.delivered(pending.id, "0x0000")  # the send was under way: what arrived has arrived
+    assert store.deliveries.counts()[DeliveryStatus.DELIVERED] == 1
 
 
 # -- readers -------------------------------------------------------------------------------------------------------
 
 
 def test_readers_page_filter_and_count(store: Store) -> None:
-    assert store.oldest_queued_age_s() == 0
+    assert store.jobs.oldest_queued_age_s() == 0
     ids = [submitted(store) for _ in range(3)]
-    store.claim("w1", 60)
-    assert [job.id for job in store.jobs(limit=2)] == [ids[2], ids[1]]
-    assert [job.id for job in store.jobs(limit=2, offset=2)] == [ids[0]]
-    assert [job.id for job in store.jobs(status=JobStatus.RUNNING)] == [ids[0]]
-    assert store.counts() == {**dict.fromkeys(JobStatus, 0), JobStatus.QUEUED: 2, JobStatus.RUNNING: 1}
-    assert store.oldest_queued_age_s() > 0
+    store.jobs.claim("w1", 60)
+    assert [job.id for job in store.jobs.newest(limit=2)] == [ids[2], ids[1]]
+    assert [job.id for job in store.jobs.newest(limit=2, offset=2)] == [ids[0]]
+    assert [job.id for job in store.jobs.newest(status=JobStatus.RUNNING)] == [ids[0]]
+    assert store.jobs.counts() == {**dict.fromkeys(JobStatus, 0), JobStatus.QUEUED: 2, JobStatus.RUNNING: 1}
+    assert store.jobs.oldest_queued_age_s() > 0
 
 
 def test_figures_for_the_metrics(store: Store) -> None:
-    assert store.digitization_seconds() == (0, 0.0)
+    assert store.jobs.digitization_seconds() == (0, 0.0)
     job_id = claimed(store)
     pages = [page(job_id, 1), page(job_id, 2), page(job_id, 3)]
     pages[0].seconds, pages[1].seconds = 1.5, 2.0  # page 3 failed before it began
-    store.complete(job_id, "w1", pages, [delivery(job_id, "pacs"), delivery(job_id, "ehr")], JobStatus.DONE)
-    (sent, _) = store.deliveries(job_id)
+    store.jobs.complete(job_id, "w1", pages, [delivery(job_id, "pacs"), delivery(job_id, "ehr")], JobStatus.DONE)
+    (sent, _) = store.deliveries.of_job(job_id)
     assert sent.id
-    store.delivered(sent.id, "0x0000")
-    assert store.digitization_seconds() == (2, 3.5)
-    assert store.delivery_counts_by_destination() == {
+    store.deliveries.delivered(sent.id, "0x0000")
+    assert store.jobs.digitization_seconds() == (2, 3.5)
+    assert store.deliveries.counts_by_destination() == {
         (DeliveryStatus.DELIVERED, "pacs"): 1,
         (DeliveryStatus.PENDING, "ehr"): 1,
     }
@@ -416,19 +426,19 @@ def test_figures_for_the_metrics(store: Store) -> None:
 
 def test_finished_jobs_need_no_files_once_delivered(store: Store) -> None:
     (pending,) = done(store, "pacs")
-    assert store.needs_files(pending.job_id)
+    assert store.jobs.needs_files(pending.job_id)
     assert pending.id
-    store.delivered(pending.id, "0x0000")
-    assert not store.needs_files(pending.job_id)
-    assert store.needs_files(submitted(store))
-    assert not store.needs_files("unknown")
+    store.deliveries.delivered(pending.id, "0x0000")
+    assert not store.jobs.needs_files(pending.job_id)
+    assert store.jobs.needs_files(submitted(store))
+    assert not store.jobs.needs_files("unknown")
 
 
 # -- the database --------------------------------------------------------------------------------------------------
 
 
 def test_migrations_make_the_tables_the_models_describe(store: Store) -> None:
-    engine = create_engine(f"sqlite:///{store.path}")
+    engine = create_engine(f"sqlite:///{store.database.path}")
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
     engine.dispose()
@@ -443,27 +453,27 @@ def test_stores_that_open_together_make_one_database(tmp_path: Path) -> None:
         thread.join()
     assert len(opened) == 6
     submitted(opened[0])
-    assert all(store.counts()[JobStatus.QUEUED] == 1 for store in opened)
+    assert all(store.jobs.counts()[JobStatus.QUEUED] == 1 for store in opened)
     for store in opened:
         store.close()
 
 
 def test_commits_are_durable(store: Store) -> None:
-    store.ping()
-    with store._read() as session:
+    store.database.ping()
+    with store.database.read() as session:
         pragmas = {
             name: session.connection().exec_driver_sql(f"PRAGMA {name}").scalar_one()
             for name in ("journal_mode", "synchronous", "foreign_keys")
         }
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
-    assert store.path.stat().st_mode & 0o077 == 0
+    assert store.database.path.stat().st_mode & 0o077 == 0
 
 
 @pytest.fixture
 def locked(tmp_path: Path) -> Iterator[Store]:
     """A store whose database another process keeps locked."""
     store = Store(tmp_path / "gateway.db", busy_timeout_s=0.05)
-    with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+    with closing(sqlite3.connect(store.database.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield store
     store.close()
@@ -471,25 +481,25 @@ def locked(tmp_path: Path) -> Iterator[Store]:
 
 def test_a_locked_database_is_a_storage_error_without_patient_data(locked: Store) -> None:
     job = new_job()
-    job.study_context_json = '{"patient_name": "MARKED^NAME"}'
+    job.context = StudyContext(patient_name="MARKED^NAME")
     with pytest.raises(StorageError, match="locked") as caught:
-        locked.submit(job, "scp")
+        locked.jobs.submit(job, "scp")
     assert "MARKED" not in f"{caught.value} {caught.value.__cause__}"
     with pytest.raises(StorageError):
-        locked.ping()
-    assert locked.jobs() == []  # readers are not blocked
+        locked.database.ping()
+    assert locked.jobs.newest() == []  # readers are not blocked
 
 
 def test_a_database_that_cannot_be_written_is_a_storage_error(store: Store) -> None:
-    with closing(sqlite3.connect(store.path)) as other:
+    with closing(sqlite3.connect(store.database.path)) as other:
         other.execute("DROP TABLE jobevent")
     with pytest.raises(StorageError):
-        store.submit(new_job(), "scp")
-    assert store.counts()[JobStatus.QUEUED] == 0
-    with store._writer.connect() as connection:
+        store.jobs.submit(new_job(), "scp")
+    assert store.jobs.counts()[JobStatus.QUEUED] == 0
+    with store.database._writer.connect() as connection:
         connection.exec_driver_sql("PRAGMA query_only=ON")
     with pytest.raises(StorageError, match="readonly"):
-        store.ping()
+        store.database.ping()
 
 
 def test_what_is_no_database_is_a_storage_error(tmp_path: Path) -> None:
@@ -502,21 +512,21 @@ def test_what_is_no_database_is_a_storage_error(tmp_path: Path) -> None:
 
 
 def test_a_newer_database_is_refused(store: Store) -> None:
-    with closing(sqlite3.connect(store.path)) as other:
+    with closing(sqlite3.connect(store.database.path)) as other:
         other.execute("UPDATE alembic_version SET version_num = '9999'")
         other.commit()
     with pytest.raises(StorageError, match="9999"):
-        Store(store.path)
+        Store(store.database.path)
 
 
 _SUBMIT_FOREVER = """
 import sys
 from pathlib import Path
-from gateway.models import Job
-from gateway.store import Store
+from gateway.store.tables import Job
+from gateway.store.store import Store
 store = Store(Path(sys.argv[1]))
 for n in range(100000):
-    store.submit(Job(source="dicom:A", source_key=f"1.{n}", media_type="application/dicom"), "scp")
+    store.jobs.submit(Job(source="dicom:A", source_key=f"1.{n}", media_type="application/dicom"), "scp")
     print(n, flush=True)
 """
 
@@ -536,7 +546,7 @@ def test_what_was_acknowledged_outlives_kill_9(tmp_path: Path) -> None:
     for name in ("gateway.db", "gateway.db-wal"):  # without -shm: as after a reboot
         shutil.copy(tmp_path / name, copy)
     store = Store(copy / "gateway.db")
-    keys = {job.source_key for job in store.jobs(limit=100000)}
+    keys = {job.source_key for job in store.jobs.newest(limit=100000)}
     assert {f"1.{n}" for n in range(acknowledged)} <= keys
-    assert all(actions(store, job.id) == ["RECEIVED"] for job in store.jobs(limit=100000))
+    assert all(actions(store, job.id) == ["RECEIVED"] for job in store.jobs.newest(limit=100000))
     store.close()

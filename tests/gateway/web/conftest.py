@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
+from gateway.domain.artefact import Role
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.status import JobStatus
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, Page
 from pipeline import LEADS
 
@@ -69,11 +70,11 @@ def submit(store: Store, spool: Spool, source: str, minutes_ago: float = 0) -> s
         source=source,
         source_key=f"key-{source}-{minutes_ago}",
         media_type="application/dicom",
-        study_context_json=CONTEXT.model_dump_json(),
+        context=CONTEXT,
         created_at=utc_now() - timedelta(minutes=minutes_ago),
     )
     spool.write_source(job.id, b"source")
-    store.submit(job, "scp")
+    store.jobs.submit(job, "scp")
     return job.id
 
 
@@ -94,7 +95,13 @@ def add_page(job_id: str, number: int, coverage: float = 0.99, status: JobStatus
 
 def add_delivery(job_id: str, number: int, destination: str, kind: str, identifier: str) -> Delivery:
     return Delivery(
-        job_id=job_id, page_number=number, destination=destination, kind=kind, artefact="x", identifier=identifier
+        job_id=job_id,
+        role=Role.WAVEFORM,
+        page_number=number,
+        destination=destination,
+        kind=kind,
+        artefact="x",
+        identifier=identifier,
     )
 
 
@@ -107,7 +114,7 @@ def finish(store: Store, spool: Spool, job_id: str, coverage: float, status: Job
         add_delivery(job_id, 1, "ehr", "hl7", "GWABCDEF"),
         add_delivery(job_id, 1, "archive", "folder", "2.25.1234567890"),
     ]
-    store.complete(job_id, "w", [add_page(job_id, 1, coverage, status)], deliveries, status, reason)
+    store.jobs.complete(job_id, "w", [add_page(job_id, 1, coverage, status)], deliveries, status, reason)
 
 
 @pytest.fixture
@@ -118,20 +125,20 @@ def add_job(store: Store, spool: Spool) -> Callable[[str, float], str]:
 @pytest.fixture
 def sample(store: Store, spool: Spool) -> Iterator[Sample]:
     done = submit(store, spool, "dicom:CART1", 50)
-    assert store.claim("w", 60).id == done
+    assert store.jobs.claim("w", 60).id == done
     finish(store, spool, done, 0.99, JobStatus.DONE)
-    pacs, ehr, archive = store.deliveries(done)
-    store.delivered(pacs.id, "0x0000")
-    store.refuse(ehr.id, "ehr: answered AR", "AR")
-    store.defer(archive.id, "archive: no space", utc_now() + timedelta(hours=1))
+    pacs, ehr, archive = store.deliveries.of_job(done)
+    store.deliveries.delivered(pacs.id, "0x0000")
+    store.deliveries.refuse(ehr.id, "ehr: answered AR", "AR")
+    store.deliveries.defer(archive.id, "archive: no space", utc_now() + timedelta(hours=1))
     review = submit(store, spool, "folder:/data/scans/ward 3", 40)
-    assert store.claim("w", 60).id == review
+    assert store.jobs.claim("w", 60).id == review
     finish(store, spool, review, 0.42, JobStatus.NEEDS_REVIEW, "lead V3 was read to 42 %")
     failed = submit(store, spool, "dicom:CART2", 30)
-    assert store.claim("w", 60).id == failed
+    assert store.jobs.claim("w", 60).id == failed
     page = Page(job_id=failed, page_number=1, status=JobStatus.FAILED, reason="there is no ECG grid on the page")
-    store.complete(failed, "w", [page], [], JobStatus.FAILED, page.reason)
+    store.jobs.complete(failed, "w", [page], [], JobStatus.FAILED, page.reason)
     running = submit(store, spool, "dicom:CART1", 20)
-    assert store.claim("worker-0-1234", 60).id == running
+    assert store.jobs.claim("worker-0-1234", 60).id == running
     queued = submit(store, spool, "folder:/data/scans/ward 3", 10)
     yield Sample(queued=queued, running=running, done=done, review=review, failed=failed)

@@ -14,7 +14,7 @@ import uvicorn
 
 from gateway.settings import DicomSettings, DicomTlsSettings, Settings, WebSettings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.web.app import create_app
 from gateway.web.views import age_in_words
 from tests.tls_samples import Authority
@@ -248,8 +248,8 @@ def test_landmarks_and_table_headers(client, sample, path):
 
 
 def test_peers_words_are_escaped(client, store, sample):
-    delivery = store.deliveries(sample.review)[0]
-    store.refuse(delivery.id, "<script>alert(1)</script>", "0xC000")
+    delivery = store.deliveries.of_job(sample.review)[0]
+    store.deliveries.refuse(delivery.id, "<script>alert(1)</script>", "0xC000")
     html = client.get(f"/jobs/{sample.review}").text
     assert "<script>alert" not in html
     assert "&lt;script&gt;alert" in html
@@ -327,7 +327,7 @@ def test_full_spool_is_told(store, tmp_path):
 
 def test_broken_database_is_told(client, store, sample):
     store.close()
-    for name in (store.path, *store.path.parent.glob(store.path.name + "-*")):
+    for name in (store.database.path, *store.database.path.parent.glob(store.database.path.name + "-*")):
         name.write_bytes(b"this is no database" * 1000)
     answer = client.get("/healthz")
     assert answer.status_code == 503

@@ -19,7 +19,7 @@ from gateway.hl7.inbound.receiver import Receiver
 from gateway.intake.accept import Intake
 from gateway.settings import Hl7Destination, Settings, WebSettings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.web.app import create_app
 from gateway.worker.worker import Worker
 from tests.fake_digitizer import FakeDigitizer, page_pixels, page_png
@@ -75,7 +75,7 @@ def digitize(store: Store, spool: Spool) -> None:
 
 
 def context_of(store: Store, job_id: str) -> StudyContext:
-    return StudyContext.model_validate_json(store.job(job_id).study_context_json)
+    return store.jobs.get(job_id).context
 
 
 def test_unmatched_lists_what_waits_without_patients(client, store, intake):
@@ -97,8 +97,8 @@ def test_person_names_the_patient_of_a_scan(client, store, intake):
     assert answer.status_code == 200 and answer.url.path == f"/jobs/{job_id}"
     context = context_of(store, job_id)
     assert (context.patient_id, context.patient_name, context.accession_number) == ("P1", "Müster^Zoë", "A1")
-    assert (store.job(job_id).status, store.unmatched_jobs()) == (JobStatus.QUEUED, [])
-    assert ("IDENTIFY", "web") in [(event.action, event.actor) for event in store.events(job_id)]
+    assert (store.jobs.get(job_id).status, store.jobs.unmatched()) == (JobStatus.QUEUED, [])
+    assert ("IDENTIFY", "web") in [(event.action, event.actor) for event in store.jobs.events(job_id)]
 
 
 def test_held_dicom_job_without_patient_id_gets_one_and_is_delivered(client, store, spool, intake):
@@ -106,11 +106,11 @@ def test_held_dicom_job_without_patient_id_gets_one_and_is_delivered(client, sto
     dataset.PatientID = ""
     data = part10(dataset)
     job_id = submit(intake, data, "application/dicom", patient_name=str(dataset.PatientName))
-    assert store.job(job_id).status == JobStatus.NEEDS_REVIEW
+    assert store.jobs.get(job_id).status == JobStatus.NEEDS_REVIEW
     client.post(f"/jobs/{job_id}/identity", data={"patient_id": "P1"})
     digitize(store, spool)
-    assert store.job(job_id).status == JobStatus.DONE
-    (message,) = store.deliveries(job_id)
+    assert store.jobs.get(job_id).status == JobStatus.DONE
+    (message,) = store.deliveries.of_job(job_id)
     text = spool.artefact_path(job_id, message.artefact).read_bytes().decode()
     assert "|P1^^^" in text and str(dataset.PatientName).split("^")[0] in text
 
@@ -123,10 +123,10 @@ def test_person_names_another_patient_than_the_object(client, store, spool, inta
     dataset = secondary_capture(page_pixels(), PatientID="P9", PatientName="Wrong^Joe", PatientBirthDate="19700101")
     told = {"patient_id": "P9", "patient_name": "Wrong^Joe", "patient_birth_date": "19700101"}
     job_id = submit(intake, part10(dataset), "application/dicom", accession_number="A1", **told)
-    assert "another patient" in store.job(job_id).reason
+    assert "another patient" in store.jobs.get(job_id).reason
     client.post(f"/jobs/{job_id}/identity", data={"patient_id": "P1"})
     digitize(store, spool)
-    text = spool.artefact_path(job_id, store.deliveries(job_id)[0].artefact).read_bytes().decode()
+    text = spool.artefact_path(job_id, store.deliveries.of_job(job_id)[0].artefact).read_bytes().decode()
     assert "|P1^^^" in text and "Right^Ann" in text
     assert "Wrong" not in text and "19700101" not in text
 
@@ -145,7 +145,7 @@ def test_identity_that_cannot_be_used_changes_nothing(client, store, intake, tol
     job_id = submit(intake, page_png())
     answer = client.post(f"/jobs/{job_id}/identity", data=told)
     assert answer.status_code == 409 and words in answer.text
-    assert store.job(job_id).status == JobStatus.NEEDS_REVIEW
+    assert store.jobs.get(job_id).status == JobStatus.NEEDS_REVIEW
 
 
 def test_confirm(client, store, spool, intake):
@@ -154,14 +154,14 @@ def test_confirm(client, store, spool, intake):
     assert "Confirm the result" in client.get(f"/jobs/{job_id}").text
     html = client.post(f"/jobs/{job_id}/confirmation").text
     assert "Confirmed by" in html and "Confirm the result" not in html
-    assert [delivery.result_status for delivery in store.deliveries(job_id)] == ["P", "F"]
+    assert [delivery.result_status for delivery in store.deliveries.of_job(job_id)] == ["P", "F"]
     assert client.post("/jobs/none/confirmation").status_code == 404
 
 
 def test_merge_is_settled(client, store, spool, intake):
     job_id = submit(intake, page_png(), patient_id="P-SECRET")
     digitize(store, spool)
-    store.delivered(store.deliveries(job_id)[0].id, "AA")
+    store.deliveries.delivered(store.deliveries.of_job(job_id)[0].id, "AA")
     Receiver(store, "ASCII")(b"MSH|^~\\&|A|B|C|D|||ADT^A40|1|P|2.5\rPID|1||P2\rMRG|P-SECRET\r")
     html = client.get("/unmatched").text
     assert job_id[:8] in html and "P-SECRET" not in html
@@ -169,7 +169,7 @@ def test_merge_is_settled(client, store, spool, intake):
         assert "P-SECRET" in shown.get("/unmatched").text
     (target,) = re.findall(r'action="(/merges/\d+/settled)"', html)
     assert "None." in client.post(target).text
-    assert store.merge_notices() == []
+    assert store.patients.merge_notices() == []
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_form_of_another_page_is_refused(client, store, intake, headers):
     job_id = submit(intake, page_png())
     answer = client.post(f"/jobs/{job_id}/identity", data={"patient_id": "P1"}, headers=headers)
     assert answer.status_code == 403
-    assert store.job(job_id).status == JobStatus.NEEDS_REVIEW
+    assert store.jobs.get(job_id).status == JobStatus.NEEDS_REVIEW
 
 
 def test_form_that_does_not_end(client, intake):

@@ -16,7 +16,7 @@ from gateway.domain.status import JobStatus
 from gateway.intake.accept import Intake
 from gateway.settings import Settings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Job
 from gateway.worker.lanes import Alarms, Turns
 from gateway.worker.worker import run_worker
@@ -86,7 +86,9 @@ def work(store: Store, spool: Spool, digitizer: Crowd, monkeypatch: pytest.Monke
 
     def ask() -> None:
         try:
-            eventually(lambda: not any(store.jobs(status=status) for status in (JobStatus.QUEUED, JobStatus.RUNNING)))
+            eventually(
+                lambda: not any(store.jobs.newest(status=status) for status in (JobStatus.QUEUED, JobStatus.RUNNING))
+            )
         finally:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -94,7 +96,7 @@ def work(store: Store, spool: Spool, digitizer: Crowd, monkeypatch: pytest.Monke
     asking.start()
     run_worker(Settings(), store, spool, name="w1", digitizer=digitizer)
     asking.join()
-    return store.jobs()
+    return store.jobs.newest()
 
 
 @pytest.mark.usefixtures("signals")
@@ -118,7 +120,7 @@ def test_page_that_breaks_leaves_those_beside_it_alone(
     digitizer = Crowd(expected=LANES)
     work(store, spool, digitizer, monkeypatch)
     assert digitizer.most == LANES
-    assert [store.job(job_id).status for job_id in ids] == [JobStatus.DONE, JobStatus.FAILED, JobStatus.DONE]
+    assert [store.jobs.get(job_id).status for job_id in ids] == [JobStatus.DONE, JobStatus.FAILED, JobStatus.DONE]
 
 
 @pytest.mark.parametrize("fault", [MemoryError, lambda: DeviceError("the device's memory is full")])
@@ -144,7 +146,7 @@ def test_job_that_was_tried_before_works_alone(
     store: Store, spool: Spool, intake: Intake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suspect = submit(intake, 0)
-    assert store.claim("dead", -1.0) is not None and store.rescue(3) == [suspect]
+    assert store.jobs.claim("dead", -1.0) is not None and store.jobs.rescue(3) == [suspect]
     for number in range(1, LANES):
         submit(intake, number)
     digitizer = Crowd()

@@ -22,7 +22,7 @@ from gateway.errors import StorageError
 from gateway.intake.accept import Intake
 from gateway.settings import DicomDestination, FolderDestination, Hl7Destination, Settings
 from gateway.spool.folder import Spool
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.worker.worker import Worker
 from tests.fake_digitizer import Behaviour, FakeDigitizer, page_pixels, page_png
 from tests.gateway.dicom.samples import part10, secondary_capture
@@ -81,9 +81,9 @@ def test_nothing_to_do(bench: Bench) -> None:
 def test_good_page_is_done_and_leaves_for_every_destination(bench: Bench) -> None:
     job_id = bench.submit(page_png())
     assert bench.worker().run_once()
-    job = bench.store.job(job_id)
+    job = bench.store.jobs.get(job_id)
     assert (job.status, job.reason, job.worker) == (JobStatus.DONE, "", "")
-    (page,) = bench.store.pages(job_id)
+    (page,) = bench.store.jobs.pages(job_id)
     assert (page.status, page.layout, page.coverage, page.estimated_snr_db) == (JobStatus.DONE, "3x4", 0.99, 20.0)
     files = bench.files(job_id)
     dataset = dcmread(io.BytesIO(files["page-1.12-lead.dcm"]))
@@ -93,7 +93,7 @@ def test_good_page_is_done_and_leaves_for_every_destination(bench: Bench) -> Non
     record = np.load(io.BytesIO(files["page-1.record.npz"]))
     assert record["signal_mv"].shape == (12, 5000) and float(record["sampling_frequency_hz"]) == 500.0
     assert files["page-1.overlay.png"].startswith(b"\x89PNG")
-    sent = {d.destination: d for d in bench.store.deliveries(job_id)}
+    sent = {d.destination: d for d in bench.store.deliveries.of_job(job_id)}
     assert set(sent) == {"pacs", "ehr"}
     assert sent["pacs"].artefact == "page-1.12-lead.dcm" and sent["pacs"].identifier == dataset.SOPInstanceUID
     assert sent["ehr"].identifier.encode() in files[sent["ehr"].artefact]
@@ -106,14 +106,14 @@ def test_each_destination_gets_its_sop_class_and_a_folder_gets_both_files(bench:
     folder = FolderDestination(name="drop", path=tmp_path / "out")
     job_id = bench.submit(page_png())
     bench.worker(destinations=(PACS, ARCHIVE, folder)).run_once()
-    artefacts = [(d.destination, d.artefact) for d in bench.store.deliveries(job_id)]
+    artefacts = [(d.destination, d.artefact) for d in bench.store.deliveries.of_job(job_id)]
     assert artefacts == [
         ("pacs", "page-1.12-lead.dcm"),
         ("archive", "page-1.general.dcm"),
         ("drop", "page-1.12-lead.dcm"),
         ("drop", "page-1.drop.hl7"),
     ]
-    uids = {d.artefact: d.identifier for d in bench.store.deliveries(job_id)}
+    uids = {d.artefact: d.identifier for d in bench.store.deliveries.of_job(job_id)}
     assert uids["page-1.12-lead.dcm"] != uids["page-1.general.dcm"]
     assert set(uids) <= set(bench.files(job_id))
 
@@ -121,8 +121,8 @@ def test_each_destination_gets_its_sop_class_and_a_folder_gets_both_files(bench:
 def test_job_with_named_destinations_goes_there_only(bench: Bench) -> None:
     job_id = bench.submit(page_png(), destinations=("ehr", "gone"))
     bench.worker().run_once()
-    assert [d.destination for d in bench.store.deliveries(job_id)] == ["ehr"]
-    job = bench.store.job(job_id)
+    assert [d.destination for d in bench.store.deliveries.of_job(job_id)] == ["ehr"]
+    job = bench.store.jobs.get(job_id)
     assert job.status == JobStatus.NEEDS_REVIEW and "destination not configured: gone" in job.reason
 
 
@@ -130,52 +130,52 @@ def test_second_run_makes_the_same_identifiers_and_bytes(bench: Bench) -> None:
     job_id = bench.submit(page_png(Behaviour.DOUBTFUL))
     worker = bench.worker(review={"deliver_doubtful": True})
     worker.run_once()
-    before, sent = bench.files(job_id), bench.store.deliveries(job_id)
+    before, sent = bench.files(job_id), bench.store.deliveries.of_job(job_id)
     time.sleep(1.1)  # a clock that shows in the files would have moved
-    bench.store.retry_job(job_id, "test")
+    bench.store.jobs.retry(job_id, "test")
     worker.run_once()
     assert bench.files(job_id) == before
-    assert [d.identifier for d in bench.store.deliveries(job_id)] == [d.identifier for d in sent]
+    assert [d.identifier for d in bench.store.deliveries.of_job(job_id)] == [d.identifier for d in sent]
     assert len(before) == 6
 
 
 def test_doubtful_page_stays_in_the_house_unless_the_site_says_otherwise(bench: Bench) -> None:
     job_id = bench.submit(page_png(Behaviour.DOUBTFUL))
     bench.worker().run_once()
-    job = bench.store.job(job_id)
+    job = bench.store.jobs.get(job_id)
     assert job.status == JobStatus.NEEDS_REVIEW
     assert "estimated SNR 3.0 dB is under the limit of 8 dB" in job.reason and "50%" in job.reason
-    assert bench.store.deliveries(job_id) == []
+    assert bench.store.deliveries.of_job(job_id) == []
     other = bench.submit(page_png(Behaviour.DOUBTFUL, seed=1))
     bench.worker(review={"deliver_doubtful": True}).run_once()
-    assert bench.store.job(other).status == JobStatus.NEEDS_REVIEW
-    assert [d.destination for d in bench.store.deliveries(other)] == ["pacs", "ehr"]
+    assert bench.store.jobs.get(other).status == JobStatus.NEEDS_REVIEW
+    assert [d.destination for d in bench.store.deliveries.of_job(other)] == ["pacs", "ehr"]
     assert b"Doubtful digitization" in bench.files(other)["page-1.ehr.hl7"]
 
 
 def test_page_without_identity_is_digitized_but_makes_nobodys_waveform(bench: Bench) -> None:
     job_id = bench.submit(page_png(), context=StudyContext())
-    bench.store.retry_job(job_id, "test")  # the intake holds it; a person wants to see what is on it
+    bench.store.jobs.retry(job_id, "test")  # the intake holds it; a person wants to see what is on it
     bench.worker().run_once()
-    job = bench.store.job(job_id)
+    job = bench.store.jobs.get(job_id)
     assert job.status == JobStatus.NEEDS_REVIEW and "no patient ID" in job.reason
-    assert bench.store.deliveries(job_id) == []
+    assert bench.store.deliveries.of_job(job_id) == []
     assert set(bench.files(job_id)) == {"page-1.png", "page-1.overlay.png", "page-1.record.npz"}
 
 
 def test_patient_id_alone_is_identity_enough(bench: Bench) -> None:
     job_id = bench.submit(page_png(), context=StudyContext(patient_id="P7"))
     bench.worker().run_once()
-    assert bench.store.job(job_id).status == JobStatus.DONE
-    assert [d.destination for d in bench.store.deliveries(job_id)] == ["pacs", "ehr"]
+    assert bench.store.jobs.get(job_id).status == JobStatus.DONE
+    assert [d.destination for d in bench.store.deliveries.of_job(job_id)] == ["pacs", "ehr"]
 
 
 def test_job_without_any_ecg_fails_in_words(bench: Bench) -> None:
     job_id = bench.submit(page_png(Behaviour.NO_ECG))
     bench.worker().run_once()
-    job = bench.store.job(job_id)
+    job = bench.store.jobs.get(job_id)
     assert (job.status, job.reason) == (JobStatus.FAILED, "there is no ECG on the page")
-    (page,) = bench.store.pages(job_id)
+    (page,) = bench.store.jobs.pages(job_id)
     assert (page.status, page.reason) == (JobStatus.FAILED, "there is no ECG on the page")
 
 
@@ -183,23 +183,23 @@ def test_partly_bad_job_needs_review_and_its_good_pages_leave(bench: Bench) -> N
     pages = [page_pixels(behaviour) for behaviour in (Behaviour.GOOD, Behaviour.NO_ECG, Behaviour.GOOD)]
     job_id = bench.submit(tiff(*pages), media_type="image/tiff")
     bench.worker().run_once()
-    job = bench.store.job(job_id)
+    job = bench.store.jobs.get(job_id)
     assert (job.status, job.reason) == (JobStatus.NEEDS_REVIEW, "page 2: there is no ECG on the page")
-    assert [page.status for page in bench.store.pages(job_id)] == ["DONE", "FAILED", "DONE"]
-    assert {(d.page_number, d.destination) for d in bench.store.deliveries(job_id)} == {
+    assert [page.status for page in bench.store.jobs.pages(job_id)] == ["DONE", "FAILED", "DONE"]
+    assert {(d.page_number, d.destination) for d in bench.store.deliveries.of_job(job_id)} == {
         (1, "pacs"),
         (1, "ehr"),
         (3, "pacs"),
         (3, "ehr"),
     }
-    uids = {page.waveform_sop_instance_uid for page in bench.store.pages(job_id)}
+    uids = {page.waveform_sop_instance_uid for page in bench.store.jobs.pages(job_id)}
     assert len(uids) == 3  # two waveforms, and "" for the page without
 
 
 def test_fault_of_ours_fails_the_page_and_quotes_nothing(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     job_id = bench.submit(tiff(page_pixels(Behaviour.BROKEN), page_pixels()), media_type="image/tiff")
     bench.worker().run_once()
-    job = bench.store.job(job_id)
+    job = bench.store.jobs.get(job_id)
     assert job.status == JobStatus.NEEDS_REVIEW
     assert job.reason == "page 1: internal error in page 1 (KeyError); the worker's log says where"
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
@@ -215,14 +215,14 @@ def test_page_that_needs_too_much_memory_fails_alone(bench: Bench) -> None:
     worker = bench.worker()
     worker._digitizer = Greedy()
     worker.run_once()
-    assert bench.store.job(job_id).reason == "page 1 needs more memory than the 8192 MiB a worker may take"
+    assert bench.store.jobs.get(job_id).reason == "page 1 needs more memory than the 8192 MiB a worker may take"
 
 
 def test_unreadable_file_fails_in_words(bench: Bench) -> None:
     for data, media_type in ((page_png()[:-40], "image/png"), (b"DICM", "application/dicom")):
         job_id = bench.submit(data, media_type=media_type)
         bench.worker().run_once()
-        job = bench.store.job(job_id)
+        job = bench.store.jobs.get(job_id)
         assert job.status == JobStatus.FAILED and len(job.reason) > 10
 
 
@@ -230,7 +230,7 @@ def test_file_that_is_gone_fails_in_words(bench: Bench) -> None:
     job_id = bench.submit(page_png())
     bench.spool.source_path(job_id).unlink()
     bench.worker().run_once()
-    assert "file is gone" in bench.store.job(job_id).reason
+    assert "file is gone" in bench.store.jobs.get(job_id).reason
 
 
 def test_lost_lease_drops_the_result(bench: Bench) -> None:
@@ -239,18 +239,18 @@ def test_lost_lease_drops_the_result(bench: Bench) -> None:
 
     class Robbed(FakeDigitizer):
         def digitize(self, page: Any, *, default_calibration: Any) -> Any:
-            bench.store.heartbeat(job_id, "w1", 0.0)
-            assert bench.store.rescue(3) == [job_id]
-            taken = bench.store.claim("w2", 60.0)
+            bench.store.jobs.heartbeat(job_id, "w1", 0.0)
+            assert bench.store.jobs.rescue(3) == [job_id]
+            taken = bench.store.jobs.claim("w2", 60.0)
             assert taken is not None and taken.attempts == 2
             return super().digitize(page, default_calibration=default_calibration)
 
     worker = bench.worker()
     worker._digitizer = Robbed()
     assert worker.run_once()
-    job = bench.store.job(job_id)
+    job = bench.store.jobs.get(job_id)
     assert (job.status, job.worker) == (JobStatus.RUNNING, "w2")
-    assert bench.store.pages(job_id) == [] and bench.store.deliveries(job_id) == []
+    assert bench.store.jobs.pages(job_id) == [] and bench.store.deliveries.of_job(job_id) == []
 
 
 def test_lease_is_extended_while_a_page_takes_longer(bench: Bench) -> None:
@@ -265,7 +265,7 @@ def test_lease_is_extended_while_a_page_takes_longer(bench: Bench) -> None:
             return super().digitize(page, default_calibration=default_calibration)
 
     def until() -> datetime:
-        until = bench.store.job(job_id).lease_expires_at
+        until = bench.store.jobs.get(job_id).lease_expires_at
         assert until is not None
         return until
 
@@ -275,14 +275,14 @@ def test_lease_is_extended_while_a_page_takes_longer(bench: Bench) -> None:
     assert begun.wait(PATIENCE_S)
     first, seen, rescued = until(), set(), []
     while utc_now() < first + timedelta(seconds=1):  # its first lease alone would be over
-        rescued += bench.store.rescue(3)
+        rescued += bench.store.jobs.rescue(3)
         seen.add(until() if not rescued else first)
         time.sleep(0.1)
     done.set()
     thread.join(PATIENCE_S)
     assert rescued == []
     assert len(seen) >= 3  # extended several times a lease
-    assert bench.store.job(job_id).status == JobStatus.DONE
+    assert bench.store.jobs.get(job_id).status == JobStatus.DONE
 
 
 def test_lease_that_storage_did_not_extend_is_tried_again_at_once(bench: Bench) -> None:
@@ -291,7 +291,7 @@ def test_lease_that_storage_did_not_extend_is_tried_again_at_once(bench: Bench) 
     worker = bench.worker(worker={"lease_s": 15.0})
     beats: list[float] = []
     again = threading.Event()
-    heartbeat = bench.store.heartbeat
+    heartbeat = bench.store.jobs.heartbeat
 
     def failing(*args: Any) -> bool:
         beats.append(time.monotonic())
@@ -305,11 +305,11 @@ def test_lease_that_storage_did_not_extend_is_tried_again_at_once(bench: Bench) 
             assert again.wait(PATIENCE_S)
             return super().digitize(page, default_calibration=default_calibration)
 
-    bench.store.heartbeat = failing  # type: ignore[method-assign]
+    bench.store.jobs.heartbeat = failing  # type: ignore[method-assign]
     worker._digitizer = Waiting()
     assert worker.run_once()
     assert beats[1] - beats[0] < 4.0  # and not 5 s
-    assert bench.store.job(job_id).status == JobStatus.DONE
+    assert bench.store.jobs.get(job_id).status == JobStatus.DONE
 
 
 def test_kernel_is_told_to_end_what_hangs_and_told_when_it_is_over(bench: Bench) -> None:
@@ -332,7 +332,7 @@ def test_stop_puts_a_job_with_pages_left_back_uncounted(bench: Bench) -> None:
 
     worker._digitizer = Stopping()
     worker.run()
-    job = bench.store.job(job_id)
+    job = bench.store.jobs.get(job_id)
     assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
 
 
@@ -350,12 +350,12 @@ def test_run_goes_on_where_storage_fails_and_ends_where_nobody_needs_it(bench: B
     bench.spool.write_artefact = write_artefact  # type: ignore[method-assign]
     rounds = iter([False, False, True])
     worker.run(orphaned=lambda: next(rounds))
-    job = bench.store.job(job_id)
+    job = bench.store.jobs.get(job_id)
     assert (job.status, job.worker) == (JobStatus.RUNNING, "w1")  # until its lease expires
-    assert bench.store.heartbeat(job_id, "w1", 0.0)
-    bench.store.rescue(3)
+    assert bench.store.jobs.heartbeat(job_id, "w1", 0.0)
+    bench.store.jobs.rescue(3)
     worker.run_once()
-    assert bench.store.job(job_id).status == JobStatus.DONE
+    assert bench.store.jobs.get(job_id).status == JobStatus.DONE
 
 
 def test_dicom_source_is_referred_to_and_told_identity_comes_first(bench: Bench) -> None:
@@ -363,7 +363,7 @@ def test_dicom_source_is_referred_to_and_told_identity_comes_first(bench: Bench)
     told = StudyContext(patient_id="TOLD", patient_name="Told^Ann")
     job_id = bench.submit(data, context=told, media_type="application/dicom")
     bench.worker().run_once()
-    assert bench.store.job(job_id).status == JobStatus.DONE
+    assert bench.store.jobs.get(job_id).status == JobStatus.DONE
     source = dcmread(io.BytesIO(data))
     waveform = dcmread(io.BytesIO(bench.files(job_id)["page-1.12-lead.dcm"]))
     assert (waveform.PatientID, waveform.PatientName) == ("TOLD", "Told^Ann")

@@ -21,7 +21,7 @@ from gateway.dicom.network.retrieve import DimseArchive, Instance
 from gateway.errors import DeliveryDeferred, DeliveryError, DeliveryRefused
 from gateway.intake.accept import Intake
 from gateway.settings import DicomDestination
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from tests.gateway.dicom.samples import part10, secondary_capture
 from tests.waiting import PATIENCE_S
 
@@ -104,7 +104,7 @@ def test_what_comes_on_our_own_association_is_a_job(
     assert list(archive("get").instances(PAGE.StudyInstanceUID, ["SC"])) == []
     peer.answers = [(0xFF00, PAGE)]
     archive("get").fetch([INSTANCE])
-    job = store.find(PAGE.SOPInstanceUID)
+    job = store.jobs.find(PAGE.SOPInstanceUID)
     assert job is not None and job.source == "dicom:PACS"
     (asked,) = peer.asked
     assert (asked.QueryRetrieveLevel, asked.SOPInstanceUID) == ("IMAGE", PAGE.SOPInstanceUID)

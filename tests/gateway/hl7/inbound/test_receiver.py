@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from gateway.domain.artefact import Role
 from gateway.domain.context import StudyContext
 from gateway.domain.status import JobStatus
 from gateway.errors import IllegalTransition, StorageError
@@ -18,7 +19,7 @@ from gateway.hl7.transport.frames import FrameParser, frame
 from gateway.hl7.transport.mllp import MllpListener
 from gateway.intake.accept import Intake
 from gateway.settings import CharacterSet
-from gateway.store.jobs import Store
+from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, Page
 from tests.waiting import PATIENCE_S
 
@@ -60,7 +61,7 @@ def codes(answers: tuple[bytes, ...]) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("event", PATIENT_EVENTS)
 def test_patient_messages(receiver, store, event):
     assert codes(receiver(adt(event))) == [("AA", "")]
-    patient = store.patient("P1", "HOSP")
+    patient = store.patients.patient("P1", "HOSP")
     assert (patient.patient_name, patient.patient_birth_date, patient.patient_sex) == (
         "Muster^Zoë^M^Dr^Jr",
         "19610504",
@@ -87,14 +88,14 @@ def test_patient_messages(receiver, store, event):
 )
 def test_what_cannot_be_used_is_answered_with_the_reason(receiver, store, data, expected):
     assert codes(receiver(data)) == [expected]
-    assert store.patient("P1", "HOSP") is None
+    assert store.patients.patient("P1", "HOSP") is None
 
 
 def test_feed_that_is_not_filtered_may_be_acknowledged(store):
     receiver = Receiver(store, "UNICODE UTF-8", acknowledge_others=True)
     assert codes(receiver(adt("A03"))) == codes(receiver(message("SIU^S12", PID))) == [("AA", "")]
     assert codes(receiver(adt("A03", tail="|||AL|NE"))) == [("CA", "")]
-    assert store.patient("P1", "HOSP") is None
+    assert store.patients.patient("P1", "HOSP") is None
     assert codes(receiver(message("ADT^A08"))) == [("AE", "100")]  # what is taken must be whole
     assert codes(receiver(b"hello")) == [("AR", "100")]
 
@@ -125,29 +126,29 @@ def test_repeat_gets_the_same_answer_and_changes_nothing(receiver, store):
     receiver(adt(pid=PID.replace("Muster", "Other"), control_id="M2", made="20261122101531+0100"))
     assert receiver(adt()) == first
     assert receiver(adt(made="20261122235959+0100")) == first  # only the time in MSH-7 is new
-    assert store.patient("P1").patient_name.startswith("Other")
+    assert store.patients.patient("P1").patient_name.startswith("Other")
 
 
 def test_control_id_used_twice_is_no_repeat_when_the_content_differs(receiver, store):
     receiver(adt())
     assert codes(receiver(adt(pid=PID.replace("P1", "P2")))) == [("AA", "")]
-    assert store.patient("P2") is not None
+    assert store.patients.patient("P2") is not None
 
 
 def test_same_control_id_of_another_sender_is_no_repeat(receiver, store):
     receiver(adt())
     receiver(adt(pid=PID.replace("Muster", "Other")).replace(b"|EHR|HOSP|", b"|EHR|CLINIC|"))
-    assert store.patient("P1").patient_name.startswith("Other")
+    assert store.patients.patient("P1").patient_name.startswith("Other")
 
 
 def test_nothing_is_kept_where_the_answer_could_not_be(receiver, store, monkeypatch):
     def fail(*_: object) -> None:
         raise StorageError("disk full")
 
-    monkeypatch.setattr(store, "receive", fail)
+    monkeypatch.setattr(store.patients, "receive", fail)
     assert codes(receiver(adt())) == [("AE", "207")]
     monkeypatch.undo()
-    assert store.patient("P1") is None
+    assert store.patients.patient("P1") is None
     assert codes(receiver(adt())) == [("AA", "")]  # it is sent again, and taken
 
 
@@ -160,7 +161,7 @@ def test_batch_is_taken_one_by_one(receiver, store):
     assert lines[1].split("|")[2:6] == ["GW", "H", "EHR", "HOSP"]
     assert lines[1].split("|")[11] == "B7"
     assert (lines[3], lines[5], lines[7]) == ("MSA|AA|M1", "MSA|AR|M3", "BTS|2")
-    assert store.patient("P1") is not None
+    assert store.patients.patient("P1") is not None
 
 
 def test_over_the_wire(receiver, store):
@@ -193,7 +194,7 @@ def test_over_the_wire(receiver, store):
 def told(receiver: Receiver, store: Store, pid: str, number: list[int] = [0]) -> object:  # noqa: B006 - a counter
     number[0] += 1
     assert codes(receiver(adt(pid=pid, control_id=f"T{number[0]}"))) == [("AA", "")]
-    return store.patient("P1")
+    return store.patients.patient("P1")
 
 
 @pytest.mark.parametrize(
@@ -256,7 +257,7 @@ def test_birth_date_is_a_date_or_nothing(receiver, store, birth, date):
 )
 def test_character_sets(receiver, store, declared, codec):
     assert codes(receiver(adt(tail=f"||||||{declared}").decode().encode(codec))) == [("AA", "")]
-    assert store.patient("P1").patient_name == "Muster^Zoë^M^Dr^Jr"
+    assert store.patients.patient("P1").patient_name == "Muster^Zoë^M^Dr^Jr"
 
 
 @pytest.mark.parametrize(
@@ -274,7 +275,10 @@ def test_character_sets(receiver, store, declared, codec):
 def test_names_of_the_world(receiver, store, declared, codec, name):
     data = adt(pid=f"PID|1||P1||{name}||19610504", tail=f"||||||{declared}").decode().encode(codec)
     assert codes(receiver(data)) == [("AA", "")]
-    assert (store.patient("P1").patient_name, store.patient("P1").patient_birth_date) == (name, "19610504")
+    assert (store.patients.patient("P1").patient_name, store.patients.patient("P1").patient_birth_date) == (
+        name,
+        "19610504",
+    )
 
 
 def test_every_character_set_of_the_settings_can_be_read():
@@ -285,13 +289,13 @@ def test_every_character_set_of_the_settings_can_be_read():
 @pytest.mark.parametrize("written", ["Zo\\XC3AB\\", "Zo\\XEB\\", "Zo\\.sp\\ë"])
 def test_escapes_of_characters_and_formats(receiver, store, written):
     receiver(adt(pid=f"PID|1||P1^^^HOSP^MR||A\\T\\B^{written}"))
-    assert store.patient("P1").patient_name.replace(" ", "") == "A&B^Zoë"
+    assert store.patients.patient("P1").patient_name.replace(" ", "") == "A&B^Zoë"
 
 
 def test_other_delimiters(receiver, store):
     data = b"MSH#@*!%#EHR#HOSP#GW#H#20261122##ADT@A08#M1#P#2.5\rPID#1##P1@@@HOSP%1.2@MR##A|B@C!F!D\r"
     assert codes(receiver(data)) == [("AA", "")]
-    assert store.patient("P1", "HOSP").patient_name == "A|B^C#D"
+    assert store.patients.patient("P1", "HOSP").patient_name == "A|B^C#D"
 
 
 @pytest.mark.parametrize(
@@ -317,14 +321,14 @@ def test_when_a_message_was_made(evn, msh, moment):
 def test_an_older_message_fills_only_what_is_empty(receiver, store):
     receiver(adt(pid="PID|1||P1^^^HOSP^MR||New^Name", made="20261122120000+0000"))
     receiver(adt(pid="PID|1||P1^^^HOSP^MR||Old^Name||19610504", control_id="M2", made="20261122110000+0000"))
-    patient = store.patient("P1")
+    patient = store.patients.patient("P1")
     assert (patient.patient_name, patient.patient_birth_date) == ("New^Name", "19610504")
 
 
 def test_a_cancelled_order_stays_cancelled_when_its_start_comes_late(receiver, store):
     receiver(orm(control="CA", made="20261122120000+0000"))
     receiver(orm(control="NW", made="20261122110000+0000", control_id="M2"))
-    order, _ = store.order("A1")
+    order, _ = store.patients.order("A1")
     assert order.cancelled
 
 
@@ -340,7 +344,7 @@ def omi(accession: str) -> bytes:
 def test_orders(receiver, store, data):
     assert codes(receiver(data)) == [("AA", "")]
     for number in ("A1", "ORD1", "F1"):
-        order, patient = store.order(number)
+        order, patient = store.patients.order(number)
         assert (order.accession_number, order.placer_order_number, order.filler_order_number) == ("A1", "ORD1", "F1")
         issuers = ("", "") if b"OMI" in data else ("EHR", "RIS")
         assert (order.placer_order_issuer, order.filler_order_issuer) == issuers
@@ -366,38 +370,38 @@ def test_result_goes_into_the_study_of_its_order(receiver, store, intake, segmen
 def test_several_orders_in_a_message(receiver, store):
     groups = [line for n in (1, 2) for line in (f"ORC|NW|ORD{n}", f"OBR|{n}|ORD{n}||EKG^ECG^L||||||||||||||A{n}")]
     receiver(message("OMG^O19", PID, *groups))
-    assert [store.order(f"A{n}")[0].placer_order_number for n in (1, 2)] == ["ORD1", "ORD2"]
+    assert [store.patients.order(f"A{n}")[0].placer_order_number for n in (1, 2)] == ["ORD1", "ORD2"]
 
 
 def test_an_order_learns_its_numbers_one_after_the_other(receiver, store):
     receiver(message("ORM^O01", PID, "ORC|NW|ORD1", "OBR|1|ORD1||EKG"))
     receiver(message("ORM^O01", PID, "ORC|SC|ORD1|F1", "OBR|1|ORD1|F1|EKG||||||||||||||A1", control_id="M2"))
-    order, _ = store.order("A1")
+    order, _ = store.patients.order("A1")
     assert (order.placer_order_number, order.filler_order_number) == ("ORD1", "F1")
 
 
 def test_number_of_two_patients_is_nobodys(receiver, store, intake):
     waiting = scan(intake, "a", accession_number="ORD1")
     receiver(orm("A1"))
-    assert store.job(waiting).status == JobStatus.QUEUED
+    assert store.jobs.get(waiting).status == JobStatus.QUEUED
     receiver(orm("A2", pid="PID|1||P2^^^CLINIC^MR||Other^Ann", control_id="M2"))  # placer number ORD1 again
-    assert store.order("ORD1") is None
-    assert (store.order("A1")[1].patient_id, store.order("A2")[1].patient_id) == ("P1", "P2")
-    assert store.job(scan(intake, "b", accession_number="ORD1")).status == JobStatus.NEEDS_REVIEW
+    assert store.patients.order("ORD1") is None
+    assert (store.patients.order("A1")[1].patient_id, store.patients.order("A2")[1].patient_id) == ("P1", "P2")
+    assert store.jobs.get(scan(intake, "b", accession_number="ORD1")).status == JobStatus.NEEDS_REVIEW
     receiver(orm("A2", pid="PID|1||P2^^^CLINIC^MR", control="CA", control_id="M3"))
-    assert store.order("ORD1")[1].patient_id == "P1"  # the other one is cancelled
+    assert store.patients.order("ORD1")[1].patient_id == "P1"  # the other one is cancelled
 
 
 def test_order_of_a_merged_patient_stays_one_order(receiver, store):
     receiver(orm())
     merge(receiver)
     receiver(orm(pid="PID|1||P2^^^HOSP^MR", control_id="M10"))
-    assert store.order("A1")[1].patient_id == "P2"
+    assert store.patients.order("A1")[1].patient_id == "P2"
 
 
 def test_referring_physician_is_a_person_name(receiver, store):
     receiver(orm())
-    assert store.order("A1")[0].referring_physician_name == "House^Gregory"
+    assert store.patients.order("A1")[0].referring_physician_name == "House^Gregory"
 
 
 def test_types_taken_are_all_tested_here():
@@ -423,13 +427,13 @@ def scan(intake: Intake, name: str, **context: str) -> str:
 
 
 def context_of(store: Store, job_id: str) -> StudyContext:
-    return StudyContext.model_validate_json(store.job(job_id).study_context_json)
+    return store.jobs.get(job_id).context
 
 
 def test_scan_takes_the_identity_of_its_order(receiver, store, intake):
     receiver(orm())
     job_id = scan(intake, "a", accession_number="A1")
-    assert store.job(job_id).status == JobStatus.QUEUED
+    assert store.jobs.get(job_id).status == JobStatus.QUEUED
     context = context_of(store, job_id)
     assert (context.patient_id, context.issuer_of_patient_id) == ("P1", "HOSP")
     assert context.patient_name == "Muster^Zoë^M^Dr^Jr"
@@ -439,19 +443,19 @@ def test_scan_takes_the_identity_of_its_order(receiver, store, intake):
 def test_scan_waits_for_its_order(receiver, store, intake):
     job_id = scan(intake, "a", accession_number="A1")
     other = scan(intake, "b", accession_number="A2")
-    assert [job.id for job in store.unmatched_jobs()] == [job_id, other]
+    assert [job.id for job in store.jobs.unmatched()] == [job_id, other]
     receiver(orm())
-    assert [job.id for job in store.unmatched_jobs()] == [other]
-    assert store.job(job_id).status == JobStatus.QUEUED
+    assert [job.id for job in store.jobs.unmatched()] == [other]
+    assert store.jobs.get(job_id).status == JobStatus.QUEUED
     assert context_of(store, job_id).patient_id == "P1"
-    assert "MATCH" in [event.action for event in store.events(job_id)]
+    assert "MATCH" in [event.action for event in store.jobs.events(job_id)]
 
 
 def test_scan_is_not_matched_by_a_cancelled_order(receiver, store, intake):
     job_id = scan(intake, "a", accession_number="A1")
     receiver(orm(control="CA"))
-    assert store.job(job_id).status == JobStatus.NEEDS_REVIEW
-    assert store.job(scan(intake, "b", accession_number="A1")).reason.endswith("was cancelled")
+    assert store.jobs.get(job_id).status == JobStatus.NEEDS_REVIEW
+    assert store.jobs.get(scan(intake, "b", accession_number="A1")).reason.endswith("was cancelled")
 
 
 def test_scan_with_a_patient_id_takes_the_rest_of_the_record(receiver, store, intake):
@@ -473,17 +477,17 @@ def test_scan_with_a_patient_id_takes_the_rest_of_the_record(receiver, store, in
 def test_contradiction_waits_for_a_person(receiver, store, intake, told, reason):
     receiver(orm())
     job_id = scan(intake, "a", **told)
-    assert store.job(job_id).status == JobStatus.NEEDS_REVIEW
-    assert reason in store.job(job_id).reason
-    assert "Muster" not in store.job(job_id).reason
-    assert [job.id for job in store.unmatched_jobs()] == [job_id]
+    assert store.jobs.get(job_id).status == JobStatus.NEEDS_REVIEW
+    assert reason in store.jobs.get(job_id).reason
+    assert "Muster" not in store.jobs.get(job_id).reason
+    assert [job.id for job in store.jobs.unmatched()] == [job_id]
 
 
 @pytest.mark.parametrize("name", ["MUSTER^Z", "Muster", "muster^zoë=山田"])
 def test_family_name_is_what_must_agree(receiver, store, intake, name):
     receiver(adt())
     job_id = scan(intake, "a", patient_id="P1", patient_name=name)
-    assert store.job(job_id).status == JobStatus.QUEUED
+    assert store.jobs.get(job_id).status == JobStatus.QUEUED
     assert context_of(store, job_id).patient_name == name
 
 
@@ -498,7 +502,7 @@ def test_name_of_a_dicom_object_may_be_older_than_the_record(receiver, store, in
         destinations=None,
         actor="scp",
     )
-    assert store.job(accepted.job_id).status == JobStatus.QUEUED
+    assert store.jobs.get(accepted.job_id).status == JobStatus.QUEUED
     assert context_of(store, accepted.job_id).patient_name == "Maiden^Zoë"
 
 
@@ -511,9 +515,9 @@ def test_two_patients_of_one_number_are_not_guessed(receiver, store, intake):
 
 def test_person_says_whose_it_is(store, intake):
     job_id = scan(intake, "a", accession_number="A1")
-    store.identify(job_id, context_of(store, job_id).model_copy(update={"patient_id": "P1"}), "web")
-    assert store.job(job_id).status == JobStatus.QUEUED
-    assert store.unmatched_jobs() == []
+    store.jobs.identify(job_id, context_of(store, job_id).model_copy(update={"patient_id": "P1"}), "web")
+    assert store.jobs.get(job_id).status == JobStatus.QUEUED
+    assert store.jobs.unmatched() == []
     assert context_of(store, job_id).patient_id == "P1"
 
 
@@ -527,13 +531,14 @@ def merge(receiver: Receiver, event: str = "A40", control_id: str = "M9") -> Non
 
 
 def finish(store: Store, job_id: str, status: JobStatus = JobStatus.DONE) -> list[Delivery]:
-    job = store.claim("w", 60)
+    job = store.jobs.claim("w", 60)
     assert job is not None and job.id == job_id
     deliveries = [
-        Delivery(job_id=job_id, page_number=1, destination=name, kind="hl7", artefact="x") for name in ("ehr", "pacs")
+        Delivery(job_id=job_id, role=Role.WAVEFORM, page_number=1, destination=name, kind="hl7", artefact="x")
+        for name in ("ehr", "pacs")
     ]
-    store.complete(job_id, "w", [Page(job_id=job_id, page_number=1, status=status)], deliveries, status)
-    return store.deliveries(job_id)
+    store.jobs.complete(job_id, "w", [Page(job_id=job_id, page_number=1, status=status)], deliveries, status)
+    return store.deliveries.of_job(job_id)
 
 
 @pytest.mark.parametrize("event", ["A34", "A36", "A40"])
@@ -543,8 +548,8 @@ def test_merge_repoints_what_waits(receiver, store, intake, event):
     merge(receiver, event)
     assert (context_of(store, job_id).patient_id, context_of(store, other).patient_id) == ("P2", "P3")
     assert context_of(store, job_id).patient_name == "Muster^Zoë"
-    assert store.job(job_id).status == JobStatus.QUEUED
-    assert store.patient("P1").patient_id == "P2"
+    assert store.jobs.get(job_id).status == JobStatus.QUEUED
+    assert store.patients.patient("P1").patient_id == "P2"
 
 
 def test_merge_of_accounts_leaves_patients_alone(receiver, store, intake):
@@ -555,24 +560,24 @@ def test_merge_of_accounts_leaves_patients_alone(receiver, store, intake):
 
 def test_merge_takes_a_running_job_from_its_worker(receiver, store, intake):
     job_id = scan(intake, "a", patient_id="P1")
-    assert store.claim("w", 60) is not None
+    assert store.jobs.claim("w", 60) is not None
     merge(receiver)
-    assert (store.job(job_id).status, store.heartbeat(job_id, "w", 60)) == (JobStatus.QUEUED, False)
+    assert (store.jobs.get(job_id).status, store.jobs.heartbeat(job_id, "w", 60)) == (JobStatus.QUEUED, False)
     assert context_of(store, job_id).patient_id == "P2"
 
 
 def test_result_of_a_run_that_began_before_the_merge_is_dropped(receiver, store, intake):
     """Although the same worker, in another thread, has claimed the job again."""
     job_id = scan(intake, "a", patient_id="P1")
-    old = store.claim("w", 60)
-    assert store.holds(old, "w")
+    old = store.jobs.claim("w", 60)
+    assert store.jobs.holds(old, "w")
     merge(receiver)
-    assert not store.holds(old, "w")
-    new = store.claim("w", 60)
-    assert store.holds(new, "w") and not store.holds(old, "w")
+    assert not store.jobs.holds(old, "w")
+    new = store.jobs.claim("w", 60)
+    assert store.jobs.holds(new, "w") and not store.jobs.holds(old, "w")
     with pytest.raises(IllegalTransition):
-        store.complete(job_id, "w", [], [], JobStatus.DONE, "", old.study_context_json)
-    store.complete(job_id, "w", [], [], JobStatus.DONE, "", new.study_context_json)
+        store.jobs.complete(job_id, "w", [], [], JobStatus.DONE, "", old.context)
+    store.jobs.complete(job_id, "w", [], [], JobStatus.DONE, "", new.context)
 
 
 @pytest.mark.parametrize("status", [JobStatus.DONE, JobStatus.NEEDS_REVIEW])
@@ -580,40 +585,40 @@ def test_merge_makes_a_result_that_was_not_delivered_again(receiver, store, inta
     job_id = scan(intake, "a", patient_id="P1")
     finish(store, job_id, status)
     merge(receiver)
-    assert store.job(job_id).status == JobStatus.QUEUED
-    assert {delivery.status for delivery in store.deliveries(job_id)} == {"CANCELLED"}
-    assert store.merge_notices() == []
+    assert store.jobs.get(job_id).status == JobStatus.QUEUED
+    assert {delivery.status for delivery in store.deliveries.of_job(job_id)} == {"CANCELLED"}
+    assert store.patients.merge_notices() == []
 
 
 def test_merge_lists_what_was_delivered_for_the_archive(receiver, store, intake):
     job_id = scan(intake, "a", patient_id="P1")
     for delivery in finish(store, job_id):
-        store.delivered(delivery.id, "AA")
+        store.deliveries.delivered(delivery.id, "AA")
     merge(receiver)
-    assert store.job(job_id).status == JobStatus.DONE
-    (notice,) = store.merge_notices()
+    assert store.jobs.get(job_id).status == JobStatus.DONE
+    (notice,) = store.patients.merge_notices()
     assert (notice.job_id, notice.prior_patient_id, notice.surviving_patient_id) == (job_id, "P1", "P2")
-    store.settle_merge(notice.id, "cli")
-    assert store.merge_notices() == []
+    store.patients.settle_merge(notice.id, "cli")
+    assert store.patients.merge_notices() == []
 
 
 def test_merge_of_a_job_that_was_partly_delivered(receiver, store, intake):
     job_id = scan(intake, "a", patient_id="P1")
     first, _ = finish(store, job_id)
-    store.delivered(first.id, "AA")
+    store.deliveries.delivered(first.id, "AA")
     merge(receiver)
-    assert store.job(job_id).status == JobStatus.QUEUED
-    assert [delivery.status for delivery in store.deliveries(job_id)] == ["DELIVERED", "CANCELLED"]
-    assert len(store.merge_notices()) == 1
+    assert store.jobs.get(job_id).status == JobStatus.QUEUED
+    assert [delivery.status for delivery in store.deliveries.of_job(job_id)] == ["DELIVERED", "CANCELLED"]
+    assert len(store.patients.merge_notices()) == 1
 
 
 def test_merge_while_a_result_is_on_its_way(receiver, store, intake):
     job_id = scan(intake, "a", patient_id="P1")
     on_its_way, _ = finish(store, job_id)
     merge(receiver)
-    assert store.merge_notices() == []
-    store.delivered(on_its_way.id, "AA")
-    assert [notice.job_id for notice in store.merge_notices()] == [job_id]
+    assert store.patients.merge_notices() == []
+    store.deliveries.delivered(on_its_way.id, "AA")
+    assert [notice.job_id for notice in store.patients.merge_notices()] == [job_id]
 
 
 def test_scan_that_comes_after_the_merge(receiver, store, intake):
@@ -625,10 +630,10 @@ def test_merge_that_is_repeated_or_reversed(receiver, store, intake):
     merge(receiver)
     merge(receiver)
     merge(receiver, control_id="M10")
-    assert store.patient("P1").patient_id == "P2"
+    assert store.patients.patient("P1").patient_id == "P2"
     back = adt("A40", "PID|1||P1^^^HOSP^MR", "MRG|P2^^^HOSP^MR", control_id="M11")
     assert codes(receiver(back)) == [("AA", "")]
-    assert store.patient("P2").patient_id == "P1"
+    assert store.patients.patient("P2").patient_id == "P1"
 
 
 def test_chain_of_merges(receiver, store, intake):
@@ -636,7 +641,7 @@ def test_chain_of_merges(receiver, store, intake):
     merge(receiver)
     receiver(adt("A40", "PID|1||P4^^^HOSP^MR", "MRG|P2^^^HOSP^MR", control_id="M10"))
     assert context_of(store, job_id).patient_id == "P4"
-    assert store.patient("P1").patient_id == "P4"
+    assert store.patients.patient("P1").patient_id == "P4"
 
 
 def second_merge(receiver: Receiver, survivor: str, prior: str, made: str, control_id: str) -> None:
@@ -648,9 +653,9 @@ def test_chain_of_merges_that_came_the_last_one_first(receiver, store, intake):
     job_id = scan(intake, "a", patient_id="P1")
     second_merge(receiver, "P4", "P2", "20261122120000+0100", "M10")
     merge(receiver)  # made at 10:15: P1 into P2, which has gone on as P4 meanwhile
-    assert (store.patient("P1").patient_id, store.patient("P2").patient_id) == ("P4", "P4")
+    assert (store.patients.patient("P1").patient_id, store.patients.patient("P2").patient_id) == ("P4", "P4")
     assert context_of(store, job_id).patient_id == "P4"
-    assert set(store.prior_patient_ids("P4", "HOSP")) == {"P1", "P2"}
+    assert set(store.patients.prior_ids("P4", "HOSP")) == {"P1", "P2"}
 
 
 @pytest.mark.parametrize("late", [True, False])
@@ -659,19 +664,19 @@ def test_merge_that_was_taken_back_stays_so_whichever_comes_first(receiver, stor
         merge(receiver)
     second_merge(receiver, "P1", "P2", "20261122120000+0100", "M10")  # the other way round, later
     merge(receiver, control_id="M11")  # an engine sends the first one again, as a message of its own
-    assert (store.patient("P1").patient_id, store.patient("P2").patient_id) == ("P1", "P1")
+    assert (store.patients.patient("P1").patient_id, store.patients.patient("P2").patient_id) == ("P1", "P1")
 
 
 def test_older_merge_into_another_record_changes_nothing(receiver, store):
     second_merge(receiver, "P4", "P1", "20261122120000+0100", "M10")
     merge(receiver)
-    assert store.patient("P1").patient_id == "P4"
+    assert store.patients.patient("P1").patient_id == "P4"
 
 
 def test_merge_in_a_circle_ends(receiver, store):
     for hour, (survivor, prior) in enumerate([("P2", "P1"), ("P3", "P2"), ("P1", "P3")], start=10):
         second_merge(receiver, survivor, prior, f"20261122{hour}0000+0100", f"M{hour}")
-    assert {store.patient(number).patient_id for number in ("P1", "P2", "P3")} == {"P1"}
+    assert {store.patients.patient(number).patient_id for number in ("P1", "P2", "P3")} == {"P1"}
 
 
 def test_page_under_a_prior_number_takes_its_order(receiver, store, intake):
@@ -679,7 +684,7 @@ def test_page_under_a_prior_number_takes_its_order(receiver, store, intake):
     merge(receiver)
     receiver(orm(pid="PID|1||P2^^^HOSP^MR", control_id="M10"))
     job_id = scan(intake, "a", patient_id="P1", accession_number="A1")
-    assert store.job(job_id).status == JobStatus.QUEUED
+    assert store.jobs.get(job_id).status == JobStatus.QUEUED
     assert (context_of(store, job_id).patient_id, context_of(store, job_id).placer_order_number) == ("P2", "ORD1")
 
 
@@ -687,9 +692,9 @@ def test_what_follows_a_delivered_result_goes_under_the_surviving_identity(recei
     """Its confirmation, or a correction: the prior one is nobody's any more."""
     job_id = scan(intake, "a", patient_id="P1")
     for delivery in finish(store, job_id):
-        store.delivered(delivery.id, "AA")
+        store.deliveries.delivered(delivery.id, "AA")
     merge(receiver)
-    assert (store.job(job_id).status, context_of(store, job_id).patient_id) == (JobStatus.DONE, "P2")
+    assert (store.jobs.get(job_id).status, context_of(store, job_id).patient_id) == (JobStatus.DONE, "P2")
 
 
 @pytest.mark.parametrize("how", ["refuse", "give_up"])
@@ -697,25 +702,25 @@ def test_merge_makes_again_what_a_peer_did_not_take(receiver, store, intake, how
     """Sending that again by hand would bring the prior identity back."""
     job_id = scan(intake, "a", patient_id="P1")
     first, second = finish(store, job_id)
-    store.delivered(first.id, "AA")
-    getattr(store, how)(second.id, "no", *(["AR"] if how == "refuse" else []))
+    store.deliveries.delivered(first.id, "AA")
+    getattr(store.deliveries, how)(second.id, "no", *(["AR"] if how == "refuse" else []))
     merge(receiver)
-    assert store.job(job_id).status == JobStatus.QUEUED
+    assert store.jobs.get(job_id).status == JobStatus.QUEUED
 
 
 def test_several_patients_in_one_merge(receiver, store):
     pairs = [line for n in (1, 2) for line in (f"PID|{n}||B{n}^^^HOSP^MR", f"MRG|A{n}^^^HOSP^MR")]
     assert codes(receiver(message("ADT^A40^ADT_A39", "EVN|A40", *pairs))) == [("AA", "")]
-    assert [store.patient(f"A{n}").patient_id for n in (1, 2)] == ["B1", "B2"]
+    assert [store.patients.patient(f"A{n}").patient_id for n in (1, 2)] == ["B1", "B2"]
 
 
 def test_messages_are_forgotten(receiver, store):
     receiver(adt())
-    assert store.forget_messages(datetime(2000, 1, 1, tzinfo=UTC)) == 0
-    assert store.forget_messages(datetime(2100, 1, 1, tzinfo=UTC)) == 1
+    assert store.patients.forget_messages(datetime(2000, 1, 1, tzinfo=UTC)) == 0
+    assert store.patients.forget_messages(datetime(2100, 1, 1, tzinfo=UTC)) == 1
 
 
 def test_job_of_no_patient_is_unmatched(store):
     job = Job(source="s", source_key="k", media_type="image/png", status=JobStatus.NEEDS_REVIEW, unmatched=True)
-    store.submit(job, "scp")
-    assert [found.id for found in store.unmatched_jobs()] == [job.id]
+    store.jobs.submit(job, "scp")
+    assert [found.id for found in store.jobs.unmatched()] == [job.id]

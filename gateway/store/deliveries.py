@@ -1,0 +1,154 @@
+"""Deliveries: each result on its way to one destination.
+
+The outbox advances them.  A change of status is looked up in the table of `gateway.domain.status` and leaves a
+`JobEvent` in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func
+from sqlmodel import Session, col, select
+
+from gateway.domain.clock import utc_now
+from gateway.domain.status import DeliveryAction, DeliveryStatus
+from gateway.store.database import Database, advance_delivery, find_delivery
+from gateway.store.tables import Delivery
+
+
+class Deliveries:
+    """The deliveries of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def due(self, now: datetime, limit: int = 100, destination: str | None = None) -> list[Delivery]:
+        """Return what may be sent now: at most the oldest pending delivery of each destination, to keep its order.
+
+        A deferred delivery blocks those behind it; one that was refused or given up does not.
+        """
+        oldest = select(func.min(Delivery.id)).where(Delivery.status == DeliveryStatus.PENDING)
+        if destination is not None:
+            oldest = oldest.where(Delivery.destination == destination)
+        due = select(Delivery).where(
+            col(Delivery.id).in_(oldest.group_by(col(Delivery.destination))), Delivery.next_attempt_at <= now
+        )
+        with self._database.read() as session:
+            return list(session.exec(due.order_by(col(Delivery.id)).limit(limit)).all())
+
+    def delivered(self, delivery_id: int, response: str) -> None:
+        """Record that the peer took it."""
+        now = utc_now()
+        self._attempted(delivery_id, DeliveryAction.DELIVER, response=response, reason="", delivered_at=now)
+
+    def stored(self, delivery_id: int, response: str) -> None:
+        """Record that the peer took it and shall be asked to commit, now."""
+        with self._database.write() as session:
+            delivery = find_delivery(session, delivery_id)
+            delivery.attempts += 1
+            delivery.response, delivery.reason, delivery.next_attempt_at = response, "", utc_now()
+            advance_delivery(session, delivery, DeliveryAction.STORE, "outbox", response)
+
+    def defer(self, delivery_id: int, reason: str, next_attempt_at: datetime) -> None:
+        """Record that it did not arrive and is to be tried again at `next_attempt_at`."""
+        self._attempted(delivery_id, DeliveryAction.DEFER, reason=reason, next_attempt_at=next_attempt_at)
+
+    def refuse(self, delivery_id: int, reason: str, response: str) -> None:
+        """Record that the peer will never take it as it stands."""
+        self._attempted(delivery_id, DeliveryAction.REFUSE, reason=reason, response=response)
+
+    def give_up(self, delivery_id: int, reason: str) -> None:
+        """Record that the last attempt failed."""
+        self._attempted(delivery_id, DeliveryAction.GIVE_UP, reason=reason)
+
+    def retry(self, delivery_id: int, actor: str) -> None:
+        """Send again what was refused or given up, with fresh attempts.
+
+        Raises
+        ------
+        IllegalTransition
+            It waits, has arrived, or another result took its place.
+        """
+        with self._database.write() as session:
+            delivery = find_delivery(session, delivery_id)
+            delivery.attempts = delivery.asked = 0
+            delivery.next_attempt_at = utc_now()
+            advance_delivery(session, delivery, DeliveryAction.RETRY, actor, "")
+
+    def _attempted(self, delivery_id: int, action: DeliveryAction, **changes: Any) -> None:
+        """Record how one attempt ended."""
+        with self._database.write() as session:
+            delivery = find_delivery(session, delivery_id)
+            delivery.sqlmodel_update(changes)
+            delivery.attempts += 1
+            detail = " ".join(part for part in (changes.get("response"), changes["reason"]) if part)
+            advance_delivery(session, delivery, action, "outbox", detail)
+
+    def of_job(self, job_id: str) -> list[Delivery]:
+        """Return a job's deliveries in the order they were made."""
+        with self._database.read() as session:
+            return list(
+                session.exec(select(Delivery).where(Delivery.job_id == job_id).order_by(col(Delivery.id))).all()
+            )
+
+    def undelivered(self, destination: str | None = None, job_id: str | None = None) -> list[Delivery]:
+        """Return what was refused or given up, of one destination and one job or of all, oldest first."""
+        statement = select(Delivery).where(col(Delivery.status).in_((DeliveryStatus.REFUSED, DeliveryStatus.FAILED)))
+        if destination is not None:
+            statement = statement.where(Delivery.destination == destination)
+        if job_id is not None:
+            statement = statement.where(Delivery.job_id == job_id)
+        with self._database.read() as session:
+            return list(session.exec(statement.order_by(col(Delivery.id))).all())
+
+    def made_here(self, identifier: str) -> bool:
+        """Tell whether an object of this SOP Instance UID, or a message of this MSH-10, is one of ours."""
+        with self._database.read() as session:
+            return (
+                session.exec(select(Delivery.id).where(Delivery.identifier == identifier).limit(1)).first() is not None
+            )
+
+    def counts(self) -> dict[DeliveryStatus, int]:
+        """Return how many deliveries stand in each status, zeros included."""
+        counts = dict.fromkeys(DeliveryStatus, 0)
+        for (status, _destination), count in self.counts_by_destination().items():
+            counts[status] += count
+        return counts
+
+    def counts_by_destination(self) -> dict[tuple[DeliveryStatus, str], int]:
+        """Return how many deliveries to each destination stand in each status; pairs without any are left out."""
+        statement = select(Delivery.status, Delivery.destination, func.count()).group_by(
+            col(Delivery.status), col(Delivery.destination)
+        )
+        with self._database.read() as session:
+            rows = session.exec(statement).all()
+        return {(DeliveryStatus(status), destination): count for status, destination, count in rows}
+
+    def waiting_for_others(self, destinations: Collection[str]) -> dict[str, int]:
+        """Return how many deliveries wait for each destination that is none of these."""
+        waiting: dict[str, int] = {}
+        for (status, destination), count in self.counts_by_destination().items():
+            if status in (DeliveryStatus.PENDING, DeliveryStatus.STORED) and destination not in destinations:
+                waiting[destination] = waiting.get(destination, 0) + count
+        return waiting
+
+
+def put_delivery(session: Session, new: Delivery) -> None:
+    """Insert a delivery, or renew the one of an earlier run that did not arrive."""
+    old = session.exec(
+        select(Delivery).where(
+            Delivery.job_id == new.job_id,
+            Delivery.page_number == new.page_number,
+            Delivery.destination == new.destination,
+            Delivery.artefact == new.artefact,
+        )
+    ).one_or_none()
+    if old is None:
+        session.add(Delivery(**new.model_dump(exclude={"id"})))
+    elif old.status not in (DeliveryStatus.DELIVERED, DeliveryStatus.STORED, DeliveryStatus.PENDING):
+        renewed = {"attempts": 0, "asked": 0, "next_attempt_at": utc_now(), "identifier": new.identifier, "reason": ""}
+        old.sqlmodel_update(renewed | {"result_status": new.result_status})
+        advance_delivery(session, old, DeliveryAction.RENEW, "worker", "")
