@@ -1,7 +1,7 @@
-"""The format of the log: plain or JSON lines on standard error, the job id on every line, no patient data.
+"""How the log looks: plain or JSON lines on standard error, the job's id on every line, no patient data.
 
-Our own messages contain identifiers only.  Text of other libraries is removed: the pynetdicom handlers that print data
-sets, the text of warnings (pydicom quotes the value), and the text of exceptions that are not ours.
+Our own messages hold identifiers only.  What others would say is cut: the pynetdicom handlers that print data sets,
+the text of warnings (pydicom quotes the value it warns of), and the text of exceptions that are not ours.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _job_id: ContextVar[str] = ContextVar("job_id", default="")
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in range(32)}
 
-# The text of these exceptions names code or our own words, never a value from a data set or message.
+# Exceptions whose text names code or our own words, never a value from a data set or message.
 _SPEAKING = (GatewayError, TypeError, AttributeError, ImportError, NameError)
 
 
 @contextmanager
 def bind_job(job_id: str) -> Iterator[None]:
-    """Put the id of a job on every line that this thread logs inside the block."""
+    """Put a job's id on every line this thread logs inside the block."""
     token = _job_id.set(job_id)
     try:
         yield
@@ -58,7 +58,7 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
     logging.basicConfig(
         level=max(logging.WARNING, logging.getLevelName(settings.level)), handlers=[handler], force=True
     )
-    for name in ("gateway", "pipeline"):  # messages of libraries quote file names, rows and values
+    for name in ("gateway", "pipeline"):  # libraries' chatter quotes file names, rows and values
         logging.getLogger(name).setLevel(settings.level)
     warnings.showwarning = _log_warning
     threading.excepthook = _log_thread_death
@@ -66,7 +66,7 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
 
 
 class PlainFormatter(logging.Formatter):
-    """`2026-01-31T12:00:00.000Z WARNING gateway.delivery.outbox job=... action=...: message`."""
+    """`2026-01-31T12:00:00.000Z WARNING gateway.outbox job=... action=...: message`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, and the traceback below it."""
@@ -116,7 +116,7 @@ def _timestamp(record: logging.LogRecord) -> str:
 
 
 def _traceback(record: logging.LogRecord) -> str:
-    """Return the place of the error, and its text only if that is known to contain no patient data."""
+    """Return where it happened, and what only where the exception's text is known to hold no patient data."""
     assert record.exc_info is not None
     error = record.exc_info[1]
     parts: list[str] = []
@@ -149,7 +149,7 @@ def _log_thread_death(args: threading.ExceptHookArgs) -> None:
 
 
 def _silence_pynetdicom() -> None:
-    """Keep pynetdicom from logging the content of associations and messages."""
+    """Keep pynetdicom from logging what associations and messages hold."""
     pynetdicom_config.LOG_HANDLER_LEVEL = "none"
     pynetdicom_config.LOG_REQUEST_IDENTIFIERS = False
     pynetdicom_config.LOG_RESPONSE_IDENTIFIERS = False
