@@ -26,6 +26,7 @@ SITE = ROOT / "config" / "mkdocs.yml"
 OUTSIDE = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 HISTORY = {"CHANGELOG.md", "training-log.md", "changelog.md"}  # they name files as they were called then
+WRITTEN_BY_THE_SITE = {"docker/gateway.toml"}
 _PATH = re.compile(r"`((?:gateway|pipeline|config|tests|systemd|docker|docs|\.ci)/[\w./@-]*)`")
 
 
@@ -157,8 +158,8 @@ def test_links_lead_somewhere(document: Path) -> None:
 def test_paths_that_are_named_exist(document: Path) -> None:
     if document.name in HISTORY:
         return
-    named = _PATH.findall(document.read_text(encoding="utf-8"))
-    assert [path for path in named if not (ROOT / path).exists()] == []
+    named = set(_PATH.findall(document.read_text(encoding="utf-8"))) - WRITTEN_BY_THE_SITE
+    assert sorted(path for path in named if not (ROOT / path).exists()) == []
 
 
 def test_readme_names_every_key_of_a_sidecar() -> None:
