@@ -28,6 +28,7 @@ test: check
 	$(BIN)/pytest -m "not interop"
 
 docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file config/mkdocs.yml
 	$(BIN)/pytest tests/test_docs.py
 
 interop: $(STAMP)
