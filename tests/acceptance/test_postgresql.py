@@ -27,7 +27,7 @@ def make_gateway(make_gateway: MakeGateway, postgresql_url: URL, tmp_path: Path)
     """Gateways that know the database by its address, and its password by a file."""
     file = tmp_path / "database.pw"
     file.write_text(PASSWORD + "\n")
-    address = postgresql_url.set(password=None).render_as_string()
+    address = postgresql_url._replace(password=None).render_as_string()
     storage = {"database": address, "database_password_file": str(file)}
 
     def make(**settings: Any) -> Gateway:

@@ -105,7 +105,7 @@ def test_the_password_comes_from_a_file(postgresql_url: URL, tmp_path: Path) -> 
     file.write_text(PASSWORD + "\n")
     settings = StorageSettings(
         path=tmp_path,
-        database=postgresql_url.set(password=None).render_as_string(),
+        database=postgresql_url._replace(password=None).render_as_string(),
         database_password_file=file,
     )
     store = Store.open(settings)
