@@ -14,18 +14,15 @@ from gateway.store.store import Store
 
 @pytest.fixture
 def sqlite_store(tmp_path: Path) -> Iterator[Store]:
-    """For what is about the file."""
     store = Store(tmp_path / "gateway.db")
     yield store
     store.close()
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.interop)])
-def store(request: pytest.FixtureRequest) -> Store:
-    """Every test that asks for a store has it on each database."""
-    store = request.getfixturevalue(f"{request.param}_store")
-    assert isinstance(store, Store)
-    return store
+@pytest.fixture
+def store(sqlite_store: Store) -> Store:
+    """On the file that a command or a service finds in `tmp_path`; rooms that know the store alone have both."""
+    return sqlite_store
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """What the store does on PostgreSQL alone: locks, races, lost connections, errors without values.
 
-The store's own tests run on PostgreSQL too: see the fixture `store` of tests/gateway.
+The store's own tests, and those of other rooms, run on PostgreSQL too: see tests/databases.py.
 """
 
 from __future__ import annotations

@@ -26,6 +26,12 @@ PACS = DicomDestination(name="pacs", host="127.0.0.1", port=104, ae_title="PACS"
 
 
 @pytest.fixture
+def store(sqlite_store: Store) -> Store:
+    """On the file that the command opens."""
+    return sqlite_store
+
+
+@pytest.fixture
 def bench(store: Store, spool: Spool, intake: Intake) -> Bench:
     return Bench(store, spool, intake, PACS, EHR)
 

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.hl7.transport.frames import FrameParser
 from gateway.settings import Hl7Destination
+from tests.databases import store  # noqa: F401 - these tests run on each database
 from tests.waiting import PATIENCE_S
 
 Script = Callable[[socket.socket, bytes], None]

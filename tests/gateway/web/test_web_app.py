@@ -326,7 +326,6 @@ def test_full_spool_is_told(store, tmp_path):
     assert [check["name"] for check in answer.json()["checks"] if not check["ok"]] == ["spool"]
 
 
-@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 def test_broken_database_is_told(client, store, sample):
     store.close()
     path = Path(store.database.url.database)

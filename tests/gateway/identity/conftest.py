@@ -1,0 +1,3 @@
+"""These tests run on each database."""
+
+from tests.databases import store  # noqa: F401
