@@ -64,7 +64,18 @@ class Digitizer:
 
     @classmethod
     def load(cls, device: str = "auto", layouts: Path | None = None) -> Digitizer:
-        """Load the shipped weights onto a device ("auto", "cpu", "cuda") and the layouts (None: the shipped ones).
+        """Load the shipped weights and the layouts.
+
+        Parameters
+        ----------
+        device : {"auto", "cpu", "cuda"}
+            "auto" takes CUDA if a device is there.
+        layouts : Path, optional
+            A layouts file; the shipped one if not given.
+
+        Returns
+        -------
+        Digitizer
 
         Raises
         ------
@@ -81,7 +92,17 @@ class Digitizer:
         )
 
     def with_networks(self, wrap: Callable[[Network], Network]) -> Digitizer:
-        """Return a digitizer with `wrap(network)` in the place of every network."""
+        """Return a digitizer with other networks, for example to measure them.
+
+        Parameters
+        ----------
+        wrap : callable
+            Returns the replacement of a network.
+
+        Returns
+        -------
+        Digitizer
+        """
         return replace(self, networks={key: wrap(network) for key, network in self.networks.items()})
 
     @property
@@ -240,10 +261,16 @@ class Digitizer:
     ) -> list[Digitization | DigitizationError]:
         """Digitize pages side by side, `pages_at_once` at a time; the networks batch what waits for them.
 
+        Parameters
+        ----------
+        pages : sequence of PageImage
+        default_calibration : Calibration, optional
+            As for `digitize`.
+
         Returns
         -------
-        list
-            In the order of the pages, for each what `digitize` returns or the reason why there is nothing.
+        list of Digitization or DigitizationError
+            In the order of the pages; an error stands in the place of a page that failed.
         """
 
         def outcome(page: PageImage) -> Digitization | DigitizationError:

@@ -126,12 +126,17 @@ def ink_lines(
     Parameters
     ----------
     trace_map : (h, w) float32 in [0, 1]
+        Of the flat sheet.
     threshold : float
         Ink below it does not count.
     rounds : int
         How often a component may be snipped.
     shortest : float
         Lines shorter than this share of the longest are dropped.
+
+    Returns
+    -------
+    list of InkLine
     """
     ink = np.where(trace_map > threshold, trace_map, 0).astype(np.float32)
     lines = _pieces(ink, least=12, rounds=rounds)
