@@ -13,19 +13,16 @@ from rich.console import Console
 from rich.progress import Progress
 
 from pipeline.datatypes import Calibration, Digitization, Layout
-from pipeline.digitize import Digitizer
-from pipeline.errors import DigitizationError
+from pipeline.digitizer import Digitizer
+from pipeline.errors import DEFECTS, DigitizationError
 from pipeline.evaluation.bench import bench
 from pipeline.evaluation.cli import ablate, budget, evaluate
-from pipeline.layout.identify import load_layouts
+from pipeline.layout.file import load_layouts
 from pipeline.output.files import to_csv, to_json
 from pipeline.output.overlay import draw_overlay, write_png
 from pipeline.source.page import load_pages
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="ECG pages to signals.")
-
-# What a page may end in beside its own reason: defects of ours that must not stop the other pages.
-_DEFECTS = (ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 
 Pages = Annotated[list[Path], typer.Argument(help="PNG, JPEG, TIFF, BMP or PDF files.")]
 Config = Annotated[Path | None, typer.Option(help="A layouts file of your own instead of config/layouts.toml.")]
@@ -56,7 +53,7 @@ class _Batch:
                 yield path.stem + suffix, self.digitizer.digitize(page, default_calibration=self.calibration)
             except DigitizationError as error:
                 self.failed[where] = str(error)
-            except _DEFECTS as error:
+            except DEFECTS as error:
                 self.failed[where] = f"{type(error).__name__}: {error}"
 
     def report(self) -> None:

@@ -7,18 +7,20 @@ each rule and expects it to be caught, so that no rule can rot into one that alw
 from __future__ import annotations
 
 import ast
+import copy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[1]
-# What digitize.py composes.
+# What stages.py composes.
 STAGES = {
     "source.page",
     "sheet.segment",
@@ -101,17 +103,46 @@ def pipeline_knows_no_gateway(sources: Sources) -> list[str]:
     return breaches_of(sources, forbidden)
 
 
+class _AtImport(ast.NodeTransformer):
+    """Leave of a module what runs when it is imported: no bodies of functions, nothing that type checkers alone see."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        return None
+
+    def visit_If(self, node: ast.If) -> Any:
+        if ast.unparse(node.test) != "TYPE_CHECKING":
+            return self.generic_visit(node)
+        return [kept for child in node.orelse if (kept := self.visit(child)) is not None]
+
+
 def pipeline_face_is_light(sources: Sources) -> list[str]:
     face = ("pipeline", "pipeline.datatypes", "pipeline.errors")
-    light = (*face[1:], "__future__", "dataclasses", "enum", "numpy", "typing", "collections.abc")
-    return breaches_of(sources, lambda name, target: name in face and not within(target, *light))
+    light = (*face[1:], "__future__", "dataclasses", "enum", "numpy", "os", "typing", "collections.abc")
+    modules = set(sources)
+    return [
+        f"{name} imports {target} when it is imported itself"
+        for name in face
+        for target in imports(name, _AtImport().visit(copy.deepcopy(sources[name])), modules)
+        if not within(target, *light)
+    ]
 
 
 def gateway_uses_pipeline_types_only(sources: Sources) -> list[str]:
+    """What `pipeline` loads late is as heavy as its modules."""
+    late = {"Digitizer", "digitize", "draw_overlay", "load_pages", "write_png"}
+
     def forbidden(name: str, target: str) -> bool:
         return within(name, "gateway") and name != "gateway.worker.worker" and target.startswith("pipeline.")
 
-    return breaches_of(sources, forbidden)
+    return breaches_of(sources, forbidden) + [
+        f"{name} imports {alias.name} of pipeline"
+        for name, tree in sources.items()
+        if within(name, "gateway") and name != "gateway.worker.worker"
+        for node in nodes_of(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "pipeline"
+        for alias in node.names
+        if alias.name in late
+    ]
 
 
 def gateway_loads_no_heavy_library(sources: Sources) -> list[str]:
@@ -131,7 +162,7 @@ def worker_is_imported_in_its_command_only(sources: Sources) -> list[str]:
 
 def stages_do_not_import_stages(sources: Sources) -> list[str]:
     stages = {f"pipeline.{stage}" for stage in STAGES}
-    composers = ("pipeline.digitize", "pipeline.__main__", "pipeline.output.overlay")
+    composers = ("pipeline.digitizer", "pipeline.stages", "pipeline.__main__", "pipeline.output.overlay")
     return breaches_of(
         sources, lambda name, target: name in stages and (target in stages or target in composers) and name != target
     )
@@ -292,19 +323,20 @@ PLANTED: dict[Rule, tuple[tuple[str, str], ...]] = {
         ("pipeline.rows.trace", "import pydicom.dataset"),
         ("pipeline.evaluation.truth", "import pydicom"),
         ("pipeline.evaluation.dicom", "import gateway.dicom.objects.content_checker"),
-        ("pipeline.digitize", "from gateway.settings import Settings"),
+        ("pipeline.digitizer", "from gateway.settings import Settings"),
     ),
-    pipeline_face_is_light: (("pipeline", "import torch"), ("pipeline", "from pipeline import digitize")),
+    pipeline_face_is_light: (("pipeline", "import torch"), ("pipeline", "from pipeline import digitizer")),
     gateway_uses_pipeline_types_only: (
-        ("gateway.service", "def f():\n    from pipeline import digitize"),
-        ("gateway.dicom.network.scp", "from pipeline.digitize import Digitizer"),
+        ("gateway.service", "def f():\n    from pipeline import digitizer"),
+        ("gateway.service", "def f():\n    from pipeline import Digitizer"),
+        ("gateway.dicom.network.scp", "from pipeline.digitizer import Digitizer"),
     ),
     gateway_loads_no_heavy_library: (("gateway.worker.worker", "def f():\n    import torch"),),
     worker_is_imported_in_its_command_only: (("gateway.cli", "from gateway.worker import worker"),),
     stages_do_not_import_stages: (
         ("pipeline.rows.trace", "from pipeline.layout import identify"),
         ("pipeline.rows.trace", "from ..layout.identify import identify_layout"),
-        ("pipeline.layout.identify", "import pipeline.digitize"),
+        ("pipeline.layout.identify", "import pipeline.digitizer"),
     ),
     training_stays_outside: (("pipeline.sheet.segment", "from pipeline.training import synth"),),
     matplotlib_in_evaluation_only: (("pipeline.output.overlay", "import matplotlib.pyplot"),),
@@ -333,7 +365,7 @@ def test_planted_breach_is_caught(rule: Rule) -> None:
         sources = read_sources()
         sources.setdefault("pipeline.sheet.grid", ast.parse(""))
         sources.setdefault("pipeline.layout.identify", ast.parse(""))
-        sources.setdefault("pipeline.digitize", ast.parse(""))
+        sources.setdefault("pipeline.digitizer", ast.parse(""))
         sources.setdefault("pipeline.training.synth", ast.parse(""))
         sources.setdefault("gateway.worker.worker", ast.parse(""))
         before = rule(sources)
@@ -345,7 +377,7 @@ def test_planted_breach_is_caught(rule: Rule) -> None:
 def test_service_loads_neither_torch_nor_opencv() -> None:
     code = (
         "import sys, gateway.service, gateway.cli\n"
-        "heavy = {'torch', 'cv2', 'pipeline.digitize', 'gateway.worker.worker'} & set(sys.modules)\n"
+        "heavy = {'torch', 'cv2', 'pipeline.digitizer', 'gateway.worker.worker'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     done = subprocess.run(

@@ -17,14 +17,14 @@ from rich.progress import Progress
 from rich.table import Table
 
 from pipeline.datatypes import ByteArray, Calibration, Digitization, FloatArray, Layout
-from pipeline.digitize import Digitizer
-from pipeline.errors import DigitizationError
+from pipeline.digitizer import Digitizer
+from pipeline.errors import DEFECTS, DigitizationError
 from pipeline.evaluation.ablation import read_every_way
 from pipeline.evaluation.budget import budget_table, count_table, measure_page, page_table
 from pipeline.evaluation.evaluate import Example, PageScore, describe, fit_estimate, rank_correlation, score_page
 from pipeline.evaluation.tables import compared, layouts_counted, tables, worst_pages
 from pipeline.evaluation.truth import PageTruth, Truth, printed_as, read_truth, to_truth_rate
-from pipeline.layout.identify import load_layouts
+from pipeline.layout.file import load_layouts
 from pipeline.output.files import read_csv
 from pipeline.output.overlay import draw_overlay
 from pipeline.source.page import load_pages
@@ -36,8 +36,6 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Signals = Annotated[
     Path | None, typer.Option(help="Folder of recordings to draw (those held back); hearts are simulated without it.")
 ]
-# Defects of ours, beside a page's own reasons: such a page scores as unread, and the others go on.
-_DEFECTS = (ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 _WIDTH = 120  # of a table at least; a pipe says 80, which would wrap every row
 
 
@@ -88,7 +86,7 @@ class _Scorer:
                 result = self.digitizer.digitize(page, default_calibration=self.calibration)
             except DigitizationError as error:
                 self.failed[where] = str(error)
-            except _DEFECTS as error:
+            except DEFECTS as error:
                 self.failed[where] = f"{type(error).__name__}: {error}"
             else:
                 yield _Reading(page_number=page.page_number, signal_mv=result.record.signal_mv, digitization=result)
@@ -129,7 +127,7 @@ class _Scorer:
             raise typer.Exit(1)
 
     def example(self, title: str, score: PageScore) -> Example:
-        """Read one page again, to be looked at."""
+        """Read one page again for the report."""
         reading = next((r for r in self.read(score.path) if r.page_number == score.page_number), _Reading())
         overlay = None if reading.digitization is None else _jpeg(draw_overlay(reading.digitization))
         return Example(
@@ -271,7 +269,7 @@ def budget(
     signals: Signals = None,
     device: Device = "auto",
 ) -> None:
-    """Draw pages and tell what each stage costs in dB: geometry, rows, layout, speed and gain, trace."""
+    """Draw pages and measure what each stage costs in dB: geometry, rows, layout, speed and gain, trace."""
     records = _recordings(signals)
     digitizer = Digitizer.load(device=device)
     pages = []

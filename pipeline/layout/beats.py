@@ -13,8 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import Beats, FloatArray, TraceSet
-from pipeline.layout.columns import Spans
+from pipeline.datatypes import Beats, FloatArray, Spans, TraceSet
 
 Float64 = npt.NDArray[np.float64]
 

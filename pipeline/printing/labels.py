@@ -11,15 +11,15 @@ import numpy as np
 
 from pipeline.datatypes import LEADS, ByteArray, FloatArray, Lead, LeadLabel
 from pipeline.networks.inference import Network
-from pipeline.networks.unet import LABEL_PX_PER_MM, LABEL_STRIDE, LABEL_WINDOW_PX
+from pipeline.networks.specification import LABEL
 
 
 def read_labels(canvas: ByteArray, network: Network) -> tuple[LeadLabel, ...]:
-    """Find the lead names on a canvas (H, W, 3) of LABEL_PX_PER_MM; several candidates a lead may come back."""
-    half_h, half_w = LABEL_WINDOW_PX[0] // 2, LABEL_WINDOW_PX[1] // 2
+    """Find the lead names on a canvas (H, W, 3) at the label network's scale; a lead may have several candidates."""
+    half_h, half_w = LABEL.crop_px[0] // 2, LABEL.crop_px[1] // 2
     framed = np.pad(canvas, ((half_h, half_h), (half_w, half_w), (0, 0)), mode="edge")
     (logits,) = network.run(framed[None])
-    probability = logits[0].softmax(0).numpy()  # window (i, j) is centred on canvas pixel (i, j) * LABEL_STRIDE
+    probability = logits[0].softmax(0).numpy()  # window (i, j) is centred on canvas pixel (i, j) * LABEL.stride_px
     winner = probability.argmax(0)
     return tuple(label for k, lead in enumerate(LEADS, 1) for label in _peaks(probability[k], winner == k, lead))
 
@@ -38,7 +38,7 @@ def _peaks(
     for k in np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= least) + 1:
         rows, columns = np.nonzero(index == k)
         weight = probability[rows, columns].astype(np.float64)
-        scale = LABEL_STRIDE / LABEL_PX_PER_MM
+        scale = LABEL.cell_mm
         x_mm, y_mm = np.average(columns, weights=weight) * scale, np.average(rows, weights=weight) * scale
         score = float(weight.max()) * min(1.0, 0.25 + 0.25 * float(stats[k, cv2.CC_STAT_AREA]))
         labels.append(LeadLabel(lead=lead, x_mm=float(x_mm), y_mm=float(y_mm), score=score))

@@ -14,9 +14,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import ByteArray, PageImage, RectifiedPage, SegmentationMap, TextLine
+from pipeline.datatypes import ByteArray, TextLine
 from pipeline.printing.recogniser import LINE_HEIGHT_PX, Recogniser
-from pipeline.sheet.paper import map_sampler, page_to_paper, raster, sample_paper
+from pipeline.runs import runs_of
+from pipeline.sheet.paper import Sheet, page_to_paper, raster
 
 MAP_PX_PER_MM = 5.0
 # Probability of print.  Small and thin letters are less certain to the page network than bold ones.
@@ -43,9 +44,10 @@ class TextRegion:
         return LINE_HEIGHT_PX * (self.x1_mm - self.x0_mm) / (self.y1_mm - self.y0_mm)
 
 
-def _sheet(page: PageImage, rectified: RectifiedPage, beyond_mm: float = 60.0) -> tuple[float, float, float, float]:
+def _bounds(sheet: Sheet, beyond_mm: float = 60.0) -> tuple[float, float, float, float]:
     """Bounds of the picture on the paper (x0, y0, x1, y1) in mm: headers stand outside the grid's canvas."""
-    h, w = page.pixels.shape[:2]
+    rectified = sheet.rectified
+    h, w = sheet.page.pixels.shape[:2]
     corners = page_to_paper(rectified, np.array([[0, 0], [w - 1, 0], [0, h - 1], [w - 1, h - 1]], np.float64))
     size = np.array(rectified.pixels.shape[1::-1]) / rectified.px_per_mm
     low = np.maximum(np.nan_to_num(corners.min(0), nan=0.0), -beyond_mm)
@@ -55,9 +57,9 @@ def _sheet(page: PageImage, rectified: RectifiedPage, beyond_mm: float = 60.0) -
     return float(x0), float(y0), float(x1), float(y1)
 
 
-def _print_mask(segmentation: SegmentationMap, rectified: RectifiedPage, x_mm: Float64, y_mm: Float64) -> Mask:
+def _print_mask(sheet: Sheet, x_mm: Float64, y_mm: Float64) -> Mask:
     """See the text map through the lattice: (h, w), True where print is; tall strokes and long rules left out."""
-    seen = map_sampler(segmentation, rectified)(x_mm, y_mm)
+    seen = sheet.ink(x_mm, y_mm)
     text, trace = seen[..., 0], seen[..., 1]
     mask = ((text > 255 * LIKELY) | ((text > 255 * FAINT) & (text > trace))).astype(np.uint8)
     strokes = np.zeros(mask.shape, bool)
@@ -74,8 +76,7 @@ def _rows(ink: Mask, least_px: float) -> list[tuple[int, int]]:
     """
     profile = ink.sum(1)
     full = profile > 0.12 * np.sort(profile)[-max(1, profile.size // 4) :].mean()
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], full.astype(np.int8), [0]])))
-    cores = [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= least_px / 2]
+    cores = [(a, b) for a, b in runs_of(full) if b - a >= least_px / 2]
     middles = [(a[1] + b[0]) // 2 for a, b in pairwise(cores)]
     rows = []
     for top, bottom in zip([0, *middles], [*middles, profile.size], strict=True):
@@ -85,11 +86,11 @@ def _rows(ink: Mask, least_px: float) -> list[tuple[int, int]]:
     return rows
 
 
-def find_text(page: PageImage, segmentation: SegmentationMap, rectified: RectifiedPage) -> tuple[TextRegion, ...]:
+def find_text(sheet: Sheet) -> tuple[TextRegion, ...]:
     """Find the lines of print on the sheet, top to bottom."""
-    x0, y0, x1, y1 = _sheet(page, rectified)
+    x0, y0, x1, y1 = _bounds(sheet)
     x_mm, y_mm = raster(x0, x1, MAP_PX_PER_MM), raster(y0, y1, MAP_PX_PER_MM)
-    mask = _print_mask(segmentation, rectified, x_mm, y_mm)
+    mask = _print_mask(sheet, x_mm, y_mm)
     joined = cv2.morphologyEx(
         mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((1, round(3.0 * MAP_PX_PER_MM)), np.uint8)
     )
@@ -116,7 +117,7 @@ def find_text(page: PageImage, segmentation: SegmentationMap, rectified: Rectifi
     return tuple(sorted(regions, key=lambda region: region.y0_mm))
 
 
-def _crop(page: PageImage, rectified: RectifiedPage, region: TextRegion) -> ByteArray:
+def _crop(sheet: Sheet, region: TextRegion) -> ByteArray:
     """Sample a line of print from the page, upright, with a little paper around it."""
     pad_mm = 0.15 * (region.y1_mm - region.y0_mm) + 0.15
     px_per_mm = LINE_HEIGHT_PX / (region.y1_mm - region.y0_mm + 2 * pad_mm)
@@ -125,13 +126,11 @@ def _crop(page: PageImage, rectified: RectifiedPage, region: TextRegion) -> Byte
     ends_mm = 0.8 * height_mm if region.x1_mm - region.x0_mm > 4 * height_mm else 2 * pad_mm
     x_mm = raster(region.x0_mm - ends_mm, region.x1_mm + ends_mm, px_per_mm)
     y_mm = raster(region.y0_mm - pad_mm, region.y1_mm + pad_mm, px_per_mm)
-    return sample_paper(page, rectified, x_mm, y_mm)
+    return sheet.pixels(x_mm, y_mm)
 
 
 def read_text(
-    page: PageImage,
-    segmentation: SegmentationMap,
-    rectified: RectifiedPage,
+    sheet: Sheet,
     recogniser: Recogniser,
     *,
     most_px: float = 10000.0,
@@ -141,11 +140,8 @@ def read_text(
 
     Parameters
     ----------
-    page : PageImage
-    segmentation : SegmentationMap
-        Its text map says where to look.
-    rectified : RectifiedPage
-        The sheet, turned upright.
+    sheet : Sheet
+        Turned upright.  Its text map says where print is.
     recogniser : Recogniser
     most_px : float
         Bound on the width of all lines together as the recogniser sees them, which bounds the time (10000 take 0.8
@@ -158,7 +154,7 @@ def read_text(
     tuple of TextLine
         Top to bottom.  It may hold the patient's name: never to be logged.
     """
-    regions = find_text(page, segmentation, rectified)
+    regions = find_text(sheet)
     if not regions:
         return ()
     middle_mm = (regions[0].y0_mm + regions[-1].y1_mm) / 2
@@ -168,7 +164,7 @@ def read_text(
         spent_px += region.width_px
         if spent_px > most_px:
             break
-        text, score = recogniser.read(_crop(page, rectified, region))
+        text, score = recogniser.read(_crop(sheet, region))
         if text and score >= least_score:
             lines.append(
                 TextLine(

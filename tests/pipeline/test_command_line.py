@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from pipeline import Calibration, Digitization, PageImage
 from pipeline.__main__ import app
-from pipeline.digitize import Digitizer
+from pipeline.digitizer import Digitizer
 from pipeline.errors import GridNotFound
 from pipeline.source.page import load_pages
 from tests.pipeline.paper_samples import digitization

@@ -11,8 +11,8 @@ from pipeline.datatypes import ByteArray, RectifiedPage, TraceSet
 from pipeline.errors import GridNotFound
 from pipeline.evaluation.budget import LEVELS, budget_table, count_table, measure_geometry, measure_page, page_table
 from pipeline.evaluation.drawn import Drawn, same_print
-from pipeline.layout.identify import load_layouts
-from pipeline.networks.unet import ROW_BINS
+from pipeline.layout.file import load_layouts
+from pipeline.networks.specification import ROW_BINS
 from pipeline.sheet.paper import turn
 from pipeline.signal.calibrate import calibrate
 from pipeline.signal.quality import assess
