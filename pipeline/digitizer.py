@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -27,7 +27,7 @@ from pipeline.datatypes import (
 from pipeline.errors import DigitizationError, GridNotFound
 from pipeline.layout.file import load_layouts
 from pipeline.networks.inference import Network, choose_device, load_network
-from pipeline.networks.specification import BEND, LABEL, LAYOUT, PAGE, TRACE
+from pipeline.networks.specification import BEND, LABEL, LAYOUT, PAGE, SPECIFICATIONS, TRACE, Specification
 from pipeline.printing.recogniser import Recogniser, load_recogniser
 from pipeline.sheet.paper import Sheet, turn
 from pipeline.stages import SHIPPED, Stages
@@ -57,11 +57,7 @@ class _Seen:
 class Digitizer:
     """The networks, the recogniser of print and the layouts, loaded once, and the stages that use them."""
 
-    page_network: Network
-    bend_network: Network
-    layout_network: Network
-    label_network: Network
-    trace_network: Network
+    networks: Mapping[Specification, Network]
     recogniser: Recogniser
     layouts: tuple[Layout, ...]
     stages: Stages = SHIPPED
@@ -90,11 +86,7 @@ class Digitizer:
         """
         chosen = choose_device(device)
         return cls(
-            page_network=load_network(PAGE, chosen),
-            bend_network=load_network(BEND, chosen),
-            layout_network=load_network(LAYOUT, chosen),
-            label_network=load_network(LABEL, chosen),
-            trace_network=load_network(TRACE, chosen),
+            networks={specification: load_network(specification, chosen) for specification in SPECIFICATIONS},
             recogniser=load_recogniser(),
             layouts=load_layouts(layouts),
         )
@@ -111,19 +103,12 @@ class Digitizer:
         -------
         Digitizer
         """
-        return replace(
-            self,
-            page_network=wrap(self.page_network),
-            bend_network=wrap(self.bend_network),
-            layout_network=wrap(self.layout_network),
-            label_network=wrap(self.label_network),
-            trace_network=wrap(self.trace_network),
-        )
+        return replace(self, networks={key: wrap(network) for key, network in self.networks.items()})
 
     @property
     def pages_at_once(self) -> int:
         """How many pages to digitize side by side: a GPU gains from several, a processor is busy with one."""
-        return self.page_network.at_once
+        return self.networks[PAGE].at_once
 
     def digitize(self, page: PageImage, *, default_calibration: Calibration | None = None) -> Digitization:
         """Turn one page into a record.
@@ -146,7 +131,7 @@ class Digitizer:
         DigitizationError
             GridNotFound, TraceNotFound or LayoutUnknown; the message says why in words.
         """
-        segmentation = self.stages.segment(page, self.page_network)
+        segmentation = self.stages.segment(page, self.networks[PAGE])
         readings: list[Digitization] = []
         errors: list[DigitizationError] = []
         for candidate in self._candidates(page, segmentation):
@@ -190,7 +175,7 @@ class Digitizer:
     def _by_grid(self, page: PageImage, segmentation: SegmentationMap) -> _Upright:
         """Flatten the page by the grid that is found on it, down to wrinkles, and turn it upright."""
         flat = self.stages.rectify(page, segmentation, LAYOUT.px_per_mm)
-        return self._upright(self.stages.unbend(flat, self.bend_network))
+        return self._upright(self.stages.unbend(flat, self.networks[BEND]))
 
     def _upright(self, flat: Sheet, *, enough: float = 3.0, clearly: float = 1.0) -> _Upright:
         """Turn the sheet so that its lead names read.
@@ -205,7 +190,7 @@ class Digitizer:
             settled = most + clearly >= len(LEADS[3:])  # none can read clearly better
             if settled or (quarter == 1 and most >= enough):
                 break
-            labels = self.stages.read_labels(np.ascontiguousarray(np.rot90(canvas, quarter)), self.label_network)
+            labels = self.stages.read_labels(np.ascontiguousarray(np.rot90(canvas, quarter)), self.networks[LABEL])
             # I, II and III read the same upside down
             evidence = sum(max((x.score for x in labels if x.lead == lead), default=0.0) for lead in LEADS[3:])
             if evidence > most + (clearly if quarter == 2 else 0.0 if quarter == 0 else 2 * clearly):
@@ -226,8 +211,8 @@ class Digitizer:
         calibration = self.stages.infer_calibration(seen.match, seen.marks, seen.stated, default)
         record = self.stages.calibrate(seen.traces, seen.match, calibration)
         rectified = upright.sheet.rectified
-        networks: list[Network | Recogniser] = [self.page_network, self.bend_network, self.layout_network]
-        networks += [self.label_network, self.trace_network, self.recogniser]
+        weights = {network.name: network.sha256 for network in self.networks.values()}
+        weights[self.recogniser.name] = self.recogniser.sha256
         return Digitization(
             page=upright.sheet.page,
             rectified=rectified,
@@ -235,7 +220,7 @@ class Digitizer:
             traces=seen.traces,
             record=record,
             quality=self.stages.assess(record, seen.match, seen.traces, rectified.grid_scale),
-            weights_sha256={network.name: network.sha256 for network in networks},
+            weights_sha256=weights,
             text=seen.text,
         )
 
@@ -243,9 +228,9 @@ class Digitizer:
         """Read print, rows and layout of an upright sheet."""
         stages, sheet = self.stages, upright.sheet
         text = stages.read_text(sheet, self.recogniser)
-        marks = stages.read_marks(sheet.rectified.pixels, self.layout_network)
+        marks = stages.read_marks(sheet.rectified.pixels, self.networks[LAYOUT])
         rows = marks.rows or stages.rows_from_ink(sheet)
-        traces = stages.trace_rows(sheet, rows, self.trace_network, read=stages.read_rows)
+        traces = stages.trace_rows(sheet, rows, self.networks[TRACE], read=stages.read_rows)
         traces = stages.follow_strokes(traces, sheet)
         seen_mm = [x for row in marks.rows for x in row.boundaries_mm]
         labels = stages.join_lead_names(upright.labels, text)

@@ -29,6 +29,7 @@ from pipeline.datatypes import ByteArray, PageImage
 from pipeline.digitizer import Digitizer
 from pipeline.errors import DigitizationError
 from pipeline.networks.inference import Network
+from pipeline.networks.specification import PAGE
 from pipeline.output.overlay import draw_overlay, write_png
 from pipeline.rows.trace import posterior, read_rows
 from pipeline.training.capture import Capture
@@ -219,7 +220,7 @@ def _add(table: Table, name: str, cost: Cost) -> None:
 
 def report(digitizer: Digitizer, *, runs: int, widths: Sequence[int], batches: Sequence[int]) -> Iterator[Table]:
     """Measure and yield the tables: stages of one page, growth with its size, growth with the batch."""
-    where = digitizer.page_network.device.type
+    where = digitizer.networks[PAGE].device.type
     page = draw_scan()
     stages = measure_stages(digitizer, page, runs)
     size = "x".join(str(side) for side in page.pixels.shape[1::-1])

@@ -33,7 +33,7 @@ from pipeline.digitizer import Digitizer
 from pipeline.errors import DigitizationError
 from pipeline.evaluation.drawn import Drawn, same_print
 from pipeline.evaluation.metrics import score_lead
-from pipeline.networks.specification import LAYOUT
+from pipeline.networks.specification import LAYOUT, PAGE, TRACE
 from pipeline.rows.trace import trace_rows
 from pipeline.sheet.paper import Sheet, turn
 from pipeline.sheet.rectify import rectify
@@ -140,7 +140,7 @@ def _trace(
 ) -> TraceSet:
     """Trace the drawn rows on a sheet (None: the drawn one)."""
     sheet = Sheet(page=drawn.image, segmentation=segmentation, rectified=frame or drawn.sheet)
-    return trace_rows(sheet, drawn.rows(frame), digitizer.trace_network)
+    return trace_rows(sheet, drawn.rows(frame), digitizer.networks[TRACE])
 
 
 def _sheet_found(drawn: Drawn, segmentation: SegmentationMap, result: Digitization | None) -> RectifiedPage | None:
@@ -171,7 +171,7 @@ def measure_page(picture: Picture, digitizer: Digitizer) -> PageBudget:
     """Score every stage on one drawn page; it is digitized once and traced twice more."""
     drawn = Drawn(picture)
     true = picture.page.calibration
-    segmentation = segment(drawn.image, digitizer.page_network)
+    segmentation = segment(drawn.image, digitizer.networks[PAGE])
     traces = _trace(drawn, digitizer, segmentation)
     lines = drawn.lines(traces)
     snr = [

@@ -1,8 +1,8 @@
 """Where the columns of a page stand, in paper millimetres.
 
 The rows of a page start together and change leads together.  Labels are printed somewhere near the start of their
-column, so they tell the order and roughly the pitch; the rows' own ends, their common jumps and gaps, and the paces
-carts print at (12.5, 25 and 50 mm/s) tell the rest.
+column, so they show the order and roughly the pitch.  The exact places follow from the ends of the rows, their common
+jumps and gaps, and the paper speeds of carts (12.5, 25 and 50 mm/s).
 """
 
 from __future__ import annotations
@@ -85,9 +85,17 @@ def _common_edge(edges: Float64) -> float:
 
 
 def page_span(traces: TraceSet, rows: Sequence[int]) -> tuple[float, float] | None:
-    """Find where the signals of a page start and end: paper x in mm, calibration pulses left out.
+    """Find where the signals of a page start and end; calibration pulses do not count.
 
-    Returns None if none of `rows` (indices into the traces) holds a trace.
+    Parameters
+    ----------
+    traces : TraceSet
+    rows : sequence of int
+        Traced rows that belong to the layout.
+
+    Returns
+    -------
+    (start, end) paper x in mm; None if none of the rows holds a trace.
     """
     starts, ends = [], []
     for index in rows:

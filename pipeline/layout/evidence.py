@@ -28,7 +28,22 @@ _LIMB = {
 
 
 def stretch(traces: TraceSet, index: int, start_mm: float, end_mm: float, n: int) -> Float64 | None:
-    """Sample a row between two paper x at `n` points, upward positive, level removed; None if mostly missing."""
+    """Sample a row between two paper x, ten times a millimetre, upward positive, level removed.
+
+    Parameters
+    ----------
+    traces : TraceSet
+    index : int
+        Traced row; negative = missing.
+    start_mm, end_mm : float
+        Paper x.
+    n : int
+        Number of samples; those behind `end_mm` are NaN.
+
+    Returns
+    -------
+    (n,) float64 in mm, NaN = not traced; None if the row is missing or mostly not traced.
+    """
     if index < 0 or n < 20:
         return None
     columns = np.round((start_mm - traces.x0_mm) * traces.columns_per_mm + np.arange(n) * traces.columns_per_mm / 10.0)
@@ -70,9 +85,22 @@ def _limb_leads(
 
 
 def limb_residual(traces: TraceSet, layout: Layout, rows: Sequence[int], columns: Spans) -> float | None:
-    """Share of the limb leads' power that Einthoven's and Goldberger's sums leave over; None if there is no such sum.
+    """Share of the limb leads' power that Einthoven's and Goldberger's sums leave over.
 
     Near 0 for the right order, some tenths for a wrong one.
+
+    Parameters
+    ----------
+    traces : TraceSet
+    layout : Layout
+    rows : sequence of int
+        Traced row of every row of short leads, -1 = missing.
+    columns : Spans
+        Paper x of the columns, mm.
+
+    Returns
+    -------
+    float in [0, 1]; None if no column holds limb leads that obey a sum.
     """
     left, total = 0.0, 0.0
     for c, (start_mm, end_mm) in enumerate(columns):
@@ -115,7 +143,18 @@ def _activity(traces: TraceSet, rows: Sequence[int], start_mm: float, n: int) ->
 
 
 def correlation(a: Float64, b: Float64, reach: int = 0) -> float:
-    """Compute the best correlation of two stretches over shifts of at most `reach` samples, NaN left out."""
+    """Compute the best correlation of two stretches over shifts of at most `reach` samples; NaN samples do not count.
+
+    Parameters
+    ----------
+    a, b : (n,) float64
+    reach : int
+        Samples.
+
+    Returns
+    -------
+    float in [-1, 1]; -1 also if the stretches share too few samples.
+    """
     best = -1.0
     for shift in range(-reach, reach + 1):
         x = a[max(shift, 0) : a.size + min(shift, 0)]
@@ -164,9 +203,20 @@ def measure_step(
 ) -> float:
     """Evidence in [-1, 1] that the columns were recorded together (1) and not one after the other (-1).
 
-    Limb leads that stand in several columns obey their sums across them only if they were recorded together.  Else a
-    rhythm strip tells: each column is compared with the strip above or below it and with the strip's start.  Without
-    one, columns recorded together must beat in step with the first.
+    Limb leads that stand in several columns obey their sums across them only if they were recorded together.  Without
+    such leads a rhythm strip decides: each column is compared with the strip above or below it and with the strip's
+    start.  Without a strip, columns recorded together must beat in step with the first.
+
+    Parameters
+    ----------
+    traces : TraceSet
+    layout : Layout
+    rows, strips : sequence of int
+        Traced rows of the short leads and of the rhythm strips, -1 = missing.
+    columns : Spans
+        Paper x of the columns, mm.
+    rr_mm : float, optional
+        Distance of the beats.
     """
     n = int(min(end - start for start, end in columns) * 10) - 5
     if len(columns) < 2 or n < SIGNALS.least_common:

@@ -179,9 +179,9 @@ def identify_layout(
     traces : TraceSet
         The rows, top to bottom; some may be missing or spurious.
     layouts : sequence of Layout
-        In order of preference where the page cannot tell.
+        In order of preference if the page does not decide.
     seen_mm : sequence of float
-        Paper x where a lead's stretch was seen to begin, if something saw it.
+        Paper x where the layout network saw a lead's stretch begin; empty if it was not asked.
 
     Returns
     -------

@@ -197,7 +197,19 @@ def _refined(found: Found, slots: Slots, row: Float64, distance: Float64) -> Flo
 
 
 def fit_labels(found: Found, slots: Slots) -> LabelFit | None:
-    """Find the layout's best place on the labels; None if no label fits it anywhere."""
+    """Find the best place of a layout on the labels.
+
+    Parameters
+    ----------
+    found : Found
+        The labels of the page.
+    slots : Slots
+        Where the layout prints names.
+
+    Returns
+    -------
+    LabelFit, or None if no label fits the layout anywhere.
+    """
     if not found.labels:
         return None
     table = _hypotheses(found, slots)
@@ -227,7 +239,21 @@ class RowFit:
 
 
 def fit_rows(found: Found, n_short: int, n_rows: int, labels: LabelFit | None) -> RowFit:
-    """Lay the printed rows, evenly spaced, over the traced ones; strips may stand further down.  Rules are no rows."""
+    """Lay the printed rows, evenly spaced, over the traced ones.  Strips may stand further down; rules are no rows.
+
+    Parameters
+    ----------
+    found : Found
+        The traced rows of the page.
+    n_short, n_rows : int
+        Printed rows of short leads, and all printed rows.
+    labels : LabelFit, optional
+        Where the names of the layout stand: rows are near them.
+
+    Returns
+    -------
+    RowFit
+    """
     if found.rule.any():
         real = np.flatnonzero(~found.rule)
         fit = fit_rows(found.only(real), n_short, n_rows, labels)

@@ -35,7 +35,7 @@ def _likeness(
 
 
 def _surest_there(found: Found, index: int) -> LeadLabel:
-    """Return the label seen most surely at the place of one: "II" is seen in every "III"."""
+    """Return the label with the highest score at the place of a label: every "III" contains a "II"."""
     here = np.abs(found.x_mm - found.x_mm[index]) < STRIPS.place_x_mm
     here &= np.abs(found.y_mm - found.y_mm[index]) < STRIPS.place_y_mm
     return found.labels[int(np.argmax(np.where(here, found.score, -1.0)))]
@@ -46,7 +46,27 @@ def name_strips(
 ) -> tuple[tuple[Lead, ...], list[str]]:
     """Name each rhythm strip: by the short lead it repeats and by its label, else by the layout's custom.
 
-    A label is believed unless the strip plainly repeats another lead: its name may be a steep wave's or a pulse's.
+    A label counts unless the strip clearly repeats another lead: a steep wave or a pulse may pass for a name.
+
+    Parameters
+    ----------
+    traces : TraceSet
+    layout : Layout
+    labels : LabelFit, optional
+        Which label stands at which place of the layout.
+    found : Found
+        The labels of the page.
+    row_index : sequence of int
+        Traced row of every printed row, -1 = missing.
+    columns : Spans
+        Paper x of the columns, mm.
+
+    Returns
+    -------
+    rhythm : tuple of Lead
+        The lead of each strip, top to bottom.
+    reasons : list of str
+        Doubts, in words.
     """
     names, reasons = [], []
     n_short = len(layout.rows)

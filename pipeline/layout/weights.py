@@ -111,6 +111,22 @@ class SignalWeights:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BeatLimits:
+    """When rows show beats, and how these are measured (500 recordings: QRS complex 31.6 ms, spread 15 %)."""
+
+    shortest_mm: float = 40.0  # mm of rows, less of which shows too few beats; by hand
+    least_known: float = 0.5  # share of a row that must be traced; by hand
+    steepest: float = 0.98  # quantile of a row's slopes that counts as steepest; by hand
+    half: float = 0.5  # autocorrelation at whose lag a QRS complex ends
+    least_period: float = 4.0  # QRS lengths between two beats; 0.13 s, by hand
+    most_period: float = 60.0  # the same, at most; 1.9 s
+    repeats: float = 0.45  # autocorrelation, least, of beats that repeat; by hand
+    first_peak: float = 0.75  # of the highest peak: the first one this high is one beat, the others are multiples
+    outermost: float = 0.005  # share of the samples at top and bottom that do not count for the height; by hand
+    least_lead_mm: float = 20.0  # mm of a lead, less of which shows no height; by hand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StripWeights:
     """How a rhythm strip is named: likeness to its own short lead is 0.99, to others up to 0.9 (vector PDFs)."""
 
@@ -122,7 +138,7 @@ class StripWeights:
     rival: float = 0.1  # likeness by which another lead must be more alike to be named as a doubt; by hand
     sure_label: float = 0.8  # score of a label whose contradiction is a doubt; by hand
     alike: float = 0.7  # likeness, least, to name a strip without a label; by hand
-    place_x_mm: float = 5.0  # mm within which two labels stand at one place: "II" is seen in every "III"
+    place_x_mm: float = 5.0  # mm within which two labels stand at one place: every "III" contains a "II"
     place_y_mm: float = 3.0  # mm; by hand
     lag: int = 10  # tenths of a mm by which strip and short lead may be shifted; by hand
 
@@ -164,5 +180,6 @@ RULE = RuleLimits()
 PLACEMENT = PlacementWeights()
 COLUMNS = ColumnWeights()
 SIGNALS = SignalWeights()
+BEATS = BeatLimits()
 STRIPS = StripWeights()
 DECISION = DecisionWeights()

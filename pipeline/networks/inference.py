@@ -137,7 +137,13 @@ def _out_of_memory(name: str) -> Iterator[None]:
 
 
 def choose_device(device: str) -> torch.device:
-    """Return the device for "auto", "cpu" or "cuda"; raise ValueError where CUDA is asked for and absent."""
+    """Return the device for "auto", "cpu" or "cuda".
+
+    Raises
+    ------
+    ValueError
+        CUDA is wanted and absent.
+    """
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device = 'cuda', but no CUDA device is available; use 'auto' or 'cpu'")
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from pipeline.datatypes import GAINS_MM_PER_MV, LEADS, PAPER_SPEEDS_MM_PER_S, Lead, LeadLabel, StatedScale, TextLine
+from pipeline.printing.weights import NAMES
 
 _NUMBER = r"(?:(?<![\w.,/|\\])[OoIlSsZz]|(?<![\d.,])\d)[\dOoIlSsZz]{0,2}(?:\s?[.,]\s?[\dOoIlSsZz]{1,2})?"
 _M = r"(?:m|rn|n)"
@@ -28,7 +29,6 @@ _FACTORS = {"0.25": 2.5, "1/4": 2.5, "0.5": 5.0, "1/2": 5.0, "1": 10.0, "2": 20.
 _LIMB = re.compile(r"limb|ext|periph|(?<![a-z])[le]\s?[:=]?\s?$|avf\s?[:=]?\s?$", re.IGNORECASE)
 _CHEST = re.compile(r"chest|prec|thor|(?<![a-z])[cv]\s?[:=]?\s?$|v?6\s?[:=]\s?$|v1\s?[-~]\s?v?6", re.IGNORECASE)
 _DIGITS = str.maketrans("OoIlSsZz,", "00115522.", " ")
-_LONGEST_NAME = 5  # characters, a stray one and a sign included
 _STROKES = {Lead.I, Lead.II, Lead.III}
 _NAMES = {lead.upper(): lead for lead in LEADS} | {f"C{k}": Lead(f"V{k}") for k in range(1, 7)}
 
@@ -123,14 +123,18 @@ def lead_name(text: str) -> Lead | None:
     return _NAMES.get("V1" if bare in ("VI", "CI") else bare)
 
 
-def _within(label: LeadLabel, line: TextLine, ends_mm: float = 3.0) -> bool:
+def _within(label: LeadLabel, line: TextLine) -> bool:
     """Tell whether a label stands inside a line of print, away from its ends: a name may touch what follows it."""
-    return line.x0_mm + ends_mm < label.x_mm < line.x1_mm - ends_mm and line.y0_mm < label.y_mm < line.y1_mm
+    inside = line.x0_mm + NAMES.ends_mm < label.x_mm < line.x1_mm - NAMES.ends_mm
+    return inside and line.y0_mm < label.y_mm < line.y1_mm
 
 
-def join_lead_names(
-    labels: Sequence[LeadLabel], lines: Sequence[TextLine], *, least_score: float = 0.8
-) -> tuple[LeadLabel, ...]:
+def _at(label: LeadLabel, x_mm: float, y_mm: float) -> bool:
+    """Tell whether a label stands at a place."""
+    return abs(label.x_mm - x_mm) < NAMES.place_x_mm and abs(label.y_mm - y_mm) < NAMES.place_y_mm
+
+
+def join_lead_names(labels: Sequence[LeadLabel], lines: Sequence[TextLine]) -> tuple[LeadLabel, ...]:
     """Join the lead names that the label network found with those that the text states.
 
     Parameters
@@ -139,8 +143,6 @@ def join_lead_names(
         The names that the label network found.
     lines : sequence of TextLine
         The text of the page.
-    least_score : float
-        Lines with a lower score are not used.
 
     Returns
     -------
@@ -149,14 +151,15 @@ def join_lead_names(
         longer line of text is no lead name.  I, II and III come from the label network only: a recogniser takes any
         upright stroke for an I.
     """
-    prose = [line for line in lines if line.score >= least_score and len(line.text.replace(" ", "")) > _LONGEST_NAME]
+    sure = [line for line in lines if line.score >= NAMES.text_score]
+    prose = [line for line in sure if len(line.text.replace(" ", "")) > NAMES.longest]
     kept = [label for label in labels if not any(_within(label, line) for line in prose)]
-    for line in lines:
+    for line in sure:
         lead = lead_name(line.text)
-        if lead is None or lead in _STROKES or line.score < least_score:
+        if lead is None or lead in _STROKES:
             continue
         x_mm, y_mm = (line.x0_mm + line.x1_mm) / 2, (line.y0_mm + line.y1_mm) / 2
-        here = [label for label in kept if abs(label.x_mm - x_mm) < 5.0 and abs(label.y_mm - y_mm) < 4.0]
+        here = [label for label in kept if _at(label, x_mm, y_mm)]
         if any(label.lead == lead or label.score >= line.score for label in here):
             continue
         kept = [label for label in kept if label not in here]

@@ -1,19 +1,20 @@
-"""Paper speed and gain: what print, calibration pulses and the spacing of columns say together.
+"""Paper speed and gain: what text, calibration pulses, columns and beats say together.
 
-Each source is a witness that is believed as far as it deserves:
+Each source is a witness with a weight of its own:
 
-* *print* states the value outright, and only values that carts have are read; it is hardly ever misread into another.
-  It comes first.
-* *the calibration pulse* is 1 mV high on every cart: nearly as good as print for the gain.  Its width is weaker: 0.2 s
-  on many carts, but less on others (2 and 3 mm at 25 mm/s are common), or 5 mm at every speed; it is never longer.
-* *columns* are measured well but tell the speed only up to a factor of two: 62.5 mm are 2.5 s at 25 mm/s, and as well
-  1.25 s at 50 mm/s or 5 s at 12.5 mm/s.  A page of one column has no spacing at all.
-* *beats* are as long and as tall as hearts make them: within a factor of two nearly always, and hardly ever to be told
-  from another patient's beyond that.  They are asked for the speed where none is printed and for the gain where
-  no pulse is seen either, and never object: a wide QRS complex or a low voltage is a finding.
+* *text* states the value, and only values that carts have are read; it is hardly ever misread into another value.  It
+  comes first.
+* *the calibration pulse* is 1 mV high on every cart: for the gain it is nearly as good as text.  Its width is weaker:
+  0.2 s on many carts, but less on others (2 and 3 mm at 25 mm/s are common), or 5 mm at every speed; it is never
+  longer.
+* *columns* are measured well but leave a factor of two open: 62.5 mm are 2.5 s at 25 mm/s, but also 1.25 s at 50 mm/s
+  or 5 s at 12.5 mm/s.  A page of one column has no spacing at all.
+* *beats* are nearly always of the usual length and height within a factor of two, and vary between patients within
+  that.  They count for the speed if the text states none, and for the gain if no pulse was found either.  They never
+  object: a wide QRS complex or a low voltage is a finding.
 
-What is configured is the belief to start from.  The value that explains all of it best is taken (Bayes' rule), its
-score is its probability.  A witness that contradicts the value, or a low score, is a reason for a person to look.
+The configured value is the prior.  The value that explains all witnesses best is taken (Bayes' rule), and its score is
+its probability.  A witness that contradicts the value, or a low score, is a reason for a review.
 """
 
 from __future__ import annotations
@@ -183,7 +184,7 @@ def _of_text(value: float | None, unit: str, known: Sequence[float]) -> list[Wit
 def _judge(witnesses: Sequence[Witness], usual: dict[float, float], configured: float, what: str) -> Verdict:
     """Weigh the witnesses against what is usual and what is configured; `what` has a place for the value in words.
 
-    Where only the beats tell, they must confirm what is configured by `WitnessWeights.sure_by_beats`.
+    If beats are the only witness, they must confirm the configured value by `WitnessWeights.sure_by_beats`.
     """
     if not witnesses:
         return Verdict(configured, WITNESS.unasked, "default", ())
@@ -209,7 +210,7 @@ def _judge(witnesses: Sequence[Witness], usual: dict[float, float], configured: 
 
 
 def _pitch_mm(match: LayoutMatch) -> float:
-    """Return how far columns are apart; as names tell it where a usual pitch, laid on a wrong scale, was preferred."""
+    """Return the distance of columns; that of their names if a usual distance was preferred on a wrong scale."""
     measured_mm = float(np.mean(np.diff([start for start, _ in match.column_mm])))
     best = {label.lead: label for label in sorted(match.labels, key=lambda label: label.score)}
     steps_mm = [
@@ -223,11 +224,22 @@ def _pitch_mm(match: LayoutMatch) -> float:
 
 
 def true_scale(match: LayoutMatch, marks: PrintedMarks, stated: StatedScale, default: Calibration) -> float:
-    """Return how many millimetres one of a page is whose scale is a guess.
+    """Return how many millimetres one millimetre of a page really is, if its scale is a guess.
 
-    Columns last as long as their layout says: they tell the scale, once the speed is known.  It is what is printed,
-    else the usual one at which the calibration pulses are as high as they should be.  A page of one column may also be
-    half as long; where no pulse decides, the guess does.
+    Columns last as long as their layout says; with the paper speed that gives the scale.  The speed is the stated one,
+    else the usual one at which the calibration pulses have their proper height.  A page of one column may also be half
+    as long; if no pulse decides, the scale nearest to the guess is taken.
+
+    Parameters
+    ----------
+    match : LayoutMatch
+        Where the columns stand, on the guessed scale.
+    marks : PrintedMarks
+        The calibration pulses, on the guessed scale.
+    stated : StatedScale
+        What the text of the page states.
+    default : Calibration
+        What is configured.
     """
     single = len(match.column_mm) < 2
     pitch_mm = match.column_mm[0][1] - match.column_mm[0][0] if single else _pitch_mm(match)
@@ -236,9 +248,9 @@ def true_scale(match: LayoutMatch, marks: PrintedMarks, stated: StatedScale, def
     scales = [seconds * speed / pitch_mm for speed in speeds for seconds in lengths_s]
     height_mm = _common_size([pulse.y1_mm - pulse.y0_mm for pulse in marks.pulses], WITNESS.pulse_tolerance)
     if height_mm is not None:
-        told = (stated.gain_mm_per_mv or default.gain_mm_per_mv) / height_mm
-        nearest = min(scales, key=lambda scale: abs(np.log(scale / told)))
-        if _near(nearest, told, WITNESS.pulse_tolerance):
+        proper = (stated.gain_mm_per_mv or default.gain_mm_per_mv) / height_mm
+        nearest = min(scales, key=lambda scale: abs(np.log(scale / proper)))
+        if _near(nearest, proper, WITNESS.pulse_tolerance):
             return nearest
     return min(scales, key=lambda scale: abs(np.log(scale))) if single else scales[0]
 

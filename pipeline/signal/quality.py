@@ -63,7 +63,7 @@ def _sum_residual(record: EcgRecord, terms: tuple[tuple[Lead, float], ...]) -> t
 
 
 def _decibel(signal_power: float, noise_power: float) -> float:
-    """Power ratio in dB, between the worst and the best that a self-check can tell."""
+    """Power ratio in dB, between the worst and the best that a self-check can show."""
     ratio_db = 10 * np.log10(max(signal_power, 1e-12) / max(noise_power, 1e-12))
     return float(np.clip(ratio_db, QUALITY.worst_sum_db, QUALITY.best_sum_db))
 
@@ -129,7 +129,20 @@ def _expected_db(match: LayoutMatch, traces: TraceSet) -> float:
 
 
 def features(record: EcgRecord, match: LayoutMatch, traces: TraceSet, grid_scale: GridScale) -> Features:
-    """Measure what the estimate of `assess` is made of; a fit of its coefficients uses the same numbers."""
+    """Measure what the estimate of `assess` is made of; a fit of its coefficients uses the same numbers.
+
+    Parameters
+    ----------
+    record : EcgRecord
+    match : LayoutMatch
+    traces : TraceSet
+    grid_scale : GridScale
+        With the doubt of the bend network.
+
+    Returns
+    -------
+    Features
+    """
     printed, known = _printed(record, match), np.isfinite(record.signal_mv)
     shares = [known[row, on].mean() for row, on in enumerate(printed) if on.any()] or [0.0]
     limb = _limb_db(record)
@@ -142,9 +155,9 @@ def features(record: EcgRecord, match: LayoutMatch, traces: TraceSet, grid_scale
 
 
 def _scale_is_right(calibration: Calibration) -> float:
-    """How likely speed and gain are both right; 1 where the page was not asked."""
-    asked = [score for score in (calibration.speed_score, calibration.gain_score) if score > 0]
-    return min(asked, default=1.0)
+    """How likely speed and gain are both right; 1 if neither has a score."""
+    known = [score for score in (calibration.speed_score, calibration.gain_score) if score > 0]
+    return min(known, default=1.0)
 
 
 def _lead_warnings(coverage: dict[Lead, float], confidence: dict[Lead, float]) -> list[str]:

@@ -25,7 +25,7 @@ from pipeline.evaluation.ablation import (
     rows_by_ink,
 )
 from pipeline.networks.inference import Network
-from pipeline.networks.specification import ROW_BINS
+from pipeline.networks.specification import PAGE, ROW_BINS, SPECIFICATIONS
 from pipeline.sheet.paper import Sheet
 from tests.pipeline.paper_samples import digitization
 
@@ -137,7 +137,7 @@ class SpyDigitizer(Digitizer):
     def digitize(self, page: PageImage, *, default_calibration: Calibration | None = None) -> Digitization:
         self.seen.append(stages_of(self))
         self.drawn.append(bool(page.strokes))
-        self.page_network.run(page.pixels[None])
+        self.networks[PAGE].run(page.pixels[None])
         if self.stages.rectify is flat_sheet:
             raise TraceNotFound("nothing")
         return digitization()
@@ -148,11 +148,7 @@ def spy() -> SpyDigitizer:
         return Network(name=name, module=CountingModule(), sha256="", device=torch.device("cpu"))
 
     return SpyDigitizer(
-        page_network=network("page"),
-        bend_network=network("bend"),
-        layout_network=network("layout"),
-        label_network=network("label"),
-        trace_network=network("trace"),
+        networks={specification: network(specification.name) for specification in SPECIFICATIONS},
         recogniser=None,  # type: ignore[arg-type]
         layouts=(),
     )
@@ -169,7 +165,7 @@ def test_one_stage_at_a_time_is_changed_and_put_back_and_networks_answer_once() 
     assert changed == [0, 0, 1, 1, 2, 1, 1] and len(set(digitizer.seen)) == 6
     assert digitizer.drawn == [True] + 6 * [False]
     assert stages_of(digitizer) == usual == stages_of(spy())
-    assert digitizer.page_network.module.calls == 1
+    assert digitizer.networks[PAGE].module.calls == 1
 
 
 def test_the_command_compares_the_readings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import torch
 from pipeline.digitizer import Digitizer
 from pipeline.evaluation.bench import Cost, Recorder, draw_scan, recorded, total
 from pipeline.networks.inference import Network
+from pipeline.networks.specification import PAGE
 from pipeline.stages import SHIPPED, Stages
 
 
@@ -61,11 +62,11 @@ def test_a_start_forgets_what_was() -> None:
 def test_every_function_the_digitizer_composes_is_a_stage_and_is_given_back() -> None:
     network = Network(name="page", module=_Ones(), sha256="", device=torch.device("cpu"))
     parts: dict[str, Any] = dict.fromkeys((part.name for part in fields(Digitizer)), network)
-    digitizer = Digitizer(**parts | {"stages": SHIPPED})
+    digitizer = Digitizer(**parts | {"networks": {PAGE: network}, "stages": SHIPPED})
     recorder = Recorder()
     recorder.start()
     timed = recorded(digitizer, recorder)
-    timed.stages.read_marks(np.zeros((8, 8, 3), np.uint8), timed.page_network)
+    timed.stages.read_marks(np.zeros((8, 8, 3), np.uint8), timed.networks[PAGE])
     assert {"read_marks", "page network"} <= set(recorder.stop())
     for part in fields(Stages):
         assert getattr(timed.stages, part.name) is not getattr(SHIPPED, part.name)
