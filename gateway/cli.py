@@ -25,11 +25,12 @@ from gateway.dicom.network.find import StudyQuery
 from gateway.dicom.network.retrieve import DimseArchive
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
+from gateway.domain.received import Accepted, ReceivedObject
 from gateway.domain.status import JobStatus
 from gateway.errors import GatewayError, IntakeError, SettingsError
-from gateway.identity.orders import with_told
-from gateway.identity.sidecar import identify as identify_job
-from gateway.intake.accept import Accepted, Intake, file_key, media_type_of
+from gateway.identity.decide import combined
+from gateway.identity.person import identify as identify_job
+from gateway.intake.accept import Intake, file_key, media_type_of
 from gateway.intake.pull import Archive, Wanted, show_pull
 from gateway.logs import configure_logging
 from gateway.results.confirmation import confirm as confirm_job
@@ -75,7 +76,7 @@ def worker(
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run one worker: digitize queued jobs until SIGINT or SIGTERM.  `serve` starts its own."""
-    from gateway.worker.worker import run_worker  # loads torch: nothing but this command needs it
+    from gateway.worker.process import run_worker  # loads torch: nothing but this command needs it
 
     settings = load_settings(config)
     configure_logging(settings.log)
@@ -414,18 +415,20 @@ def _submit(intake: Intake, data: bytes, told: StudyContext, destinations: tuple
     media_type = media_type_of(data)
     if media_type == "application/dicom":
         read = read_context(data)
-        told = with_told(read, told)
+        told = combined(read, told)
         source_key = read.source_sop_instance_uid
     else:
         source_key = file_key("submit", told, data)
     return intake.accept(
-        source="submit",
-        source_key=source_key,
-        media_type=media_type,
-        data=data,
-        context=told,
-        destinations=destinations,
-        actor="cli",
+        ReceivedObject(
+            source="submit",
+            source_key=source_key,
+            media_type=media_type,
+            data=data,
+            context=told,
+            actor="cli",
+            destinations=destinations,
+        )
     )
 
 
@@ -433,9 +436,9 @@ def _archive(settings: Settings, name: str, intake: Intake) -> Archive:
     peer, calling_ae_title = _destination(settings, name)
     maximum = settings.dicom.maximum_object_mib
     if isinstance(peer, DicomDestination):
-        return DimseArchive(peer, calling_ae_title, settings.dicom.ae_title, intake, maximum)
+        return DimseArchive(peer, calling_ae_title, settings.dicom.ae_title, intake.keep, maximum)
     if isinstance(peer, DicomWebDestination):
-        return WebArchive(peer, intake, maximum)
+        return WebArchive(peer, intake.keep, maximum)
     raise SettingsError(f"{name} is no archive: its kind is {peer.kind}")
 
 

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from gateway.domain.context import StudyContext
 from gateway.errors import DeliveryRefused, IllegalTransition, IntakeError, NotFound
-from gateway.identity.sidecar import identify
+from gateway.identity.person import identify
 from gateway.results.confirmation import confirm
 from gateway.settings import Settings
 from gateway.spool.folder import Spool

@@ -22,6 +22,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from gateway.domain.artefact import Role
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
+from gateway.domain.received import ReceivedObject
 from gateway.domain.status import DeliveryStatus, JobStatus
 from gateway.intake.accept import Intake
 from gateway.service import Service, notify
@@ -272,13 +273,15 @@ def test_lease_of_a_worker_that_runs_is_extended_though_it_does_not_itself(
 
 def accept(intake: Intake, source_key: str = "1") -> str:
     return intake.accept(
-        source="submit",
-        source_key=source_key,
-        media_type="image/png",
-        data=b"x",
-        context=StudyContext(patient_id="P1"),
-        destinations=None,
-        actor="test",
+        ReceivedObject(
+            source="submit",
+            source_key=source_key,
+            media_type="image/png",
+            data=b"x",
+            context=StudyContext(patient_id="P1"),
+            destinations=None,
+            actor="test",
+        )
     ).job_id
 
 

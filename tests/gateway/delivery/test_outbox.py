@@ -11,6 +11,7 @@ from gateway.delivery.outbox import Outbox, Sender, backoff_s
 from gateway.domain.artefact import Role
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
+from gateway.domain.received import ReceivedObject
 from gateway.domain.status import DeliveryStatus, JobStatus
 from gateway.errors import DeliveryDeferred, DeliveryRefused, StorageError
 from gateway.intake.accept import Intake
@@ -37,13 +38,15 @@ class House:
     def finished_job(self, *destinations: str) -> str:
         self.jobs += 1
         accepted = Intake(self.spool, self.store).accept(
-            source="submit",
-            source_key=str(self.jobs),
-            media_type="image/png",
-            data=b"page",
-            context=StudyContext(patient_id="4711"),
-            destinations=None,
-            actor="test",
+            ReceivedObject(
+                source="submit",
+                source_key=str(self.jobs),
+                media_type="image/png",
+                data=b"page",
+                context=StudyContext(patient_id="4711"),
+                destinations=None,
+                actor="test",
+            )
         )
         self.spool.write_artefact(accepted.job_id, "page1.dcm", b"result %d" % self.jobs)
         assert self.store.jobs.claim("w", 60)

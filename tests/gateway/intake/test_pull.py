@@ -11,6 +11,7 @@ from gateway.dicom.network.find import Study, StudyQuery
 from gateway.dicom.network.retrieve import Instance
 from gateway.domain.artefact import Role
 from gateway.domain.context import StudyContext
+from gateway.domain.received import ReceivedObject
 from gateway.domain.status import JobStatus
 from gateway.errors import DeliveryDeferred, DeliveryRefused, SettingsError
 from gateway.intake.accept import Intake
@@ -68,13 +69,15 @@ class Archive:
         for uid in self.batches[-1]:
             if uid not in self.lost:
                 self._intake.accept(
-                    source="dicom:PACS",
-                    source_key=uid,
-                    media_type="application/dicom",
-                    data=b"page",
-                    context=StudyContext(patient_id="1"),
-                    destinations=None,
-                    actor="test",
+                    ReceivedObject(
+                        source="dicom:PACS",
+                        source_key=uid,
+                        media_type="application/dicom",
+                        data=b"page",
+                        context=StudyContext(patient_id="1"),
+                        destinations=None,
+                        actor="test",
+                    )
                 )
 
 
@@ -95,13 +98,15 @@ def test_batches_of_one_study_each_and_nothing_twice(intake: Intake, store: Stor
 def test_what_we_made_and_sent_there_is_not_taken_for_a_page(intake: Intake, store: Store) -> None:
     archive = Archive(intake, 1)
     job = intake.accept(
-        source="submit",
-        source_key="x",
-        media_type="image/png",
-        data=b"page",
-        context=StudyContext(patient_id="1"),
-        destinations=None,
-        actor="test",
+        ReceivedObject(
+            source="submit",
+            source_key="x",
+            media_type="image/png",
+            data=b"page",
+            context=StudyContext(patient_id="1"),
+            destinations=None,
+            actor="test",
+        )
     )
     assert store.jobs.claim("w", 60)
     overlay = Delivery(
