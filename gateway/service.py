@@ -32,7 +32,7 @@ from gateway.domain.clock import utc_now
 from gateway.errors import StorageError
 from gateway.hl7.inbound.receiver import Receiver
 from gateway.hl7.transport.client import MllpClient
-from gateway.hl7.transport.mllp import MllpListener
+from gateway.hl7.transport.mllp import MllpLimits, MllpListener
 from gateway.identity.lookup import Lookup
 from gateway.identity.orders import Records
 from gateway.intake.accept import Intake
@@ -230,11 +230,13 @@ class Service:
             hl7.port,
             Receiver(Records(self._store), hl7.character_set, acknowledge_others=hl7.other_messages == "acknowledge"),
             tls=ListenerTls(hl7.tls) if hl7.tls else None,
-            hosts=hl7.hosts,
-            idle_timeout_s=hl7.idle_timeout_s,
-            maximum_frame_bytes=hl7.maximum_message_mib * 1024 * 1024,
-            maximum_connections=hl7.maximum_connections,
-            maximum_connections_per_host=hl7.maximum_connections_per_host,
+            limits=MllpLimits(
+                hosts=hl7.hosts,
+                idle_timeout_s=hl7.idle_timeout_s,
+                maximum_frame_bytes=hl7.maximum_message_mib * 1024 * 1024,
+                maximum_connections=hl7.maximum_connections,
+                maximum_connections_per_host=hl7.maximum_connections_per_host,
+            ),
         )
 
     def _sender(self, destination: Destination) -> Sender:

@@ -7,6 +7,7 @@ change of status is looked up in the table of `gateway.domain.status` and leaves
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import func, or_, update
@@ -26,6 +27,16 @@ _RESULT_ACTIONS = {
     JobStatus.NEEDS_REVIEW: JobAction.HOLD,
     JobStatus.FAILED: JobAction.FAIL,
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """What a run of a job gave; `status` is DONE, NEEDS_REVIEW or FAILED."""
+
+    status: JobStatus
+    reason: str = ""
+    pages: Sequence[Page] = ()
+    deliveries: Sequence[Delivery] = ()
 
 
 class Jobs:
@@ -146,10 +157,7 @@ class Jobs:
         self,
         job_id: str,
         worker: str,
-        pages: Sequence[Page],
-        deliveries: Sequence[Delivery],
-        status: JobStatus,
-        reason: str = "",
+        result: JobResult,
         context: StudyContext | None = None,
     ) -> None:
         """Store a job's result, its new status and its deliveries, in one transaction.
@@ -158,8 +166,6 @@ class Jobs:
 
         Parameters
         ----------
-        status : JobStatus
-            DONE, NEEDS_REVIEW or FAILED.
         context : StudyContext or None
             The job's when it was claimed, where the result was made for that patient.
 
@@ -168,21 +174,21 @@ class Jobs:
         IllegalTransition
             The lease is not `worker`'s any more, or the job is another patient's: nothing is stored.
         """
-        if status not in _RESULT_ACTIONS:
-            raise IllegalTransition(f"a job cannot end {status}")
+        if result.status not in _RESULT_ACTIONS:
+            raise IllegalTransition(f"a job cannot end {result.status}")
         with self._database.write() as session:
             job = _leased(session, job_id, worker)
             if context is not None and job.context != context:
                 raise IllegalTransition(f"job {job_id} is another patient's now")
             session.exec(delete(Page).where(col(Page.job_id) == job_id))
-            session.add_all(Page(**page.model_dump(exclude={"id"})) for page in pages)
-            for delivery in deliveries:
+            session.add_all(Page(**page.model_dump(exclude={"id"})) for page in result.pages)
+            for delivery in result.deliveries:
                 put_delivery(session, delivery)
-            advance_job(session, job, _RESULT_ACTIONS[status], worker, reason)
+            advance_job(session, job, _RESULT_ACTIONS[result.status], worker, result.reason)
 
     def fail(self, job_id: str, worker: str, reason: str) -> None:
         """End a claimed job FAILED without a result."""
-        self.complete(job_id, worker, (), (), JobStatus.FAILED, reason)
+        self.complete(job_id, worker, JobResult(status=JobStatus.FAILED, reason=reason))
 
     def decide(self, job: Job, decision: Decision, actor: str, detail: str = "") -> Job | None:
         """Apply what was decided about the identity of a job.

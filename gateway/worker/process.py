@@ -12,7 +12,7 @@ from gateway.errors import SettingsError
 from gateway.settings import Settings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
-from gateway.worker.lanes import Alarms, Turns
+from gateway.worker.lanes import Alarms, Lane, Turns
 from gateway.worker.worker import PageDigitizer, Worker
 from pipeline.errors import DigitizationError
 
@@ -50,7 +50,7 @@ def run_worker(
     lanes = digitizer.pages_at_once
     alarms, turns = Alarms(), Turns(lanes)
     workers = [
-        Worker(settings, store, spool, digitizer, name=name, alarm=partial(alarms.set, lane), turns=turns)
+        Worker(settings, store, spool, digitizer, name=name, lane=Lane(alarm=partial(alarms.set, lane), turns=turns))
         for lane in range(lanes)
     ]
 

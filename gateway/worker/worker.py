@@ -30,9 +30,10 @@ from gateway.results.correction import rejections
 from gateway.results.page import JobFacts, PageResult, failed_page, job_facts, job_outcome, page_result
 from gateway.settings import FolderSettings, Settings
 from gateway.spool.folder import Spool
+from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import Job
-from gateway.worker.lanes import Turns
+from gateway.worker.lanes import Lane
 from gateway.worker.lease import Lease
 from gateway.worker.source import JobSource, read_source
 from pipeline import Calibration, Digitization, PageImage
@@ -64,11 +65,8 @@ class Worker:
     ----------
     name : str
         Who holds the lease; unique among all workers on this database.
-    alarm : Callable[[float], object]
-        Tells the kernel to end this process in so many seconds (0 = never mind): the last resort for code that hangs
-        without letting any other thread run.
-    turns : Turns
-        Shared by the lanes of a process.
+    lane : Lane, optional
+        Its place in the process; None where it works alone.
     """
 
     def __init__(
@@ -79,16 +77,16 @@ class Worker:
         digitizer: PageDigitizer,
         *,
         name: str,
-        alarm: Callable[[float], object] = lambda _: None,
-        turns: Turns | None = None,
+        lane: Lane | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
         self._spool = spool
         self._digitizer = digitizer
         self._name = name
-        self._alarm = alarm
-        self._turns = turns or Turns()
+        lane = lane or Lane()
+        self._alarm = lane.alarm
+        self._turns = lane.turns
         self._stopping = threading.Event()
         defaults = settings.digitizer
         self._calibration = Calibration(
@@ -174,7 +172,8 @@ class Worker:
         for note in notes:
             self._spool.write_artefact(job.id, note.name, note.data)
         deliveries += rejecting
-        self._store.jobs.complete(job.id, self._name, pages, deliveries, status, reason, job.context)
+        outcome = JobResult(pages=pages, deliveries=deliveries, status=status, reason=reason)
+        self._store.jobs.complete(job.id, self._name, outcome, job.context)
         logger.info(
             "Completed %s: %d pages, %d deliveries",
             status,

@@ -28,6 +28,7 @@ from gateway.intake.accept import Intake
 from gateway.service import Service, notify
 from gateway.settings import Settings
 from gateway.spool.folder import Spool
+from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, Page
 from gateway.worker.supervisor import WorkerPool
@@ -133,7 +134,7 @@ def test_settings_that_changed_leave_no_delivery_behind(
         Delivery(job_id=job.id, role=Role.WAVEFORM, page_number=1, destination=name, kind="dicom", artefact="x.dcm")
         for name in ("pacs", "gone")
     ]
-    store.jobs.complete(job.id, "w", [], sent, JobStatus.DONE)
+    store.jobs.complete(job.id, "w", JobResult(status=JobStatus.DONE, deliveries=sent))
     stored, _ = store.deliveries.of_job(job.id)
     assert stored.id
     store.deliveries.stored(stored.id, "0x0000")
@@ -241,7 +242,7 @@ def test_result_for_a_folder_arrives_there(
     delivery = Delivery(
         job_id=job_id, role=Role.WAVEFORM, page_number=1, destination="drop", kind="folder", artefact="page-1.txt"
     )
-    store.jobs.complete(job_id, "w", [page], [delivery], JobStatus.DONE)
+    store.jobs.complete(job_id, "w", JobResult(status=JobStatus.DONE, pages=[page], deliveries=[delivery]))
     wait_for("the delivery", lambda: store.deliveries.of_job(job_id)[0].status == DeliveryStatus.DELIVERED)
     assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [b"result"]
 

@@ -21,6 +21,7 @@ from gateway.domain.status import DeliveryStatus, JobStatus
 from gateway.intake.accept import Intake
 from gateway.settings import CallerSettings, DicomDestination, DicomSettings, ReportSettings, RetrySettings
 from gateway.spool.folder import Spool
+from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import Delivery
 from tests.gateway.dicom.samples import CONTEXT, NOW, make_quality, make_record, part10, secondary_capture
@@ -91,7 +92,7 @@ class Gateway:
             artefact="page-1.dcm",
             identifier=str(waveform.SOPInstanceUID),
         )
-        self.store.jobs.complete(job_id, "w", [], [made], JobStatus.DONE)
+        self.store.jobs.complete(job_id, "w", JobResult(status=JobStatus.DONE, deliveries=[made]))
         return self.now(job_id)
 
     def now(self, job_id: str) -> Delivery:

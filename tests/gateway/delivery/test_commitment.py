@@ -34,6 +34,7 @@ from gateway.settings import (
     ReviewSettings,
 )
 from gateway.spool.folder import Spool
+from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import Delivery
 from gateway.web.views import job_view
@@ -171,7 +172,7 @@ class House:
             artefact="page-1.dcm",
             identifier="2.25.77",
         )
-        self.store.jobs.complete(job_id, "w", [], [made], JobStatus.DONE)
+        self.store.jobs.complete(job_id, "w", JobResult(status=JobStatus.DONE, deliveries=[made]))
         (delivery,) = self.store.deliveries.of_job(job_id)
         assert delivery.id
         self.store.deliveries.stored(delivery.id, "0x0000")

@@ -18,6 +18,7 @@ from gateway.intake.accept import Intake
 from gateway.settings import RetrySettings
 from gateway.spool.folder import Spool
 from gateway.store.deliveries import Deliveries
+from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import Delivery
 from tests.fakes import FakeDestination
@@ -62,7 +63,7 @@ class House:
             )
             for name in destinations
         ]
-        self.store.jobs.complete(accepted.job_id, "w", [], deliveries, JobStatus.DONE)
+        self.store.jobs.complete(accepted.job_id, "w", JobResult(status=JobStatus.DONE, deliveries=deliveries))
         return accepted.job_id
 
     def outbox(self, retry: RetrySettings = QUICK, store: Store | None = None, **senders: Sender) -> Outbox:

@@ -16,6 +16,7 @@ from gateway.domain.status import JobStatus
 from gateway.errors import DeliveryDeferred, DeliveryRefused, SettingsError
 from gateway.intake.accept import Intake
 from gateway.intake.pull import Progress, Wanted, months, pull, show_pull
+from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import Delivery
 
@@ -118,7 +119,7 @@ def test_what_we_made_and_sent_there_is_not_taken_for_a_page(intake: Intake, sto
         artefact="o.dcm",
         identifier="1.0.1.1",
     )
-    store.jobs.complete(job.job_id, "w", [], [overlay], JobStatus.DONE)
+    store.jobs.complete(job.job_id, "w", JobResult(status=JobStatus.DONE, deliveries=[overlay]))
     end = run(archive, store)
     assert (end.fetched, end.known) == (2, 1) and archive.batches == [["1.0.1.0", "1.0.1.2"]]
 

@@ -22,6 +22,7 @@ from gateway.hl7.transport.mllp import MllpListener
 from gateway.identity.orders import Records
 from gateway.intake.accept import Intake
 from gateway.settings import CharacterSet
+from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, Page
 from tests.waiting import PATIENCE_S
@@ -545,7 +546,11 @@ def finish(store: Store, job_id: str, status: JobStatus = JobStatus.DONE) -> lis
         Delivery(job_id=job_id, role=Role.WAVEFORM, page_number=1, destination=name, kind="hl7", artefact="x")
         for name in ("ehr", "pacs")
     ]
-    store.jobs.complete(job_id, "w", [Page(job_id=job_id, page_number=1, status=status)], deliveries, status)
+    store.jobs.complete(
+        job_id,
+        "w",
+        JobResult(status=status, pages=[Page(job_id=job_id, page_number=1, status=status)], deliveries=deliveries),
+    )
     return store.deliveries.of_job(job_id)
 
 
@@ -584,8 +589,8 @@ def test_result_of_a_run_that_began_before_the_merge_is_dropped(receiver, store,
     new = store.jobs.claim("w", 60)
     assert store.jobs.holds(new, "w") and not store.jobs.holds(old, "w")
     with pytest.raises(IllegalTransition):
-        store.jobs.complete(job_id, "w", [], [], JobStatus.DONE, "", old.context)
-    store.jobs.complete(job_id, "w", [], [], JobStatus.DONE, "", new.context)
+        store.jobs.complete(job_id, "w", JobResult(status=JobStatus.DONE), old.context)
+    store.jobs.complete(job_id, "w", JobResult(status=JobStatus.DONE), new.context)
 
 
 @pytest.mark.parametrize("status", [JobStatus.DONE, JobStatus.NEEDS_REVIEW])
