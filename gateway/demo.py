@@ -37,7 +37,7 @@ from gateway.hl7.transport.mllp import MllpListener
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job
-from gateway.web.views import overlay_picture
+from gateway.web.pages.job import overlay_picture
 
 _START_TIMEOUT_S = 90.0
 _WORK_TIMEOUT_S = 300.0

@@ -37,7 +37,7 @@ from gateway.spool.folder import Spool
 from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import Delivery
-from gateway.web.views import job_view
+from gateway.web.pages.job import job_view
 from tests.gateway.dicom.samples import part10, secondary_capture
 from tests.waiting import PATIENCE_S, eventually
 
