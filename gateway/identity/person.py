@@ -28,7 +28,7 @@ def identify(store: Store, job_id: str, stated: StudyContext, actor: str) -> Non
     IllegalTransition
         The job runs, waits in the queue, or has ended well, or it changed at this moment.
     """
-    check_context(stated, "what was told")
+    check_context(stated, "the entry")
     job = store.jobs.get(job_id)
     evidence = search(store.patients, job.context, Evidence(stated=stated, by_person=True))
     decision = decide(job.context, evidence)

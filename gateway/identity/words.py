@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-NO_ORDER = "no order has this accession number yet: it goes on when one arrives, or when a person says whose it is"
+NO_ORDER = "no order has this accession number yet: the job continues when an order arrives or a person gives the identity"
 CANCELLED = "the order with this accession number was cancelled"
 OTHER_PATIENT = "the order with this accession number is for another patient than the page names"
-CONTRADICTION = "the patient's record has another {} than the page names"
+CONTRADICTION = "the patient's record has another {} than the page"
 
-NO_IDENTITY = "nothing says whose ECG this is: there is no patient_id"
-NOT_IN_OBJECT = "no Patient ID: whose ECG this is must be told by a person"
+NO_IDENTITY = "the identity is not known: there is no patient_id"
+NOT_IN_OBJECT = "no Patient ID: a person must give the identity"
 NOT_IN_STATEMENT = "no patient ID"
-LOOKING_UP = "whose ECG this is, is being looked up"
+LOOKING_UP = "the identity is being looked up"
 
-NOT_FOUND = "the {} that was asked does not know this {}: it is asked again, or a person says whose it is"
-AMBIGUOUS = "the {} that was asked has several patients under this {}"
-NO_ANSWER = "the {} could not be asked whose it is: {}"
+NOT_FOUND = "the {} does not know this {}: it will be asked again, or a person gives the identity"
+AMBIGUOUS = "the {} has several patients under this {}"
+NO_ANSWER = "the {} could not be asked for the identity: {}"
 
 SEVERAL_CODES = "the codes on the pages name different patients or orders"
 OTHER_PATIENT_ID = "the page prints another patient ID than the record has"

@@ -240,7 +240,7 @@ class FolderWatcher:
     def _take_in(self, original: Path, attempt: Path) -> str:
         """Accept a file; return why it was rejected, "" if it was not."""
         if attempt.name == f"{_ATTEMPT}{_MAXIMUM_ATTEMPTS}":
-            return f"the gateway broke down {_MAXIMUM_ATTEMPTS} times while it read this file"
+            return f"the gateway crashed {_MAXIMUM_ATTEMPTS} times while it read this file"
         attempt.touch()
         try:
             accepted = self._accept(original)

@@ -349,7 +349,7 @@ def test_a_file_that_kills_the_gateway_three_times_is_rejected(watch: Start, inb
         eventually(lambda crashed=crashed: not crashed.alive)
     watch(TroubledIntake(intake, Killed(), failures=1))
     eventually(lambda: files(inbox / "processing") == [])
-    assert "broke down 3 times" in (inbox / "rejected" / "page.png.reason.txt").read_text()
+    assert "crashed 3 times" in (inbox / "rejected" / "page.png.reason.txt").read_text()
 
 
 def test_a_crash_while_putting_away_is_taken_up(watch: Start, inbox: Path, store: Store) -> None:

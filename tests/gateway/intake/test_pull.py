@@ -159,7 +159,7 @@ def test_how_far_a_pull_came_that_ended_is_said(intake: Intake, store: Store, mo
     text = console.export_text()
     assert "2/6 studies, fetching: 6 fetched, 0 known before, 0 failed" in text
     assert "ended after 5 of 6 studies: 9 fetched, 0 known before, 2 failed" in text
-    assert "goes on where it ended" in text
+    assert "continues where this one ended" in text
 
 
 def test_months_and_modalities_are_asked_for_one_by_one(intake: Intake, store: Store) -> None:
