@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-NO_ORDER = "no order has this accession number yet: the job continues when an order arrives or a person gives the identity"
+NO_ORDER = "no order has this accession number yet: the job waits for an order, or for a person to give the identity"
 CANCELLED = "the order with this accession number was cancelled"
 OTHER_PATIENT = "the order with this accession number is for another patient than the page names"
 CONTRADICTION = "the patient's record has another {} than the page"

@@ -76,7 +76,7 @@ def run_worker(
 
 def load_digitizer(settings: Settings) -> PageDigitizer:
     """Load the networks and layouts; raise SettingsError where they are missing or not what they should be."""
-    from pipeline.digitize import Digitizer  # loads torch: seconds that nobody pays who brings a digitizer of their own
+    from pipeline.digitizer import Digitizer  # loads torch: only a process without a digitizer of its own pays for that
     from pipeline.networks.inference import share_processor
 
     share_processor(settings.worker.processes)

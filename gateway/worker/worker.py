@@ -37,7 +37,7 @@ from gateway.worker.lanes import Lane
 from gateway.worker.lease import Lease
 from gateway.worker.source import JobSource, read_source
 from pipeline import Calibration, Digitization, PageImage
-from pipeline.errors import DeviceError, DigitizationError
+from pipeline.errors import DigitizationError, TransientError
 from pipeline.output.overlay import draw_overlay, reduce_page, write_png
 
 logger = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ class Worker:
                 raise IllegalTransition(f"job {job.id} is not leased to {self._name}")
             try:
                 result = self._page(facts, image, lease, alone=self._alone(job))
-            except (DeviceError, MemoryError):  # of a page that had neighbours
+            except (TransientError, MemoryError):  # of a page that had neighbours
                 result = self._page(facts, image, lease, alone=True)
             if not self._store.jobs.holds(job, self._name):  # another run's files, maybe another patient's, stay
                 raise IllegalTransition(f"job {job.id} is not ours any more")
@@ -216,7 +216,7 @@ class Worker:
 
         Raises
         ------
-        DeviceError, MemoryError
+        TransientError, MemoryError
             There was too little memory, and the page was not `alone`.
         """
         what = f"page {image.page_number}"
@@ -232,10 +232,10 @@ class Worker:
             pictures = (write_png(reduce_page(image)), write_png(draw_overlay(digitization)))
             printed = self._printed(digitization, facts.context) if self._settings.review.check_print else ()
             return page_result(facts, digitization, pictures, seconds, (*facts.against, *printed))
-        except (DeviceError, MemoryError) as error:
+        except (TransientError, MemoryError) as error:
             if not alone:
                 raise
-            reason = str(error) if isinstance(error, DeviceError) else self._out_of_memory(what)
+            reason = str(error) if isinstance(error, TransientError) else self._out_of_memory(what)
         except DigitizationError as error:
             reason = str(error)
         except Exception as error:  # noqa: BLE001 - a fault of ours must fail one page, not the queue
