@@ -18,11 +18,10 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from gateway.delivery import diagnose
+from gateway.delivery.kinds import kind_named
+from gateway.delivery.steps import Step
 from gateway.dicom.images.pages import read_context
-from gateway.dicom.network.dicomweb import WebArchive
 from gateway.dicom.network.find import StudyQuery
-from gateway.dicom.network.retrieve import DimseArchive
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.status import JobStatus
@@ -30,12 +29,12 @@ from gateway.errors import GatewayError, IntakeError, SettingsError
 from gateway.identity.orders import with_told
 from gateway.identity.sidecar import identify as identify_job
 from gateway.intake.accept import Accepted, Intake, file_key, media_type_of
-from gateway.intake.pull import Archive, Wanted, show_pull
+from gateway.intake.pull import Wanted, show_pull
 from gateway.logs import configure_logging
 from gateway.results.confirmation import confirm as confirm_job
 from gateway.security.certificates import certificates, check_tls
 from gateway.service import Service
-from gateway.settings import Destination, DicomDestination, DicomWebDestination, Settings, load_settings
+from gateway.settings import Settings, load_settings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.store.tables import Job
@@ -304,14 +303,14 @@ def check_config(config: Config = None) -> None:
 def echo(destination: DestinationName, config: Config = None) -> None:
     """Try a destination step by step, and say what to do about a step that fails; nothing is stored there."""
     settings = load_settings(config)
-    _print_steps(diagnose.echo(*_destination(settings, destination)))
+    _print_steps(kind_named(destination, settings).check())
 
 
 @app.command()
 def send_test(destination: DestinationName, config: Config = None) -> None:
     """Try a destination like `echo`, then send it a made-up ECG of patient ECGGW-TEST."""
     settings = load_settings(config)
-    _print_steps(diagnose.send_test(*_destination(settings, destination), settings.hl7.codes))
+    _print_steps(kind_named(destination, settings).send_test())
 
 
 @app.command()
@@ -328,7 +327,6 @@ def find(
 ) -> None:
     """Ask an archive which studies it has (C-FIND Study Root, or QIDO-RS); if it does not say, tell what to do."""
     settings = load_settings(config)
-    peer, calling_ae_title = _destination(settings, destination)
     query = StudyQuery(
         patient_id=patient_id,
         study_date=study_date,
@@ -336,7 +334,7 @@ def find(
         modalities=modality,
         study_description=description,
     )
-    studies, steps = diagnose.find(peer, calling_ae_title, query, limit)
+    studies, steps = kind_named(destination, settings).find(query, limit)
     if steps:
         _print_steps(steps)
     whose = ("patient ID", "name") if patient else ()
@@ -368,7 +366,8 @@ def pull(
     query = StudyQuery(study_date=study_date, study_description=description, patient_id=patient_id)
     modalities = tuple(part.strip() for part in modality.split(",") if part.strip())
     wanted = Wanted(query=query, modalities=modalities, batch=batch, pause_s=pause, maximum_queued=queue)
-    end = show_pull(_archive(settings, source, Intake(spool, store)), store, wanted, _console())
+    archive = kind_named(source, settings).archive(Intake(spool, store), settings.dicom.maximum_object_mib)
+    end = show_pull(archive, store, wanted, _console())
     sys.exit(1 if end.failed else 0)
 
 
@@ -429,26 +428,7 @@ def _submit(intake: Intake, data: bytes, told: StudyContext, destinations: tuple
     )
 
 
-def _archive(settings: Settings, name: str, intake: Intake) -> Archive:
-    peer, calling_ae_title = _destination(settings, name)
-    maximum = settings.dicom.maximum_object_mib
-    if isinstance(peer, DicomDestination):
-        return DimseArchive(peer, calling_ae_title, settings.dicom.ae_title, intake, maximum)
-    if isinstance(peer, DicomWebDestination):
-        return WebArchive(peer, intake, maximum)
-    raise SettingsError(f"{name} is no archive: its kind is {peer.kind}")
-
-
-def _destination(settings: Settings, name: str) -> tuple[Destination, str]:
-    """Return a destination by its name, and the AE title we call it with."""
-    for destination in settings.destinations:
-        if destination.name == name:
-            own = destination.calling_ae_title if isinstance(destination, DicomDestination) else None
-            return destination, own or settings.dicom.ae_title
-    raise SettingsError(f"no destination is named {name}")
-
-
-def _print_steps(steps: Iterable[diagnose.Step]) -> None:
+def _print_steps(steps: Iterable[Step]) -> None:
     """Print each step when it is done; exit status 1 if one failed."""
     failed = False
     for step in steps:

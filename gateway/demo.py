@@ -30,6 +30,7 @@ from pynetdicom.sop_class import GeneralECGWaveformStorage, TwelveLeadECGWavefor
 from rich.console import Console
 from rich.table import Column, Table
 
+from gateway.domain.artefact import Role, kept_name
 from gateway.domain.context import StudyContext
 from gateway.domain.status import DeliveryStatus, JobStatus
 from gateway.hl7.inbound.acknowledgement import build_ack, scan_header
@@ -37,7 +38,6 @@ from gateway.hl7.transport.mllp import MllpListener
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job
-from gateway.web.views import overlay_picture
 
 _START_TIMEOUT_S = 90.0
 _WORK_TIMEOUT_S = 300.0
@@ -342,7 +342,7 @@ def _outcome(job: Job, store: Store, spool: Spool, pacs: Pacs, ehr: Ehr, out: Pa
     else:
         (out / f"{name}.oru.txt").write_bytes(message.replace(b"\r", b"\n"))
         ack_code = sent.response
-    overlay = spool.artefact_path(job.id, overlay_picture(1))
+    overlay = spool.artefact_path(job.id, kept_name(1, Role.OVERLAY_PICTURE))
     if overlay.is_file():
         shutil.copyfile(overlay, out / f"{name}.overlay.png")
     else:

@@ -4,14 +4,14 @@ GatewayError
 |-- SettingsError             the configuration is wrong: do not start
 |-- IntakeError               the sender is told no; nothing was kept
 |   |-- UnsupportedSopClass   not a class we take
-|   |-- UndecodableDataset    the bytes are no data set, or one that contradicts itself
-|   `-- IdentityMissing       whose ECG it is cannot be told; the job waits for a person
+|   `-- UndecodableDataset    the bytes are no data set, or one that contradicts itself
 |-- StorageError              spool or database cannot take it now: the sender may try again
 |-- NotFound                  no job or delivery has this id
 |-- IllegalTransition         a job or delivery was asked to change in a way the table forbids
 `-- DeliveryError
     |-- DeliveryDeferred      try again later
-    `-- DeliveryRefused       the peer said never: a person must look
+    `-- DeliveryRefused       never, as it stands: a person must look
+        `-- IdentityMissing   nothing says whose ECG it is, so no message about it can be made
 """
 
 
@@ -33,10 +33,6 @@ class UnsupportedSopClass(IntakeError):
 
 class UndecodableDataset(IntakeError):
     """Bytes that are no data set, or a data set that contradicts itself."""
-
-
-class IdentityMissing(IntakeError):
-    """Nothing says whose ECG this is."""
 
 
 class StorageError(GatewayError):
@@ -65,3 +61,7 @@ class DeliveryDeferred(DeliveryError):
 
 class DeliveryRefused(DeliveryError):
     """Not ever, as it stands: a person must look."""
+
+
+class IdentityMissing(DeliveryRefused):
+    """Nothing says whose ECG this is."""

@@ -18,10 +18,10 @@ from sqlalchemy import or_
 from sqlmodel import Session, col, delete, select
 
 from gateway.domain.patients import OrderUpdate, PatientData, PatientMerge, PatientUpdate
-from gateway.domain.status import DeliveryStatus, JobAction, JobStatus
+from gateway.domain.status import ARRIVED, CANCELLABLE, DeliveryStatus, JobAction, JobStatus
 from gateway.errors import NotFound
 from gateway.identity.orders import same_issuer, with_order
-from gateway.store.database import NOTHING_DELIVERED, UNDELIVERED, Database, advance_job, cancel_undelivered, log_event
+from gateway.store.database import NOTHING_DELIVERED, Database, advance_job, cancel_undelivered, log_event
 from gateway.store.tables import Delivery, Job, MergeNotice, Order, Page, Patient, ReceivedMessage
 
 _ACTOR = "hl7"
@@ -270,7 +270,7 @@ def _repoint(session: Session, job: Job, prior: Patient, surviving: Patient) -> 
     """Give a job its patient's surviving identity; what left under the prior one is noted for the archive."""
     context = job.context
     sent = session.exec(select(Delivery.status).where(Delivery.job_id == job.id)).all()
-    if {DeliveryStatus.DELIVERED, DeliveryStatus.STORED} & set(sent):
+    if set(ARRIVED) & set(sent):
         _note_for_archive(session, job, prior, surviving, "")
     elif DeliveryStatus.PENDING in sent:  # it may be on its way
         _note_for_archive(session, job, prior, surviving, NOTHING_DELIVERED)
@@ -283,7 +283,7 @@ def _repoint(session: Session, job: Job, prior: Patient, surviving: Patient) -> 
     }
     job.context = context.model_copy(update=identity)
     log_event(session, job.id, "MERGE", _ACTOR, "the patient's records were merged")
-    if job.status == JobStatus.DONE and not set(UNDELIVERED) & set(sent):
+    if job.status == JobStatus.DONE and not set(CANCELLABLE) & set(sent):
         return
     has_result = session.exec(select(Page.id).where(Page.job_id == job.id).limit(1)).first() is not None
     if job.status in (JobStatus.RUNNING, JobStatus.DONE) or (job.status == JobStatus.NEEDS_REVIEW and has_result):

@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from gateway import __version__
+from gateway.domain.artefact import Role, kept_name
 from gateway.domain.status import JobStatus
 from gateway.errors import NotFound, StorageError
 from gateway.settings import Settings
@@ -28,7 +29,7 @@ from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.web.decisions import add_decisions
 from gateway.web.health import check_health, metrics_registry
-from gateway.web.views import delivery_totals, filters, job_row, job_view, overlay_picture, page_picture
+from gateway.web.views import delivery_totals, filters, job_row, job_view
 
 _HERE = Path(__file__).parent
 _JOBS_PER_PAGE = 50
@@ -139,11 +140,11 @@ def _add_pages(app: FastAPI, templates: Jinja2Templates, store: Store, spool: Sp
 
     @app.get("/jobs/{job_id}/pages/{number}/page.png")
     def page_image(job_id: str, number: int) -> Response:
-        return _picture(store, spool, job_id, page_picture(number))
+        return _picture(store, spool, job_id, kept_name(number, Role.PAGE_PICTURE))
 
     @app.get("/jobs/{job_id}/pages/{number}/overlay.png")
     def overlay_image(job_id: str, number: int) -> Response:
-        return _picture(store, spool, job_id, overlay_picture(number))
+        return _picture(store, spool, job_id, kept_name(number, Role.OVERLAY_PICTURE))
 
 
 def _picture(store: Store, spool: Spool, job_id: str, name: str) -> Response:

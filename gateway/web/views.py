@@ -12,8 +12,9 @@ from pathlib import PurePath
 
 from pydantic import BaseModel
 
+from gateway.domain.artefact import Role, kept_name
 from gateway.domain.clock import utc_now
-from gateway.domain.status import DELIVERY_TRANSITIONS, DeliveryAction, DeliveryStatus, JobStatus
+from gateway.domain.status import DELIVERY_TRANSITIONS, UNSETTLED, DeliveryAction, DeliveryStatus, JobStatus
 from gateway.settings import ReviewSettings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
@@ -255,7 +256,7 @@ def job_view(store: Store, spool: Spool, job: Job, review: ReviewSettings, show_
         can_identify=job.status in (JobStatus.NEEDS_REVIEW, JobStatus.FAILED, JobStatus.CANCELLED),
         can_confirm=_can_confirm(job, pages),
         working=job.status in (JobStatus.QUEUED, JobStatus.RUNNING),
-        unsettled=any(d.status in (DeliveryStatus.PENDING, DeliveryStatus.STORED) for d in deliveries),
+        unsettled=any(d.status in UNSETTLED for d in deliveries),
     )
 
 
@@ -292,16 +293,6 @@ def age_in_words(seconds: float) -> str:
         if seconds >= size:
             return f"{int(seconds // size)} {unit}"
     return f"{int(max(seconds, 0))} s"
-
-
-def page_picture(number: int) -> str:
-    """Return the artefact name of a page as it was read."""
-    return f"page-{number}.png"
-
-
-def overlay_picture(number: int) -> str:
-    """Return the artefact name of the recovered traces drawn over a page."""
-    return f"page-{number}.overlay.png"
 
 
 def _can_confirm(job: Job, pages: Sequence[Page]) -> bool:
@@ -400,8 +391,8 @@ def _page_view(spool: Spool, page: Page, review: ReviewSettings) -> PageView:
         warnings=tuple(figures.warnings),
         waveform_sop_instance_uid=page.waveform_sop_instance_uid,
         seconds="" if page.seconds is None else f"{page.seconds:.1f} s",
-        has_page=spool.artefact_path(page.job_id, page_picture(page.page_number)).is_file(),
-        has_overlay=spool.artefact_path(page.job_id, overlay_picture(page.page_number)).is_file(),
+        has_page=spool.artefact_path(page.job_id, kept_name(page.page_number, Role.PAGE_PICTURE)).is_file(),
+        has_overlay=spool.artefact_path(page.job_id, kept_name(page.page_number, Role.OVERLAY_PICTURE)).is_file(),
     )
 
 
