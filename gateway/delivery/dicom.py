@@ -56,7 +56,7 @@ class DicomKind(Kind):
 
     def __init__(self, destination: DicomDestination, ae_title: str) -> None:
         super().__init__(destination)
-        self.objects = (destination.sop_class, *destination.also)
+        self.waveform, self.also = destination.sop_class, destination.also
         self.rejection_note = destination.rejection_note
         self.committing = destination if destination.storage_commitment else None
         self._destination = destination

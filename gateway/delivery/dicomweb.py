@@ -31,7 +31,7 @@ class DicomWebKind(Kind):
 
     def __init__(self, destination: DicomWebDestination) -> None:
         super().__init__(destination)
-        self.objects = (destination.sop_class, *destination.also)
+        self.waveform, self.also = destination.sop_class, destination.also
         self.rejection_note = destination.rejection_note
         self._destination = destination
 

@@ -22,7 +22,7 @@ class FolderKind(Kind):
 
     def __init__(self, destination: FolderDestination, codes: Hl7CodeSettings) -> None:
         super().__init__(destination)
-        self.objects = (destination.sop_class, *destination.also)
+        self.waveform, self.also = destination.sop_class, destination.also
         self._path = destination.path
         self._codes = codes
         self._message = Hl7Destination(name=destination.name, host="", port=0)  # headed as an HL7 destination's default

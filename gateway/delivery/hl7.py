@@ -87,4 +87,5 @@ def message_about(
         final=page.final,
         identifier=message.message_control_id,
         result_status=status,
+        ending="hl7",
     )

@@ -13,7 +13,9 @@ from gateway.delivery.steps import Step
 from gateway.dicom.network.dicomweb import WebArchive
 from gateway.dicom.network.find import Study, StudyQuery
 from gateway.dicom.network.retrieve import DimseArchive
+from gateway.dicom.objects.documents import Document
 from gateway.dicom.objects.page_objects import ObjectKind
+from gateway.dicom.objects.waveform import SopClass
 from gateway.domain.artefact import Artefact
 from gateway.domain.digitized_page import DigitizedPage
 from gateway.errors import SettingsError
@@ -35,8 +37,10 @@ class Kind(ABC):
         The kind, as the settings write it.
     retry : RetrySettings
         How often and how long a delivery is tried.
-    objects : tuple of ObjectKind
-        DICOM objects of a page that must be made for it, a waveform first.
+    waveform : SopClass or None
+        In which form it wants the waveform object of a page; None where it takes no objects.
+    also : tuple of "report" and "overlay"
+        What other objects of a page it wants.
     is_archive : bool
         Whether it keeps DICOM objects: messages refer to the waveform of the first archive.
     rejection_note : bool
@@ -45,7 +49,8 @@ class Kind(ABC):
         The peer to ask for storage commitment (PS3.4 annex J), if that is wanted.
     """
 
-    objects: tuple[ObjectKind, ...] = ()
+    waveform: SopClass | None = None
+    also: tuple[Document, ...] = ()
     is_archive = False
     rejection_note = False
     committing: DicomDestination | None = None
@@ -54,6 +59,11 @@ class Kind(ABC):
         self.name = destination.name
         self.word = destination.kind
         self.retry = destination.retry
+
+    @property
+    def objects(self) -> tuple[ObjectKind, ...]:
+        """DICOM objects of a page that must be made for it, the waveform first."""
+        return () if self.waveform is None else (self.waveform, *self.also)
 
     @abstractmethod
     def artefacts(self, page: DigitizedPage, objects: Objects, earlier: Sequence[Delivery]) -> Iterator[Artefact]:

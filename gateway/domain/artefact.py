@@ -56,6 +56,8 @@ class Artefact:
         SOP Instance UID or MSH-10, of those that leave.
     result_status : str
         Of a message: "P", "F" or "C" (HL7 table 0123).
+    ending : str
+        Of the file's name: "dcm", or what a message is written in ("hl7", ...).
     """
 
     page_number: int
@@ -66,6 +68,7 @@ class Artefact:
     final: bool = False
     identifier: str = ""
     result_status: str = ""
+    ending: str = "dcm"
 
     @property
     def name(self) -> str:
@@ -73,11 +76,11 @@ class Artefact:
         if self.role in _KEPT:
             parts = ["", _KEPT[self.role]]
         elif self.role == Role.MESSAGE:
-            parts = [self.variant, version_of(self.revision, self.final), "hl7"]
+            parts = [self.variant, version_of(self.revision, self.final), self.ending]
         elif self.role == Role.REJECTION:
-            parts = [version_of(self.revision, self.final), self.role, self.variant, "dcm"]
+            parts = [version_of(self.revision, self.final), self.role, self.variant, self.ending]
         else:
-            parts = [version_of(self.revision, self.final), self.variant or self.role, "dcm"]
+            parts = [version_of(self.revision, self.final), self.variant or self.role, self.ending]
         return ".".join(part for part in (f"page-{self.page_number}", *parts) if part)
 
 

@@ -90,8 +90,6 @@ def _kept_page(facts: JobFacts, spool: Spool, row: Page) -> DigitizedPage:
     except OSError as error:
         raise IllegalTransition(f"the record of page {row.page_number} is gone: {error.strerror}") from error
     record, quality = read_result(npz, row.quality_json)
-    waveform = facts.object_kinds[0]
-    assert waveform != "report" and waveform != "overlay"
     page = DigitizedPage(
         job_id=facts.job_id,
         page_number=row.page_number,
@@ -101,7 +99,7 @@ def _kept_page(facts: JobFacts, spool: Spool, row: Page) -> DigitizedPage:
         quality=quality,
         layout_name=row.layout,
         heart_rate_per_minute=heart_rate_per_minute(record),
-        waveform_sop_class_uid=SOP_CLASS_UIDS[waveform],
+        waveform_sop_class_uid=SOP_CLASS_UIDS[facts.sop_classes[0]],
         waveform_sop_instance_uid=row.waveform_sop_instance_uid,
         revision=facts.revision,
         final=True,

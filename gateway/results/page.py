@@ -19,7 +19,7 @@ from gateway.delivery.kind import Kind
 from gateway.delivery.kinds import kind_of
 from gateway.dicom.objects.page_objects import ObjectKind, make_object
 from gateway.dicom.objects.uids import derived_uid
-from gateway.dicom.objects.waveform import SOP_CLASS_UIDS, waveform_sop_instance_uid
+from gateway.dicom.objects.waveform import SOP_CLASS_UIDS, SopClass, waveform_sop_instance_uid
 from gateway.domain.artefact import Artefact, Role
 from gateway.domain.context import StudyContext
 from gateway.domain.digitized_page import DigitizedPage
@@ -52,15 +52,20 @@ class JobFacts:
     against: tuple[str, ...] = ()  # what codes on the pages say against the record, in words
 
     @property
-    def object_kinds(self) -> tuple[ObjectKind, ...]:
-        """DICOM objects to make of a page, waveforms first; 12-Lead where no destination says otherwise.
+    def sop_classes(self) -> tuple[SopClass, ...]:
+        """Waveform objects to make of a page; 12-Lead where no destination says otherwise.
 
         Messages refer to the first: it is an archive's, if there is an archive.
         """
         archives = [kind for kind in self.destinations if kind.is_archive]
-        waveforms = [kind.objects[0] for kind in (*archives, *self.destinations) if kind.objects]
-        others = [each for kind in self.destinations for each in kind.objects[1:]]
-        return tuple(dict.fromkeys((*(waveforms or ["12-lead"]), *others)))
+        wanted = [kind.waveform for kind in (*archives, *self.destinations) if kind.waveform is not None]
+        return tuple(dict.fromkeys(wanted)) or ("12-lead",)
+
+    @property
+    def object_kinds(self) -> tuple[ObjectKind, ...]:
+        """DICOM objects to make of a page, waveforms first."""
+        also = [document for kind in self.destinations for document in kind.also]
+        return tuple(dict.fromkeys((*self.sop_classes, *also)))
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -246,8 +251,7 @@ def _digitized_page(
     facts: JobFacts, digitization: Digitization, overlay_png: bytes, *, doubtful: bool
 ) -> DigitizedPage:
     """Return the page with its report; the waveform it refers to follows from source, page and revision."""
-    waveform, number = facts.object_kinds[0], digitization.page.page_number
-    assert waveform != "report" and waveform != "overlay"
+    waveform, number = facts.sop_classes[0], digitization.page.page_number
     page = DigitizedPage(
         job_id=facts.job_id,
         page_number=number,
@@ -270,7 +274,7 @@ def _digitized_page(
 def _for_destinations(
     facts: JobFacts, page: DigitizedPage, objects: Mapping[ObjectKind, Artefact], reasons: list[str]
 ) -> tuple[list[Artefact], list[Delivery]]:
-    """Return all deliveries and what they carry; what cannot be made for one destination joins `reasons`."""
+    """Return what is made beside the objects, and all deliveries; what one destination cannot get joins `reasons`."""
     made: list[tuple[Artefact, Delivery]] = []
     for kind in facts.destinations:
         try:
@@ -278,7 +282,8 @@ def _for_destinations(
                 made.append(each)
         except DeliveryRefused as error:
             reasons.append(str(error))
-    return [artefact for artefact, _ in made if artefact.role == Role.MESSAGE], [delivery for _, delivery in made]
+    more = [artefact for artefact, _ in made if artefact not in objects.values()]
+    return more, [delivery for _, delivery in made]
 
 
 def _mean_coverage(quality: Quality) -> float:

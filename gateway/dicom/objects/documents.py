@@ -44,6 +44,8 @@ from gateway.domain.context import StudyContext
 from gateway.domain.digitized_page import DigitizedPage
 from gateway.settings import ObjectSettings
 
+Document = Literal["report", "overlay"]
+
 REJECTED_FOR_QUALITY = ("113001", "Rejected for Quality Reasons")
 REJECTED_FOR_SAFETY = ("113037", "Rejected for Patient Safety Reasons")  # the patient's identity was another
 
@@ -55,9 +57,7 @@ _SOP_CLASS_AND_MODALITY = {"report": (EncapsulatedPDFStorage, "DOC"), "overlay":
 _VALUE_TYPES = {"ECG": "WAVEFORM", "OT": "IMAGE"}  # by Modality; all else: COMPOSITE
 
 
-def document_sop_instance_uid(
-    context: StudyContext, page_number: int, kind: Literal["report", "overlay"], variant: str = ""
-) -> str:
+def document_sop_instance_uid(context: StudyContext, page_number: int, kind: Document, variant: str = "") -> str:
     """Return the SOP Instance UID of a page's report or overlay; `variant` tells a page's apart.
 
     Raises
@@ -177,7 +177,7 @@ def encode_document(dataset: Dataset) -> bytes:
     return dicom_file(dataset)
 
 
-def _page_object(page: DigitizedPage, kind: Literal["report", "overlay"], objects: ObjectSettings) -> Dataset:
+def _page_object(page: DigitizedPage, kind: Document, objects: ObjectSettings) -> Dataset:
     """Return what report and overlay have in common; each version of each kind has a series of its own."""
     context, version = page.context, _version(page, kind)
     sop_class_uid, modality = _SOP_CLASS_AND_MODALITY[kind]
@@ -200,7 +200,7 @@ def _page_object(page: DigitizedPage, kind: Literal["report", "overlay"], object
     return dataset
 
 
-def _version(page: DigitizedPage, kind: Literal["report", "overlay"]) -> str:
+def _version(page: DigitizedPage, kind: Document) -> str:
     """Return what tells a page's objects of one kind apart: an overlay stays as it is when a person confirms it."""
     return page.version if kind == "report" else version_of(page.revision, final=False)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from gateway.dicom.objects.documents import (
+    Document,
     document_sop_instance_uid,
     encapsulated_report,
     encode_document,
@@ -15,7 +14,7 @@ from gateway.domain.artefact import Artefact, Role, version_of
 from gateway.domain.digitized_page import DigitizedPage
 from gateway.settings import ObjectSettings
 
-ObjectKind = SopClass | Literal["report", "overlay"]
+ObjectKind = SopClass | Document
 
 
 def make_object(page: DigitizedPage, kind: ObjectKind, objects: ObjectSettings) -> Artefact:
