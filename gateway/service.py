@@ -23,7 +23,7 @@ from datetime import timedelta
 import uvicorn
 from fastapi import FastAPI
 
-from gateway.delivery.commitment import Committer
+from gateway.delivery.committer import Committer
 from gateway.delivery.kinds import kind_of
 from gateway.delivery.outbox import Outbox
 from gateway.dicom.network.scp import StorageScp

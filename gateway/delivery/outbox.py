@@ -87,7 +87,7 @@ class Outbox(Threads):
         except Exception as error:  # one bad delivery must not stop those behind it; it is recorded and retried
             logger.exception("Sending to %s broke", destination, extra={"action": "defer"})
             return self._later(delivery, f"internal error: {type(error).__name__}")
-        if kind.committing is not None:  # STORED until the peer commits (`gateway.delivery.commitment`)
+        if kind.committing is not None:  # STORED until the peer commits (`gateway.delivery.committer`)
             logger.info("Stored at %s: %s", destination, response, extra={"action": "store"})
             return lambda: self._store.deliveries.stored(identity, response)
         logger.info("Delivered to %s: %s", destination, response, extra={"action": "deliver"})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.delivery.commitment import Committer
+from gateway.delivery.committer import Committer
 from gateway.delivery.outbox import Outbox
 from gateway.dicom.network.scp import StorageScp
 from gateway.dicom.objects.waveform import build_waveform, encode

@@ -33,7 +33,7 @@ from gateway.dicom.images.pages import (
     IMAGE_TRANSFER_SYNTAXES,
 )
 from gateway.dicom.images.receive import PROCESSING_FAILURE, answer_store, status
-from gateway.dicom.network.commitment import CommitmentReport, Reference, answer_report, answer_request
+from gateway.dicom.network.commitment import CommitmentResult, Reference, answer_result, answer_request
 from gateway.dicom.network.transport import Acceptor, ConnectionLimit
 from gateway.dicom.objects.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gateway.intake.accept import Intake
@@ -50,11 +50,13 @@ _CONNECTIONS_PER_ASSOCIATION = 4  # connections that ask for no association yet 
 
 
 class Commitments(Protocol):
-    """Who answers requests and reports of storage commitment, with a status."""
+    """Who answers requests and results of storage commitment, with a status."""
 
-    def requested(self, ae_title: str, host: str, transaction_uid: str, references: tuple[Reference, ...]) -> int: ...  # noqa: D102
+    def request_received(
+        self, ae_title: str, host: str, transaction_uid: str, references: tuple[Reference, ...]
+    ) -> int: ...  # noqa: D102
 
-    def reported(self, report: CommitmentReport) -> int: ...  # noqa: D102
+    def result_received(self, result: CommitmentResult) -> int: ...  # noqa: D102
 
 
 class StorageScp:
@@ -196,7 +198,7 @@ class StorageScp:
         """Answer a modality that asks us to commit (PS3.4 J.3.2)."""
         assert self._commitments is not None
         try:
-            return answer_request(event, self._commitments.requested), None
+            return answer_request(event, self._commitments.request_received), None
         except Exception:
             logger.exception("N-ACTION failed", extra={"action": "scp_error"})
             return PROCESSING_FAILURE, None
@@ -205,7 +207,7 @@ class StorageScp:
         """Answer a peer that reports what it has committed (PS3.4 J.3.3)."""
         assert self._commitments is not None
         try:
-            return answer_report(event, self._commitments.reported)
+            return answer_result(event, self._commitments.result_received)
         except Exception:
             logger.exception("N-EVENT-REPORT failed", extra={"action": "scp_error"})
             return PROCESSING_FAILURE, None

@@ -17,7 +17,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StorageCommitmentPushModelInstance,
 )
 
-from gateway.delivery.commitment import Committer
+from gateway.delivery.committer import Committer
 from gateway.dicom.network.scp import StorageScp
 from gateway.dicom.network.transport import Requestor
 from gateway.domain.artefact import Role
@@ -358,7 +358,7 @@ def test_what_we_do_not_hold_is_named_with_its_reason(house: House) -> None:
 
 
 def test_a_report_is_sent_until_it_is_taken(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.delivery.commitment._RETRY", QUICK)
+    monkeypatch.setattr("gateway.delivery.committer._RETRY", QUICK)
     house.peer.report_status = 0x0110
     house.committer.start()
     assert house.ask(received(house)) == 0x0000
