@@ -33,7 +33,7 @@ from gateway.dicom.images.pages import (
     IMAGE_TRANSFER_SYNTAXES,
 )
 from gateway.dicom.images.receive import PROCESSING_FAILURE, answer_store, status
-from gateway.dicom.network.commitment import CommitmentResult, Reference, answer_result, answer_request
+from gateway.dicom.network.commitment import CommitmentResult, Reference, answer_request, answer_result
 from gateway.dicom.network.transport import Acceptor, ConnectionLimit
 from gateway.dicom.objects.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gateway.intake.accept import Intake
@@ -54,7 +54,7 @@ class Commitments(Protocol):
 
     def request_received(
         self, ae_title: str, host: str, transaction_uid: str, references: tuple[Reference, ...]
-    ) -> int: ...  # noqa: D102
+    ) -> int: ...
 
     def result_received(self, result: CommitmentResult) -> int: ...  # noqa: D102
 
