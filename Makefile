@@ -8,16 +8,16 @@ STAMP := $(VENV)/.installed
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml config/constraints.txt
+$(STAMP): pyproject.toml setup.py config/constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c config/constraints.txt -e '.[test,evaluation]'
 	touch $@
 
 demo: $(STAMP)
-	$(BIN)/python -m gateway demo
+	$(BIN)/ecg-gateway demo
 
 run: $(STAMP)
-	$(BIN)/python -m gateway serve
+	$(BIN)/ecg-gateway serve
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -28,6 +28,7 @@ test: check
 	$(BIN)/pytest -m "not interop"
 
 docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file config/mkdocs.yml
 	$(BIN)/pytest tests/test_docs.py
 
 interop: $(STAMP)
@@ -35,4 +36,4 @@ interop: $(STAMP)
 	$(BIN)/pytest -m interop -rs
 
 bench: $(STAMP)
-	$(BIN)/python -m pipeline bench
+	$(BIN)/ecg-digitize bench

@@ -1,42 +1,42 @@
-"""Errors of the gateway: the type says what the caller has to do.
+"""Errors of the gateway: the type says what the caller must do.
 
 GatewayError
 |-- SettingsError             the configuration is wrong: do not start
-|-- IntakeError               the sender is told no; nothing was kept
-|   |-- UnsupportedSopClass   not a class we take
-|   `-- UndecodableDataset    the bytes are no data set, or one that contradicts itself
-|-- StorageError              spool or database cannot take it now: the sender may try again
+|-- IntakeError               reject the object; nothing was stored
+|   |-- UnsupportedSopClass   the SOP class is not supported
+|   `-- UndecodableDataset    the bytes are not a data set, or the data set contradicts itself
+|-- StorageError              spool or database cannot store it now: the sender may try again
 |-- NotFound                  no job or delivery has this id
-|-- IllegalTransition         a job or delivery was asked to change in a way the table forbids
+|-- IllegalTransition         the state table does not allow this change of a job or delivery
 `-- DeliveryError
     |-- DeliveryDeferred      try again later
-    `-- DeliveryRefused       never, as it stands: a person must look
-        `-- IdentityMissing   nothing says whose ECG it is, so no message about it can be made
+    `-- DeliveryRefused       do not try again: a person must act
+        `-- IdentityMissing   the patient is not known: no message can be made
 """
 
 
 class GatewayError(Exception):
-    """Base of all errors the gateway raises on purpose; messages hold no patient data."""
+    """Base of all errors that the gateway raises on purpose; messages contain no patient data."""
 
 
 class SettingsError(GatewayError):
-    """The configuration breaks a rule; the message names the setting, its value and the rule."""
+    """The configuration violates a rule; the message names the setting, its value and the rule."""
 
 
 class IntakeError(GatewayError):
-    """What was sent cannot become a job."""
+    """The object cannot become a job."""
 
 
 class UnsupportedSopClass(IntakeError):
-    """A SOP class the gateway does not take."""
+    """The gateway does not support the SOP class."""
 
 
 class UndecodableDataset(IntakeError):
-    """Bytes that are no data set, or a data set that contradicts itself."""
+    """The bytes are not a data set, or the data set contradicts itself."""
 
 
 class StorageError(GatewayError):
-    """Spool or database cannot take anything now."""
+    """Spool or database cannot store anything now."""
 
 
 class NotFound(GatewayError):
@@ -44,11 +44,11 @@ class NotFound(GatewayError):
 
 
 class IllegalTransition(GatewayError):
-    """The state table has no such step."""
+    """The state table does not allow this change."""
 
 
 class DeliveryError(GatewayError):
-    """A result did not reach its destination; `response` is the peer's code, if it gave one."""
+    """An artefact did not reach its destination; `response` is the code of the peer, if there is one."""
 
     def __init__(self, message: str, response: str = "") -> None:
         super().__init__(message)
@@ -56,12 +56,12 @@ class DeliveryError(GatewayError):
 
 
 class DeliveryDeferred(DeliveryError):
-    """Not now: try again later."""
+    """The peer cannot accept it now: try again later."""
 
 
 class DeliveryRefused(DeliveryError):
-    """Not ever, as it stands: a person must look."""
+    """The peer refuses it for good: a person must act."""
 
 
 class IdentityMissing(DeliveryRefused):
-    """Nothing says whose ECG this is."""
+    """The patient of the ECG is not known."""

@@ -1,7 +1,7 @@
-"""How the log looks: plain or JSON lines on standard error, the job's id on every line, no patient data.
+"""The log: plain or JSON lines on standard error, the job's id on every line, no patient data.
 
-Our own messages hold identifiers only.  What others would say is cut: the pynetdicom handlers that print data sets,
-the text of warnings (pydicom quotes the value it warns of), and the text of exceptions that are not ours.
+Our own messages hold identifiers only.  Text of libraries that may quote a value is left out: the pynetdicom handlers
+that print data sets, the text of warnings (pydicom quotes the value), and the text of other libraries' exceptions.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _job_id: ContextVar[str] = ContextVar("job_id", default="")
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in range(32)}
 
-# Exceptions whose text names code or our own words, never a value from a data set or message.
-_SPEAKING = (GatewayError, TypeError, AttributeError, ImportError, NameError)
+# Exceptions whose text is code or our own words, never a value from a data set or message.
+_SAFE = (GatewayError, TypeError, AttributeError, ImportError, NameError)
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
     logging.basicConfig(
         level=max(logging.WARNING, logging.getLevelName(settings.level)), handlers=[handler], force=True
     )
-    for name in ("gateway", "pipeline"):  # libraries' chatter quotes file names, rows and values
+    for name in ("gateway", "pipeline"):  # other loggers stay at WARNING: they quote file names, rows and values
         logging.getLogger(name).setLevel(settings.level)
     warnings.showwarning = _log_warning
     threading.excepthook = _log_thread_death
@@ -101,7 +101,7 @@ def _add_job_id(record: logging.LogRecord) -> bool:
 
 
 def _message(record: logging.LogRecord) -> str:
-    """Return the message on one line; where a library logs an exception as the message, only its type."""
+    """Return the message on one line; for a library's exception that is logged as a message, only its type."""
     if isinstance(record.msg, BaseException):
         return type(record.msg).__qualname__
     return record.getMessage().translate(_CONTROLS)
@@ -116,12 +116,12 @@ def _timestamp(record: logging.LogRecord) -> str:
 
 
 def _traceback(record: logging.LogRecord) -> str:
-    """Return where it happened, and what only where the exception's text is known to hold no patient data."""
+    """Return the traceback, with an exception's text only if it cannot hold patient data."""
     assert record.exc_info is not None
     error = record.exc_info[1]
     parts: list[str] = []
     while error is not None:
-        text = f": {error}" if isinstance(error, _SPEAKING) else ""
+        text = f": {error}" if isinstance(error, _SAFE) else ""
         text = f": {error.strerror}" if isinstance(error, OSError) else text  # its full text quotes a file's name
         frames = "".join(traceback.format_tb(error.__traceback__))
         parts.append(f"Traceback (most recent call last):\n{frames}{type(error).__qualname__}{text}")
@@ -149,7 +149,7 @@ def _log_thread_death(args: threading.ExceptHookArgs) -> None:
 
 
 def _silence_pynetdicom() -> None:
-    """Keep pynetdicom from logging what associations and messages hold."""
+    """Keep pynetdicom from logging the contents of associations and messages."""
     pynetdicom_config.LOG_HANDLER_LEVEL = "none"
     pynetdicom_config.LOG_REQUEST_IDENTIFIERS = False
     pynetdicom_config.LOG_RESPONSE_IDENTIFIERS = False

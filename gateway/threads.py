@@ -1,4 +1,4 @@
-"""What every part of the service that works in threads of its own has in common: alive, start, stop."""
+"""The common base of the parts that run in their own threads: alive, start, stop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Threads:
     Parameters
     ----------
     works : Mapping[str, Callable[[], None]]
-        What each thread does, by its name; it has to return soon once `_stopping` is set.
+        The work of each thread, by its name; it must return soon after `_stopping` is set.
     """
 
     def __init__(self, works: Mapping[str, Callable[[], None]]) -> None:
@@ -25,12 +25,12 @@ class Threads:
         return all(thread.is_alive() for thread in self._threads) and not self._stopping.is_set()
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start all threads."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Stop; return when what was under way is done."""
+        """Stop all threads; return when their current work is done."""
         self._stopping.set()
         for thread in self._threads:
             if thread.is_alive():

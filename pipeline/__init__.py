@@ -1,10 +1,15 @@
 """The digitizer: a picture of ECG paper in, twelve leads in millivolts out.
 
-Importing this package brings the data types only; torch and OpenCV load with the stages that need them.
+Importing this package loads the data types only.  The names that need torch or OpenCV (`Digitizer`, `digitize`,
+`load_pages`, `draw_overlay`, `write_png`) load them when they are first used.
 """
+
+import os
+from typing import TYPE_CHECKING
 
 from pipeline.datatypes import (
     LEADS,
+    MAX_PAGE_PIXELS,
     Calibration,
     Digitization,
     EcgRecord,
@@ -20,6 +25,33 @@ from pipeline.datatypes import (
     TextLine,
     TraceSet,
 )
+from pipeline.errors import DigitizationError
+
+# OpenCV reads its own limit once, when it is imported: a second lock behind the check of each file's header.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PAGE_PIXELS))
+
+if TYPE_CHECKING:
+    from pipeline.digitizer import Digitizer, digitize
+    from pipeline.output.overlay import draw_overlay, write_png
+    from pipeline.source.page import load_pages
+else:
+
+    def __getattr__(name: str) -> object:
+        """Load what needs torch or OpenCV when it is first used (PEP 562)."""
+        if name in ("Digitizer", "digitize"):
+            from pipeline import digitizer as home
+        elif name in ("draw_overlay", "write_png"):
+            from pipeline.output import overlay as home
+        elif name == "load_pages":
+            from pipeline.source import page as home
+        else:
+            raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
+        return getattr(home, name)
+
+    def __dir__() -> list[str]:
+        """List the names that load later, too."""
+        return sorted({*globals(), *__all__})
+
 
 __version__ = "0.1.0"
 
@@ -27,6 +59,8 @@ __all__ = [
     "LEADS",
     "Calibration",
     "Digitization",
+    "DigitizationError",
+    "Digitizer",
     "EcgRecord",
     "GridScale",
     "Layout",
@@ -39,4 +73,8 @@ __all__ = [
     "SegmentationMap",
     "TextLine",
     "TraceSet",
+    "digitize",
+    "draw_overlay",
+    "load_pages",
+    "write_png",
 ]

@@ -15,12 +15,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+if TYPE_CHECKING:
+    import pandas
+
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
+Spans = tuple[tuple[float, float], ...]  # (start, end) of each column of a page, in mm or in s
+
+# What ECG carts can be set to.
+PAPER_SPEEDS_MM_PER_S = (5.0, 6.25, 10.0, 12.5, 25.0, 50.0, 100.0)
+GAINS_MM_PER_MV = (2.5, 5.0, 10.0, 20.0)
+
+MAX_PAGE_PIXELS = 100_000_000  # of one page; a larger one is refused before it is decoded
 
 
 class Lead(StrEnum):
@@ -95,7 +106,7 @@ class GridScale:
     px_per_mm_y: float
     score: float  # in [0, 1]; 0 = no grid found
     source: str  # "grid" | "hint" (the file) | "columns" (and pulses) | "default" (a guess, until the page was read)
-    doubt_mm: float | None = None  # how far off the bend network expects itself to be, median; None: not asked
+    doubt_mm: float | None = None  # how far off the bend network expects itself to be, median; None: not measured
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -120,7 +131,7 @@ class RectifiedPage:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Layout:
-    """Where leads stand on the paper: rows of simultaneous or sequential columns, then full-width rhythm strips.
+    """Where leads are printed on the paper: rows of simultaneous or sequential columns, then full-width rhythm strips.
 
     A rhythm strip is a full-width row; `rhythm` holds the leads usually printed there, but any lead may be.
     """
@@ -196,6 +207,16 @@ class TextLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StatedScale:
+    """The paper speed and the gain that the text of a page states; None: not stated, or stated in different ways."""
+
+    speed_mm_per_s: float | None = None
+    gain_mm_per_mv: float | None = None  # of the limb leads, or of all
+    chest_gain_mm_per_mv: float | None = None  # where it is stated on its own
+    reasons: tuple[str, ...] = ()  # statements that contradict each other, in words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Beats:
     """How heartbeats look on the paper, whatever its speed and gain."""
 
@@ -206,7 +227,7 @@ class Beats:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class LayoutMatch:
-    """The layout a page is printed in; `certain` is False where a person must look."""
+    """The layout a page is printed in; if `certain` is False, a person must review it."""
 
     layout: Layout
     cost: float  # mean distance label - template in page widths, missing labels cost 0.5 (paper, Algorithm 1)
@@ -216,13 +237,38 @@ class LayoutMatch:
     rhythm: tuple[Lead, ...]  # the lead found in each rhythm strip
     reasons: tuple[str, ...] = ()  # why it is not certain, in words
     row_index: tuple[int, ...] = ()  # traced row of each printed row, -1 = missing; () = row i is traced row i
-    column_mm: tuple[tuple[float, float], ...] = ()  # paper x where each column starts and ends; () = not measured
+    column_mm: Spans = ()  # paper x where each column starts and ends; () = not measured
     beats: Beats | None = None  # of the short rows; None: no beat stands out
 
     @property
     def rows(self) -> tuple[int, ...]:
         """Traced row of each printed row, -1 = missing."""
         return self.row_index or tuple(range(self.layout.n_rows))
+
+    def column_times(self, paper_speed_mm_per_s: float, *, within: float = 0.1) -> Spans:
+        """List when each column starts and ends on the record's time axis, in s; empty if no column was measured.
+
+        Column k starts at k times `column_seconds`, as the cart counts, unless the columns on the paper differ from
+        that by more than the share `within`.  Columns that were recorded together start together.
+
+        Parameters
+        ----------
+        paper_speed_mm_per_s : float
+        within : float
+            Relative; set by hand. Carts print columns of 2.4 to 2.6 s for 2.5 s.
+        """
+        if not self.column_mm:
+            return ()
+        starts_mm = np.array([start for start, _ in self.column_mm])
+        pitch_s = self.layout.column_seconds
+        if len(starts_mm) > 1:
+            measured_s = float(np.mean(np.diff(starts_mm))) / paper_speed_mm_per_s
+            pitch_s = pitch_s if abs(measured_s / pitch_s - 1) <= within else measured_s
+        times = []
+        for k, (start_mm, end_mm) in enumerate(self.column_mm):
+            start_s = k * pitch_s if self.layout.sequential else 0.0
+            times.append((start_s, start_s + (end_mm - start_mm) / paper_speed_mm_per_s))
+        return tuple(times)
 
     def stretches(self) -> Iterator[tuple[Lead, int, tuple[float, float]]]:
         """List every printed stretch, short leads first: its lead, traced row and paper x from-to."""
@@ -245,7 +291,7 @@ class DrawnLine:
 
     @property
     def stop(self) -> int:
-        """First column behind it."""
+        """First column after it."""
         return self.first + self.y_mm.size
 
 
@@ -261,7 +307,7 @@ class TraceSet:
     baseline_mm: FloatArray  # (n_rows,) paper y of each row's zero line
     x0_mm: float
     columns_per_mm: float
-    doubt_mm: FloatArray | None = None  # (n_rows, n_columns) column by itself against all heard together; None: unknown
+    doubt_mm: FloatArray | None = None  # (n_rows, n_columns) how far a column's own answer is off row_mm; None: unknown
     lines: tuple[DrawnLine, ...] = ()  # what the rows were taken from where the page is a drawing; lines may overlap
 
     def __post_init__(self) -> None:
@@ -289,7 +335,7 @@ class Calibration:
     chest_gain_mm_per_mv: float | None = None  # None: as the limb leads
     speed_source: str = "default"
     gain_source: str = "default"
-    speed_score: float = 0.0  # in [0, 1]; 0 = the page was not asked
+    speed_score: float = 0.0  # in [0, 1]; 0 = not read from the page
     gain_score: float = 0.0
     reasons: tuple[str, ...] = ()  # contradictions between the sources, in words
 
@@ -302,7 +348,7 @@ class SecondPrint:
     first_sample: int
     signal_mv: FloatArray  # (n,); NaN = not readable
     agreement_db: float  # power of the signal over that of the difference of the two prints
-    used: bool  # it replaces the other print in the record, being read with more confidence
+    used: bool  # it was read with more confidence and replaces the other print in the record
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -323,6 +369,28 @@ class EcgRecord:
         if self.confidence.shape != self.signal_mv.shape:
             raise ValueError(f"confidence is {self.confidence.shape}, signal_mv is {self.signal_mv.shape}")
 
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Return the signals as a pandas DataFrame.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row per sample with the index `time_s` in seconds; a column per lead, in mV and named after the lead.
+            NaN = not printed or not readable.
+
+        Raises
+        ------
+        ImportError
+            pandas is not installed; it is no dependency of this package.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("to_dataframe() needs pandas, which is not installed: pip install pandas") from error
+        time_s = np.arange(self.signal_mv.shape[1]) / self.sampling_frequency_hz
+        index = pandas.Index(time_s, name="time_s")
+        return pandas.DataFrame(self.signal_mv.T, index=index, columns=[lead.value for lead in self.leads])
+
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Quality:
@@ -333,12 +401,12 @@ class Quality:
     einthoven_residual_mv: float | None  # median |I + III - II|; None where never simultaneous
     layout_score: float
     estimated_snr_db: float
-    warnings: tuple[str, ...] = ()  # reasons in words; every one of them asks for a person's look
+    warnings: tuple[str, ...] = ()  # reasons in words; each one asks for a review by a person
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Digitization:
-    """Everything one page gave: the overlay and the admin page read it, `record` alone leaves for DICOM and HL7."""
+    """Everything that was read from one page; DICOM objects and HL7 messages are made of its `record`."""
 
     page: PageImage
     rectified: RectifiedPage

@@ -1,17 +1,28 @@
-"""Errors of the digitizer.  All are deterministic: the same page fails the same way, so none is worth a retry.
+"""Errors of the digitizer; the type says whether a retry makes sense.
+
+A `TransientError` depends on what else runs at the same time: the page may succeed when it is tried again, alone.  All
+others are deterministic: the same page fails again in the same way.
 
 DigitizationError
 |-- PageUnreadable      the bytes are no picture or PDF we can decode, or too large to decode safely
 |-- GridNotFound        no ECG grid and nothing else to take a scale from
 |-- LayoutUnknown       no layout fits what is printed
 |-- TraceNotFound       no ECG trace on the page
-|-- DeviceError         the page is too much for the memory of the device the networks run on
-`-- WeightsMismatch     a weights file is not the one its record describes
+|-- WeightsMismatch     a weights file is not the one its record describes
+`-- TransientError      worth a retry
+    `-- DeviceError     the device that runs the networks has too little free memory for the page
 """
+
+# What a fault in our own code raises on a page: a run over many pages notes it for that page and continues.
+DEFECTS = (ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 
 
 class DigitizationError(Exception):
     """A page that cannot become a record; the message says why, in words a person at the hospital understands."""
+
+
+class TransientError(DigitizationError):
+    """A failure that depends on what else runs: the page may succeed when it is tried again, alone."""
 
 
 class PageUnreadable(DigitizationError):
@@ -30,8 +41,8 @@ class TraceNotFound(DigitizationError):
     """There is no ECG trace on the page."""
 
 
-class DeviceError(DigitizationError):
-    """The device the networks run on has too little memory for the page."""
+class DeviceError(TransientError):
+    """The device that runs the networks has too little free memory for the page."""
 
 
 class WeightsMismatch(DigitizationError):

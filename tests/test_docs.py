@@ -1,8 +1,11 @@
-"""What is written down is true: the example settings, the conformance statement, the README."""
+"""The documentation is true: the example settings, the conformance statement, the README, links, paths, the site."""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 import types
 from collections.abc import Iterator
@@ -14,10 +17,17 @@ from pydantic import BaseModel
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from gateway.dicom.images.pages import DOCUMENT_SOP_CLASSES, IMAGE_SOP_CLASSES
+from gateway.domain.context import StudyContext
 from gateway.settings import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "config" / "gateway.example.toml"
+SITE = ROOT / "config" / "mkdocs.yml"
+OUTSIDE = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+HISTORY = {"CHANGELOG.md", "training-log.md", "changelog.md"}  # they name files as they were called then
+WRITTEN_BY_THE_SITE = {"docker/gateway.toml"}
+_PATH = re.compile(r"`((?:gateway|pipeline|config|tests|systemd|docker|docs|\.ci)/[\w./@-]*)`")
 
 
 def sections(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -100,3 +110,78 @@ def test_make_targets_that_are_named_exist(document: str) -> None:
     named = set(re.findall(r"(?:`|^\s*|\$ )make ([a-z][a-z-]*)", text, re.MULTILINE))
     assert named, f"{document} names no target"
     assert named <= targets
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built strictly: a broken link, anchor or navigation entry is an error."""
+    out = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(SITE), "--site-dir", str(out)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONWARNINGS": "default"}
+    built = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert built.returncode == 0, built.stderr
+    return out
+
+
+def test_site_has_every_page(site: Path) -> None:
+    built = {page.relative_to(site).with_suffix(".md").as_posix() for page in site.rglob("*.html")} - {"404.md"}
+    assert built == {page.relative_to(ROOT / "docs").as_posix() for page in PAGES}
+
+
+def test_site_loads_nothing_from_the_network(site: Path) -> None:
+    """Scripts, styles, pictures and fonts lie in the site itself; a link that a person may click is allowed."""
+    loads = re.compile(r'<(?:script|img|iframe|source)[^>]*\ssrc="?(?:https?:)?//|<link[^>]*\shref="?(?:https?:)?//')
+    assert [page.name for page in site.rglob("*.html") if loads.search(page.read_text(encoding="utf-8"))] == []
+    styles = re.compile(r"(?:url\(|@import )[\"']?(?:https?:)?//")
+    assert [page.name for page in site.rglob("*.css") if styles.search(page.read_text(encoding="utf-8"))] == []
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors of a document's headings, as the site and the usual hosts make them."""
+    headings = re.findall(r"^#+ +(.*?) *$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
+
+
+@pytest.mark.parametrize("document", [*OUTSIDE, *PAGES], ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(document: Path) -> None:
+    """Every relative link, also of the files outside the site: the file exists, and it has the heading."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = document.parent / name if name else document
+        assert target.exists(), f"{link} in {document.name}"
+        assert not anchor or anchor in anchors(target), f"{link} in {document.name}"
+
+
+@pytest.mark.parametrize("document", [*OUTSIDE, *PAGES], ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_paths_that_are_named_exist(document: Path) -> None:
+    if document.name in HISTORY:
+        return
+    named = set(_PATH.findall(document.read_text(encoding="utf-8"))) - WRITTEN_BY_THE_SITE
+    assert sorted(path for path in named if not (ROOT / path).exists()) == []
+
+
+def test_readme_names_every_key_of_a_sidecar() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("[start:sidecar]")[2].partition("[end:sidecar]")[0]
+    rows = "".join(line.split("|")[1] for line in section.splitlines() if line.startswith("| `"))
+    assert set(re.findall(r"`(\w+)`", rows)) == set(StudyContext.model_fields)
+
+
+def test_every_decision_is_listed() -> None:
+    folder = ROOT / "docs" / "decisions"
+    listed = re.findall(r"\]\((\d{4}-[\w-]+\.md)\)", (folder / "index.md").read_text(encoding="utf-8"))
+    assert listed == sorted(path.name for path in folder.glob("0*.md"))
+
+
+def test_every_room_is_in_the_architecture() -> None:
+    """Every folder of the packages has a row in the tables of rooms, and every row has its folder or module."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for package in ("gateway", "pipeline"):
+        table = text.partition(f"## Rooms of `{package}`")[2].partition("\n## ")[0]
+        cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+        named = set(re.findall(r"`(\w+)`", "".join(cells)))
+        rooms = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+        assert rooms <= named, f"{package}: {rooms - named}"
+        assert all((ROOT / package / name).is_dir() or (ROOT / package / f"{name}.py").exists() for name in named)

@@ -1,4 +1,4 @@
-"""What one HL7 message says about patients and orders, in DICOM's forms."""
+"""The content of one HL7 message about patients and orders, in the forms of DICOM."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class PatientUpdate(BaseModel):
-    """What one message says about a patient, in DICOM form; None: nothing, "": that there is none."""
+    """The content of one message about a patient, in DICOM form; None: not stated, "": stated to be empty."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -18,7 +18,7 @@ class PatientUpdate(BaseModel):
 
 
 class PatientMerge(BaseModel):
-    """One message's word that two records are the same person, and which of them goes on."""
+    """The statement of one message that two records are the same person, with the surviving record."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -27,7 +27,7 @@ class PatientMerge(BaseModel):
 
 
 class OrderUpdate(BaseModel):
-    """What one message says about an order; a number that is not told is ""."""
+    """The content of one message about an order; a number that is not stated is ""."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

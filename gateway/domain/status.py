@@ -1,4 +1,4 @@
-"""The states of jobs and deliveries, and what may happen in each: an illegal pair raises `IllegalTransition`."""
+"""The states of jobs and deliveries, and the allowed transitions; an illegal pair raises `IllegalTransition`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gateway.errors import IllegalTransition
 
 
 class JobStatus(StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
@@ -19,17 +19,17 @@ class JobStatus(StrEnum):
 
 
 class JobAction(StrEnum):
-    """What may happen to a job."""
+    """The events of a job."""
 
     CLAIM = "CLAIM"  # a worker takes it
-    COMPLETE = "COMPLETE"  # digitized, good enough
-    HOLD = "HOLD"  # digitized or not, a person must look
-    FAIL = "FAIL"  # given up
-    RELEASE = "RELEASE"  # back to the queue: lease expired, worker stopped
-    RETRY = "RETRY"  # a person asks for another run
-    CANCEL = "CANCEL"  # a person drops it
-    CONFIRM = "CONFIRM"  # a person has looked: the result is final
-    REPOINT = "REPOINT"  # its patient was merged into another: what was made for the old one is made again
+    COMPLETE = "COMPLETE"  # digitized, and not doubtful
+    HOLD = "HOLD"  # a person must decide, whether it was digitized or not
+    FAIL = "FAIL"  # no result is possible
+    RELEASE = "RELEASE"  # return to the queue: the lease expired, or the worker stopped
+    RETRY = "RETRY"  # a person requests another run
+    CANCEL = "CANCEL"  # a person cancels it
+    CONFIRM = "CONFIRM"  # a person checked the result: it is final
+    REPOINT = "REPOINT"  # its patient was merged into another: the artefacts are made again for that one
 
 
 JOB_TRANSITIONS: dict[tuple[JobStatus, JobAction], JobStatus] = {
@@ -45,7 +45,7 @@ JOB_TRANSITIONS: dict[tuple[JobStatus, JobAction], JobStatus] = {
     (JobStatus.FAILED, JobAction.RETRY): JobStatus.QUEUED,
     (JobStatus.FAILED, JobAction.CANCEL): JobStatus.CANCELLED,
     (JobStatus.CANCELLED, JobAction.RETRY): JobStatus.QUEUED,
-    (JobStatus.DONE, JobAction.RETRY): JobStatus.QUEUED,  # what was delivered will be corrected
+    (JobStatus.DONE, JobAction.RETRY): JobStatus.QUEUED,  # the delivered result will be corrected
     (JobStatus.DONE, JobAction.CONFIRM): JobStatus.DONE,
     (JobStatus.NEEDS_REVIEW, JobAction.CONFIRM): JobStatus.DONE,
     (JobStatus.QUEUED, JobAction.REPOINT): JobStatus.QUEUED,
@@ -56,13 +56,13 @@ JOB_TRANSITIONS: dict[tuple[JobStatus, JobAction], JobStatus] = {
 
 
 class DeliveryStatus(StrEnum):
-    """Where a delivery stands."""
+    """The state of a delivery."""
 
     PENDING = "PENDING"
-    STORED = "STORED"  # the peer took it, and has not committed to keep it yet
+    STORED = "STORED"  # the peer has it, and has not committed it yet
     DELIVERED = "DELIVERED"
     REFUSED = "REFUSED"
-    FAILED = "FAILED"  # attempts used up
+    FAILED = "FAILED"  # all attempts were used
     CANCELLED = "CANCELLED"
 
 
@@ -81,30 +81,30 @@ def has_arrived(status: DeliveryStatus, asked: int) -> bool:
 
 
 class DeliveryAction(StrEnum):
-    """What may happen to a delivery."""
+    """The events of a delivery."""
 
-    STORE = "STORE"  # the peer took it, and shall say that it is committed
+    STORE = "STORE"  # the peer has it, and must commit it
     DELIVER = "DELIVER"
     DEFER = "DEFER"
     REFUSE = "REFUSE"
     GIVE_UP = "GIVE_UP"
     RETRY = "RETRY"
     CANCEL = "CANCEL"
-    RENEW = "RENEW"  # the job ran again: its new result takes the place of one that never arrived
+    RENEW = "RENEW"  # the job ran again: the new result replaces one that was never delivered
 
 
 DELIVERY_TRANSITIONS: dict[tuple[DeliveryStatus, DeliveryAction], DeliveryStatus] = {
     (DeliveryStatus.PENDING, DeliveryAction.DELIVER): DeliveryStatus.DELIVERED,
     (DeliveryStatus.PENDING, DeliveryAction.STORE): DeliveryStatus.STORED,
     (DeliveryStatus.STORED, DeliveryAction.DELIVER): DeliveryStatus.DELIVERED,
-    (DeliveryStatus.STORED, DeliveryAction.DEFER): DeliveryStatus.PENDING,  # the peer has lost it: it is sent again
+    (DeliveryStatus.STORED, DeliveryAction.DEFER): DeliveryStatus.PENDING,  # the peer lost it: it is sent again
     (DeliveryStatus.STORED, DeliveryAction.REFUSE): DeliveryStatus.REFUSED,
     (DeliveryStatus.STORED, DeliveryAction.GIVE_UP): DeliveryStatus.FAILED,
     (DeliveryStatus.PENDING, DeliveryAction.DEFER): DeliveryStatus.PENDING,
     (DeliveryStatus.PENDING, DeliveryAction.REFUSE): DeliveryStatus.REFUSED,
     (DeliveryStatus.PENDING, DeliveryAction.GIVE_UP): DeliveryStatus.FAILED,
     (DeliveryStatus.PENDING, DeliveryAction.CANCEL): DeliveryStatus.CANCELLED,
-    # of a result whose place another one takes: it must not be sent again
+    # another result replaced it: it must not be sent again
     (DeliveryStatus.REFUSED, DeliveryAction.CANCEL): DeliveryStatus.CANCELLED,
     (DeliveryStatus.FAILED, DeliveryAction.CANCEL): DeliveryStatus.CANCELLED,
     (DeliveryStatus.REFUSED, DeliveryAction.RETRY): DeliveryStatus.PENDING,
@@ -112,10 +112,10 @@ DELIVERY_TRANSITIONS: dict[tuple[DeliveryStatus, DeliveryAction], DeliveryStatus
     (DeliveryStatus.REFUSED, DeliveryAction.RENEW): DeliveryStatus.PENDING,
     (DeliveryStatus.FAILED, DeliveryAction.RENEW): DeliveryStatus.PENDING,
     (DeliveryStatus.CANCELLED, DeliveryAction.RENEW): DeliveryStatus.PENDING,
-    # cancelled while the send was under way: what arrived has arrived
+    # cancelled during the send: it was delivered
     (DeliveryStatus.CANCELLED, DeliveryAction.DELIVER): DeliveryStatus.DELIVERED,
     (DeliveryStatus.CANCELLED, DeliveryAction.STORE): DeliveryStatus.STORED,
-    # a commitment that was given up, and reported after all
+    # the commitment result arrived after the last attempt
     (DeliveryStatus.FAILED, DeliveryAction.DELIVER): DeliveryStatus.DELIVERED,
 }
 

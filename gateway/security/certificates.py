@@ -1,6 +1,6 @@
-"""The certificates the settings name: when each ends, and what is wrong with them now.
+"""The certificates that the settings name: the expiry of each, and present problems.
 
-Whoever shows or warns asks here: the health page, the metrics, `check-config`, and the service once a day.
+Used by the health page, the metrics, `check-config`, and once a day by the service.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ EXPIRY_WARNING = timedelta(days=30)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """A file with certificates: when what it is for ends (None: it cannot be read), and what is wrong with it."""
+    """A file with certificates: its expiry (None: it cannot be read), and its problem."""
 
     file: Path
     not_after: datetime | None  # UTC
-    problem: str = ""  # it cannot be read, or has ended, or ends within `EXPIRY_WARNING`
-    usable: bool = True  # it can be read and has not ended
+    problem: str = ""  # it cannot be read, has expired, or expires within `EXPIRY_WARNING`
+    usable: bool = True  # it can be read and has not expired
 
 
 def certificates(settings: BaseModel, now: datetime) -> tuple[Certificate, ...]:
     """Return every certificate file in a settings tree, each once.
 
-    Of our own certificates, with their chains, the first to end counts; of the authorities we trust the last.
+    For our own certificates with their chains, the first expiry counts; for trusted authorities, the last.
     """
     sections = list(_tls_sections(settings))
     files = {section.ca_file: False for section in sections} | {section.certificate_file: True for section in sections}
@@ -40,7 +40,7 @@ def certificates(settings: BaseModel, now: datetime) -> tuple[Certificate, ...]:
 
 
 def check_tls(settings: BaseModel) -> None:
-    """Try every TLS section of a settings tree; raise SettingsError where its files cannot be used."""
+    """Try every TLS section of a settings tree; raise SettingsError if its files cannot be used."""
     for section in _tls_sections(settings):
         if isinstance(section, TlsListenerSettings):
             server_context(section)

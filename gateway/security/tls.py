@@ -1,15 +1,15 @@
-"""TLS for whatever listens or connects: contexts from settings, and files that may be replaced while it runs.
+"""TLS for listeners and clients: contexts from settings; the files may be replaced while the gateway runs.
 
-Two profiles of PS3.15 annex B, both TLS 1.2 or 1.3 and nothing older, and no static key exchange:
+Two profiles of PS3.15 annex B.  Both have TLS 1.2 or 1.3 and nothing older, and no static key exchange:
 
-* `bcp195`: BCP 195 RFC 8996, 9325 (B.12), with the four TLS 1.2 cipher suites RFC 9325 recommends.  It is also what
-  the retired non-downgrading and extended BCP 195 profiles (B.10, B.11) can talk to.
-* `bcp195-modified`: Modified BCP 195 RFC 8996, 9325 (B.13), which permits more suites, still with ephemeral elliptic
-  curve keys of 256 bits and more only.
+* `bcp195`: BCP 195 RFC 8996, 9325 (B.12), with the four TLS 1.2 cipher suites that RFC 9325 recommends.  Peers of the
+  retired non-downgrading and extended BCP 195 profiles (B.10, B.11) can use it too.
+* `bcp195-modified`: Modified BCP 195 RFC 8996, 9325 (B.13), which permits more suites, also only with ephemeral
+  elliptic curve keys of 256 bits and more.
 
-A listener with a `ca_file` wants every peer to show a certificate from there; without one it encrypts and knows nobody.
-`ListenerTls` looks at its files before every handshake: replaced ones are used from the next connection on, and
-connections that are open keep what they have.
+A listener with a `ca_file` requires a certificate of that authority from every peer.  Without `ca_file` it encrypts and
+identifies nobody.  `ListenerTls` checks its files before every handshake.  Replaced files apply from the next
+connection on; open connections keep their context.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ CIPHER_SUITES = {
 
 
 def server_context(settings: TlsListenerSettings) -> ssl.SSLContext:
-    """Return what a listener wraps accepted connections with; peers must show a certificate if there is a `ca_file`.
+    """Return the context of a listener; peers must present a certificate if there is a `ca_file`.
 
     Raises
     ------
     SettingsError
-        A file cannot be read or does not hold what it should, or the key is not the certificate's.
+        A file cannot be read or has the wrong content, or the key does not belong to the certificate.
     """
     context = _context(ssl.PROTOCOL_TLS_SERVER, settings)
     context.options |= ssl.OP_NO_RENEGOTIATION
@@ -54,7 +54,7 @@ def server_context(settings: TlsListenerSettings) -> ssl.SSLContext:
 
 
 def client_context(settings: TlsClientSettings) -> ssl.SSLContext:
-    """Return what a client wraps its connection with; the server must prove its name (see `server_name`).
+    """Return the context of a client; the server must prove its name (see `server_name`).
 
     Raises
     ------
@@ -68,14 +68,14 @@ def client_context(settings: TlsClientSettings) -> ssl.SSLContext:
 
 
 def server_name(settings: TlsClientSettings, host: str) -> str:
-    """Return the name that the server's certificate must hold."""
+    """Return the name that must be in the certificate of the server."""
     return settings.server_name or host
 
 
 def accept_tls(connection: socket.socket, context: ssl.SSLContext, timeout_s: float) -> ssl.SSLSocket:
-    """Return the TLS end of a connection that a client has opened, for the caller to close, however it goes on.
+    """Return the TLS end of a connection that a client has opened.  The caller must close it in any case.
 
-    The caller's next call is its `do_handshake`.  All of that may take `timeout_s`, and raises OSError where it fails
+    The caller then calls `do_handshake`.  Together they may take `timeout_s`.  The handshake raises OSError if it fails
     (ssl.SSLError) or takes too long (TimeoutError).
 
     Raises
@@ -88,7 +88,7 @@ def accept_tls(connection: socket.socket, context: ssl.SSLContext, timeout_s: fl
 
 
 def peer_names(connection: ssl.SSLSocket) -> frozenset[str]:
-    """Return what the peer's verified certificate calls it: subject common name, DNS names and IP addresses."""
+    """Return the names in the verified certificate of the peer: subject common name, DNS names and IP addresses."""
     certificate: dict[str, Any] = dict(connection.getpeercert() or {})
     subject = [pair for group in certificate.get("subject", ()) for pair in group]
     names = [value for kind, value in subject if kind == "commonName"]
@@ -97,7 +97,7 @@ def peer_names(connection: ssl.SSLSocket) -> frozenset[str]:
 
 
 def words(error: OSError) -> str:
-    """Return what OpenSSL or the system says is wrong, without numbers and names of source files."""
+    """Return the reason that OpenSSL or the system states, without numbers and names of source files."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate not trusted: {error.verify_message}"
     if isinstance(error, TimeoutError):
@@ -107,14 +107,14 @@ def words(error: OSError) -> str:
 
 
 class ListenerTls:
-    """The context for new connections, made anew after one of its files was replaced.
+    """The context for new connections; it is created again after one of its files was replaced.
 
-    Files that do not fit together (the certificate is new, the key still old) change nothing until they do.
+    Files that do not match (the certificate is new, the key is still old) change nothing until they match.
 
     Raises
     ------
     SettingsError
-        As `server_context`, when it is built; never later.
+        As for `server_context`, in the constructor only.
     """
 
     def __init__(self, settings: TlsListenerSettings) -> None:
@@ -124,7 +124,7 @@ class ListenerTls:
         self._context = server_context(settings)
 
     def context(self) -> ssl.SSLContext:
-        """Return the context to shake hands with now."""
+        """Return the context for the next handshake."""
         with self._lock:
             files = self._files()
             if files != self._seen:
@@ -174,7 +174,7 @@ def _load_certificate(context: ssl.SSLContext, settings: TlsSettings) -> None:
     )
     assert certificate is not None and key is not None
 
-    def read_password() -> str:  # asked for only where the key is encrypted; without it OpenSSL asks the terminal
+    def read_password() -> str:  # called only for an encrypted key; without it OpenSSL asks at the terminal
         if password is None:
             raise SettingsError(f"private_key_file {key} is encrypted, and private_key_password_file is not set")
         try:

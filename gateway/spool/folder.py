@@ -1,8 +1,8 @@
-"""The durable files of a job: one folder a job id, holding `source` and the artefacts made from it.
+"""The durable files of a job: one folder per job id, with `source` and the artefacts made from it.
 
-A file is written beside its name, fsynced, renamed, and its folder fsynced: it is there whole or not at all, and
-once `write_source` returns it outlives a power cut.  Every path is built from our own names, never from a peer's.
-Only this module touches the files.
+A file is written under a temporary name, fsynced and renamed, and its folder is fsynced.  The file is complete or
+absent, and it survives a power failure after `write_source` has returned.  Every path is built from our own names,
+never from those of a peer.  Only this module touches the files.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _MIB = 1024 * 1024
 
 
 class Spool:
-    """Where jobs' files live.
+    """The store of all files of jobs.
 
     Parameters
     ----------
     path : Path
-        The folder that holds one folder a job; made where missing.
+        The folder that contains one folder per job; created if missing.
     minimum_free_mib : int
-        No source is taken that would leave less free space than this, in MiB; what is left is for artefacts.
+        A source that would leave less free space than this, in MiB, is not stored; the space is for artefacts.
 
     Raises
     ------
     StorageError
-        The folder cannot be made.
+        The folder cannot be created.
     """
 
     def __init__(self, path: Path, minimum_free_mib: int) -> None:
@@ -49,7 +49,7 @@ class Spool:
             raise _storage_error(error) from error
 
     def check_space(self, size: int = 0) -> None:
-        """Raise StorageError where `size` more bytes would leave less than the minimum free."""
+        """Raise StorageError if `size` more bytes would leave less than the minimum free."""
         try:
             free = shutil.disk_usage(self.path).free
         except OSError as error:
@@ -58,12 +58,12 @@ class Spool:
             raise StorageError(f"spool: {free // _MIB} MiB free, {self._minimum_free_bytes // _MIB} MiB must stay free")
 
     def write_source(self, job_id: str, data: bytes) -> Path:
-        """Keep a job's bytes as received; they are durable when this returns.
+        """Store the bytes of a job as received; they are durable when this returns.
 
         Raises
         ------
         StorageError
-            There is too little space, or the file cannot be written; nothing is left behind.
+            There is too little space, or the file cannot be written; no partial file remains.
         """
         path = self.source_path(job_id)
         self.check_space(len(data))
@@ -77,16 +77,16 @@ class Spool:
         return path
 
     def source_path(self, job_id: str) -> Path:
-        """Return where a job's source is, or would be."""
+        """Return the path of the source of a job, whether it exists or not."""
         return self._folder(job_id) / _SOURCE
 
     def write_artefact(self, job_id: str, name: str, data: bytes) -> Path:
-        """Keep a file made from the source under `name`, replacing an earlier one.
+        """Store a file made from the source under `name`; it replaces an earlier one.
 
         Raises
         ------
         ValueError
-            `name` is more than letters, digits, dot, dash and underscore.
+            `name` has other characters than letters, digits, dot, dash and underscore.
         StorageError
             The file cannot be written.
         """
@@ -98,7 +98,7 @@ class Spool:
         return path
 
     def artefact_path(self, job_id: str, name: str) -> Path:
-        """Return where an artefact is, or would be; raise ValueError for a name that is none."""
+        """Return the path of an artefact, whether it exists or not; raise ValueError for an invalid name."""
         if not _ARTEFACT.fullmatch(name) or name == _SOURCE or name.endswith(".tmp"):
             raise ValueError(f"{name!r} is no artefact name")
         return self._folder(job_id) / name
@@ -113,7 +113,7 @@ class Spool:
             raise _storage_error(error) from error
 
     def orphans(self, known: Callable[[str], bool], older_than_s: float) -> list[str]:
-        """Return the jobs whose folder nobody needs: untouched for `older_than_s` and not `known`."""
+        """Return the jobs with a folder that is not needed: unchanged for `older_than_s` and not `known`."""
         newest = time.time() - older_than_s
         try:
             with os.scandir(self.path) as entries:
@@ -129,9 +129,9 @@ class Spool:
 
 
 def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Write a file so that it is there whole or not at all, and outlives a power cut; raise OSError.
+    """Write a file that is complete or absent and survives a power failure; raise OSError.
 
-    `mode` holds its permissions, of which the umask takes its share.
+    `mode` has its permissions; the umask applies to them.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:

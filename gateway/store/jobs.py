@@ -301,6 +301,13 @@ class Jobs:
         with self._database.read() as session:
             return session.get(Job, job_id) is not None
 
+    def ids(self, beginning: str, limit: int = 100) -> list[str]:
+        """Return the job ids that begin with these characters, in upper or lower case, newest job first."""
+        begins = func.lower(col(Job.id)).startswith(beginning.lower(), autoescape=True)
+        statement = select(Job.id).where(begins).order_by(col(Job.created_at).desc(), col(Job.id)).limit(limit)
+        with self._database.read() as session:
+            return list(session.exec(statement).all())
+
     def newest(self, status: JobStatus | None = None, limit: int = 100, offset: int = 0) -> list[Job]:
         """Return jobs, newest first."""
         statement = select(Job).order_by(col(Job.created_at).desc(), col(Job.id)).limit(limit).offset(offset)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,6 +24,7 @@ from gateway.domain.artefact import Role, kept_name
 from gateway.domain.status import JobStatus
 from gateway.errors import NotFound, StorageError
 from gateway.settings import Settings
+from gateway.settings.addresses import is_loopback
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.web.decisions import add_decisions
@@ -52,27 +52,20 @@ def create_app(store: Store, spool: Spool, settings: Settings, alive: Callable[[
         Returns, in words, what should be running and is not (threads, workers); empty when everything is alive.
     """
     app = FastAPI(title="ECG gateway", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
-    if _is_loopback(settings.web.host):  # a page of the world must not reach us through a name of its own
+    if is_loopback(settings.web.host):  # a page of the world must not reach us through a name of its own
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     templates = Jinja2Templates(directory=_HERE / "templates")
     templates.env.globals["version"] = __version__
     _protect(app)
     _explain_errors(app, templates)
-    decides = _is_loopback(settings.web.host)
+    decides = is_loopback(settings.web.host)
     templates.env.globals["decides"] = decides
     _add_pages(app, templates, store, spool, settings)
     if decides:
         add_decisions(app, templates, store, spool, settings)
     _add_probes(app, store, spool, alive, settings)
     return app
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _protect(app: FastAPI) -> None:

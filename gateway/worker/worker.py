@@ -47,7 +47,7 @@ from gateway.store.store import Store
 from gateway.store.tables import Job
 from gateway.worker.lanes import Alarms, Turns
 from pipeline import Calibration, Digitization, PageImage
-from pipeline.errors import DeviceError, DigitizationError
+from pipeline.errors import DigitizationError, TransientError
 from pipeline.output.overlay import draw_overlay, reduce_page, write_png
 from pipeline.source.codes import read_codes
 from pipeline.source.page import load_pages
@@ -175,7 +175,7 @@ class Worker:
                 raise IllegalTransition(f"job {job.id} is not leased to {self._name}")
             try:
                 result = self._page(facts, image, lease, alone=self._alone(job))
-            except (DeviceError, MemoryError):  # of a page that had neighbours
+            except (TransientError, MemoryError):  # of a page that had neighbours
                 result = self._page(facts, image, lease, alone=True)
             if not self._store.jobs.holds(job, self._name):  # another run's files, maybe another patient's, stay
                 raise IllegalTransition(f"job {job.id} is not ours any more")
@@ -249,7 +249,7 @@ class Worker:
 
         Raises
         ------
-        DeviceError, MemoryError
+        TransientError, MemoryError
             There was too little memory, and the page was not `alone`.
         """
         what = f"page {image.page_number}"
@@ -265,10 +265,10 @@ class Worker:
             pictures = (write_png(reduce_page(image)), write_png(draw_overlay(digitization)))
             printed = self._printed(digitization, facts.context) if self._settings.review.check_print else ()
             return page_result(facts, digitization, pictures, seconds, (*facts.against, *printed))
-        except (DeviceError, MemoryError) as error:
+        except (TransientError, MemoryError) as error:
             if not alone:
                 raise
-            reason = str(error) if isinstance(error, DeviceError) else self._out_of_memory(what)
+            reason = str(error) if isinstance(error, TransientError) else self._out_of_memory(what)
         except DigitizationError as error:
             reason = str(error)
         except Exception as error:  # noqa: BLE001 - a fault of ours must fail one page, not the queue
@@ -406,7 +406,9 @@ def run_worker(
 
 def load_digitizer(settings: Settings) -> PageDigitizer:
     """Load the networks and layouts; raise SettingsError where they are missing or not what they should be."""
-    from pipeline.digitize import Digitizer  # loads torch: seconds that nobody pays who brings a digitizer of their own
+    from pipeline.digitizer import (
+        Digitizer,
+    )  # loads torch: seconds that nobody pays who brings a digitizer of their own
     from pipeline.networks.inference import share_processor
 
     share_processor(settings.worker.processes)

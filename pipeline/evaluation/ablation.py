@@ -8,45 +8,39 @@
     ink's centroid              rows and path by the trace network, the value from the ink's centroid around the path
     most probable bin           the network's best bin of every column by itself: no path, no mean
 
-The stages know nothing of it: for the time of one reading a function of the same form stands where `pipeline.digitize`
-calls the stage.  The networks answer each question once a page, however many readings ask it.
+Each reading is done by a digitizer of its own, with other functions among its stages.  The networks answer each
+question once a page, however many readings ask it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any
-from unittest.mock import patch
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-import pipeline.digitize
-import pipeline.printing.text
-import pipeline.rows.trace
 from pipeline.datatypes import (
     ByteArray,
     Calibration,
     Digitization,
     FloatArray,
     PageImage,
-    RectifiedPage,
     RowBand,
     SegmentationMap,
     TraceSet,
 )
-from pipeline.digitize import Digitizer
+from pipeline.digitizer import Digitizer
 from pipeline.errors import DigitizationError, TraceNotFound
 from pipeline.networks.inference import Network
-from pipeline.networks.unet import ROW_BINS
-from pipeline.rows.components import ink_lines
-from pipeline.rows.trace import RowReadings, Sampler, own_doubt, posterior
-from pipeline.sheet.paper import apply_homography, canvas_raster, map_sampler, sample_paper
+from pipeline.networks.specification import ROW_BINS
+from pipeline.rows.components import sheet_lines
+from pipeline.rows.trace import RowReader, RowReadings, own_doubt, posterior
+from pipeline.sheet.paper import Sheet, apply_homography
 from pipeline.sheet.rectify import rectify
+from pipeline.stages import Stages
 
 OURS = "ours"
 _INK_PX_PER_MM = 6.0  # of the ink map the paper's extractor works on: the page network's own resolution
@@ -66,44 +60,28 @@ class _Remembering(Network):
         return self.answers[key]
 
 
-def _remembering(digitizer: Digitizer) -> Digitizer:
-    """Return a digitizer whose networks remember, for one page."""
-
-    def wrapped(network: Network) -> Network:
-        return _Remembering(
-            name=network.name,
-            module=network.module,
-            sha256=network.sha256,
-            device=network.device,
-            at_once=network.at_once,
-        )
-
-    return replace(
-        digitizer,
-        page_network=wrapped(digitizer.page_network),
-        bend_network=wrapped(digitizer.bend_network),
-        layout_network=wrapped(digitizer.layout_network),
-        label_network=wrapped(digitizer.label_network),
-        trace_network=wrapped(digitizer.trace_network),
-    )
+def _remembering(network: Network) -> Network:
+    """Return a network that remembers what it answered."""
+    return _Remembering(**{part.name: getattr(network, part.name) for part in fields(Network) if part.init})
 
 
-def bent_sheet(page: PageImage, rectified: RectifiedPage, network: Network) -> RectifiedPage:
+def bent_sheet(sheet: Sheet, network: Network) -> Sheet:
     """Leave the sheet as the lattice has it."""
-    return rectified
+    return sheet
 
 
-def flat_sheet(page: PageImage, segmentation: SegmentationMap, *, px_per_mm: float = 5.0) -> RectifiedPage:
+def flat_sheet(page: PageImage, segmentation: SegmentationMap, px_per_mm: float = 5.0) -> Sheet:
     """Rectify by the homography alone: the nodes where it puts them, not where the lattice moved them."""
-    found = rectify(page, segmentation, px_per_mm=px_per_mm)
+    sheet = rectify(page, segmentation, px_per_mm)
+    found = sheet.rectified
     n_i, n_j = found.node_xy.shape[:2]
     i, j = np.mgrid[:n_i, :n_j]
     nodes = apply_homography(found.homography, np.stack([j, i], -1) * found.node_mm).astype(np.float32)
-    flat = replace(found, node_xy=nodes)
-    return replace(flat, pixels=sample_paper(page, flat, *canvas_raster(flat, px_per_mm)))
+    flat = replace(sheet, rectified=replace(found, node_xy=nodes))
+    return replace(flat, rectified=replace(flat.rectified, pixels=flat.canvas(px_per_mm)))
 
 
-def paper_traces(segmentation: SegmentationMap, rectified: RectifiedPage) -> TraceSet:
+def paper_traces(sheet: Sheet) -> TraceSet:
     """Trace as the paper does: lines of ink on the flattened trace map, their values weighted column centroids.
 
     Raises
@@ -111,9 +89,7 @@ def paper_traces(segmentation: SegmentationMap, rectified: RectifiedPage) -> Tra
     TraceNotFound
         There is no ink.
     """
-    sampled = map_sampler(segmentation, rectified)(*canvas_raster(rectified, _INK_PX_PER_MM))
-    ink = sampled[..., 1] / np.float32(255)
-    lines = ink_lines(ink.astype(np.float32))
+    lines = sheet_lines(sheet, _INK_PX_PER_MM)
     if not lines:
         raise TraceNotFound("no line of ink was found on the page")
     y_mm = np.stack([(line.y + 0.5) / _INK_PX_PER_MM for line in lines]).astype(np.float32)
@@ -124,6 +100,11 @@ def paper_traces(segmentation: SegmentationMap, rectified: RectifiedPage) -> Tra
         x0_mm=0.5 / _INK_PX_PER_MM,
         columns_per_mm=_INK_PX_PER_MM,
     )
+
+
+def trace_as_paper(sheet: Sheet, rows: Sequence[RowBand], network: Network, *, read: RowReader) -> TraceSet:
+    """Trace by `paper_traces`, which finds the rows itself and needs no trace network."""
+    return paper_traces(sheet)
 
 
 def _log_p(strips: ByteArray, network: Network) -> tuple[FloatArray, FloatArray]:
@@ -167,41 +148,14 @@ def rows_by_ink(strips: ByteArray, network: Network, *, reach_bins: int = 4) -> 
     return _readings(np.where(weight > 1, centroid, path).astype(np.float32), log_p, presence)
 
 
-@contextmanager
-def _homography() -> Iterator[None]:
-    """Let the homography alone flatten the sheet."""
-    with (
-        patch.object(pipeline.digitize, "rectify", flat_sheet),
-        patch.object(pipeline.digitize, "unbend", bent_sheet),
-    ):
-        yield
-
-
-@contextmanager
-def _papers_extractor() -> Iterator[None]:
-    """Let the paper's extractor trace: what it needs of the sheet is overheard where the print is read."""
-    heard: dict[type, Any] = {}
-
-    def overhear(*stage: object) -> object:
-        heard.update({type(argument): argument for argument in stage})
-        return read_text(*stage)
-
-    def trace(sample: Sampler, rows: list[RowBand], network: Network) -> TraceSet:
-        return paper_traces(heard[SegmentationMap], heard[RectifiedPage])
-
-    read_text: Callable[..., object] = pipeline.printing.text.read_text
-    with patch.object(pipeline.digitize, "read_text", overhear), patch.object(pipeline.digitize, "trace_rows", trace):
-        yield
-
-
-VARIANTS: dict[str, Callable[[], Any]] = {
-    OURS: ExitStack,
-    "picture only": ExitStack,
-    "paper's extractor": _papers_extractor,
-    "lattice only": lambda: patch.object(pipeline.digitize, "unbend", bent_sheet),
-    "homography only": _homography,
-    "ink's centroid": lambda: patch.object(pipeline.rows.trace, "read_rows", rows_by_ink),
-    "most probable bin": lambda: patch.object(pipeline.rows.trace, "read_rows", rows_by_best_bin),
+VARIANTS: dict[str, Callable[[Stages], Stages]] = {
+    OURS: lambda stages: stages,
+    "picture only": lambda stages: stages,
+    "paper's extractor": lambda stages: replace(stages, trace_rows=trace_as_paper),
+    "lattice only": lambda stages: replace(stages, unbend=bent_sheet),
+    "homography only": lambda stages: replace(stages, rectify=flat_sheet, unbend=bent_sheet),
+    "ink's centroid": lambda stages: replace(stages, read_rows=rows_by_ink),
+    "most probable bin": lambda stages: replace(stages, read_rows=rows_by_best_bin),
 }
 
 
@@ -209,12 +163,12 @@ def read_every_way(
     page: PageImage, digitizer: Digitizer, calibration: Calibration
 ) -> Iterator[tuple[str, Digitization | None]]:
     """Digitize a page once for each of `VARIANTS`: its name, and what was read or None where it failed."""
-    own = _remembering(digitizer)
+    own = digitizer.with_networks(_remembering)
     picture = replace(page, strokes=())
     for name, changed in VARIANTS.items():
-        with changed():
-            try:
-                result = own.digitize(page if name == OURS else picture, default_calibration=calibration)
-            except DigitizationError:
-                result = None
+        variant = replace(own, stages=changed(own.stages))
+        try:
+            result = variant.digitize(page if name == OURS else picture, default_calibration=calibration)
+        except DigitizationError:
+            result = None
         yield name, result

@@ -1,8 +1,8 @@
 """What a page costs: seconds and memory of every stage, and how they grow with the page and with the batch.
 
-The stages know nothing of it.  For the time of a measurement the functions that `pipeline.digitize` composes, and what
-is inside the dear ones, are replaced by wrappers that read the clocks on the way in and out.  A stage's figures leave
-out those of the stages it calls, so that they add up to the page's.
+A digitizer is measured as a copy: each of its stages, and what is inside the expensive ones, is wrapped in a function
+that reads the clocks on the way in and out.  A stage's figures leave out those of the stages it calls, so that they
+add up to the page's.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from statistics import median
-from types import FunctionType
-from typing import Annotated, Any
-from unittest.mock import patch
+from typing import Annotated, ParamSpec, TypeVar
 
 import cv2
 import numpy as np
@@ -25,17 +23,21 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
-import pipeline.digitize
-import pipeline.rows.trace
 from pipeline.datatypes import ByteArray, PageImage
-from pipeline.digitize import Digitizer
+from pipeline.digitizer import Digitizer
 from pipeline.errors import DigitizationError
 from pipeline.networks.inference import Network
+from pipeline.networks.specification import PAGE
 from pipeline.output.overlay import draw_overlay, write_png
+from pipeline.rows.trace import posterior, read_rows
 from pipeline.training.capture import Capture
 from pipeline.training.render import photograph
 from pipeline.training.sample import draw_sample
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 PAGE_WIDTH_PX = 2200
 _WIDTHS_PX = (1100, 2200, 3300, 4400)
@@ -48,7 +50,7 @@ _SCAN = Capture(
 
 @dataclass(slots=True)
 class Cost:
-    """What one stage took of one page, the stages inside it left out."""
+    """What one stage costs on one page, without the stages inside it."""
 
     wall_s: float = 0.0
     cpu_s: float = 0.0  # user and system time of all threads: comparable on a busy machine
@@ -58,7 +60,7 @@ class Cost:
 
 @dataclass(slots=True)
 class Recorder:
-    """Reads the clocks at every change of stage and books what passed on the stage that ran."""
+    """Reads the clocks at every change of stage and adds what passed to the stage that ran."""
 
     costs: dict[str, Cost] = field(default_factory=dict)
     _running: list[str] = field(default_factory=lambda: [_ELSEWHERE])
@@ -66,7 +68,7 @@ class Recorder:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Book what happens inside the block on `name`."""
+        """Add the cost of the block to `name`."""
         self._book()
         self._running.append(name)
         try:
@@ -75,11 +77,11 @@ class Recorder:
             self._book()
             self._running.pop()
 
-    def wrap(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def wrap(self, function: Callable[P, T], name: str) -> Callable[P, T]:
         """Return `function` as a stage."""
 
         @wraps(function)
-        def timed(*args: Any, **kwargs: Any) -> Any:
+        def timed(*args: P.args, **kwargs: P.kwargs) -> T:
             with self.stage(name):
                 return function(*args, **kwargs)
 
@@ -91,7 +93,7 @@ class Recorder:
         self.costs = {}
 
     def stop(self) -> dict[str, Cost]:
-        """Return what every stage took, dearest first."""
+        """Return the cost of every stage, most expensive first."""
         self._book()
         return dict(sorted(self.costs.items(), key=lambda item: -item[1].cpu_s))
 
@@ -123,27 +125,30 @@ def _peak_mib() -> float:
     return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
 
-@contextmanager
-def recorded(recorder: Recorder) -> Iterator[None]:
-    """Have every stage of the digitizer timed inside the block."""
-    run = Network.run
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class _Timed(Network):
+    """A network whose runs count as a stage."""
 
-    def network_run(self: Network, *args: Any, **kwargs: Any) -> Any:
-        with recorder.stage(f"{self.name} network"):
-            return run(self, *args, **kwargs)
+    recorder: Recorder
 
-    composed = {
-        name: value
-        for name, value in vars(pipeline.digitize).items()
-        if isinstance(value, FunctionType) and value.__module__.startswith("pipeline.")
-    }
-    with ExitStack() as patches:
-        for name, function in composed.items():
-            patches.enter_context(patch.object(pipeline.digitize, name, recorder.wrap(function, name.strip("_"))))
-        posterior = recorder.wrap(pipeline.rows.trace.posterior, "posterior")
-        patches.enter_context(patch.object(pipeline.rows.trace, "posterior", posterior))
-        patches.enter_context(patch.object(Network, "run", network_run))
-        yield
+    def run(self, pixels: ByteArray) -> tuple[Tensor, ...]:
+        """Run, and record the cost."""
+        with self.recorder.stage(f"{self.name} network"):
+            return Network.run(self, pixels)  # a class with slots has no bare super()
+
+
+def recorded(digitizer: Digitizer, recorder: Recorder) -> Digitizer:
+    """Return a copy of a digitizer whose stages and networks are measured by a recorder."""
+    stages = digitizer.stages
+    if stages.read_rows is read_rows:
+        stages = replace(stages, read_rows=partial(read_rows, smooth=recorder.wrap(posterior, "posterior")))
+    timed = {part.name: recorder.wrap(getattr(stages, part.name), part.name) for part in fields(stages)}
+
+    def timed_network(network: Network) -> Network:
+        parts = {part.name: getattr(network, part.name) for part in fields(Network) if part.init}
+        return _Timed(**parts, recorder=recorder)
+
+    return replace(digitizer.with_networks(timed_network), stages=replace(stages, **timed))
 
 
 def draw_scan(width_px: int = PAGE_WIDTH_PX, seed: int = 1) -> PageImage:
@@ -173,15 +178,15 @@ def _median(costs: Sequence[Cost]) -> Cost:
 
 
 def measure_stages(digitizer: Digitizer, page: PageImage, runs: int) -> dict[str, Cost]:
-    """Digitize a page once to warm up and then `runs` times; return the median cost of every stage, dearest first.
+    """Digitize a page once to warm up, then `runs` times; return each stage's median cost, most expensive first.
 
     The overlay a person is shown, and writing it as PNG, are measured as well.
     """
     recorder, found = Recorder(), []
+    timed = recorded(digitizer, recorder)
     for _ in range(runs + 1):
         recorder.start()
-        with recorded(recorder):
-            result = digitizer.digitize(page)
+        result = timed.digitize(page)
         with recorder.stage("overlay"):
             picture = draw_overlay(result)
         with recorder.stage("PNG"):
@@ -215,7 +220,7 @@ def _add(table: Table, name: str, cost: Cost) -> None:
 
 def report(digitizer: Digitizer, *, runs: int, widths: Sequence[int], batches: Sequence[int]) -> Iterator[Table]:
     """Measure and yield the tables: stages of one page, growth with its size, growth with the batch."""
-    where = digitizer.page_network.device.type
+    where = digitizer.networks[PAGE].device.type
     page = draw_scan()
     stages = measure_stages(digitizer, page, runs)
     size = "x".join(str(side) for side in page.pixels.shape[1::-1])

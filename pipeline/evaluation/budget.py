@@ -1,4 +1,4 @@
-"""Where the decibels are lost: each stage of the digitizer against what was drawn.
+"""Error budget: what each stage of the digitizer costs in dB, measured against what was drawn.
 
 A drawn page is scored six times.  First the drawn line itself is calibrated, which shows what resampling and the metric
 leave; then one stage after the other takes the place of the truth, so that the difference of two scores is what that
@@ -15,19 +15,27 @@ stage cost:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from rich.table import Table
 
-from pipeline.datatypes import Calibration, Digitization, LayoutMatch, RectifiedPage, TraceSet
-from pipeline.digitize import Digitizer
+from pipeline.datatypes import (
+    Calibration,
+    Digitization,
+    LayoutMatch,
+    PageImage,
+    RectifiedPage,
+    SegmentationMap,
+    TraceSet,
+)
+from pipeline.digitizer import Digitizer
 from pipeline.errors import DigitizationError
 from pipeline.evaluation.drawn import Drawn, same_print
 from pipeline.evaluation.metrics import score_lead
-from pipeline.networks.unet import LAYOUT_PX_PER_MM
+from pipeline.networks.specification import LAYOUT, PAGE, TRACE
 from pipeline.rows.trace import trace_rows
-from pipeline.sheet.paper import sample_paper, turn
+from pipeline.sheet.paper import Sheet, turn
 from pipeline.sheet.rectify import rectify
 from pipeline.sheet.segment import segment
 from pipeline.signal.calibrate import calibrate
@@ -45,7 +53,6 @@ class Geometry:
     scale_y: float
     quarter_turns: int  # that would set it upright
     bend_mm: float  # root mean square of what no affine map explains
-    bend_95_mm: float  # its 95th percentile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +103,6 @@ def measure_geometry(drawn: Drawn, rectified: RectifiedPage) -> Geometry | None:
         scale_y=float(lengths[1] - 1),
         quarter_turns=-turns % 4,
         bend_mm=float(np.sqrt(np.mean(off**2))),
-        bend_95_mm=float(np.quantile(off, 0.95)),
     )
 
 
@@ -129,19 +135,20 @@ def _trace_error(traces: TraceSet, lines: TraceSet, index: Sequence[int]) -> tup
     return float(np.median(every)), float(np.quantile(every, 0.95)), traced / drawn
 
 
-def _trace(drawn: Drawn, digitizer: Digitizer, frame: RectifiedPage | None) -> TraceSet:
+def _trace(
+    drawn: Drawn, digitizer: Digitizer, segmentation: SegmentationMap, frame: RectifiedPage | None = None
+) -> TraceSet:
     """Trace the drawn rows on a sheet (None: the drawn one)."""
-    sheet = frame or drawn.sheet
-    rows = drawn.rows(frame)
-    return trace_rows(lambda x, y: sample_paper(drawn.image, sheet, x, y), rows, digitizer.trace_network)
+    sheet = Sheet(page=drawn.image, segmentation=segmentation, rectified=frame or drawn.sheet)
+    return trace_rows(sheet, drawn.rows(frame), digitizer.networks[TRACE])
 
 
-def _sheet_found(drawn: Drawn, digitizer: Digitizer, result: Digitization | None) -> RectifiedPage | None:
+def _sheet_found(drawn: Drawn, segmentation: SegmentationMap, result: Digitization | None) -> RectifiedPage | None:
     """Return the sheet as rectified, also where a later stage gave up; None if there is none."""
     if result is not None:
         return result.rectified
     try:
-        return rectify(drawn.image, segment(drawn.image, digitizer.page_network), px_per_mm=LAYOUT_PX_PER_MM)
+        return rectify(drawn.image, segmentation, LAYOUT.px_per_mm).rectified
     except DigitizationError:
         return None
 
@@ -152,61 +159,67 @@ def _gains(calibration: Calibration) -> tuple[float, float]:
     return calibration.gain_mm_per_mv, calibration.gain_mm_per_mv if chest is None else chest
 
 
+def _digitized(page: PageImage, digitizer: Digitizer) -> tuple[Digitization | None, str]:
+    """Digitize a page: what was read or None, and the reason of the failure or nothing."""
+    try:
+        return digitizer.digitize(page), ""
+    except DigitizationError as error:
+        return None, str(error)
+
+
 def measure_page(picture: Picture, digitizer: Digitizer) -> PageBudget:
     """Score every stage on one drawn page; it is digitized once and traced twice more."""
     drawn = Drawn(picture)
     true = picture.page.calibration
-    traces = _trace(drawn, digitizer, None)
+    segmentation = segment(drawn.image, digitizer.networks[PAGE])
+    traces = _trace(drawn, digitizer, segmentation)
     lines = drawn.lines(traces)
     snr = [
         _snr_db(drawn, lines, drawn.match(lines), true),
         _snr_db(drawn, traces, drawn.match(traces), true),
     ]
-    trace_mm, trace_95_mm, coverage = _trace_error(traces, lines, drawn.row_index(traces))
-    result, failure = None, ""
-    try:
-        result = digitizer.digitize(drawn.image)
-    except DigitizationError as error:
-        failure = str(error)
-    sheet = _sheet_found(drawn, digitizer, result)
+    result, failure = _digitized(drawn.image, digitizer)
+    sheet = _sheet_found(drawn, segmentation, result)
     geometry = None if sheet is None else measure_geometry(drawn, sheet)
     if sheet is not None and geometry is not None:
         upright = turn(sheet, geometry.quarter_turns)
-        on_sheet = _trace(drawn, digitizer, upright)
+        on_sheet = _trace(drawn, digitizer, segmentation, upright)
         snr.append(_snr_db(drawn, on_sheet, drawn.match(on_sheet, upright), true))
-    if result is None or geometry is None:
-        snr += [0.0] * (len(LEVELS) - len(snr))
-        return PageBudget(
-            picture=picture,
-            snr_db=tuple(snr),
-            trace_mm=trace_mm,
-            trace_95_mm=trace_95_mm,
-            coverage=coverage,
-            geometry=geometry,
-            failure=failure or "no geometry to speak of",
-        )
+    trace_mm, trace_95_mm, coverage = _trace_error(traces, lines, drawn.row_index(traces))
+    reached = PageBudget(
+        picture=picture,
+        snr_db=(*snr, *[0.0] * (len(LEVELS) - len(snr))),
+        trace_mm=trace_mm,
+        trace_95_mm=trace_95_mm,
+        coverage=coverage,
+        geometry=geometry,
+        failure=failure or "no geometry to speak of",
+    )
+    return reached if result is None or geometry is None else _complete(reached, drawn, result, snr)
+
+
+def _complete(reached: PageBudget, drawn: Drawn, result: Digitization, snr: Sequence[float]) -> PageBudget:
+    """Add what only a page that was read to the end has; `snr` are the levels before."""
+    true = drawn.picture.page.calibration
     found, match, read = result.traces, result.layout_match, result.record.calibration
     known = drawn.match(found, result.rectified)
-    snr += [
+    rest = [
         _snr_db(drawn, found, known, true),
         _snr_db(drawn, found, match, true),
         _snr_db(drawn, found, match, read),
     ]
     n_found = sum(index >= 0 for index in known.row_index)
-    return PageBudget(
-        picture=picture,
-        snr_db=tuple(snr),
-        trace_mm=trace_mm,
-        trace_95_mm=trace_95_mm,
-        coverage=coverage,
-        geometry=geometry,
+    return replace(
+        reached,
+        snr_db=(*snr, *rest),
         rows_found=n_found,
         rows_extra=found.row_mm.shape[0] - n_found,
         layout_found=match.layout.name,
-        layout_right=same_print(match.layout, match.rhythm, picture.page.layout),
+        layout_right=same_print(match.layout, match.rhythm, drawn.picture.page.layout),
         certain=match.certain,
         speed_right=read.paper_speed_mm_per_s == true.paper_speed_mm_per_s,
         gain_right=_gains(read) == _gains(true),
+        failure="",
     )
 
 

@@ -1,4 +1,4 @@
-"""The commands that measure: `python -m pipeline evaluate | budget | ablate`."""
+"""The commands that measure: `ecg-digitize evaluate | budget | ablate`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from rich.progress import Progress
 from rich.table import Table
 
 from pipeline.datatypes import ByteArray, Calibration, Digitization, FloatArray, Layout
-from pipeline.digitize import Digitizer
-from pipeline.errors import DigitizationError
+from pipeline.digitizer import Digitizer
+from pipeline.errors import DEFECTS, DigitizationError
 from pipeline.evaluation.ablation import read_every_way
 from pipeline.evaluation.budget import budget_table, count_table, measure_page, page_table
 from pipeline.evaluation.evaluate import Example, PageScore, describe, fit_estimate, rank_correlation, score_page
 from pipeline.evaluation.tables import compared, layouts_counted, tables, worst_pages
 from pipeline.evaluation.truth import PageTruth, Truth, printed_as, read_truth, to_truth_rate
-from pipeline.layout.identify import load_layouts
+from pipeline.layout.file import load_layouts
 from pipeline.output.files import read_csv
 from pipeline.output.overlay import draw_overlay
 from pipeline.source.page import load_pages
@@ -34,10 +34,9 @@ from pipeline.training.simulate import simulate_ecg
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Signals = Annotated[
-    Path | None, typer.Option(help="Folder of recordings to draw (those held back); hearts are simulated without it.")
+    Path | None,
+    typer.Option(help="Folder of recordings to draw; those that were held back are used. Not set: simulated ECGs."),
 ]
-# Defects of ours, beside a page's own reasons: such a page scores as unread, and the others go on.
-_DEFECTS = (ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 _WIDTH = 120  # of a table at least; a pipe says 80, which would wrap every row
 
 
@@ -88,7 +87,7 @@ class _Scorer:
                 result = self.digitizer.digitize(page, default_calibration=self.calibration)
             except DigitizationError as error:
                 self.failed[where] = str(error)
-            except _DEFECTS as error:
+            except DEFECTS as error:
                 self.failed[where] = f"{type(error).__name__}: {error}"
             else:
                 yield _Reading(page_number=page.page_number, signal_mv=result.record.signal_mv, digitization=result)
@@ -129,7 +128,7 @@ class _Scorer:
             raise typer.Exit(1)
 
     def example(self, title: str, score: PageScore) -> Example:
-        """Read one page again, to be looked at."""
+        """Read one page again for the report."""
         reading = next((r for r in self.read(score.path) if r.page_number == score.page_number), _Reading())
         overlay = None if reading.digitization is None else _jpeg(draw_overlay(reading.digitization))
         return Example(
@@ -153,7 +152,7 @@ def _scorer(
     known = read_truth(truth)
     layouts = {layout.name: layout for layout in load_layouts(config)}
     if printed is not None and printed not in layouts:
-        raise ValueError(f"there is no layout {printed!r}: `python -m pipeline layouts` lists them")
+        raise ValueError(f"there is no layout {printed!r}: `ecg-digitize layouts` lists them")
     paths: Sequence[Path] = pages or known.pages
     if not paths:
         raise ValueError(f"{truth}: no pages beside it, and none named")
@@ -181,21 +180,24 @@ def evaluate(
     ],
     pages: Annotated[
         list[Path] | None,
-        typer.Argument(help="Pages named after their record, or CSVs `digitize` wrote; none: those beside the truth."),
+        typer.Argument(
+            metavar="[PAGE...]",
+            help="Pages named after their record, or CSV files of `digitize`. None: those beside the truth.",
+        ),
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="A layouts file of your own instead of config/layouts.toml.")
-    ] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Your own file of layouts.")] = None,
     device: Device = "auto",
-    paper_speed: Annotated[float, typer.Option(help="mm/s where the page does not say.")] = 25.0,
-    gain: Annotated[float, typer.Option(help="mm/mV where the page does not say.")] = 10.0,
+    paper_speed: Annotated[float, typer.Option(help="In mm/s, for a page that does not state it.")] = 25.0,
+    gain: Annotated[float, typer.Option(help="In mm/mV, for a page that does not state it.")] = 10.0,
     printed: Annotated[
-        str | None, typer.Option(help="Layout the pages are printed in, where the truth is the whole recording.")
+        str | None, typer.Option(help="The layout of the pages, if the truth is the whole recording.")
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="HTML file for tables, plots and three pages to look at.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write tables, plots and three example pages to this HTML file.")
+    ] = None,
     fit: Annotated[bool, typer.Option("--fit", help="Fit the estimated SNR to these pages and print it.")] = False,
 ) -> None:
-    """Score pages against the truth: per lead, kind, layout, speed and gain; a page that fails scores as unread."""
+    """Score pages against the truth by lead, kind, layout, speed and gain. A page that cannot be read scores 0 dB."""
     calibration = Calibration(paper_speed_mm_per_s=paper_speed, gain_mm_per_mv=gain)
     try:
         scorer, paths = _scorer(truth, pages, printed, config, device, calibration)
@@ -233,13 +235,14 @@ def ablate(
         Path, typer.Argument(help="truth.npz, the competition's folder, or a folder of WFDB or DICOM waveforms.")
     ],
     pages: Annotated[
-        list[Path] | None, typer.Argument(help="Pages named after their record; none: those beside the truth.")
+        list[Path] | None,
+        typer.Argument(metavar="[PAGE...]", help="Pages named after their record. None: those beside the truth."),
     ] = None,
     device: Device = "auto",
-    paper_speed: Annotated[float, typer.Option(help="mm/s where the page does not say.")] = 25.0,
-    gain: Annotated[float, typer.Option(help="mm/mV where the page does not say.")] = 10.0,
+    paper_speed: Annotated[float, typer.Option(help="In mm/s, for a page that does not state it.")] = 25.0,
+    gain: Annotated[float, typer.Option(help="In mm/mV, for a page that does not state it.")] = 10.0,
 ) -> None:
-    """Read the same pages with one stage at a time as the method's paper has it, and compare."""
+    """Read the same pages with one stage at a time replaced by that of the original paper, and compare."""
     calibration = Calibration(paper_speed_mm_per_s=paper_speed, gain_mm_per_mv=gain)
     try:
         scorer, paths = _scorer(truth, pages, None, None, device, calibration)
@@ -265,13 +268,13 @@ def _recordings(signals: Path | None) -> list[FloatArray]:
 
 
 def budget(
-    kind: Annotated[str, typer.Option(help="clean | scan | copy | photo")] = "scan",
-    count: int = 8,
-    seed: int = 0,
+    kind: Annotated[str, typer.Option(help="clean, scan, copy or photo.")] = "scan",
+    count: Annotated[int, typer.Option(help="How many pages.")] = 8,
+    seed: Annotated[int, typer.Option(help="The seed of the drawing.")] = 0,
     signals: Signals = None,
     device: Device = "auto",
 ) -> None:
-    """Draw pages and tell what each stage costs in dB: geometry, rows, layout, speed and gain, trace."""
+    """Draw pages and measure what each stage costs in dB: geometry, rows, layout, speed and gain, trace."""
     records = _recordings(signals)
     digitizer = Digitizer.load(device=device)
     pages = []

@@ -24,7 +24,7 @@ from pipeline.datatypes import (
     RowBand,
     TraceSet,
 )
-from pipeline.networks.unet import TRACE_COLUMNS_PER_MM
+from pipeline.networks.specification import ROW_COLUMNS_PER_MM
 from pipeline.sheet.paper import page_to_paper
 from pipeline.training.render import Picture
 
@@ -108,9 +108,9 @@ class Drawn:
         """Every row that was drawn, top to bottom as drawn.
 
         In the drawn frame they start half a column early, so that the tracer's columns fall on the drawn samples: half
-        a sample off, which no shift by whole samples mends, a sharp QRS is worth 24 dB.
+        a sample off, which no shift by whole samples corrects, a sharp QRS scores 24 dB.
         """
-        early = 0.5 / TRACE_COLUMNS_PER_MM if frame is None else 0.0
+        early = 0.5 / ROW_COLUMNS_PER_MM if frame is None else 0.0
         bands = []
         for row in self.picture.page.rows:
             x = np.linspace(row.segments[0].x0_mm, row.segments[-1].x1_mm, 20)

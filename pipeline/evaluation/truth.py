@@ -5,8 +5,8 @@
     WFDB          a folder of records (PTB-XL, PhysioNet Challenge 2024) with their images beside them
     DICOM         a folder of waveform objects with their images beside them
 
-A page belongs to the record whose name its own name starts with: ``00017_hr-0.png`` to ``00017_hr`` or ``00017``.
-Records are read when they are asked for, and brought to `TRUTH_HZ` band-limited.
+The name of a page starts with the name of its record: ``00017_hr-0.png`` belongs to ``00017_hr`` or ``00017``.
+Records are read when they are needed, and resampled to `TRUTH_HZ` band-limited.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class PageTruth:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Truth:
-    """A set of records, each read when it is asked for, and the pages that lie beside them."""
+    """A set of records, each read when it is needed, and the pages beside them."""
 
     records: Mapping[str, Callable[[], PageTruth]]
     pages: tuple[Path, ...] = ()

@@ -1,8 +1,8 @@
-"""Where the columns of a page stand, in paper millimetres, and when they play, in seconds.
+"""Where the columns of a page stand, in paper millimetres.
 
 The rows of a page start together and change leads together.  Labels are printed somewhere near the start of their
-column, so they tell the order and roughly the pitch; the rows' own ends, their common jumps and gaps, and the paces
-carts print at (12.5, 25 and 50 mm/s) tell the rest.
+column, so they show the order and roughly the pitch.  The exact places follow from the ends of the rows, their common
+jumps and gaps, and the paper speeds of carts (12.5, 25 and 50 mm/s).
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import FloatArray, Layout, LayoutMatch, TraceSet
+from pipeline.datatypes import FloatArray, Layout, Spans, TraceSet
+from pipeline.layout.weights import COLUMNS
+from pipeline.runs import runs_of
 
-PAPER_SPEEDS_MM_PER_S = (12.5, 25.0, 50.0)
+_PACES_MM_PER_S = (12.5, 25.0, 50.0)  # paper speeds that pages of several columns are printed at
 
-Spans = tuple[tuple[float, float], ...]
 Float64 = npt.NDArray[np.float64]
 
 
-def traced_span(
-    row: FloatArray, columns_per_mm: float, *, window_mm: float = 10.0, share: float = 0.8
-) -> tuple[int, int] | None:
+def traced_span(row: FloatArray, columns_per_mm: float) -> tuple[int, int] | None:
     """Find where a row's trace runs, leaving out stray specks at its ends.
 
     Parameters
@@ -30,61 +29,73 @@ def traced_span(
     row : (n_columns,) float32
         Paper y, NaN = no trace.
     columns_per_mm : float
-    window_mm, share : float
-        The first (last) traced column counts if the `window_mm` after (before) it are traced to `share`.
 
     Returns
     -------
-    (first, last) column, inclusive; None if there is no such run.
+    (first, last) column, inclusive
+        The first (last) traced column counts if most of the paper behind (before) it is traced, see
+        `ColumnWeights.span_window_mm`; None if there is no such run.
     """
     known = np.isfinite(row)
-    window = max(min(round(window_mm * columns_per_mm), known.size), 1)
+    window = max(min(round(COLUMNS.span_window_mm * columns_per_mm), known.size), 1)
     total = np.concatenate([[0], np.cumsum(known)])
     share_after = (total[window:] - total[:-window]) / window  # of the window that starts at each column
-    first = np.flatnonzero(known[: share_after.size] & (share_after >= share))
-    last = np.flatnonzero(known[window - 1 :] & (share_after >= share)) + window - 1
+    first = np.flatnonzero(known[: share_after.size] & (share_after >= COLUMNS.span_share))
+    last = np.flatnonzero(known[window - 1 :] & (share_after >= COLUMNS.span_share)) + window - 1
     if first.size == 0 or last.size == 0 or last[-1] <= first[0]:
         return None
     return int(first[0]), int(last[-1])
 
 
-def _pulse_columns(height_mm: FloatArray, columns_per_mm: float, *, within_mm: float = 13.0) -> int:
+def _bell(off: Float64) -> Float64:
+    """Return a bell curve of height 1 over distances in standard deviations."""
+    return np.asarray(np.exp(-0.5 * off**2), np.float64)
+
+
+def _pulse_columns(height_mm: FloatArray, columns_per_mm: float) -> int:
     """Columns to drop from the start of a row because they draw a calibration pulse; 0 if they do not.
 
-    A pulse is a flat top at least 3.5 mm over the zero line and 2.5 mm wide, entered and left within half a millimetre.
+    A pulse is a flat top above the zero line, entered and left within half a millimetre.
     """
-    head = height_mm[: round(within_mm * columns_per_mm)]
+    head = height_mm[: round(COLUMNS.pulse_within_mm * columns_per_mm)]
     step = max(round(0.5 * columns_per_mm), 1)
-    high = np.nan_to_num(head, nan=0.0) > 3.5
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], high.astype(np.int8), [0]])))
-    for first, stop in zip(edges[::2], edges[1::2], strict=True):
+    high = np.nan_to_num(head, nan=0.0) > COLUMNS.pulse_height_mm
+    for first, stop in runs_of(high):
         top = head[first + step : stop - step]
         if (
-            stop - first < 2.5 * columns_per_mm
+            stop - first < COLUMNS.pulse_top_mm * columns_per_mm
             or top.size == 0
-            or np.nanpercentile(np.abs(top - np.median(top)), 95) > 0.6
+            or np.nanpercentile(np.abs(top - np.median(top)), 95) > COLUMNS.pulse_level_mm
         ):
             continue
         after = height_mm[stop + step : stop + 4 * step]
-        if after.size and np.median(np.nan_to_num(after, nan=0.0)) < 0.3 * np.median(top):
-            return int(stop + step)
+        if after.size and np.median(np.nan_to_num(after, nan=0.0)) < COLUMNS.pulse_fall * np.median(top):
+            return stop + step
     return 0
 
 
-def _common_edge(edges: Float64, tolerance_mm: float = 1.5) -> float:
+def _common_edge(edges: Float64) -> float:
     """Find the outermost (smallest) edge that several rows share; one row alone is believed if there is no second."""
     ordered = np.sort(edges)
     for edge in ordered:
-        together = ordered[np.abs(ordered - edge) <= tolerance_mm]
+        together = ordered[np.abs(ordered - edge) <= COLUMNS.edge_tolerance_mm]
         if together.size >= min(2, ordered.size):
-            return float(np.quantile(together, 0.25))  # a tracer starts late rather than early
+            return float(np.quantile(together, COLUMNS.edge_quantile))  # a tracer starts late rather than early
     return float(np.median(ordered))
 
 
 def page_span(traces: TraceSet, rows: Sequence[int]) -> tuple[float, float] | None:
-    """Find where the signals of a page start and end: paper x in mm, calibration pulses left out.
+    """Find where the signals of a page start and end; calibration pulses do not count.
 
-    Returns None if none of `rows` (indices into the traces) holds a trace.
+    Parameters
+    ----------
+    traces : TraceSet
+    rows : sequence of int
+        Traced rows that belong to the layout.
+
+    Returns
+    -------
+    (start, end) paper x in mm; None if none of the rows holds a trace.
     """
     starts, ends = [], []
     for index in rows:
@@ -111,7 +122,7 @@ def page_span(traces: TraceSet, rows: Sequence[int]) -> tuple[float, float] | No
 def _jumps(traces: TraceSet, rows: Sequence[int], centre_mm: float, reach_mm: float) -> tuple[Float64, Float64]:
     """Measure how far the rows jump together at each column near `centre_mm`, beyond what their waves explain.
 
-    Returns paper x (m,) and the jump summed over rows (m,), in mm, at most 2 a row.
+    Returns paper x (m,) and the jump summed over rows (m,), in mm.
     """
     scale = traces.columns_per_mm
     near, far = max(round(0.15 * scale), 1), max(round(0.8 * scale), 5)
@@ -125,21 +136,20 @@ def _jumps(traces: TraceSet, rows: Sequence[int], centre_mm: float, reach_mm: fl
         left = np.stack([row[columns - step] for step in range(near, far)])
         right = np.stack([row[columns + step] for step in range(near - 1, far - 1)])
         jump = np.abs(right[:3].mean(0) - left[:3].mean(0)) - np.ptp(left, axis=0) - np.ptp(right, axis=0)
-        total += np.clip(np.nan_to_num(jump, nan=0.0), 0.0, 2.0)
+        total += np.clip(np.nan_to_num(jump, nan=0.0), 0.0, COLUMNS.most_jump_mm)
     return traces.x0_mm + columns / scale, total
 
 
 def _gap(traces: TraceSet, rows: Sequence[int], centre_mm: float, reach_mm: float) -> tuple[float, float] | None:
-    """Find a gap of at least 0.3 mm that most rows share near `centre_mm`: paper x of its two sides."""
+    """Find a gap that most rows share near `centre_mm`: paper x of its two sides."""
     scale = traces.columns_per_mm
     first = max(round((centre_mm - reach_mm - traces.x0_mm) * scale), 0)
     window = traces.row_mm[list(rows), first : round((centre_mm + reach_mm - traces.x0_mm) * scale)]
-    empty = np.mean(~np.isfinite(window), axis=0) > 0.6
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], empty.astype(np.int8), [0]])))
+    empty = np.mean(~np.isfinite(window), axis=0) > COLUMNS.gap_share
     gaps = [
         (start, stop)
-        for start, stop in zip(edges[::2], edges[1::2], strict=True)
-        if 0.3 * scale <= stop - start and start > 0 and stop < empty.size
+        for start, stop in runs_of(empty)
+        if COLUMNS.gap_mm * scale <= stop - start and start > 0 and stop < empty.size
     ]
     if not gaps:
         return None
@@ -155,28 +165,26 @@ def _lay_columns(
     seconds: float,
     span: tuple[float, float],
     seen_mm: Sequence[float],
-    *,
-    reach_mm: float = 1.5,
-    stretch: float = 0.016,
 ) -> tuple[float, float]:
     """Lay `n` evenly spaced columns over all that shows where they stand; (start, pitch) in mm.
 
     Carts space columns evenly to a hundredth of a millimetre, so that every boundary speaks for all: the jumps or gaps
     the rows share there, the marks that the layout network saw, and the first and last ink.
     """
+    reach_mm = COLUMNS.reach_mm
     start = coarse[0] + np.arange(-reach_mm, reach_mm + 0.01, 0.05)[:, None]
-    pitch = coarse[1] * (1 + np.arange(-stretch, stretch + 1e-4, 0.0008))[None, :]
+    pitch = coarse[1] * (1 + np.arange(-COLUMNS.stretch, COLUMNS.stretch + 1e-4, 0.0008))[None, :]
     marks = np.asarray(seen_mm, np.float64)
-    score = 0.5 * np.exp(-0.5 * ((start - span[0]) / 0.25) ** 2) + 0.25 * np.exp(
-        -0.5 * ((start + n * pitch - span[1]) / 0.4) ** 2
+    score = COLUMNS.start_ink * _bell((start - span[0]) / COLUMNS.start_ink_spread_mm) + COLUMNS.end_ink * _bell(
+        (start + n * pitch - span[1]) / COLUMNS.end_ink_spread_mm
     )
-    likely = [coarse[1], *(speed * seconds for speed in PAPER_SPEEDS_MM_PER_S)]
+    likely = [coarse[1], *(speed * seconds for speed in _PACES_MM_PER_S)]
     strangeness = np.min([np.abs(pitch / known - 1) for known in likely], axis=0)
-    score = score - 0.4 * np.minimum((strangeness / 0.004) ** 2, 3.0)
+    score = score - COLUMNS.strange * np.minimum((strangeness / COLUMNS.strange_spread) ** 2, COLUMNS.strange_most)
     for k in range(n + 1):
         at = start + k * pitch
         if marks.size:
-            score += 0.8 * np.exp(-0.5 * ((at[..., None] - marks) / 0.4) ** 2).sum(-1) / len(rows)
+            score += COLUMNS.mark * _bell((at[..., None] - marks) / COLUMNS.mark_spread_mm).sum(-1) / len(rows)
         if 0 < k < n:
             x_mm, shared = _shared_step(traces, rows, coarse[0] + k * coarse[1], reach_mm + 2.0)
             score += np.interp(at, x_mm, shared, left=0.0, right=0.0) if x_mm.size else 0.0
@@ -206,7 +214,7 @@ def _shared_step(traces: TraceSet, rows: Sequence[int], centre_mm: float, reach_
     x_mm, jump_mm = _jumps(traces, rows, centre_mm, reach_mm)
     gap = _gap(traces, rows, centre_mm, reach_mm)
     if gap is not None:
-        return x_mm, np.exp(-0.5 * ((x_mm - gap[1]) / 0.15) ** 2)
+        return x_mm, _bell((x_mm - gap[1]) / COLUMNS.gap_spread_mm)
     return x_mm, np.clip(jump_mm / len(rows), 0.0, 1.0)
 
 
@@ -217,24 +225,24 @@ def _pitch(layout: Layout, extent_mm: float, label_pitch_mm: float | None) -> fl
     each explanation costs what it leaves unexplained.
     """
     n = len(layout.rows[0])
-    nominal = [layout.column_seconds * speed for speed in PAPER_SPEEDS_MM_PER_S]
+    nominal = [layout.column_seconds * speed for speed in _PACES_MM_PER_S]
     candidates = [*nominal, extent_mm / n, *([label_pitch_mm] if label_pitch_mm else [])]
 
     def cost(pitch_mm: float) -> float:
         over_mm = extent_mm - n * pitch_mm
-        penalty = min(1.0, over_mm / 4.0) if over_mm > 0 else 0.7 * min(1.0, -over_mm / 8.0)
+        cut, short = min(1.0, over_mm / COLUMNS.cut_mm), COLUMNS.short * min(1.0, -over_mm / COLUMNS.short_mm)
+        penalty = cut if over_mm > 0 else short
         if label_pitch_mm:
-            penalty += 0.6 * min(1.0, abs(label_pitch_mm / pitch_mm - 1.0) / 0.05)
-        return penalty + (0.0 if pitch_mm in nominal else 0.4)
+            off = abs(label_pitch_mm / pitch_mm - 1.0)
+            penalty += COLUMNS.label_pitch * min(1.0, off / COLUMNS.label_pitch_spread)
+        return penalty + (0.0 if pitch_mm in nominal else COLUMNS.unusual_pitch)
 
     best = min(candidates, key=cost)
     # A whole page measures its own pitch better than the grid's scale knows it.
-    return extent_mm / n if abs(extent_mm / (n * best) - 1.0) <= 0.015 else best
+    return extent_mm / n if abs(extent_mm / (n * best) - 1.0) <= COLUMNS.whole_page else best
 
 
-def _start_of_marks(
-    start_mm: float, pitch_mm: float, n_columns: int, seen_mm: Sequence[float], *, reach_mm: float = 9.0
-) -> float:
+def _start_of_marks(start_mm: float, pitch_mm: float, n_columns: int, seen_mm: Sequence[float]) -> float:
     """Shift the start of the columns to where most boundary marks are explained by it.
 
     A row's first wave may be too faint to be traced, while separators and the other rows' ends still show the raster.
@@ -243,22 +251,23 @@ def _start_of_marks(
     marks = np.asarray(seen_mm, np.float64)
     if marks.size < 3:
         return start_mm
+    near_mm, reach_mm = COLUMNS.shift_near_mm, COLUMNS.shift_reach_mm
     shifts = np.arange(-reach_mm, reach_mm + 0.01, 0.25)
     lines = start_mm + shifts[:, None] + pitch_mm * np.arange(n_columns)[None, :]
-    support = np.clip(1 - np.abs(lines[:, :, None] - marks) / 1.5, 0, None).max(1).sum(1)
+    support = np.clip(1 - np.abs(lines[:, :, None] - marks) / near_mm, 0, None).max(1).sum(1)
     best = int(np.argmax(support - 0.01 * np.abs(shifts)))
     here = float(support[np.argmin(np.abs(shifts))])
-    if support[best] < 2.0 or support[best] < 1.5 * here + 1.0:
+    if support[best] < COLUMNS.shift_least or support[best] < COLUMNS.shift_ratio * here + 1.0:
         return start_mm
-    near = marks[np.abs(lines[best][:, None] - marks).min(0) < 1.5]
+    near = marks[np.abs(lines[best][:, None] - marks).min(0) < near_mm]
     offsets = near[:, None] - lines[best]
     return float(start_mm + shifts[best] + np.median(offsets[np.arange(len(near)), np.abs(offsets).argmin(1)]))
 
 
-def _drawn(traces: TraceSet, rows: Sequence[int], at_mm: float, *, reach_mm: float = 3.0) -> float:
+def _drawn(traces: TraceSet, rows: Sequence[int], at_mm: float) -> float:
     """Return where lines of a drawing begin near `at_mm` in these rows; `at_mm` itself if none does."""
     starts = [traces.x0_mm + line.first / traces.columns_per_mm for line in traces.lines if line.row in rows]
-    near = [start for start in starts if abs(start - at_mm) <= reach_mm]
+    near = [start for start in starts if abs(start - at_mm) <= COLUMNS.drawn_reach_mm]
     return float(np.median(near)) if near else at_mm
 
 
@@ -307,27 +316,3 @@ def locate_columns(
     ends = [start if gap is None else min(gap[0], start) for start, gap in zip(starts[1:], gaps, strict=True)]
     ends.append(max(min(end_mm, start_mm + n * pitch_mm + 1.0), starts[-1]))
     return tuple(zip(starts, ends, strict=True))
-
-
-def column_times(match: LayoutMatch, paper_speed_mm_per_s: float) -> Spans:
-    """Tell when each column plays, on the record's time axis.
-
-    Column k starts at k times `column_seconds`, as the cart counts, unless the paper plainly says otherwise (more than
-    a tenth off); columns printed side by side start together.
-
-    Returns
-    -------
-    tuple of (start, end), one a column, in s; empty if the match measured no columns.
-    """
-    if not match.column_mm:
-        return ()
-    starts_mm = np.array([start for start, _ in match.column_mm])
-    pitch_s = match.layout.column_seconds
-    if len(starts_mm) > 1:
-        printed_s = float(np.mean(np.diff(starts_mm))) / paper_speed_mm_per_s
-        pitch_s = pitch_s if abs(printed_s / pitch_s - 1) <= 0.1 else printed_s
-    times = []
-    for k, (start_mm, end_mm) in enumerate(match.column_mm):
-        start_s = k * pitch_s if match.layout.sequential else 0.0
-        times.append((start_s, start_s + (end_mm - start_mm) / paper_speed_mm_per_s))
-    return tuple(times)

@@ -1,11 +1,10 @@
 """The file of layouts: `config/layouts.toml`, or a site's own, to checked `Layout`s.
 
-A mistake in the file is told with the layout's name and the rule it breaks, before any page is read.
+An error in the file names the layout and the rule it breaks, before any page is read.
 """
 
 from __future__ import annotations
 
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -16,21 +15,9 @@ _KEYS = {"name", "rows", "rhythm", "inverted", "sequential", "column_seconds"}
 
 
 def default_path() -> Path:
-    """Path of the file that comes with the package: beside a checkout, else where pip put it.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it is in neither place.
-    """
-    places = (
-        Path(__file__).resolve().parents[2] / "config" / "layouts.toml",
-        Path(sys.prefix) / "share" / "ecg-gateway" / "layouts.toml",
-    )
-    for place in places:
-        if place.is_file():
-            return place
-    raise FileNotFoundError(f"layouts.toml is in none of {', '.join(map(str, places))}")
+    """Path of the file that comes with the package: beside this module where installed, in `config/` of a checkout."""
+    installed = Path(__file__).with_name("layouts.toml")
+    return installed if installed.is_file() else Path(__file__).resolve().parents[2] / "config" / "layouts.toml"
 
 
 def _leads(value: Any, where: str) -> tuple[Lead, ...]:
@@ -98,7 +85,7 @@ def load_layouts(path: Path | None = None) -> tuple[Layout, ...]:
     Returns
     -------
     tuple of Layout
-        In the file's order, which is the order of preference where the page cannot tell.
+        In the file's order, which is the order of preference if the page does not decide.
 
     Raises
     ------

@@ -15,27 +15,26 @@ import numpy.typing as npt
 
 from pipeline.datatypes import LEADS, FloatArray, Layout, LeadLabel, TraceSet
 from pipeline.layout.columns import traced_span
+from pipeline.layout.weights import PLACEMENT, RULE
 
 Float64 = npt.NDArray[np.float64]
 
-MISSING_COST = 0.5  # lambda of Algorithm 1: half the page
 
-
-def is_rule(row_mm: FloatArray, *, within_mm: float = 0.1, share: float = 0.85) -> bool:
+def is_rule(row_mm: FloatArray) -> bool:
     """Tell whether a row (n,) is a form's rule that waves cross here and there.
 
     Its pieces are level, each by itself, and most of them stand on one straight line; no lead is so flat.
     """
     at = np.flatnonzero(np.isfinite(row_mm))
-    if at.size < 200:
+    if at.size < RULE.least_columns:
         return False
-    pieces = np.array_split(at, 20)
+    pieces = np.array_split(at, RULE.pieces)
     x, y = (np.array([np.median(values[piece]) for piece in pieces]) for values in (np.arange(row_mm.size), row_mm))
-    slope = np.median([(y[j] - y[i]) / (x[j] - x[i]) for i in range(20) for j in range(i)])
+    slope = np.median([(y[j] - y[i]) / (x[j] - x[i]) for i in range(RULE.pieces) for j in range(i)])
     level = y - slope * x
-    on_line = np.abs(level - np.median(level)) < 3 * within_mm
+    on_line = np.abs(level - np.median(level)) < RULE.off_line * RULE.within_mm
     flat = np.concatenate([np.abs(row_mm[p] - m - slope * (p - k)) for p, m, k in zip(pieces, y, x, strict=True)])
-    return bool(on_line.mean() >= share and (flat < within_mm).mean() >= share)
+    return bool(on_line.mean() >= RULE.share and (flat < RULE.within_mm).mean() >= RULE.share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ class Found:
                 coverage[index] = np.isfinite(traces.row_mm[index, span[0] : span[1] + 1]).sum() / width
         baseline_mm = traces.baseline_mm.astype(np.float64)
         rule = np.array([is_rule(row) for row in traces.row_mm], bool)
-        solid = baseline_mm[(coverage > 0.3) & ~rule]
+        solid = baseline_mm[(coverage > PLACEMENT.solid) & ~rule]
         return cls(
             labels=tuple(labels),
             lead=lead,
@@ -105,7 +104,7 @@ class Slots:
     @property
     def near(self) -> float:
         """How far from its slot a name may stand, in page sizes: no nearer to another row's."""
-        return min(0.12, 0.5 / self.n_rows)
+        return min(PLACEMENT.near, PLACEMENT.near_rows / self.n_rows)
 
     @classmethod
     def of(cls, layout: Layout) -> Slots:
@@ -118,7 +117,7 @@ class Slots:
             row=np.array(
                 [*(r for r in range(n_short) for _ in range(n_columns)), *range(n_short, layout.n_rows)], float
             ),
-            weight=np.array([1.0] * (n_short * n_columns) + [0.3] * strips),
+            weight=np.array([1.0] * (n_short * n_columns) + [PLACEMENT.strip_name] * strips),
             n_columns=n_columns,
             n_rows=layout.n_rows,
         )
@@ -158,9 +157,11 @@ def _hypotheses(found: Found, slots: Slots) -> Float64:
                 x0 = found.x_mm[i] - pitch_x * slots.column[k]
                 rows.append((pitch_x, x0, found.pitch_mm, found.y_mm[i] - found.pitch_mm * slots.row[k]))
     table = np.array(rows, np.float64).reshape(-1, 4)
-    plausible = (table[:, 0] > 0.6 * pitch_x) & (table[:, 0] < 1.6 * pitch_x) & (table[:, 2] > 4.0)
+    plausible = (table[:, 0] > PLACEMENT.least_stretch * pitch_x) & (table[:, 0] < PLACEMENT.most_stretch * pitch_x)
+    plausible &= table[:, 2] > PLACEMENT.least_pitch_mm
     if found.pitch_mm:
-        plausible &= (table[:, 2] > 0.7 * found.pitch_mm) & (table[:, 2] < 1.4 * found.pitch_mm)
+        plausible &= table[:, 2] > PLACEMENT.least_pitch * found.pitch_mm
+        plausible &= table[:, 2] < PLACEMENT.most_pitch * found.pitch_mm
     return table[plausible]
 
 
@@ -178,9 +179,9 @@ def _distances(found: Found, slots: Slots, table: Float64) -> Float64:
 def _costs(found: Found, slots: Slots, distance: Float64) -> Float64:
     """Cost of Algorithm 1 for each hypothesis (h,): mean over the slots, and over the labels no slot is near."""
     to_slot = distance.min(axis=2)
-    slot_cost = np.where(to_slot < slots.near, to_slot, MISSING_COST) * slots.weight
+    slot_cost = np.where(to_slot < slots.near, to_slot, PLACEMENT.missing_name) * slots.weight
     stray = np.where(distance.min(axis=1) < slots.near, 0.0, found.score)
-    return np.asarray((slot_cost.sum(1) + MISSING_COST * stray.sum(1)) / (slots.weight.sum() + stray.sum(1)))
+    return np.asarray((slot_cost.sum(1) + PLACEMENT.missing_name * stray.sum(1)) / (slots.weight.sum() + stray.sum(1)))
 
 
 def _refined(found: Found, slots: Slots, row: Float64, distance: Float64) -> Float64:
@@ -196,7 +197,19 @@ def _refined(found: Found, slots: Slots, row: Float64, distance: Float64) -> Flo
 
 
 def fit_labels(found: Found, slots: Slots) -> LabelFit | None:
-    """Find the layout's best place on the labels; None if no label fits it anywhere."""
+    """Find the best place of a layout on the labels.
+
+    Parameters
+    ----------
+    found : Found
+        The labels of the page.
+    slots : Slots
+        Where the layout prints names.
+
+    Returns
+    -------
+    LabelFit, or None if no label fits the layout anywhere.
+    """
     if not found.labels:
         return None
     table = _hypotheses(found, slots)
@@ -226,7 +239,21 @@ class RowFit:
 
 
 def fit_rows(found: Found, n_short: int, n_rows: int, labels: LabelFit | None) -> RowFit:
-    """Lay the printed rows, evenly spaced, over the traced ones; strips may stand further down.  Rules are no rows."""
+    """Lay the printed rows, evenly spaced, over the traced ones.  Strips may stand further down; rules are no rows.
+
+    Parameters
+    ----------
+    found : Found
+        The traced rows of the page.
+    n_short, n_rows : int
+        Printed rows of short leads, and all printed rows.
+    labels : LabelFit, optional
+        Where the names of the layout stand: rows are near them.
+
+    Returns
+    -------
+    RowFit
+    """
     if found.rule.any():
         real = np.flatnonzero(~found.rule)
         fit = fit_rows(found.only(real), n_short, n_rows, labels)
@@ -244,15 +271,19 @@ def fit_rows(found: Found, n_short: int, n_rows: int, labels: LabelFit | None) -
         np.abs(table[:, :1, None] * printed[:, None] + table[:, 1:, None] - found.baseline_mm) / table[:, :1, None]
     )
     nearest = distance.min(axis=2)
-    used = distance.min(axis=1) < 0.4
-    cost = np.where(nearest < 0.4, 0.5 * nearest, 1.0).sum(1) + np.where(used, 0.0, found.coverage).sum(1)
+    used = distance.min(axis=1) < PLACEMENT.own_row
+    cost = np.where(nearest < PLACEMENT.own_row, PLACEMENT.spread * nearest, 1.0).sum(1) + np.where(
+        used, 0.0, found.coverage
+    ).sum(1)
     misplaced = np.zeros(len(table))
     if labels is not None:  # names stand within their own row, a little above or below the trace
         apart = np.abs(table[:, 1] - labels.y0) / table[:, 0]
-        misplaced = np.clip((apart - 0.7) / 0.25, 0.0, 1.0)
-        cost += n_rows * misplaced + 0.05 * apart
+        misplaced = np.clip((apart - PLACEMENT.name_off) / PLACEMENT.name_off_ramp, 0.0, 1.0)
+        cost += n_rows * misplaced + PLACEMENT.name_distance * apart
     best = int(np.argmin(cost))
-    order = [int(i) if d < 0.4 else -1 for i, d in zip(distance[best].argmin(1), nearest[best], strict=True)]
+    order = [
+        int(i) if d < PLACEMENT.own_row else -1 for i, d in zip(distance[best].argmin(1), nearest[best], strict=True)
+    ]
     spare = [i for i in range(n) if i not in order]
     below = [i for i in spare if i > max(order[:n_short])]
     for strip in range(n_short, n_rows):
@@ -261,6 +292,6 @@ def fit_rows(found: Found, n_short: int, n_rows: int, labels: LabelFit | None) -
             spare.remove(order[strip])
     missing = sum(i < 0 for i in order)
     left = float(sum(found.coverage[i] for i in spare))
-    spread = float(np.mean([d for d in nearest[best] if d < 0.4] or [0.4]))
-    cost_of_all = (missing + left) / n_rows + 0.5 * spread + float(misplaced[best])
+    spread = float(np.mean([d for d in nearest[best] if d < PLACEMENT.own_row] or [PLACEMENT.own_row]))
+    cost_of_all = (missing + left) / n_rows + PLACEMENT.spread * spread + float(misplaced[best])
     return RowFit(min(1.0, cost_of_all), tuple(order), tuple(spare))

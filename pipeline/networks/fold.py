@@ -3,7 +3,7 @@
 Three rewritings, each exact but for rounding: BatchNorm is folded into the convolution before it; a 1x1 convolution
 over (skip, enlarged features) is split in two, whose second half runs before the enlargement, on a quarter of the
 cells; sums and LeakyReLU work in place.  Training never sees these modules; weights files hold the networks of
-`pipeline.unet`.
+`pipeline.networks.unet`.
 """
 
 from __future__ import annotations
@@ -99,18 +99,24 @@ def _halves(merge: nn.Conv2d) -> tuple[nn.Conv2d, nn.Conv2d]:
 
 
 def fold(network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """Return a trained network of `pipeline.unet` ready to run; it takes float32 pictures whatever its numbers are.
+    """Return a trained network ready to run; it takes float32 pictures whatever the format of its weights.
 
     Parameters
     ----------
     network : nn.Module
-        Used up: its parts live on in what is returned.
+        Any network of `pipeline.networks.specification`.  It must not be used afterwards: the result has its parts.
     dtype : torch.dtype
         Format of weights and activations; bfloat16 keeps about two digits.
+
+    Returns
+    -------
+    nn.Module
+        A U-Net inside a network is folded; other parts stay as they are.
     """
     network = network.float().eval()
     if isinstance(network, LabelNetwork):
         network = _FoldedLabelNetwork(network).eval()
-    elif isinstance(network.unet, UNet):
-        network.unet = _FoldedUNet(network.unet).eval()
+    for name, part in list(network.named_children()):
+        if isinstance(part, UNet):
+            setattr(network, name, _FoldedUNet(part).eval())
     return network.to(dtype).requires_grad_(False)

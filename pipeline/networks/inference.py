@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from pipeline.datatypes import ByteArray
 from pipeline.errors import DeviceError, WeightsMismatch
 from pipeline.networks.fold import fold
-from pipeline.networks.unet import NETWORKS, normalise
+from pipeline.networks.specification import Specification
+from pipeline.networks.unet import normalise
 
 WEIGHTS = Path(__file__).parent / "weights"
 _AT_ONCE_CUDA = 8
@@ -136,7 +137,13 @@ def _out_of_memory(name: str) -> Iterator[None]:
 
 
 def choose_device(device: str) -> torch.device:
-    """Return the device for "auto", "cpu" or "cuda"; raise ValueError where CUDA is asked for and absent."""
+    """Return the device for "auto", "cpu" or "cuda".
+
+    Raises
+    ------
+    ValueError
+        CUDA is wanted and absent.
+    """
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device = 'cuda', but no CUDA device is available; use 'auto' or 'cpu'")
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
@@ -150,18 +157,24 @@ def share_processor(processes: int) -> int:
     return threads
 
 
-def load_network(name: str, device: torch.device, folder: Path = WEIGHTS) -> Network:
+def load_network(specification: Specification, device: torch.device, folder: Path = WEIGHTS) -> Network:
     """Load a network with its shipped weights.
 
     Parameters
     ----------
-    name : {"page", "bend", "layout", "label", "trace"}
+    specification : Specification
+        Says which network.
+    device : torch.device
+        Where it will run.
+    folder : Path
+        Holds the weights NAME.safetensors and their record NAME.json.
 
     Raises
     ------
     WeightsMismatch
         A file is missing, its hash is not the recorded one, or it does not fit the network.
     """
+    name = specification.name
     try:
         data = (folder / f"{name}.safetensors").read_bytes()
         record: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
@@ -170,7 +183,7 @@ def load_network(name: str, device: torch.device, folder: Path = WEIGHTS) -> Net
     digest = hashlib.sha256(data).hexdigest()
     if digest != record["sha256"]:
         raise WeightsMismatch(f"{name}.safetensors has sha256 {digest}, its record says {record['sha256']}")
-    module = NETWORKS[name]()
+    module = specification.network()
     try:
         module.load_state_dict(load(data))
     except RuntimeError as error:

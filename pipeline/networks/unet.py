@@ -5,11 +5,7 @@ bias, each followed by a norm and LeakyReLU, 2x2 strided convolutions down, bili
 Unlike it, a strided stem halves the work, widths are a tenth, and the norm is BatchNorm, whose running statistics make
 a wide row and a narrow training crop see the same network (and fold into the convolutions).
 
-* `PageNetwork`: the page at 3..8 px/mm -> grid, trace, text, background.
-* `BendNetwork`: the canvas at `BEND_PX_PER_MM` -> how far its grid is from where it belongs.
-* `LayoutNetwork`: the canvas at `LAYOUT_PX_PER_MM` -> row bands, column starts, calibration pulses.
-* `LabelNetwork`: the canvas at `LABEL_PX_PER_MM` -> lead names.
-* `TraceNetwork`: one row on the canvas -> a distribution over y for every column, and whether there is a trace.
+Scale, stride and crop of each: `pipeline.networks.specification`.
 """
 
 from __future__ import annotations
@@ -21,22 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-BEND_PX_PER_MM = 8.0
-BEND_CELL_PX = 8  # an answer for every millimetre
-
-LAYOUT_PX_PER_MM = 4.0
-LAYOUT_STRIDE = 2  # the layout network answers at half that resolution
-
 LEAD_CLASSES = 12  # classes 1..12 in the order of LEADS; 0 = none
-LABEL_PX_PER_MM = 8.0
-LABEL_WINDOW_PX = (48, 96)  # 6 x 12 mm: the widest name, and little else
-LABEL_STRIDE = 8  # px between neighbouring answers
-
-ROW_HEIGHT_MM = 60.0  # a row crop: 30 mm above and below the row's baseline
-TRACE_PX_PER_MM_X = 10.0
-TRACE_PX_PER_MM_Y = 8.0
-TRACE_COLUMNS_PER_MM = 20.0  # one column per 500 Hz sample at 25 mm/s
-ROW_BINS = 240  # answers of 0.25 mm
 
 
 class Block(nn.Module):
@@ -107,6 +88,7 @@ class BendNetwork(nn.Module):
     """
 
     multiple = 64
+    px_per_mm = 8.0  # of its input: it knows where the 5 mm lines belong
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +98,7 @@ class BendNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, 3, H, W) to (B, 4, H/8, W/8): dx, dy in mm, log of the expected |error| in mm of each."""
         height, width = x.shape[2:]
-        period_px = 5.0 * BEND_PX_PER_MM
+        period_px = 5.0 * self.px_per_mm
         carriers = []
         for length, shape in ((width, (1, 1, 1, -1)), (height, (1, 1, -1, 1))):
             place = torch.arange(length, device=x.device, dtype=torch.float32) + 0.5
@@ -141,12 +123,12 @@ class LayoutNetwork(nn.Module):
 
 
 class LabelNetwork(nn.Module):
-    """Which lead's name stands upright in a window; on a canvas, an answer for every window of LABEL_STRIDE.
+    """Which lead's name stands upright in a window; on a canvas, an answer every 8 pixels.
 
     Convolutions are not padded, so that a window gets the same answer alone and inside a canvas.
     """
 
-    multiple = LABEL_STRIDE
+    multiple = 8  # its stride
 
     def __init__(self) -> None:
         super().__init__()
@@ -166,7 +148,7 @@ class LabelNetwork(nn.Module):
 
 
 class TraceNetwork(nn.Module):
-    """Where the row's centre line runs: logits over `ROW_BINS` for every column, and a logit of its presence.
+    """Where the row's centre line runs: logits over the height in bins and of presence, for every column.
 
     A cell of the features is 0.2 mm wide and one bin tall; it answers for the four columns inside it.
     """
@@ -181,7 +163,7 @@ class TraceNetwork(nn.Module):
         self.presence = nn.Conv1d(32, self.columns_per_cell, 9, padding=4)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (B, 3, 2 * ROW_BINS, W) to logits (B, ROW_BINS, 2 W) and presence logits (B, 2 W)."""
+        """Map (B, 3, 2 * bins, W) to logits (B, bins, 2 W) and presence logits (B, 2 W)."""
         place = torch.linspace(-1, 1, x.shape[2], device=x.device, dtype=x.dtype)[None, None, :, None]
         features = self.unet(torch.cat([x, place.expand(x.shape[0], 1, -1, x.shape[3])], 1))
         y = self.head(features)
@@ -189,17 +171,6 @@ class TraceNetwork(nn.Module):
         tallest = functional.max_pool2d(features, (features.shape[2], 1)).squeeze(2)  # twenty times as fast as amax
         presence = self.presence(tallest)
         return columns, presence.permute(0, 2, 1).reshape(presence.shape[0], -1)
-
-
-NETWORKS: dict[
-    str, type[PageNetwork] | type[BendNetwork] | type[LayoutNetwork] | type[LabelNetwork] | type[TraceNetwork]
-] = {
-    "page": PageNetwork,
-    "bend": BendNetwork,
-    "layout": LayoutNetwork,
-    "label": LabelNetwork,
-    "trace": TraceNetwork,
-}
 
 
 def normalise(pixels: Tensor) -> Tensor:

@@ -5,11 +5,23 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import pipeline
-from pipeline.datatypes import LEADS, Digitization, EcgRecord, FloatArray, Lead
+from pipeline.datatypes import (
+    LEADS,
+    Calibration,
+    Digitization,
+    EcgRecord,
+    FloatArray,
+    LayoutMatch,
+    Lead,
+    Quality,
+    RectifiedPage,
+    SecondPrint,
+)
 
 
 def to_csv(record: EcgRecord) -> str:
@@ -46,66 +58,92 @@ def read_csv(path: Path) -> tuple[float, FloatArray]:
 
 
 def to_json(digitization: Digitization) -> str:
-    """Write what was learned about a page, and how, as JSON."""
-    match, quality, rectified = digitization.layout_match, digitization.quality, digitization.rectified
-    calibration, traces = digitization.record.calibration, digitization.traces
+    """Write what was learned about a page, and how, as JSON.
+
+    Parameters
+    ----------
+    digitization : Digitization
+
+    Returns
+    -------
+    str
+        Everything but the signals, which `to_csv` writes, and the text on the page, which may hold patient data.
+    """
+    record, traces = digitization.record, digitization.traces
     drawn = float(traces.drawn()[np.isfinite(traces.row_mm)].mean()) if np.isfinite(traces.row_mm).any() else 0.0
     content = {
         "page_number": digitization.page.page_number,
         "page_px": list(digitization.page.pixels.shape[1::-1]),
-        "layout": {
-            "name": match.layout.name,
-            "score": round(match.score, 4),
-            "cost": round(match.cost, 4),
-            "certain": match.certain,
-            "reasons": list(match.reasons),
-            "rhythm": list(match.rhythm),
-            "labels": [
-                {"lead": x.lead, "x_mm": round(x.x_mm, 2), "y_mm": round(x.y_mm, 2), "score": round(x.score, 3)}
-                for x in match.labels
-            ],
-            "column_mm": [[round(edge, 3) for edge in span] for span in match.column_mm],
-        },
-        "calibration": {
-            "paper_speed_mm_per_s": calibration.paper_speed_mm_per_s,
-            "paper_speed_source": calibration.speed_source,
-            "paper_speed_score": round(calibration.speed_score, 4),
-            "gain_mm_per_mv": calibration.gain_mm_per_mv,
-            "chest_gain_mm_per_mv": calibration.chest_gain_mm_per_mv,
-            "gain_source": calibration.gain_source,
-            "gain_score": round(calibration.gain_score, 4),
-        },
-        "geometry": {
-            "px_per_mm_x": round(rectified.grid_scale.px_per_mm_x, 4),
-            "px_per_mm_y": round(rectified.grid_scale.px_per_mm_y, 4),
-            "grid_score": round(rectified.grid_scale.score, 4),
-            "scale_source": rectified.grid_scale.source,
-            "quarter_turns": rectified.quarter_turns,
-            "homography_mm_to_px": [[float(f"{value:.8g}") for value in row] for row in rectified.homography],
-        },
+        "layout": _layout(digitization.layout_match),
+        "calibration": _calibration(record.calibration),
+        "geometry": _geometry(digitization.rectified),
         "traces": {"rows": len(traces.row_mm), "share_from_drawing": round(drawn, 4)},
-        "sampling_frequency_hz": digitization.record.sampling_frequency_hz,
-        "samples": digitization.record.signal_mv.shape[1],
-        "second_prints": [
-            {
-                "lead": second.lead,
-                "first_sample": second.first_sample,
-                "samples": second.signal_mv.size,
-                "agreement_db": round(second.agreement_db, 2),
-                "used": second.used,
-            }
-            for second in digitization.record.second_prints
-        ],
-        "quality": {
-            "estimated_snr_db": round(quality.estimated_snr_db, 2),
-            "einthoven_residual_mv": None
-            if quality.einthoven_residual_mv is None
-            else round(quality.einthoven_residual_mv, 4),
-            "coverage": {lead: round(share, 4) for lead, share in quality.coverage.items()},
-            "confidence": {lead: round(sure, 4) for lead, sure in quality.confidence.items()},
-            "warnings": list(quality.warnings),
-        },
+        "sampling_frequency_hz": record.sampling_frequency_hz,
+        "samples": record.signal_mv.shape[1],
+        "second_prints": [_second_print(second) for second in record.second_prints],
+        "quality": _quality(digitization.quality),
         "version": pipeline.__version__,
         "weights_sha256": digitization.weights_sha256,
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _layout(match: LayoutMatch) -> dict[str, Any]:
+    return {
+        "name": match.layout.name,
+        "score": round(match.score, 4),
+        "cost": round(match.cost, 4),
+        "certain": match.certain,
+        "reasons": list(match.reasons),
+        "rhythm": list(match.rhythm),
+        "labels": [
+            {"lead": x.lead, "x_mm": round(x.x_mm, 2), "y_mm": round(x.y_mm, 2), "score": round(x.score, 3)}
+            for x in match.labels
+        ],
+        "column_mm": [[round(edge, 3) for edge in span] for span in match.column_mm],
+    }
+
+
+def _calibration(calibration: Calibration) -> dict[str, Any]:
+    return {
+        "paper_speed_mm_per_s": calibration.paper_speed_mm_per_s,
+        "paper_speed_source": calibration.speed_source,
+        "paper_speed_score": round(calibration.speed_score, 4),
+        "gain_mm_per_mv": calibration.gain_mm_per_mv,
+        "chest_gain_mm_per_mv": calibration.chest_gain_mm_per_mv,
+        "gain_source": calibration.gain_source,
+        "gain_score": round(calibration.gain_score, 4),
+    }
+
+
+def _geometry(rectified: RectifiedPage) -> dict[str, Any]:
+    scale = rectified.grid_scale
+    return {
+        "px_per_mm_x": round(scale.px_per_mm_x, 4),
+        "px_per_mm_y": round(scale.px_per_mm_y, 4),
+        "grid_score": round(scale.score, 4),
+        "scale_source": scale.source,
+        "quarter_turns": rectified.quarter_turns,
+        "homography_mm_to_px": [[float(f"{value:.8g}") for value in row] for row in rectified.homography],
+    }
+
+
+def _second_print(second: SecondPrint) -> dict[str, Any]:
+    return {
+        "lead": second.lead,
+        "first_sample": second.first_sample,
+        "samples": second.signal_mv.size,
+        "agreement_db": round(second.agreement_db, 2),
+        "used": second.used,
+    }
+
+
+def _quality(quality: Quality) -> dict[str, Any]:
+    residual_mv = quality.einthoven_residual_mv
+    return {
+        "estimated_snr_db": round(quality.estimated_snr_db, 2),
+        "einthoven_residual_mv": None if residual_mv is None else round(residual_mv, 4),
+        "coverage": {lead: round(share, 4) for lead, share in quality.coverage.items()},
+        "confidence": {lead: round(sure, 4) for lead, sure in quality.confidence.items()},
+        "warnings": list(quality.warnings),
+    }

@@ -1,7 +1,7 @@
-"""What was read, drawn over the page it was read from: the picture a person checks a digitization with.
+"""The overlay: what was read, drawn over its page, so that a person can check a digitization.
 
-Traces in one colour a lead, their names at their start, the fitted grid every 5 mm, and a ring round every lead name
-that was found.  The only drawing code of the pipeline; nothing is computed from what is drawn.
+It shows the traces in one colour per lead, their names at their start, the fitted grid every 5 mm, and a ring around
+every lead name that was found.  This is the only drawing code of the pipeline; nothing is computed from what is drawn.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datatypes import LEADS, ByteArray, Digitization, PageImage
+from pipeline.runs import runs_of
 from pipeline.sheet.paper import paper_to_page
 
 Float64 = npt.NDArray[np.float64]
@@ -95,8 +96,8 @@ def _draw_row(
     traces = digitization.traces
     first, stop = (round((edge - traces.x0_mm) * traces.columns_per_mm) for edge in span_mm)
     columns = np.arange(max(first, 0), min(stop, traces.row_mm.shape[1]))
-    known = columns[np.isfinite(traces.row_mm[index, columns])]
-    for piece in np.split(known, np.flatnonzero(np.diff(known) > 1) + 1):
+    for start, end in runs_of(np.isfinite(traces.row_mm[index, columns])):
+        piece = columns[start:end]
         if piece.size > 1:
             x_mm = traces.x0_mm + piece / traces.columns_per_mm
             canvas.line(np.column_stack([x_mm, traces.row_mm[index, piece].astype(np.float64)]), colour, 0.22)
@@ -109,9 +110,9 @@ def draw_overlay(digitization: Digitization, *, px_per_mm: float = 8.0, max_pixe
     ----------
     digitization : Digitization
     px_per_mm : float
-        Size of the drawing: small pages are enlarged and large ones reduced to it.
+        Resolution of the drawing: small pages are enlarged and large ones reduced to it.
     max_pixels : int
-        Upper bound of the drawing's size, whatever `px_per_mm` asks for.
+        Upper bound of the drawing's size; it comes before `px_per_mm`.
 
     Returns
     -------

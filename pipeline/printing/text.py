@@ -14,15 +14,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import ByteArray, PageImage, RectifiedPage, SegmentationMap, TextLine
+from pipeline.datatypes import ByteArray, TextLine
 from pipeline.printing.recogniser import LINE_HEIGHT_PX, Recogniser
-from pipeline.sheet.paper import map_sampler, page_to_paper, raster, sample_paper
-
-MAP_PX_PER_MM = 5.0
-# Probability of print.  Small and thin letters are less certain to the page network than bold ones.
-LIKELY = 0.35
-FAINT = 0.2  # suffices where a trace is less likely still
-LEAST_MM, MOST_MM = 1.2, 6.0  # height of a line, ascenders and descenders included
+from pipeline.printing.weights import TEXT
+from pipeline.runs import runs_of
+from pipeline.sheet.paper import Sheet, page_to_paper, raster
 
 Mask = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
@@ -43,25 +39,27 @@ class TextRegion:
         return LINE_HEIGHT_PX * (self.x1_mm - self.x0_mm) / (self.y1_mm - self.y0_mm)
 
 
-def _sheet(page: PageImage, rectified: RectifiedPage, beyond_mm: float = 60.0) -> tuple[float, float, float, float]:
+def _bounds(sheet: Sheet) -> tuple[float, float, float, float]:
     """Bounds of the picture on the paper (x0, y0, x1, y1) in mm: headers stand outside the grid's canvas."""
-    h, w = page.pixels.shape[:2]
+    rectified = sheet.rectified
+    h, w = sheet.page.pixels.shape[:2]
     corners = page_to_paper(rectified, np.array([[0, 0], [w - 1, 0], [0, h - 1], [w - 1, h - 1]], np.float64))
     size = np.array(rectified.pixels.shape[1::-1]) / rectified.px_per_mm
-    low = np.maximum(np.nan_to_num(corners.min(0), nan=0.0), -beyond_mm)
-    high = np.minimum(np.nan_to_num(corners.max(0), nan=0.0), size + beyond_mm)
+    low = np.maximum(np.nan_to_num(corners.min(0), nan=0.0), -TEXT.beyond_mm)
+    high = np.minimum(np.nan_to_num(corners.max(0), nan=0.0), size + TEXT.beyond_mm)
     x0, y0 = np.minimum(low, 0.0)
     x1, y1 = np.maximum(high, size)
     return float(x0), float(y0), float(x1), float(y1)
 
 
-def _print_mask(segmentation: SegmentationMap, rectified: RectifiedPage, x_mm: Float64, y_mm: Float64) -> Mask:
+def _print_mask(sheet: Sheet, x_mm: Float64, y_mm: Float64) -> Mask:
     """See the text map through the lattice: (h, w), True where print is; tall strokes and long rules left out."""
-    seen = map_sampler(segmentation, rectified)(x_mm, y_mm)
+    seen = sheet.ink(x_mm, y_mm)
     text, trace = seen[..., 0], seen[..., 1]
-    mask = ((text > 255 * LIKELY) | ((text > 255 * FAINT) & (text > trace))).astype(np.uint8)
+    mask = ((text > 255 * TEXT.likely) | ((text > 255 * TEXT.faint) & (text > trace))).astype(np.uint8)
     strokes = np.zeros(mask.shape, bool)
-    for kernel in (np.ones((round(1.1 * MOST_MM * MAP_PX_PER_MM), 1)), np.ones((1, round(12.0 * MAP_PX_PER_MM)))):
+    tall_px, long_px = round(TEXT.stroke * TEXT.most_mm * TEXT.px_per_mm), round(TEXT.rule_mm * TEXT.px_per_mm)
+    for kernel in (np.ones((tall_px, 1)), np.ones((1, long_px))):
         strokes |= cv2.morphologyEx(mask, cv2.MORPH_OPEN, kernel.astype(np.uint8)) > 0
     strokes = cv2.dilate(strokes.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     return np.asarray((mask > 0) & ~strokes)
@@ -73,9 +71,8 @@ def _rows(ink: Mask, least_px: float) -> list[tuple[int, int]]:
     Each line then reaches to the last ink that is nearer to it than to its neighbours: ascenders are few.
     """
     profile = ink.sum(1)
-    full = profile > 0.12 * np.sort(profile)[-max(1, profile.size // 4) :].mean()
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], full.astype(np.int8), [0]])))
-    cores = [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= least_px / 2]
+    full = profile > TEXT.hollow * np.sort(profile)[-max(1, profile.size // 4) :].mean()
+    cores = [(a, b) for a, b in runs_of(full) if b - a >= least_px / 2]
     middles = [(a[1] + b[0]) // 2 for a, b in pairwise(cores)]
     rows = []
     for top, bottom in zip([0, *middles], [*middles, profile.size], strict=True):
@@ -85,38 +82,39 @@ def _rows(ink: Mask, least_px: float) -> list[tuple[int, int]]:
     return rows
 
 
-def find_text(page: PageImage, segmentation: SegmentationMap, rectified: RectifiedPage) -> tuple[TextRegion, ...]:
+def find_text(sheet: Sheet) -> tuple[TextRegion, ...]:
     """Find the lines of print on the sheet, top to bottom."""
-    x0, y0, x1, y1 = _sheet(page, rectified)
-    x_mm, y_mm = raster(x0, x1, MAP_PX_PER_MM), raster(y0, y1, MAP_PX_PER_MM)
-    mask = _print_mask(segmentation, rectified, x_mm, y_mm)
+    x0, y0, x1, y1 = _bounds(sheet)
+    px_per_mm, least_px = TEXT.px_per_mm, TEXT.least_mm * TEXT.px_per_mm
+    x_mm, y_mm = raster(x0, x1, px_per_mm), raster(y0, y1, px_per_mm)
+    mask = _print_mask(sheet, x_mm, y_mm)
     joined = cv2.morphologyEx(
-        mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((1, round(3.0 * MAP_PX_PER_MM)), np.uint8)
+        mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((1, round(TEXT.gap_mm * TEXT.px_per_mm)), np.uint8)
     )
     _, index, stats, _ = cv2.connectedComponentsWithStats(joined)
     regions = []
-    for k in np.flatnonzero(stats[:, cv2.CC_STAT_HEIGHT] >= LEAST_MM * MAP_PX_PER_MM):
+    for k in np.flatnonzero(stats[:, cv2.CC_STAT_HEIGHT] >= least_px):
         left, top, width, height = stats[k, :4]
         if k == 0:
             continue
         window = slice(top, top + height), slice(left, left + width)
         ink = mask[window] & (index[window] == k)
-        for first, stop in _rows(ink, LEAST_MM * MAP_PX_PER_MM):
+        for first, stop in _rows(ink, least_px):
             columns = np.flatnonzero(ink[first:stop].any(0))
-            if stop - first > MOST_MM * MAP_PX_PER_MM:
+            if stop - first > TEXT.most_mm * px_per_mm:
                 continue
             regions.append(
                 TextRegion(
-                    x0_mm=x0 + float(left + columns[0]) / MAP_PX_PER_MM,
-                    y0_mm=y0 + float(top + first) / MAP_PX_PER_MM,
-                    x1_mm=x0 + float(left + columns[-1] + 1) / MAP_PX_PER_MM,
-                    y1_mm=y0 + float(top + stop) / MAP_PX_PER_MM,
+                    x0_mm=x0 + float(left + columns[0]) / px_per_mm,
+                    y0_mm=y0 + float(top + first) / px_per_mm,
+                    x1_mm=x0 + float(left + columns[-1] + 1) / px_per_mm,
+                    y1_mm=y0 + float(top + stop) / px_per_mm,
                 )
             )
     return tuple(sorted(regions, key=lambda region: region.y0_mm))
 
 
-def _crop(page: PageImage, rectified: RectifiedPage, region: TextRegion) -> ByteArray:
+def _crop(sheet: Sheet, region: TextRegion) -> ByteArray:
     """Sample a line of print from the page, upright, with a little paper around it."""
     pad_mm = 0.15 * (region.y1_mm - region.y0_mm) + 0.15
     px_per_mm = LINE_HEIGHT_PX / (region.y1_mm - region.y0_mm + 2 * pad_mm)
@@ -125,40 +123,32 @@ def _crop(page: PageImage, rectified: RectifiedPage, region: TextRegion) -> Byte
     ends_mm = 0.8 * height_mm if region.x1_mm - region.x0_mm > 4 * height_mm else 2 * pad_mm
     x_mm = raster(region.x0_mm - ends_mm, region.x1_mm + ends_mm, px_per_mm)
     y_mm = raster(region.y0_mm - pad_mm, region.y1_mm + pad_mm, px_per_mm)
-    return sample_paper(page, rectified, x_mm, y_mm)
+    return sheet.pixels(x_mm, y_mm)
 
 
 def read_text(
-    page: PageImage,
-    segmentation: SegmentationMap,
-    rectified: RectifiedPage,
+    sheet: Sheet,
     recogniser: Recogniser,
     *,
-    most_px: float = 10000.0,
-    least_score: float = 0.6,
+    most_px: float = TEXT.most_px,
 ) -> tuple[TextLine, ...]:
     """Read what is printed on a page.
 
     Parameters
     ----------
-    page : PageImage
-    segmentation : SegmentationMap
-        Its text map says where to look.
-    rectified : RectifiedPage
-        The sheet, turned upright.
+    sheet : Sheet
+        Turned upright.  Its text map says where print is.
     recogniser : Recogniser
     most_px : float
-        Bound on the width of all lines together as the recogniser sees them, which bounds the time (10000 take 0.8
-        s on one core).  Lines nearest to the top and bottom edge come first: speed and gain stand there.
-    least_score : float
-        What is read with less is not kept.
+        Bound on the width of all lines together at the recogniser's scale, which bounds the time.  Lines nearest to the
+        top and bottom edge come first: speed and gain stand there.
 
     Returns
     -------
     tuple of TextLine
         Top to bottom.  It may hold the patient's name: never to be logged.
     """
-    regions = find_text(page, segmentation, rectified)
+    regions = find_text(sheet)
     if not regions:
         return ()
     middle_mm = (regions[0].y0_mm + regions[-1].y1_mm) / 2
@@ -168,8 +158,8 @@ def read_text(
         spent_px += region.width_px
         if spent_px > most_px:
             break
-        text, score = recogniser.read(_crop(page, rectified, region))
-        if text and score >= least_score:
+        text, score = recogniser.read(_crop(sheet, region))
+        if text and score >= TEXT.least_score:
             lines.append(
                 TextLine(
                     text=text,

@@ -17,6 +17,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from pipeline.datatypes import FloatArray, RowBand
+from pipeline.sheet.paper import Sheet, canvas_raster
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -125,12 +126,17 @@ def ink_lines(
     Parameters
     ----------
     trace_map : (h, w) float32 in [0, 1]
+        Of the flat sheet.
     threshold : float
         Ink below it does not count.
     rounds : int
         How often a component may be snipped.
     shortest : float
         Lines shorter than this share of the longest are dropped.
+
+    Returns
+    -------
+    list of InkLine
     """
     ink = np.where(trace_map > threshold, trace_map, 0).astype(np.float32)
     lines = _pieces(ink, least=12, rounds=rounds)
@@ -147,11 +153,30 @@ def ink_lines(
     return sorted(kept, key=lambda line: float(np.nanmedian(line.y)))
 
 
+def sheet_lines(sheet: Sheet, px_per_mm: float) -> list[InkLine]:
+    """Return the lines of ink on a sheet, top to bottom, from its trace map at `px_per_mm`."""
+    ink = sheet.ink(*canvas_raster(sheet.rectified, px_per_mm))[..., 1] / np.float32(255)
+    return ink_lines(ink.astype(np.float32))
+
+
 def rows_of_ink(lines: list[InkLine], px_per_mm: float) -> tuple[RowBand, ...]:
-    """Rows where lines of ink run: their median height and their ends on the paper frame."""
+    """Return a row for each line of ink: its median height and its ends on the paper frame.
+
+    Parameters
+    ----------
+    lines : list of InkLine
+    px_per_mm : float
+        Resolution of the map the lines were found on.
+    """
     bands = []
     for line in lines:
         first, last = line.ends
         baseline = (float(np.nanmedian(line.y)) + 0.5) / px_per_mm
         bands.append(RowBand(baseline_mm=baseline, x0_mm=first / px_per_mm, x1_mm=(last + 1) / px_per_mm, score=0.5))
     return tuple(bands)
+
+
+def rows_from_ink(sheet: Sheet) -> tuple[RowBand, ...]:
+    """Find the rows of a sheet from its ink, as the paper does: for sheets on which the layout network sees none."""
+    px_per_mm = sheet.rectified.px_per_mm
+    return rows_of_ink(sheet_lines(sheet, px_per_mm), px_per_mm)

@@ -14,15 +14,27 @@ import numpy.typing as npt
 
 from pipeline.datatypes import ByteArray, FloatArray, PrintedMarks, PulseBox, RowBand
 from pipeline.networks.inference import Network
-from pipeline.networks.unet import LAYOUT_PX_PER_MM, LAYOUT_STRIDE
+from pipeline.networks.specification import LAYOUT
 
-MM_PER_CELL = LAYOUT_STRIDE / LAYOUT_PX_PER_MM
+MM_PER_CELL = LAYOUT.cell_mm
 
 
 def read_marks(canvas: ByteArray, network: Network) -> PrintedMarks:
-    """Find the marks on a canvas (H, W, 3) of LAYOUT_PX_PER_MM, its top left corner at paper (0, 0)."""
+    """Find rows and pulses on a canvas.
+
+    Parameters
+    ----------
+    canvas : (H, W, 3) uint8
+        At the layout network's scale, its top left corner at paper (0, 0).
+    network : Network
+        The layout network.
+
+    Returns
+    -------
+    PrintedMarks
+    """
     (bands,) = network.run(canvas[None])
-    h, w = -(-canvas.shape[0] // LAYOUT_STRIDE), -(-canvas.shape[1] // LAYOUT_STRIDE)
+    h, w = -(-canvas.shape[0] // LAYOUT.stride_px), -(-canvas.shape[1] // LAYOUT.stride_px)
     lines = bands[0, :, :h, :w].sigmoid().numpy()
     rows = _rows(lines[0], lines[1])
     return PrintedMarks(rows=tuple(rows), pulses=tuple(apart(_pulses(lines[2]), [row.baseline_mm for row in rows])))
@@ -81,9 +93,9 @@ def _pulses(probability: FloatArray) -> list[PulseBox]:
 
 
 def apart(pulses: Sequence[PulseBox], baselines_mm: Sequence[float], *, same_mm: float = 2.5) -> list[PulseBox]:
-    """Take pulses that stand on one another for what they are: where rows are close, one's foot touches the next's top.
+    """Separate pulses that touch: where rows are close, the foot of one pulse touches the top of the next.
 
-    Each pulse stands on its row's baseline, and all of a stack are as tall as its uppermost.
+    Each pulse stands on the baseline of its row, and all pulses of a stack are as tall as the uppermost.
     """
     single = []
     for box in pulses:

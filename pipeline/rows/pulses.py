@@ -1,44 +1,42 @@
 """How wide the flat top of each calibration pulse is: the layout network marks a pulse with its feet.
 
-Only the top tells how long a pulse is, and some carts draw feet of several millimetres.  It is measured on the page
+Only the top is as long as the pulse, and some carts draw feet of several millimetres.  It is measured on the page
 network's ink, in the upper half of the marked box, between the middles of the two flanks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import ByteArray, PrintedMarks, PulseBox, RectifiedPage, SegmentationMap
-from pipeline.sheet.paper import Points, map_sampler, raster
-
-Sampler = Callable[[Points, Points], ByteArray]  # of `paper.map_sampler`
+from pipeline.datatypes import ByteArray, PrintedMarks, PulseBox
+from pipeline.runs import runs_of
+from pipeline.sheet.paper import Sheet, raster
 
 _PX_PER_MM = 8.0
 
 
-def _top_mm(pulse: PulseBox, sample: Sampler) -> float | None:
+def _top_mm(pulse: PulseBox, sheet: Sheet) -> float | None:
     """Measure the top of a pulse; None where no two flanks with a bar between them are seen (cut off, written over).
 
-    What else stands upright beside it, a form's rule or the first wave, has no bar to it.
+    Other upright lines beside it, a rule of the form or the first wave, are not joined to it by a bar.
     """
     height_mm = pulse.y1_mm - pulse.y0_mm
     x_mm = raster(pulse.x0_mm - 1.0, pulse.x1_mm + 1.0, _PX_PER_MM)
     below_mm = pulse.y0_mm + 0.15 * height_mm
-    upright = _ink(sample(x_mm, raster(below_mm, below_mm + 0.45 * height_mm, _PX_PER_MM))).mean(0)
-    bar = _ink(sample(x_mm, raster(pulse.y0_mm - 0.8, pulse.y0_mm + 1.2, _PX_PER_MM))).max(0) > 80.0
+    upright = _ink(sheet.ink(x_mm, raster(below_mm, below_mm + 0.45 * height_mm, _PX_PER_MM))).mean(0)
+    bar = _ink(sheet.ink(x_mm, raster(pulse.y0_mm - 0.8, pulse.y0_mm + 1.2, _PX_PER_MM))).max(0) > 80.0
     flank = upright > max(0.5 * float(upright.max()), 60.0)
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flank.astype(np.int8), [0]])))
-    begins, ends = edges[::2], edges[1::2]
-    joined = [bar[end:begin].mean() > 0.8 for end, begin in zip(ends[:-1], begins[1:], strict=True)]
-    tops = np.flatnonzero(np.diff(np.concatenate([[0], np.array(joined, np.int8), [0]])))
-    if tops.size != 2:
+    flanks = runs_of(flank)
+    joined = [bar[left[1] : right[0]].mean() > 0.8 for left, right in pairwise(flanks)]
+    tops = runs_of(np.array(joined, bool))
+    if len(tops) != 1:
         return None
-    first, last = int(tops[0]), int(tops[1])
-    return float(begins[last] + ends[last] - begins[first] - ends[first]) / 2 / _PX_PER_MM
+    first, last = tops[0]
+    return float(sum(flanks[last]) - sum(flanks[first])) / 2 / _PX_PER_MM
 
 
 def _ink(seen: ByteArray) -> npt.NDArray[np.float64]:
@@ -46,8 +44,19 @@ def _ink(seen: ByteArray) -> npt.NDArray[np.float64]:
     return np.minimum(seen[..., 0].astype(np.float64) + seen[..., 1], 255)
 
 
-def measure_pulses(marks: PrintedMarks, segmentation: SegmentationMap, rectified: RectifiedPage) -> PrintedMarks:
-    """Return the marks with the width of each pulse's top, where it can be seen."""
-    sample = map_sampler(segmentation, rectified)
-    pulses = (replace(pulse, top_mm=_top_mm(pulse, sample)) for pulse in marks.pulses)
+def measure_pulses(sheet: Sheet, marks: PrintedMarks) -> PrintedMarks:
+    """Measure the flat tops of calibration pulses.
+
+    Parameters
+    ----------
+    sheet : Sheet
+    marks : PrintedMarks
+        With the boxes of the pulses.
+
+    Returns
+    -------
+    PrintedMarks
+        `top_mm` is set for each pulse whose top can be seen.
+    """
+    pulses = (replace(pulse, top_mm=_top_mm(pulse, sheet)) for pulse in marks.pulses)
     return replace(marks, pulses=tuple(pulses))

@@ -2,8 +2,8 @@
 
 The trace network sees one row at a time, cut from the original page through the composed map: 30 mm above and below
 the row's baseline, so that a neighbour's tall wave is seen for what it is.  It answers with a distribution over y for
-every column of 0.05 mm; heard together, as one line that a pen drew, the columns give a posterior over y, and its mean
-is the value: of all estimates the one with the least squared error.
+every column of 0.05 mm.  The columns together, as one line that a pen drew, give a posterior over y.  Its mean is the
+value: the estimate with the least expected squared error.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from scipy.ndimage import label
 from pipeline.datatypes import ByteArray, FloatArray, RowBand, TraceSet
 from pipeline.errors import TraceNotFound
 from pipeline.networks.inference import Network
-from pipeline.networks.unet import ROW_BINS, ROW_HEIGHT_MM, TRACE_COLUMNS_PER_MM, TRACE_PX_PER_MM_X, TRACE_PX_PER_MM_Y
+from pipeline.networks.specification import ROW_BINS, ROW_COLUMNS_PER_MM, TRACE
+from pipeline.runs import runs_of
+from pipeline.sheet.paper import Sheet
 
-Sampler = Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64]], ByteArray]  # x_mm (w,), y_mm (h,) -> (h, w, 3)
-_BIN_MM = ROW_HEIGHT_MM / ROW_BINS
+_BIN_MM = TRACE.cell_mm
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class RowReadings:
-    """What the network says of the rows; columns at TRACE_COLUMNS_PER_MM."""
+    """What the network says of the rows; columns at ROW_COLUMNS_PER_MM."""
 
     y_bin: FloatArray  # (n_rows, n) bins below the strip's top edge
     mass: FloatArray  # (n_rows, n) probability within reach of y_bin
@@ -35,8 +36,12 @@ class RowReadings:
     presence: FloatArray  # (n_rows, n) probability that anything is printed here
 
 
+Posterior = Callable[[FloatArray], FloatArray]  # of `posterior`
+RowReader = Callable[[ByteArray, Network], RowReadings]  # of `read_rows`
+
+
 def posterior(log_p: FloatArray, *, price: float = 0.1, least: float = 1e-6) -> FloatArray:
-    """Return what each column says of y once all the others have been heard, (columns, rows, bins), bins sum to 1.
+    """Return the probability of y in each column, given all columns: (columns, rows, bins), bins sum to 1.
 
     The network answers column by column; a pen moves on from where it was.  A step over d bins is exp(-`price` d) times
     as likely as none, so a QRS may be as steep as it likes at its price (forward-backward over a hidden Markov chain).
@@ -67,13 +72,24 @@ def posterior(log_p: FloatArray, *, price: float = 0.1, least: float = 1e-6) -> 
     return past
 
 
-def read_rows(strips: ByteArray, network: Network, *, reach: float = 3.0) -> RowReadings:
-    """Read rows from their strips (n_rows, 2 * ROW_BINS, w, 3)."""
+def read_rows(strips: ByteArray, network: Network, *, smooth: Posterior = posterior, reach: float = 3.0) -> RowReadings:
+    """Read rows from their strips.
+
+    Parameters
+    ----------
+    strips : (n_rows, 2 * ROW_BINS, w, 3) uint8
+    network : Network
+        The trace network.
+    smooth : callable
+        Makes one line of the columns' own answers; `posterior`.
+    reach : float
+        Bins around a value whose probability counts as its `mass`.
+    """
     n = strips.shape[2] * 2
     columns, logits = network.run(strips)
     log_p = torch.log_softmax(columns[..., :n], 1).numpy()
     presence = logits[:, :n].sigmoid().numpy()
-    p = posterior(log_p)
+    p = smooth(log_p)
     bins = np.arange(ROW_BINS, dtype=np.float32)
     y_bin = p @ bins
     mass = np.where(np.abs(bins - y_bin[..., None]) <= reach, p, 0).sum(2)
@@ -96,10 +112,9 @@ def _present(
     runs, _ = label(presence > likely)
     flags = np.isin(runs, np.setdiff1d(runs[presence > sure], 0))
     for value, length_mm in ((False, bridge_mm), (True, shortest_mm)):
-        edges = np.flatnonzero(np.diff(flags.astype(np.int8))) + 1
-        for start, stop in zip(np.r_[0, edges], np.r_[edges, len(flags)], strict=True):
+        for start, stop in runs_of(flags == value):
             inner = value or (start > 0 and stop < len(flags))
-            if flags[start] == value and inner and stop - start < length_mm * TRACE_COLUMNS_PER_MM:
+            if inner and stop - start < length_mm * ROW_COLUMNS_PER_MM:
                 flags[start:stop] = not value
     return flags
 
@@ -135,17 +150,43 @@ def _straight(row: FloatArray, *, within_mm: float = 0.15) -> bool:
     return bool(np.quantile(np.abs(row[at] - line(at)), 0.98) < within_mm)
 
 
-def trace_rows(sample: Sampler, rows: Sequence[RowBand], network: Network, *, margin_mm: float = 5.0) -> TraceSet:
+def _cut_strips(
+    sheet: Sheet, rows: Sequence[RowBand], margin_mm: float
+) -> tuple[float, npt.NDArray[np.float64], ByteArray]:
+    """Cut a strip out of the page for every row: paper x of their left edge, paper y of their tops, pixels."""
+    x0 = min(row.x0_mm for row in rows) - margin_mm
+    width = int(np.ceil((max(row.x1_mm for row in rows) + margin_mm - x0) * TRACE.px_per_mm_x))
+    x_mm = x0 + (np.arange(width, dtype=np.float64) + 0.5) / TRACE.px_per_mm_x
+    tops = np.array([row.baseline_mm - TRACE.height_mm / 2 for row in rows])
+    lines = (np.arange(2 * ROW_BINS) + 0.5) / TRACE.px_per_mm_y
+    return x0, tops, np.stack([sheet.pixels(x_mm, top + lines) for top in tops])
+
+
+def trace_rows(
+    sheet: Sheet,
+    rows: Sequence[RowBand],
+    network: Network,
+    *,
+    read: RowReader = read_rows,
+    margin_mm: float = 5.0,
+) -> TraceSet:
     """Trace every row.
 
     Parameters
     ----------
-    sample : callable
-        Gives the page's own pixels on any paper raster.
+    sheet : Sheet
     rows : sequence of RowBand
         Top to bottom.
     network : Network
         The trace network.
+    read : callable
+        Reads the rows' strips; `read_rows`.
+    margin_mm : float
+        Paper that is traced before the first row's start and behind the last row's end.
+
+    Returns
+    -------
+    TraceSet
 
     Raises
     ------
@@ -154,12 +195,8 @@ def trace_rows(sample: Sampler, rows: Sequence[RowBand], network: Network, *, ma
     """
     if not rows:
         raise TraceNotFound("no row of an ECG was found on the page")
-    x0 = min(row.x0_mm for row in rows) - margin_mm
-    width = int(np.ceil((max(row.x1_mm for row in rows) + margin_mm - x0) * TRACE_PX_PER_MM_X))
-    x_mm = x0 + (np.arange(width, dtype=np.float64) + 0.5) / TRACE_PX_PER_MM_X
-    tops = np.array([row.baseline_mm - ROW_HEIGHT_MM / 2 for row in rows])
-    lines = (np.arange(2 * ROW_BINS) + 0.5) / TRACE_PX_PER_MM_Y
-    readings = read_rows(np.stack([sample(x_mm, top + lines) for top in tops]), network)
+    x0, tops, strips = _cut_strips(sheet, rows, margin_mm)
+    readings = read(strips, network)
     there = np.stack([_present(presence) for presence in readings.presence])
     y = np.where(there, tops[:, None] + (readings.y_bin + 0.5) * _BIN_MM, np.nan).astype(np.float32)
     confidence = np.where(there, readings.mass * readings.presence, 0).astype(np.float32)
@@ -172,7 +209,7 @@ def trace_rows(sample: Sampler, rows: Sequence[RowBand], network: Network, *, ma
         row_mm=y[kept],
         confidence=confidence[kept],
         baseline_mm=np.array([rows[k].baseline_mm for k in kept], np.float32),
-        x0_mm=float(x0 + 0.5 / TRACE_COLUMNS_PER_MM),
-        columns_per_mm=TRACE_COLUMNS_PER_MM,
+        x0_mm=float(x0 + 0.5 / ROW_COLUMNS_PER_MM),
+        columns_per_mm=ROW_COLUMNS_PER_MM,
         doubt_mm=readings.doubt_bin[kept] * np.float32(_BIN_MM),
     )

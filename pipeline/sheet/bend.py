@@ -1,4 +1,4 @@
-"""What the lattice left over: RectifiedPage in, RectifiedPage out, its nodes where the paper really is.
+"""What the lattice left over: Sheet in, Sheet out, its nodes where the paper really is.
 
 The lattice measures in windows of 10 mm; wrinkles and folds are finer.  The bend network sees the canvas and answers,
 for every millimetre, how far the paper there is from where the canvas has it, and how far off that answer may be.
@@ -13,54 +13,52 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import FloatArray, PageImage, RectifiedPage
+from pipeline.datatypes import FloatArray, RectifiedPage
 from pipeline.networks.inference import Network
-from pipeline.networks.unet import BEND_CELL_PX, BEND_PX_PER_MM
-from pipeline.sheet.paper import canvas_raster, paper_to_page, sample_paper
+from pipeline.networks.specification import BEND
+from pipeline.sheet.paper import Sheet, paper_to_page
 
-_CELL_MM = BEND_CELL_PX / BEND_PX_PER_MM
+_CELL_MM = BEND.cell_mm
 
 
-def unbend(
-    page: PageImage,
-    rectified: RectifiedPage,
-    network: Network,
-    *,
-    node_mm: float = 2.5,
-    again_mm: float = 0.15,
-    looks: int = 3,
-) -> RectifiedPage:
+def unbend(sheet: Sheet, network: Network, *, node_mm: float = 2.5, again_mm: float = 0.15, passes: int = 3) -> Sheet:
     """Move the nodes of a flattened sheet onto its grid.
 
     Parameters
     ----------
-    page, rectified
-        The page, and its sheet as the lattice has it.  A sheet without a grid is returned as it is.
+    sheet : Sheet
+        As the lattice has it.  A sheet without a grid is returned as it is.
     network : Network
         The bend network.
     node_mm : float
         Spacing of the new nodes.
     again_mm : float
-        A sheet that moved by more than this in its worst twentieth is looked at again: a photographed one.
-    looks : int
-        At most.
+        If the worst twentieth of a sheet moved by more than this, it is measured again: photographs need that.
+    passes : int
+        Most measurements of one sheet.
+
+    Returns
+    -------
+    Sheet
+        Its canvas sampled again; `doubt_mm` of its scale says how far off the network expects itself to be.
     """
-    if rectified.grid_scale.source != "grid":
-        return rectified
-    for _ in range(looks):
-        field, doubt_mm = _field(page, rectified, network)
-        rectified = _moved(rectified, field, node_mm)
+    if sheet.rectified.grid_scale.source != "grid":
+        return sheet
+    for _ in range(passes):
+        field, doubt_mm = _field(sheet, network)
+        sheet = replace(sheet, rectified=_moved(sheet.rectified, field, node_mm))
         if np.quantile(np.abs(field), 0.95) <= again_mm:
             break
-    canvas = sample_paper(page, rectified, *canvas_raster(rectified, rectified.px_per_mm))
-    return replace(rectified, pixels=canvas, grid_scale=replace(rectified.grid_scale, doubt_mm=doubt_mm))
+    moved = sheet.rectified
+    scale = replace(moved.grid_scale, doubt_mm=doubt_mm)
+    return replace(sheet, rectified=replace(moved, pixels=sheet.canvas(moved.px_per_mm), grid_scale=scale))
 
 
-def _field(page: PageImage, rectified: RectifiedPage, network: Network) -> tuple[FloatArray, float]:
+def _field(sheet: Sheet, network: Network) -> tuple[FloatArray, float]:
     """Return how far, in mm, the paper is from where the canvas has it, for every cell (h, w, 2), and the doubt."""
-    x_mm, y_mm = canvas_raster(rectified, BEND_PX_PER_MM)
-    (answer,) = network.run(sample_paper(page, rectified, x_mm, y_mm)[None])
-    columns, rows = x_mm.size // BEND_CELL_PX, y_mm.size // BEND_CELL_PX
+    canvas = sheet.canvas(BEND.px_per_mm)
+    (answer,) = network.run(canvas[None])
+    rows, columns = (side // BEND.stride_px for side in canvas.shape[:2])
     shift_mm, doubt = np.split(answer[0, :, :rows, :columns].numpy(), 2)
     return averaged(shift_mm, np.exp(doubt)), float(np.exp(np.median(doubt)))
 

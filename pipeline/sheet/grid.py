@@ -36,11 +36,21 @@ class _Axis:
 def measure_grid(
     lines: npt.NDArray[np.float32], *, px_per_mm_hint: float | None = None, largest_anisotropy: float = 1.4
 ) -> GridScale | None:
-    """Pixels per millimetre along x and y of a map (h, w) whose grid lines run parallel to its axes.
+    """Measure the pixels per millimetre of a map with grid lines parallel to its axes.
 
-    `lines` is line evidence with its local mean removed; `px_per_mm_hint` the resolution the file states, in pixels of
-    this map; `largest_anisotropy` how far the two axes may differ (foreshortening that no vanishing point shows).
-    Returns None where no periodic lines are found.
+    Parameters
+    ----------
+    lines : (h, w) float32
+        Line evidence, its local mean removed.
+    px_per_mm_hint : float, optional
+        Resolution that the file states, in pixels of this map.
+    largest_anisotropy : float
+        Largest ratio of the two axes: foreshortening that no vanishing point shows.
+
+    Returns
+    -------
+    GridScale or None
+        None if no periodic lines are found.
     """
     axes = [_autocorrelation(lines), _autocorrelation(lines.T)]
     extent = _extent(lines)

@@ -20,9 +20,9 @@ import numpy.typing as npt
 from scipy import linalg, sparse
 from scipy.sparse import csgraph
 
+from pipeline.datatypes import FloatArray
 from pipeline.sheet.paper import apply_homography, interpolate_points, interpolate_raster
 
-FloatArray = npt.NDArray[np.float32]
 Array = npt.NDArray[np.floating[Any]]
 Complex = npt.NDArray[np.complex128]
 
@@ -41,7 +41,7 @@ class Lattice:
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class _Sheet:
+class _Fit:
     """A flat sheet, and by how many mm of it every node moved from there to where the grid was seen."""
 
     homography: Array  # (3, 3) paper mm -> map px
@@ -88,7 +88,7 @@ def fit_lattice(lines: FloatArray, homography: Array, *, keep: Array | None = No
     """
     origin, shape = _cover(lines.shape, homography)
     homography = homography @ _shift(origin)
-    sheet = _Sheet(homography=homography, moved=np.zeros((*shape, 2)), clear=np.zeros(shape, bool))
+    sheet = _Fit(homography=homography, moved=np.zeros((*shape, 2)), clear=np.zeros(shape, bool))
     for step in range(growing):
         # Far from flat, lines slant and only windows that follow the slant see them.
         slants = np.linspace(-0.18, 0.18, 9) if step == 0 else np.linspace(-0.09, 0.09, 5)
@@ -342,7 +342,7 @@ def _residual(primary: _Phase, other: _Phase, *, use_fine: bool) -> _Shift:
     return _Shift(mm=mean, weight=total)
 
 
-def _refit(sheet: _Sheet, shifts: list[_Shift], *, stiff: bool) -> _Sheet:
+def _refit(sheet: _Fit, shifts: list[_Shift], *, stiff: bool) -> _Fit:
     """Move the nodes onto their lines; what they moved altogether is kept as smooth as the sheet proves to be.
 
     A shift is known where the line was seen, not where it belongs; a few steps of iteration settle that.
@@ -358,12 +358,12 @@ def _refit(sheet: _Sheet, shifts: list[_Shift], *, stiff: bool) -> _Sheet:
     # Smooth first, then add each node's own deviation, which the final fit weighs.
     total = interpolate_points(sheet.home + sheet.moved, seen).reshape(raw.shape) - sheet.home
     if not stiff:
-        return _Sheet(homography=sheet.homography, moved=total, clear=_clear(shifts, seen_shift))
+        return _Fit(homography=sheet.homography, moved=total, clear=_clear(shifts, seen_shift))
     total += raw - seen_shift
     clear = _clear(shifts, seen_shift)
     bend = _bend(sheet.moved, clear)
     moved = np.stack([_smooth(total[..., k], s.weight, bend_mm=bend) for k, s in enumerate(shifts)], axis=-1)
-    return _Sheet(homography=sheet.homography, moved=moved, clear=clear)
+    return _Fit(homography=sheet.homography, moved=moved, clear=clear)
 
 
 def _clear(shifts: list[_Shift], field: Array, *, tolerance_mm: float = 0.7) -> npt.NDArray[np.bool_]:
@@ -385,7 +385,7 @@ def _bend(moved: Array, clear: npt.NDArray[np.bool_]) -> float:
     return float(np.clip(1.5 * np.sqrt(np.mean(values**2)), 0.015, 0.25)) if len(values) else 0.08
 
 
-def _trimmed(sheet: _Sheet, keep: Array | None, *, margin: int = 4) -> _Sheet:
+def _trimmed(sheet: _Fit, keep: Array | None, *, margin: int = 4) -> _Fit:
     """Crop to the part of the sheet that shows grid or holds `keep`, and refit the flat approximation to the grid."""
     clear = sheet.clear
     if clear.sum() < 12:
@@ -404,6 +404,6 @@ def _trimmed(sheet: _Sheet, keep: Array | None, *, margin: int = 4) -> _Sheet:
     first, last = np.maximum(low - margin, 0), np.minimum(high + margin + 1, clear.shape)
     area = np.s_[first[0] : last[0], first[1] : last[1]]
     moved = apply_homography(np.linalg.inv(fitted), sheet.nodes) - sheet.home
-    return _Sheet(
+    return _Fit(
         homography=np.asarray(fitted, np.float64) @ _shift(first[::-1] * NODE_MM), moved=moved[area], clear=clear[area]
     )

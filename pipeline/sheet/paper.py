@@ -1,24 +1,24 @@
 """The one map between the flattened sheet and the picture it came from.
 
 `RectifiedPage.node_xy` says which page pixel lies under every paper node; between nodes the map is a separable cubic
-(Catmull-Rom), beyond them it goes on straight.  Any stage may ask for paper points in page pixels, for page pixels in
-paper millimetres, or for the page's own pixels sampled on any paper raster: geometry at the lattice's resolution,
-pixels at the picture's, and one resampling only.
+(Catmull-Rom), beyond them it continues straight.  Any stage may ask for paper points in page pixels, for page pixels in
+paper millimetres, or, from a `Sheet`, for the page's own pixels sampled on any paper raster: geometry has the lattice's
+resolution, pixels have the picture's, and the page is resampled once only.
 
 Canvas pixel (column c, row r) shows paper point ((c + 0.5) / px_per_mm, (r + 0.5) / px_per_mm).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import ByteArray, GridScale, PageImage, RectifiedPage, SegmentationMap
+from pipeline.datatypes import ByteArray, PageImage, RectifiedPage, SegmentationMap
 
 Points = npt.NDArray[np.floating[Any]]
 _WHITE = (255, 255, 255)
@@ -124,12 +124,6 @@ def sample_nodes(pixels: ByteArray, node_xy: Points, columns: Points, rows: Poin
     return np.asarray(sampled, np.uint8)
 
 
-def sample_paper(page: PageImage, rectified: RectifiedPage, x_mm: Points, y_mm: Points) -> ByteArray:
-    """Sample the page's own pixels at paper columns `x_mm` (w,) and rows `y_mm` (h,), evenly spaced: (h, w, 3)."""
-    columns, rows = (np.asarray(mm, np.float64) / rectified.node_mm for mm in (x_mm, y_mm))
-    return sample_nodes(page.pixels, rectified.node_xy, columns, rows)
-
-
 def raster(start_mm: float, end_mm: float, px_per_mm: float) -> npt.NDArray[np.float64]:
     """Return the paper coordinates (n,) of the pixels that cover a stretch, two at least."""
     n = max(2, round((end_mm - start_mm) * px_per_mm))
@@ -144,23 +138,79 @@ def canvas_raster(
     return (np.arange(width) + 0.5) / px_per_mm, (np.arange(height) + 0.5) / px_per_mm
 
 
-def map_sampler(segmentation: SegmentationMap, rectified: RectifiedPage) -> Callable[[Points, Points], ByteArray]:
-    """Return what samples the page network's maps as `sample_paper` samples the page.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Sheet:
+    """A page, what the page network sees on it, and its flat sheet: what stages read, they sample through one map.
 
-    Given `x_mm` (w,) and `y_mm` (h,) it returns text, trace and grid (h, w, 3), 255 = sure; nothing beyond the picture.
+    Attributes
+    ----------
+    page : PageImage
+    segmentation : SegmentationMap
+    rectified : RectifiedPage
     """
-    maps = np.stack([segmentation.text, segmentation.trace, segmentation.grid], -1)
-    blank = (255 * (1 - maps)).astype(np.uint8)  # outside the picture is white: nothing
-    nodes = (rectified.node_xy + 0.5) * segmentation.scale - 0.5
 
-    def sample(x_mm: Points, y_mm: Points) -> ByteArray:
-        return np.asarray(255 - sample_nodes(blank, nodes, x_mm / rectified.node_mm, y_mm / rectified.node_mm))
+    page: PageImage
+    segmentation: SegmentationMap
+    rectified: RectifiedPage
 
-    return sample
+    def pixels(self, x_mm: Points, y_mm: Points) -> ByteArray:
+        """Sample the page's own pixels.
+
+        Parameters
+        ----------
+        x_mm, y_mm : (w,) and (h,) float
+            Paper columns and rows, each evenly spaced.
+
+        Returns
+        -------
+        numpy.ndarray
+            (h, w, 3) uint8 RGB; white outside the picture.
+        """
+        columns, rows = (np.asarray(mm, np.float64) / self.rectified.node_mm for mm in (x_mm, y_mm))
+        return sample_nodes(self.page.pixels, self.rectified.node_xy, columns, rows)
+
+    def ink(self, x_mm: Points, y_mm: Points) -> ByteArray:
+        """Sample the maps of the page network.
+
+        Parameters
+        ----------
+        x_mm, y_mm : (w,) and (h,) float
+            Paper columns and rows, each evenly spaced.
+
+        Returns
+        -------
+        numpy.ndarray
+            (h, w, 3) uint8: text, trace and grid, 255 = certain; 0 outside the picture.
+        """
+        blank, node_xy = self._maps
+        node_mm = self.rectified.node_mm
+        return np.asarray(255 - sample_nodes(blank, node_xy, x_mm / node_mm, y_mm / node_mm))
+
+    def canvas(self, px_per_mm: float) -> ByteArray:
+        """Sample the page's own pixels over the whole sheet: (h, w, 3) uint8 RGB."""
+        return self.pixels(*canvas_raster(self.rectified, px_per_mm))
+
+    @cached_property
+    def _maps(self) -> tuple[ByteArray, Points]:
+        """Text, trace and grid (h, w, 3), inverted so that the white outside means nothing, and the nodes on them."""
+        maps = self.segmentation
+        stacked = np.stack([maps.text, maps.trace, maps.grid], -1)
+        return (255 * (1 - stacked)).astype(np.uint8), (self.rectified.node_xy + 0.5) * maps.scale - 0.5
 
 
 def turn(rectified: RectifiedPage, quarter_turns: int) -> RectifiedPage:
-    """Turn the sheet counter-clockwise by `quarter_turns` x 90 degrees; nothing is fitted or sampled again."""
+    """Turn a flat sheet; nothing is fitted or sampled again.
+
+    Parameters
+    ----------
+    rectified : RectifiedPage
+    quarter_turns : int
+        Turns of 90 degrees, counter-clockwise.
+
+    Returns
+    -------
+    RectifiedPage
+    """
     turns = quarter_turns % 4
     homography = rectified.homography
     n_i, n_j = rectified.node_xy.shape[:2]
@@ -171,9 +221,7 @@ def turn(rectified: RectifiedPage, quarter_turns: int) -> RectifiedPage:
         n_i, n_j = n_j, n_i
     scale = rectified.grid_scale
     if turns % 2:
-        scale = GridScale(
-            px_per_mm_x=scale.px_per_mm_y, px_per_mm_y=scale.px_per_mm_x, score=scale.score, source=scale.source
-        )
+        scale = replace(scale, px_per_mm_x=scale.px_per_mm_y, px_per_mm_y=scale.px_per_mm_x)
     return replace(
         rectified,
         node_xy=np.ascontiguousarray(np.rot90(rectified.node_xy, turns)),
@@ -184,8 +232,22 @@ def turn(rectified: RectifiedPage, quarter_turns: int) -> RectifiedPage:
     )
 
 
-def rescale(page: PageImage, rectified: RectifiedPage, factor: float, source: str) -> RectifiedPage:
-    """Take every millimetre of a sheet for `factor` millimetres, known from `source`; the canvas is sampled anew."""
+def rescale(sheet: Sheet, factor: float, source: str) -> Sheet:
+    """Correct the scale of a sheet and sample its canvas again.
+
+    Parameters
+    ----------
+    sheet : Sheet
+    factor : float
+        True millimetres of one millimetre of `sheet`.
+    source : str
+        Where the factor comes from: the `source` of the new `GridScale`.
+
+    Returns
+    -------
+    Sheet
+    """
+    rectified = sheet.rectified
     old, px_per_mm = rectified.grid_scale, rectified.px_per_mm
     larger = replace(
         rectified,
@@ -196,7 +258,8 @@ def rescale(page: PageImage, rectified: RectifiedPage, factor: float, source: st
             old, px_per_mm_x=old.px_per_mm_x / factor, px_per_mm_y=old.px_per_mm_y / factor, source=source
         ),
     )
-    return replace(larger, pixels=sample_paper(page, larger, *canvas_raster(larger, px_per_mm)), px_per_mm=px_per_mm)
+    pixels = replace(sheet, rectified=larger).canvas(px_per_mm)
+    return replace(sheet, rectified=replace(larger, pixels=pixels, px_per_mm=px_per_mm))
 
 
 def _shrink(node_xy: Points, position: Points, axis: int) -> int:

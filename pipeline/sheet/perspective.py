@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft, sparse
 
-FloatArray = npt.NDArray[np.float32]
+from pipeline.datatypes import FloatArray
+
 Matrix = npt.NDArray[np.floating[Any]]
 
 
@@ -42,9 +43,17 @@ class _Tiles:
 def find_perspective(lines: FloatArray, *, tiles_across: int = 6) -> Perspective:
     """Find the homography that makes both families of grid lines parallel to the axes.
 
-    `lines` is a map (h, w) of line evidence with its local mean removed; `tiles_across` is the number of tiles side by
-    side along its longer side (neighbours overlap by half): large enough to hold several lines 5 mm apart, small enough
-    for bent paper to be straight inside.
+    Parameters
+    ----------
+    lines : (h, w) float32
+        Line evidence, its local mean removed.
+    tiles_across : int
+        Tiles side by side along the longer side; neighbours overlap by half.  A tile must hold several lines 5 mm
+        apart, and bent paper must be straight inside it.
+
+    Returns
+    -------
+    Perspective
     """
     tiles = _power_spectra(lines, tiles_across)
     radius = 0.5 * float(np.hypot(*lines.shape))
@@ -129,7 +138,7 @@ def _two_families(score: Matrix) -> tuple[tuple[int, int], tuple[int, int]]:
     best = score.max(axis=1)
     apart = np.arange(60, 121)
     partner = best[(np.arange(180)[:, None] + apart) % 180]
-    # A little preference for right angles settles dotted paper, whose diagonals line up as well.
+    # A small preference for right angles decides on dotted paper, where diagonals line up as well.
     total = best + (partner * (1 - 0.002 * np.abs(apart - 90))).max(axis=1)
     first = int(total.argmax())
     second = (first + int(apart[(partner[first] * (1 - 0.002 * np.abs(apart - 90))).argmax()])) % 180

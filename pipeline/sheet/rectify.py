@@ -1,4 +1,4 @@
-"""Flatten the sheet: page and segmentation in, RectifiedPage out.
+"""Flatten the sheet: page and segmentation in, Sheet out.
 
     perspective   two families of lines -> homography, up to the scale of each axis   (perspective.py)
     grid size     pitch of the parallel lines -> millimetres                          (grid.py)
@@ -19,14 +19,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import GridScale, PageImage, RectifiedPage, SegmentationMap
+from pipeline.datatypes import FloatArray, GridScale, PageImage, RectifiedPage, SegmentationMap
 from pipeline.errors import GridNotFound
 from pipeline.sheet.grid import measure_grid
 from pipeline.sheet.lattice import NODE_MM, fit_lattice
-from pipeline.sheet.paper import apply_homography, interpolate_raster, sample_nodes, turn
+from pipeline.sheet.paper import Sheet, apply_homography, interpolate_raster, sample_nodes, turn
 from pipeline.sheet.perspective import find_perspective, line_evidence
 
-FloatArray = npt.NDArray[np.float32]
 Array = npt.NDArray[np.floating[Any]]
 
 log = logging.getLogger(__name__)
@@ -36,7 +35,7 @@ _LATTICE_PX_PER_MM = 5.0  # at most; finer maps are reduced before the lattice i
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class _Sheet:
+class _Found:
     """The sheet on the page, before it is cut out: nodes in page pixels and how clear the grid is at each."""
 
     node_xy: Array  # (n_i, n_j, 2) page px
@@ -46,28 +45,50 @@ class _Sheet:
     source: str
 
 
-def rectify(page: PageImage, segmentation: SegmentationMap, *, px_per_mm: float = 5.0) -> RectifiedPage:
+def rectify(page: PageImage, segmentation: SegmentationMap, px_per_mm: float = 5.0) -> Sheet:
     """Flatten a page by its grid.
 
-    The canvas, at `px_per_mm` along both axes, covers what has grid or trace and a margin; traces run along x.  Whether
-    it stands upright or on its head only its print can tell: see `pipeline.paper.turn`.
+    The canvas covers what has grid or trace and a margin; traces run along x.  Only the print can show whether the
+    sheet is upright or upside down: see `sheet.paper.turn`.  A page without a grid is flattened by `lay_flat`.
 
-    Without a grid the page is taken as flat, turned until its rows are level, at the resolution its file states
-    (grid_scale.source "hint", score 0), or as if its longest row were as long as most are (source "default").
+    Parameters
+    ----------
+    page : PageImage
+    segmentation : SegmentationMap
+    px_per_mm : float
+        Resolution of the canvas along both axes.
+
+    Returns
+    -------
+    Sheet
+        The source of its scale is "grid" if a grid was found.
 
     Raises
     ------
     GridNotFound
         If there is neither a grid, a stated resolution nor a trace.
     """
-    sheet = _sheet_from_grid(page, segmentation) if _shows_grid(segmentation.grid) else None
-    if sheet is None:
-        return lay_flat(page, segmentation, px_per_mm=px_per_mm)
-    return _level(page, segmentation, sheet, px_per_mm)
+    found = _sheet_from_grid(page, segmentation) if _shows_grid(segmentation.grid) else None
+    if found is None:
+        return lay_flat(page, segmentation, px_per_mm)
+    return _level(page, segmentation, found, px_per_mm)
 
 
-def lay_flat(page: PageImage, segmentation: SegmentationMap, *, px_per_mm: float = 5.0) -> RectifiedPage:
-    """Flatten a page as `rectify` does one without a grid.
+def lay_flat(page: PageImage, segmentation: SegmentationMap, px_per_mm: float = 5.0) -> Sheet:
+    """Flatten a page without its grid: it is taken as flat and turned until its rows are level.
+
+    Parameters
+    ----------
+    page : PageImage
+    segmentation : SegmentationMap
+    px_per_mm : float
+        Resolution of the canvas along both axes.
+
+    Returns
+    -------
+    Sheet
+        At the resolution that the file states (source "hint", score 0), or as if the longest row were as long as most
+        are (source "default", a guess).
 
     Raises
     ------
@@ -77,14 +98,16 @@ def lay_flat(page: PageImage, segmentation: SegmentationMap, *, px_per_mm: float
     return _level(page, segmentation, _flat_sheet(page, segmentation), px_per_mm)
 
 
-def _level(page: PageImage, segmentation: SegmentationMap, sheet: _Sheet, px_per_mm: float) -> RectifiedPage:
+def _level(page: PageImage, segmentation: SegmentationMap, found: _Found, px_per_mm: float) -> Sheet:
     """Cut the sheet out and lay it so that its traces run across."""
-    log.info("Sheet found", extra={"action": "rectify", "grid_source": sheet.source, "grid_score": sheet.score})
-    rectified = _cut_out(page, segmentation, sheet, px_per_mm)
-    return turn(rectified, 1) if _runs_down(segmentation, rectified) else rectified
+    log.info("Sheet found", extra={"action": "rectify", "grid_source": found.source, "grid_score": found.score})
+    rectified = _cut_out(page, segmentation, found, px_per_mm)
+    if _runs_down(segmentation, rectified):
+        rectified = turn(rectified, 1)
+    return Sheet(page=page, segmentation=segmentation, rectified=rectified)
 
 
-def _sheet_from_grid(page: PageImage, segmentation: SegmentationMap) -> _Sheet | None:
+def _sheet_from_grid(page: PageImage, segmentation: SegmentationMap) -> _Found | None:
     """Perspective, grid size and lattice; None where the page shows no periodic lines."""
     lines, scale = _reduce(_bare(segmentation), segmentation.scale, _WORK_PX / max(segmentation.grid.shape))
     evidence = line_evidence(lines)
@@ -107,7 +130,7 @@ def _sheet_from_grid(page: PageImage, segmentation: SegmentationMap) -> _Sheet |
         evidence, homography, keep=_trace_corners(segmentation.trace, fine_scale / segmentation.scale)
     )
     to_page = _map_to_map(1 / fine_scale)
-    return _Sheet(
+    return _Found(
         node_xy=lattice.node_xy * to_page[0, 0] + to_page[0, 2],
         clarity=lattice.clarity,
         homography=to_page @ lattice.homography,
@@ -167,15 +190,15 @@ def _flat_canvas(evidence: FloatArray, homography: Array) -> tuple[FloatArray, A
 
 
 def _shows_grid(grid: FloatArray, *, contrast: float = 0.06) -> bool:
-    """Tell whether lines stand out on a grid map (h, w): where there are none it is one haze, and lines are made up."""
+    """Tell whether lines stand out on a grid map (h, w): without a grid it is a haze, and lines in it are false."""
     height, width = grid.shape
     inner = grid[height // 6 : height - height // 6, width // 6 : width - width // 6]
     usual, lines = np.quantile(inner, [0.5, 0.95])
     return bool(lines - usual > contrast)
 
 
-def _flat_sheet(page: PageImage, segmentation: SegmentationMap, *, row_mm: float = 250.0) -> _Sheet:
-    """Take a page without a grid as flat; if its file states no resolution, its traces as `row_mm` long."""
+def _flat_sheet(page: PageImage, segmentation: SegmentationMap, *, row_mm: float = 250.0) -> _Found:
+    """Take a page without a grid as flat; if its file states no resolution, take its traces as `row_mm` long."""
     source, px_per_mm = "hint", page.px_per_mm_hint
     if px_per_mm is None:
         corners = _trace_corners(segmentation.trace, 1 / segmentation.scale)
@@ -191,7 +214,7 @@ def _flat_sheet(page: PageImage, segmentation: SegmentationMap, *, row_mm: float
     homography = turned @ centre @ np.diag([px_per_mm, px_per_mm, 1.0])
     n_i, n_j = (int(np.ceil(n / px_per_mm / NODE_MM)) + 1 for n in (down, across))
     i, j = np.mgrid[:n_i, :n_j]
-    return _Sheet(
+    return _Found(
         node_xy=apply_homography(homography, np.stack([j, i], axis=-1) * NODE_MM),
         clarity=np.zeros((n_i, n_j)),
         homography=homography,
@@ -221,10 +244,10 @@ def _skew(trace: FloatArray, *, most_deg: float = 6.0, step_deg: float = 0.1, wo
     return max(levelled(x, y), levelled(y, small.shape[1] - x))[1]
 
 
-def _cut_out(page: PageImage, segmentation: SegmentationMap, sheet: _Sheet, px_per_mm: float) -> RectifiedPage:
+def _cut_out(page: PageImage, segmentation: SegmentationMap, found: _Found, px_per_mm: float) -> RectifiedPage:
     """Crop the sheet to grid and trace and sample the canvas; the crop is a whole number of nodes."""
-    rows, columns = _crop(page, segmentation, sheet)
-    nodes = interpolate_raster(sheet.node_xy, rows.astype(np.float64), columns.astype(np.float64))
+    rows, columns = _crop(page, segmentation, found)
+    nodes = interpolate_raster(found.node_xy, rows.astype(np.float64), columns.astype(np.float64))
     spacing_x, spacing_y = (
         float(np.median(np.linalg.norm(np.diff(nodes, axis=axis), axis=-1))) / NODE_MM for axis in (1, 0)
     )
@@ -238,22 +261,22 @@ def _cut_out(page: PageImage, segmentation: SegmentationMap, sheet: _Sheet, px_p
         node_mm=NODE_MM,
         pixels=sample_nodes(page.pixels, nodes, x, y),
         px_per_mm=px_per_mm,
-        grid_scale=GridScale(px_per_mm_x=spacing_x, px_per_mm_y=spacing_y, score=sheet.score, source=sheet.source),
-        homography=sheet.homography @ shift,
+        grid_scale=GridScale(px_per_mm_x=spacing_x, px_per_mm_y=spacing_y, score=found.score, source=found.source),
+        homography=found.homography @ shift,
     )
 
 
 def _crop(
-    page: PageImage, segmentation: SegmentationMap, sheet: _Sheet, *, margin: int = 2
+    page: PageImage, segmentation: SegmentationMap, found: _Found, *, margin: int = 2
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Node rows and columns of the canvas: all that has grid or trace, and `margin` nodes more inside the picture."""
-    if sheet.source != "grid":
-        return np.arange(sheet.node_xy.shape[0]), np.arange(sheet.node_xy.shape[1])
-    clear = sheet.clarity > max(2.5, 0.3 * float(np.quantile(sheet.clarity, 0.95)))
-    trace = _flatten(segmentation.trace, segmentation.scale, sheet.node_xy, 5)
+    if found.source != "grid":
+        return np.arange(found.node_xy.shape[0]), np.arange(found.node_xy.shape[1])
+    clear = found.clarity > max(2.5, 0.3 * float(np.quantile(found.clarity, 0.95)))
+    trace = _flatten(segmentation.trace, segmentation.scale, found.node_xy, 5)
     inked = np.pad(trace.reshape(trace.shape[0] // 5, 5, -1, 5).mean(axis=(1, 3)) > 0.05, ((0, 1), (0, 1)))
     height, width = page.pixels.shape[:2]
-    x, y = sheet.node_xy[..., 0], sheet.node_xy[..., 1]
+    x, y = found.node_xy[..., 0], found.node_xy[..., 1]
     inside = (x > -1) & (x < width) & (y > -1) & (y < height)
     sheet_mask = _largest_parts((clear | inked) & inside)
     spans = []

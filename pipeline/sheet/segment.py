@@ -7,9 +7,12 @@ import numpy as np
 
 from pipeline.datatypes import PageImage, SegmentationMap
 from pipeline.networks.inference import Network
+from pipeline.networks.specification import PAGE
 
 
-def working_scale(page: PageImage, *, px_per_mm: float = 5.5, longest: int = 1600, shortest: int = 1200) -> float:
+def working_scale(
+    page: PageImage, *, px_per_mm: float = PAGE.px_per_mm, longest: int = 1600, shortest: int = 1200
+) -> float:
     """Return map pixels per page pixel: `px_per_mm` where the file states its resolution, else a usual page size.
 
     The network was trained at 2.8 to 8 px/mm, a sheet of 250..300 mm spans 1200..1600 pixels at 5.
@@ -22,6 +25,12 @@ def working_scale(page: PageImage, *, px_per_mm: float = 5.5, longest: int = 160
 
 def segment(page: PageImage, network: Network) -> SegmentationMap:
     """Run the page network at its working scale.
+
+    Parameters
+    ----------
+    page : PageImage
+    network : Network
+        The page network.
 
     Returns
     -------

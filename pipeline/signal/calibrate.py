@@ -15,9 +15,19 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import resample_poly
 
-from pipeline.datatypes import LEADS, Calibration, EcgRecord, FloatArray, LayoutMatch, Lead, SecondPrint, TraceSet
+from pipeline.datatypes import (
+    LEADS,
+    Calibration,
+    EcgRecord,
+    FloatArray,
+    LayoutMatch,
+    Lead,
+    SecondPrint,
+    Spans,
+    TraceSet,
+)
 from pipeline.errors import TraceNotFound
-from pipeline.layout.columns import Spans, column_times
+from pipeline.signal.weights import RECORD
 
 Float64 = npt.NDArray[np.float64]
 
@@ -48,7 +58,7 @@ def _resample(values: Float64, confidence: Float64, ratio: Fraction) -> tuple[Fl
 
 def _zero_line(signal_mv: Float64, sampling_frequency_hz: float) -> float:
     """Estimate the isoelectric level: the median over the calmer half of the samples, which leaves the QRS out."""
-    half = max(round(0.01 * sampling_frequency_hz), 1)
+    half = max(round(RECORD.calm_s * sampling_frequency_hz), 1)
     if signal_mv.size <= 4 * half:
         return float(np.nanmedian(signal_mv))
     slope = np.full(signal_mv.size, np.inf)
@@ -69,8 +79,6 @@ def _cut(
     mm_per_mv: float,
     ratio: Fraction,
     sampling_frequency_hz: float,
-    *,
-    overlap_mm: float = 3.0,
 ) -> _Stretch | None:
     """Cut one stretch out of a traced row and put it on the record's grid; None if nothing of it is traced."""
     first, stop = (round((edge - traces.x0_mm) * traces.columns_per_mm) for edge in span_mm)
@@ -80,7 +88,7 @@ def _cut(
     y_mm, confidence = (part[index, first:stop].astype(np.float64) for part in (traces.row_mm, traces.confidence))
     for line in traces.lines:  # a drawing's line is the whole lead; its end may lie behind the next lead's start
         ends_mm = (line.stop - stop) / traces.columns_per_mm
-        if line.row == index and line.first == first and abs(ends_mm) <= overlap_mm:
+        if line.row == index and line.first == first and abs(ends_mm) <= RECORD.line_overlap_mm:
             y_mm, confidence = line.y_mm.astype(np.float64), np.ones(line.y_mm.size)
     signal_mv = (traces.baseline_mm[index].astype(np.float64) - y_mm) / mm_per_mv
     signal_mv, confidence = _resample(signal_mv, confidence, ratio)
@@ -115,16 +123,16 @@ def _stretches(
 
 
 def _n_samples(match: LayoutMatch, times: Spans, speed: float, sampling_frequency_hz: float) -> int:
-    """Count the record's samples: to the end of what is printed, or the round length it is within 1.5 % of."""
+    """Count the record's samples: to the end of what is printed, or the usual length it is close to."""
     printed_s = (match.column_mm[-1][1] - match.column_mm[0][0]) / speed if match.layout.rhythm else 0.0
     end_s = max(printed_s, *(end for _, end in times), 0.0)
     seconds = match.layout.column_seconds
-    nominal = [seconds * len(match.column_mm) if match.layout.sequential else seconds, 5.0, 10.0]
+    nominal = [seconds * len(match.column_mm) if match.layout.sequential else seconds, *RECORD.usual_s]
     round_s = min(nominal, key=lambda known: abs(end_s / known - 1))
-    return round((round_s if abs(end_s / round_s - 1) <= 0.015 else end_s) * sampling_frequency_hz)
+    return round((round_s if abs(end_s / round_s - 1) <= RECORD.round_length else end_s) * sampling_frequency_hz)
 
 
-def _lay(signal: Float64, confidence: Float64, stretch: _Stretch, better_by: float = 0.1) -> SecondPrint | None:
+def _lay(signal: Float64, confidence: Float64, stretch: _Stretch) -> SecondPrint | None:
     """Lay a stretch into a lead's (n,) arrays: where they are empty, and where it was read with more confidence.
 
     A second print of the same lead (a rhythm strip and its short lead) is first levelled with what is there, and
@@ -134,8 +142,8 @@ def _lay(signal: Float64, confidence: Float64, stretch: _Stretch, better_by: flo
     there, sure = signal[stretch.first : stop], confidence[stretch.first : stop]
     new, new_sure = stretch.signal_mv[: there.size], stretch.confidence[: there.size]
     both = np.isfinite(there) & np.isfinite(new)
-    second = int(both.sum()) > 50
-    better = second and bool(new_sure[both].mean() > sure[both].mean() + better_by)
+    second = int(both.sum()) > RECORD.second_print
+    better = second and bool(new_sure[both].mean() > sure[both].mean() + RECORD.better)
     agreement_db = 0.0
     if second:
         new = new - np.median(new[both] - there[both])
@@ -183,7 +191,7 @@ def calibrate(
     """
     if not match.column_mm:
         raise TraceNotFound("no row is traced where the layout has leads")
-    times = column_times(match, calibration.paper_speed_mm_per_s)
+    times = match.column_times(calibration.paper_speed_mm_per_s)
     n = _n_samples(match, times, calibration.paper_speed_mm_per_s, sampling_frequency_hz)
     signal: FloatArray = np.full((len(LEADS), n), np.nan, np.float32)
     confidence = np.zeros((len(LEADS), n), np.float32)

@@ -1,19 +1,20 @@
-"""Paper speed and gain: what print, calibration pulses and the spacing of columns say together.
+"""Paper speed and gain: what text, calibration pulses, columns and beats say together.
 
-Each source is a witness that is believed as far as it deserves:
+Each source is a witness with a weight of its own:
 
-* *print* states the value outright, and only values that carts have are read; it is hardly ever misread into another.
-  It comes first.
-* *the calibration pulse* is 1 mV high on every cart: nearly as good as print for the gain.  Its width is weaker: 0.2 s
-  on many carts, but less on others (2 and 3 mm at 25 mm/s are common), or 5 mm at every speed; it is never longer.
-* *columns* are measured well but tell the speed only up to a factor of two: 62.5 mm are 2.5 s at 25 mm/s, and as well
-  1.25 s at 50 mm/s or 5 s at 12.5 mm/s.  A page of one column has no spacing at all.
-* *beats* are as long and as tall as hearts make them: within a factor of two nearly always, and hardly ever to be told
-  from another patient's beyond that.  They are asked for the speed where none is printed and for the gain where
-  no pulse is seen either, and never object: a wide QRS complex or a low voltage is a finding.
+* *text* states the value, and only values that carts have are read; it is hardly ever misread into another value.  It
+  comes first.
+* *the calibration pulse* is 1 mV high on every cart: for the gain it is nearly as good as text.  Its width is weaker:
+  0.2 s on many carts, but less on others (2 and 3 mm at 25 mm/s are common), or 5 mm at every speed; it is never
+  longer.
+* *columns* are measured well but leave a factor of two open: 62.5 mm are 2.5 s at 25 mm/s, but also 1.25 s at 50 mm/s
+  or 5 s at 12.5 mm/s.  A page of one column has no spacing at all.
+* *beats* are nearly always of the usual length and height within a factor of two, and vary between patients within
+  that.  They count for the speed if the text states none, and for the gain if no pulse was found either.  They never
+  object: a wide QRS complex or a low voltage is a finding.
 
-What is configured is the belief to start from.  The value that explains all of it best is taken (Bayes' rule), its
-score is its probability.  A witness that contradicts the value, or a low score, is a reason for a person to look.
+The configured value is the prior.  The value that explains all witnesses best is taken (Bayes' rule), and its score is
+its probability.  A witness that contradicts the value, or a low score, is a reason for a review.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.datatypes import Beats, Calibration, LayoutMatch, PrintedMarks, TextLine
-from pipeline.printing.printed import GAINS_MM_PER_MV, SPEEDS_MM_PER_S, printed_scale
+from pipeline.datatypes import (
+    GAINS_MM_PER_MV,
+    PAPER_SPEEDS_MM_PER_S,
+    Beats,
+    Calibration,
+    LayoutMatch,
+    PrintedMarks,
+    StatedScale,
+)
+from pipeline.signal.weights import WITNESS
 
-PULSE_S = 0.2  # how long the calibration pulse of most carts is; it is 1 mV high
-PULSE_MM = 5.0  # its width on carts that draw it alike at every speed
-
-# What recordings show: `Beats.qrs_mm` and `rr_mm` in seconds, and the height of limb and of chest leads.
-_QRS_S, _RR_S = 0.032, 0.85
-_LIMB_MV, _CHEST_MV = 0.8, 1.5
-
-# How often carts are set so, beside the configured value, which weighs as much as all others together.
-_USUAL_SPEEDS = dict(zip(SPEEDS_MM_PER_S, (0.01, 0.01, 0.02, 0.1, 0.6, 0.25, 0.01), strict=True))
-_USUAL_GAINS = dict(zip(GAINS_MM_PER_MV, (0.02, 0.18, 0.65, 0.15), strict=True))
+_USUAL_SPEEDS = dict(zip(PAPER_SPEEDS_MM_PER_S, WITNESS.usual_speeds, strict=True))
+_USUAL_GAINS = dict(zip(GAINS_MM_PER_MV, WITNESS.usual_gains, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,9 @@ class Witness:
     words: str  # what it shows, for a person
     likelihood: dict[float, float]
 
-    def supports(self, value: float, share: float = 0.2) -> bool:
+    def supports(self, value: float) -> bool:
         """Tell whether `value` explains what the source shows, if not best."""
-        return self.source == "beats" or self.likelihood[value] >= share * max(self.likelihood.values())
+        return self.source == "beats" or self.likelihood[value] >= WITNESS.supports * max(self.likelihood.values())
 
     @property
     def favours(self) -> float:
@@ -87,39 +88,48 @@ def column_speed(match: LayoutMatch) -> float | None:
     return float(np.median(np.diff(starts_mm))) / match.layout.column_seconds
 
 
-def _speed_of_columns(match: LayoutMatch, tolerance: float = 0.12) -> list[Witness]:
+def _speed_of_columns(match: LayoutMatch) -> list[Witness]:
     """Take the columns as a witness; those that fit no speed say nothing (carts print columns of 2.4 to 2.6 s)."""
-    seen = column_speed(match)
-    if seen is None or not any(_near(seen, speed, tolerance) for speed in SPEEDS_MM_PER_S):
+    seen, tolerance = column_speed(match), WITNESS.column_tolerance
+    if seen is None or not any(_near(seen, speed, tolerance) for speed in PAPER_SPEEDS_MM_PER_S):
         return []
     likelihood = {}
-    for speed in SPEEDS_MM_PER_S:
+    for speed in PAPER_SPEEDS_MM_PER_S:
         whole, half, double = (_near(seen, factor * speed, tolerance) for factor in (1.0, 0.5, 2.0))
         fitted = (half and speed == 50.0) or (double and speed == 12.5)  # to a sheet of the usual width
-        likelihood[speed] = 0.85 if whole else 0.3 if fitted else 0.03 if half or double else 0.01
+        part = WITNESS.column_part if half or double else WITNESS.column_other
+        likelihood[speed] = WITNESS.column_whole if whole else WITNESS.column_fitted if fitted else part
     spacing_mm = seen * match.layout.column_seconds
     return [Witness("columns", f"the columns are {spacing_mm:.1f} mm apart", likelihood)]
 
 
-def _speed_of_pulses(marks: PrintedMarks, tolerance: float = 0.15) -> list[Witness]:
+def _speed_of_pulses(marks: PrintedMarks) -> list[Witness]:
     """Take the width of the pulses' tops as a witness; a width that no speed gives says nothing."""
+    pulse_s, tolerance = WITNESS.pulse_s, WITNESS.pulse_tolerance
     width_mm = _common_size([pulse.top_mm for pulse in marks.pulses if pulse.top_mm is not None], tolerance)
-    if width_mm is None or not any(_near(width_mm, PULSE_S * speed, tolerance) for speed in SPEEDS_MM_PER_S):
+    if width_mm is None or not any(_near(width_mm, pulse_s * speed, tolerance) for speed in PAPER_SPEEDS_MM_PER_S):
         return []
     likelihood = {}
-    for speed in SPEEDS_MM_PER_S:
-        whole, shorter = _near(width_mm, PULSE_S * speed, tolerance), 0.05 * speed <= width_mm < PULSE_S * speed
-        likelihood[speed] = 0.7 if whole else 0.2 if shorter or _near(width_mm, PULSE_MM, tolerance) else 0.02
+    for speed in PAPER_SPEEDS_MM_PER_S:
+        whole = _near(width_mm, pulse_s * speed, tolerance)
+        shorter = WITNESS.pulse_short_s * speed <= width_mm < pulse_s * speed
+        odd = shorter or _near(width_mm, WITNESS.pulse_mm, tolerance)
+        other = WITNESS.pulse_length_odd if odd else WITNESS.pulse_length_other
+        likelihood[speed] = WITNESS.pulse_length if whole else other
     return [Witness("pulse", f"the calibration pulse is {width_mm:.1f} mm wide", likelihood)]
 
 
-def _gain_of_pulses(marks: PrintedMarks, chest_gain: float | None, tolerance: float = 0.15) -> list[Witness]:
+def _gain_of_pulses(marks: PrintedMarks, chest_gain: float | None) -> list[Witness]:
+    tolerance = WITNESS.pulse_tolerance
     height_mm = _common_size([pulse.y1_mm - pulse.y0_mm for pulse in marks.pulses], tolerance)
     if height_mm is None or not any(_near(height_mm, gain, tolerance) for gain in GAINS_MM_PER_MV):
         return []
     if chest_gain is not None and _near(height_mm, chest_gain, tolerance):
         return []  # it shows the chest leads' gain, and nothing of the others'
-    likelihood = {gain: 0.9 if _near(height_mm, gain, tolerance) else 0.02 for gain in GAINS_MM_PER_MV}
+    likelihood = {
+        gain: WITNESS.pulse_height if _near(height_mm, gain, tolerance) else WITNESS.pulse_height_other
+        for gain in GAINS_MM_PER_MV
+    }
     return [Witness("pulse", f"the calibration pulse is {height_mm:.1f} mm high", likelihood)]
 
 
@@ -131,7 +141,7 @@ def _bell(value: float, centre: float, spread: float) -> float:
 def _beats_say(likelihood: dict[float, float], words: str) -> Witness:
     """Return beats as a witness that rules nothing out; `words` has a place for what they show best."""
     most = max(likelihood.values())
-    likelihood = {value: max(share / most, 0.02) for value, share in likelihood.items()}
+    likelihood = {value: max(share / most, WITNESS.beats_least) for value, share in likelihood.items()}
     return Witness("beats", words.format(max(likelihood, key=likelihood.__getitem__)), likelihood)
 
 
@@ -140,11 +150,13 @@ def _speed_of_beats(beats: Beats | None) -> list[Witness]:
     if beats is None or beats.qrs_mm <= 0:
         return []
     likelihood = {}
-    for speed in SPEEDS_MM_PER_S:
+    for speed in PAPER_SPEEDS_MM_PER_S:
         qrs_s = beats.qrs_mm / speed
-        likelihood[speed] = 0.85 * _bell(qrs_s, _QRS_S, 0.2) + 0.15 * _bell(qrs_s, 1.5 * _QRS_S, 0.35)
+        usual = WITNESS.qrs_share * _bell(qrs_s, WITNESS.qrs_s, WITNESS.qrs_spread)
+        wide = _bell(qrs_s, WITNESS.qrs_wide * WITNESS.qrs_s, WITNESS.qrs_wide_spread)
+        likelihood[speed] = usual + WITNESS.qrs_wide_share * wide
         if beats.rr_mm is not None:
-            likelihood[speed] *= _bell(beats.rr_mm / speed, _RR_S, 0.35)
+            likelihood[speed] *= _bell(beats.rr_mm / speed, WITNESS.rr_s, WITNESS.rr_spread)
     return [_beats_say(likelihood, "the beats are as long as at {:g} mm/s")]
 
 
@@ -153,35 +165,29 @@ def _gain_of_beats(match: LayoutMatch) -> list[Witness]:
     if match.beats is None or match.beats.height_mm <= 0:
         return []
     limb = sum(not lead.startswith("V") for lead in match.layout.leads) / len(match.layout.leads)
-    usual_mv = limb * _LIMB_MV + (1 - limb) * _CHEST_MV
-    likelihood = {gain: _bell(match.beats.height_mm / gain, usual_mv, 0.4) for gain in GAINS_MM_PER_MV}
+    usual_mv = limb * WITNESS.limb_mv + (1 - limb) * WITNESS.chest_mv
+    height_mm, spread = match.beats.height_mm, WITNESS.height_spread
+    likelihood = {gain: _bell(height_mm / gain, usual_mv, spread) for gain in GAINS_MM_PER_MV}
     return [_beats_say(likelihood, "the leads are as tall as at {:g} mm/mV")]
 
 
-def _of_print(value: float | None, unit: str, known: Sequence[float]) -> list[Witness]:
+def _of_text(value: float | None, unit: str, known: Sequence[float]) -> list[Witness]:
     if value is None:
         return []
-    rest = 0.001 / (len(known) - 1)
+    rest = WITNESS.text_other / (len(known) - 1)
     # A first digit may be lost at the edge of a line: 25 passes for 5.
-    likelihood = {x: 0.02 if f"{x:g}".endswith(f"{value:g}") else rest for x in known} | {value: 0.999}
+    likelihood = {x: WITNESS.text_lost_digit if f"{x:g}".endswith(f"{value:g}") else rest for x in known}
+    likelihood[value] = WITNESS.text
     return [Witness("text", f"{value:g} {unit} is printed", likelihood)]
 
 
-def _judge(
-    witnesses: Sequence[Witness],
-    usual: dict[float, float],
-    configured: float,
-    what: str,
-    *,
-    sure: float = 0.75,
-    sure_unstated: float = 0.92,
-) -> Verdict:
+def _judge(witnesses: Sequence[Witness], usual: dict[float, float], configured: float, what: str) -> Verdict:
     """Weigh the witnesses against what is usual and what is configured; `what` has a place for the value in words.
 
-    Where only the beats tell, they must confirm what is configured by `sure_unstated`.
+    If beats are the only witness, they must confirm the configured value by `WitnessWeights.sure_by_beats`.
     """
     if not witnesses:
-        return Verdict(configured, 0.5, "default", ())
+        return Verdict(configured, WITNESS.unasked, "default", ())
     belief = {value: share + (1.0 if value == configured else 0.0) for value, share in usual.items()}
     for witness in witnesses:
         belief = {value: share * witness.likelihood[value] for value, share in belief.items()}
@@ -193,9 +199,9 @@ def _judge(
     if all(witness.source == "beats" for witness in witnesses):
         source = "default" if best == configured else "beats"
         doubt = f"nothing on the page states it, and the beats leave doubt: {taken} was taken"
-        return Verdict(best, score, source, (doubt,) if score < sure_unstated or best != configured else ())
+        return Verdict(best, score, source, (doubt,) if score < WITNESS.sure_by_beats or best != configured else ())
     against = [f"{witness.words}, but {taken} was taken" for witness in witnesses if not witness.supports(best)]
-    if score < sure and not against:
+    if score < WITNESS.sure and not against:
         against = [f"{taken} is not certain: {' and '.join(witness.words for witness in witnesses)}"]
     source = strongest.source if strongest else "default"
     if source == "beats" and best == configured:
@@ -203,8 +209,8 @@ def _judge(
     return Verdict(best, score, source, tuple(against))
 
 
-def _pitch_mm(match: LayoutMatch, *, within: float = 0.015) -> float:
-    """Return how far columns are apart; as names tell it where a usual pitch, laid on a wrong scale, was preferred."""
+def _pitch_mm(match: LayoutMatch) -> float:
+    """Return the distance of columns; that of their names if a usual distance was preferred on a wrong scale."""
     measured_mm = float(np.mean(np.diff([start for start, _ in match.column_mm])))
     best = {label.lead: label for label in sorted(match.labels, key=lambda label: label.score)}
     steps_mm = [
@@ -213,33 +219,44 @@ def _pitch_mm(match: LayoutMatch, *, within: float = 0.015) -> float:
         if leads[0] in best and leads[-1] in best
     ]
     named_mm = float(np.median(steps_mm)) if len(steps_mm) > 1 else measured_mm
-    return named_mm if 0.5 < named_mm / measured_mm < 2.0 and not _near(named_mm, measured_mm, within) else measured_mm
+    comparable = 1 / WITNESS.most_pitch < named_mm / measured_mm < WITNESS.most_pitch
+    return named_mm if comparable and not _near(named_mm, measured_mm, WITNESS.pitch_within) else measured_mm
 
 
-def true_scale(match: LayoutMatch, marks: PrintedMarks, text: Sequence[TextLine], default: Calibration) -> float:
-    """Return how many millimetres one of a page is whose scale is a guess.
+def true_scale(match: LayoutMatch, marks: PrintedMarks, stated: StatedScale, default: Calibration) -> float:
+    """Return how many millimetres one millimetre of a page really is, if its scale is a guess.
 
-    Columns last as long as their layout says: they tell the scale, once the speed is known.  It is what is printed,
-    else the usual one at which the calibration pulses are as high as they should be.  A page of one column may also be
-    half as long; where no pulse decides, the guess does.
+    Columns last as long as their layout says; with the paper speed that gives the scale.  The speed is the stated one,
+    else the usual one at which the calibration pulses have their proper height.  A page of one column may also be half
+    as long; if no pulse decides, the scale nearest to the guess is taken.
+
+    Parameters
+    ----------
+    match : LayoutMatch
+        Where the columns stand, on the guessed scale.
+    marks : PrintedMarks
+        The calibration pulses, on the guessed scale.
+    stated : StatedScale
+        What the text of the page states.
+    default : Calibration
+        What is configured.
     """
-    printed = printed_scale(text)
     single = len(match.column_mm) < 2
     pitch_mm = match.column_mm[0][1] - match.column_mm[0][0] if single else _pitch_mm(match)
-    speeds = [default.paper_speed_mm_per_s, 25.0, 50.0] if printed.speed_mm_per_s is None else [printed.speed_mm_per_s]
+    speeds = [default.paper_speed_mm_per_s, 25.0, 50.0] if stated.speed_mm_per_s is None else [stated.speed_mm_per_s]
     lengths_s = [match.layout.column_seconds / part for part in ((1, 2) if single else (1,))]
     scales = [seconds * speed / pitch_mm for speed in speeds for seconds in lengths_s]
-    height_mm = _common_size([pulse.y1_mm - pulse.y0_mm for pulse in marks.pulses], 0.15)
+    height_mm = _common_size([pulse.y1_mm - pulse.y0_mm for pulse in marks.pulses], WITNESS.pulse_tolerance)
     if height_mm is not None:
-        told = (printed.gain_mm_per_mv or default.gain_mm_per_mv) / height_mm
-        nearest = min(scales, key=lambda scale: abs(np.log(scale / told)))
-        if _near(nearest, told, 0.15):
+        proper = (stated.gain_mm_per_mv or default.gain_mm_per_mv) / height_mm
+        nearest = min(scales, key=lambda scale: abs(np.log(scale / proper)))
+        if _near(nearest, proper, WITNESS.pulse_tolerance):
             return nearest
     return min(scales, key=lambda scale: abs(np.log(scale))) if single else scales[0]
 
 
 def infer_calibration(
-    match: LayoutMatch, marks: PrintedMarks, text: Sequence[TextLine], default: Calibration
+    match: LayoutMatch, marks: PrintedMarks, stated: StatedScale, default: Calibration
 ) -> Calibration:
     """Read speed and gain off the page, as far as it shows them.
 
@@ -249,8 +266,8 @@ def infer_calibration(
         Where the columns stand.
     marks : PrintedMarks
         The calibration pulses are used.
-    text : sequence of TextLine
-        Everything printed on the page.
+    stated : StatedScale
+        What the text of the page states.
     default : Calibration
         What is configured: it holds where the page says nothing, and is what a doubtful page is first believed to be.
 
@@ -260,31 +277,30 @@ def infer_calibration(
         With the strongest source that supports each value ("text", "pulse", "columns", or "default" where none does),
         a score for each, and reasons where sources contradict each other.
     """
-    printed = printed_scale(text)
     speed = _judge(
         [
-            *_of_print(printed.speed_mm_per_s, "mm/s", SPEEDS_MM_PER_S),
+            *_of_text(stated.speed_mm_per_s, "mm/s", PAPER_SPEEDS_MM_PER_S),
             *_speed_of_pulses(marks),
             *_speed_of_columns(match),
-            *(_speed_of_beats(match.beats) if printed.speed_mm_per_s is None else ()),
+            *(_speed_of_beats(match.beats) if stated.speed_mm_per_s is None else ()),
         ],
         _USUAL_SPEEDS,
         default.paper_speed_mm_per_s,
         "a paper speed of {:g} mm/s",
     )
-    stated = [
-        *_of_print(printed.gain_mm_per_mv, "mm/mV", GAINS_MM_PER_MV),
-        *_gain_of_pulses(marks, printed.chest_gain_mm_per_mv),
+    certain = [
+        *_of_text(stated.gain_mm_per_mv, "mm/mV", GAINS_MM_PER_MV),
+        *_gain_of_pulses(marks, stated.chest_gain_mm_per_mv),
     ]
     gain = _judge(
-        stated or _gain_of_beats(match),
+        certain or _gain_of_beats(match),
         _USUAL_GAINS,
         default.gain_mm_per_mv,
         "a gain of {:g} mm/mV",
     )
     chest = default.chest_gain_mm_per_mv
     if gain.source == "text":
-        chest = printed.chest_gain_mm_per_mv
+        chest = stated.chest_gain_mm_per_mv
     elif gain.source != "default":
         chest = None
     return Calibration(
@@ -295,5 +311,5 @@ def infer_calibration(
         gain_source=gain.source,
         speed_score=speed.score,
         gain_score=gain.score,
-        reasons=(*printed.reasons, *speed.reasons, *gain.reasons),
+        reasons=(*stated.reasons, *speed.reasons, *gain.reasons),
     )

@@ -13,16 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datatypes import Calibration, EcgRecord, GridScale, LayoutMatch, Lead, Quality, TraceSet
-from pipeline.layout.columns import column_times
+from pipeline.signal.weights import QUALITY, QualityWeights
 
 Float64 = npt.NDArray[np.float64]
 
 _EINTHOVEN = ((Lead.I, 1.0), (Lead.II, -1.0), (Lead.III, 1.0))
 _GOLDBERGER = ((Lead.AVR, 1.0), (Lead.AVL, 1.0), (Lead.AVF, 1.0))
-_UNKNOWN_DB = 12.0  # stands for limb-lead sums the page does not offer
-_BEST_DB = 30.0  # above this a self-check says no more
-_UNKNOWN_DOUBT_MM = 0.05  # stands for the bend network's doubt where there is no grid to ask about
-_MISREAD_DB = 1.0  # what is left of a record whose speed or gain is another
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +38,7 @@ class Features:
 def _printed(record: EcgRecord, match: LayoutMatch) -> npt.NDArray[np.bool_]:
     """Mark what the layout says is printed: (n_leads, n_samples)."""
     printed = np.zeros(record.signal_mv.shape, bool)
-    times = column_times(match, record.calibration.paper_speed_mm_per_s)
+    times = match.column_times(record.calibration.paper_speed_mm_per_s)
     rate = record.sampling_frequency_hz
     for leads in match.layout.rows:
         for lead, (start_s, end_s) in zip(leads, times, strict=False):
@@ -58,7 +54,7 @@ def _sum_residual(record: EcgRecord, terms: tuple[tuple[Lead, float], ...]) -> t
     """Return the leads of a sum that should be 0, (3, n), and the sum itself (n,), levels removed; None if never."""
     signals = np.stack([record.signal_mv[record.leads.index(lead)].astype(np.float64) for lead, _ in terms])
     both = np.isfinite(signals).all(0)
-    if both.sum() < 0.5 * record.sampling_frequency_hz:
+    if both.sum() < QUALITY.least_common_s * record.sampling_frequency_hz:
         return None
     signals = signals[:, both]
     signals = signals - np.median(signals, axis=1, keepdims=True)
@@ -67,8 +63,9 @@ def _sum_residual(record: EcgRecord, terms: tuple[tuple[Lead, float], ...]) -> t
 
 
 def _decibel(signal_power: float, noise_power: float) -> float:
-    """Power ratio in dB, between -10 and the best a self-check can tell."""
-    return float(np.clip(10 * np.log10(max(signal_power, 1e-12) / max(noise_power, 1e-12)), -10.0, _BEST_DB))
+    """Power ratio in dB, between the worst and the best that a self-check can show."""
+    ratio_db = 10 * np.log10(max(signal_power, 1e-12) / max(noise_power, 1e-12))
+    return float(np.clip(ratio_db, QUALITY.worst_sum_db, QUALITY.best_sum_db))
 
 
 def _limb_db(record: EcgRecord) -> float | None:
@@ -95,26 +92,28 @@ def _strip_db(match: LayoutMatch, traces: TraceSet) -> dict[Lead, float]:
         window = slice(max(start, 0), max(stop, 0))
         a, b = traces.row_mm[strip, window].astype(np.float64), traces.row_mm[row, window].astype(np.float64)
         both = np.isfinite(a) & np.isfinite(b)
-        if both.sum() < 5 * traces.columns_per_mm:
+        if both.sum() < QUALITY.least_strip_mm * traces.columns_per_mm:
             continue
         a, b = a[both], (-b[both] if name in layout.inverted else b[both])
         found[name] = _decibel(float(np.var(a) + np.var(b)) / 2, float(np.var(a - b)) / 2)
     return found
 
 
-def _expected_db(match: LayoutMatch, traces: TraceSet, *, least_mm: float = 0.03, sideways_mm: float = 0.03) -> float:
-    """Mean over all stretches printed of signal over expected noise, in dB between -5 and 35.
+def _expected_db(match: LayoutMatch, traces: TraceSet) -> float:
+    """Mean over all stretches printed of signal over expected noise, in dB.
 
-    Noise is the tracer's doubt, the stroke's own `least_mm`, and the slope times how far off `sideways_mm` a point may
-    be; none where a drawing's own line was taken, and the whole signal where nothing was read.
+    Noise is the tracer's doubt, the error of the best read stroke, and the slope times how far off along time a point
+    may be; none where a drawing's own line was taken, and the whole signal where nothing was read.
     """
     found = []
+    worst, best = QUALITY.worst_stretch_db, QUALITY.best_stretch_db
+    least_mm, sideways_mm = QUALITY.least_mm, QUALITY.sideways_mm
     drawn = traces.drawn()
     for _, row, span in match.stretches():
         first, stop = (round((edge - traces.x0_mm) * traces.columns_per_mm) for edge in span)
         part = np.s_[row, max(first, 0) : max(stop, 0)]
         if not 0 <= row < len(traces.row_mm) or not np.isfinite(traces.row_mm[part]).any():
-            found.append(-5.0)
+            found.append(worst)
             continue
         y = traces.row_mm[part].astype(np.float64)
         known = np.isfinite(y)
@@ -125,35 +124,52 @@ def _expected_db(match: LayoutMatch, traces: TraceSet, *, least_mm: float = 0.03
         signal = (y - y[known].mean()) ** 2
         noise = np.where(drawn[part], 0.0, doubt_mm**2 + least_mm**2 + (slope * sideways_mm) ** 2)
         noise = np.where(known, noise, signal)
-        found.append(float(np.clip(10 * np.log10(max(signal.mean(), 1e-6) / max(noise.mean(), 1e-9)), -5.0, 35.0)))
-    return float(np.mean(found)) if found else -5.0
+        found.append(float(np.clip(10 * np.log10(max(signal.mean(), 1e-6) / max(noise.mean(), 1e-9)), worst, best)))
+    return float(np.mean(found)) if found else worst
 
 
 def features(record: EcgRecord, match: LayoutMatch, traces: TraceSet, grid_scale: GridScale) -> Features:
-    """Measure what the estimate of `assess` is made of; a fit of its coefficients uses the same numbers."""
+    """Measure what the estimate of `assess` is made of; a fit of its coefficients uses the same numbers.
+
+    Parameters
+    ----------
+    record : EcgRecord
+    match : LayoutMatch
+    traces : TraceSet
+    grid_scale : GridScale
+        With the doubt of the bend network.
+
+    Returns
+    -------
+    Features
+    """
     printed, known = _printed(record, match), np.isfinite(record.signal_mv)
     shares = [known[row, on].mean() for row, on in enumerate(printed) if on.any()] or [0.0]
     limb = _limb_db(record)
     return Features(
         coverage=float(np.mean(shares)),
         expected_db=_expected_db(match, traces),
-        limb_db=_UNKNOWN_DB if limb is None else limb,
-        geometry=-float(np.log(_UNKNOWN_DOUBT_MM if grid_scale.doubt_mm is None else grid_scale.doubt_mm)),
+        limb_db=QUALITY.unknown_limb_db if limb is None else limb,
+        geometry=-float(np.log(QUALITY.unknown_doubt_mm if grid_scale.doubt_mm is None else grid_scale.doubt_mm)),
     )
 
 
 def _scale_is_right(calibration: Calibration) -> float:
-    """How likely speed and gain are both right; 1 where the page was not asked."""
-    asked = [score for score in (calibration.speed_score, calibration.gain_score) if score > 0]
-    return min(asked, default=1.0)
+    """How likely speed and gain are both right; 1 if neither has a score."""
+    known = [score for score in (calibration.speed_score, calibration.gain_score) if score > 0]
+    return min(known, default=1.0)
 
 
 def _lead_warnings(coverage: dict[Lead, float], confidence: dict[Lead, float]) -> list[str]:
     """Name the leads that were read badly."""
     warnings = [
-        f"only {100 * share:.0f} % of lead {lead} could be read" for lead, share in coverage.items() if share < 0.9
+        f"only {100 * share:.0f} % of lead {lead} could be read"
+        for lead, share in coverage.items()
+        if share < QUALITY.coverage
     ]
-    faint = [lead for lead, sure in confidence.items() if sure < 0.5 and coverage[lead] >= 0.9]
+    faint = [
+        lead for lead, sure in confidence.items() if sure < QUALITY.confidence and coverage[lead] >= QUALITY.coverage
+    ]
     return warnings + ([f"lead {', '.join(faint)} was hard to read"] if faint else [])
 
 
@@ -162,13 +178,15 @@ def _record_warnings(
 ) -> list[str]:
     """Say where the record contradicts itself or what is plausible."""
     warnings = []
-    if limb_db is not None and limb_db < 8.0:
+    if limb_db is not None and limb_db < QUALITY.sums_db:
         warnings.append("the limb leads do not add up as Einthoven and Goldberger demand: one may be misread")
     warnings += [
-        f"rhythm strip {lead} differs from lead {lead} in its column" for lead, db in strip_db.items() if db < 3.0
+        f"rhythm strip {lead} differs from lead {lead} in its column"
+        for lead, db in strip_db.items()
+        if db < QUALITY.strip_db
     ]
     height = np.max(np.abs(np.nan_to_num(record.signal_mv)), axis=1)
-    for row in np.flatnonzero(height > 8.0):
+    for row in np.flatnonzero(height > QUALITY.height_mv):
         warnings.append(f"lead {record.leads[row]} reaches {height[row]:.1f} mV: the gain may be another")
     if len(match.layout.rows[0]) > 1 and record.calibration.speed_source == "default":
         speed = record.calibration.paper_speed_mm_per_s
@@ -179,10 +197,10 @@ def _record_warnings(
 def _grid_warnings(grid_scale: GridScale) -> list[str]:
     """Say where the scale is doubtful."""
     warnings = []
-    if grid_scale.source != "grid" or grid_scale.score < 0.2:
+    if grid_scale.source != "grid" or grid_scale.score < QUALITY.grid_score:
         origin = {"hint": "taken from the file", "columns": "taken from columns and pulses"}
         warnings.append(f"the grid is hardly visible; the scale is {origin.get(grid_scale.source, 'doubtful')}")
-    if abs(grid_scale.px_per_mm_x / grid_scale.px_per_mm_y - 1) > 0.15:
+    if abs(grid_scale.px_per_mm_x / grid_scale.px_per_mm_y - 1) > QUALITY.stretched:
         warnings.append("the page is stretched: its grid is not square")
     return warnings
 
@@ -193,8 +211,7 @@ def assess(
     traces: TraceSet,
     grid_scale: GridScale,
     *,
-    intercept_db: float = -28.1,
-    coefficients_db: tuple[float, ...] = (10.0, 0.8, 0.3, 3.0),
+    weights: QualityWeights = QUALITY,
 ) -> Quality:
     """Judge a record.
 
@@ -204,11 +221,9 @@ def assess(
     match : LayoutMatch
     traces : TraceSet
     grid_scale : GridScale
-    intercept_db, coefficients_db : float, tuple of float
-        Estimated SNR = intercept + coefficients . `features`, in dB; see `Features` for the order.  Fitted to 140 pages
-        with truth (`python -m pipeline evaluate --fit`), except that of the coverage, which hardly varied, and that of
-        geometry, 1.8 there: it weighs more, so that sheets whose lines slipped fall further.
-        As far as speed and gain are in doubt it is drawn towards that of a record whose scale is wrong.
+    weights : QualityWeights
+        Of the estimate.  As far as speed and gain are in doubt, the estimate is drawn towards that of a record whose
+        scale is wrong.
 
     Returns
     -------
@@ -222,9 +237,9 @@ def assess(
             coverage[lead] = float(known[row, printed[row]].mean())
             confidence[lead] = float(record.confidence[row, known[row]].mean()) if known[row].any() else 0.0
     measured = features(record, match, traces, grid_scale)
-    estimate = intercept_db + float(np.dot(coefficients_db, measured.vector()))
+    estimate = weights.intercept_db + float(np.dot(weights.coefficients_db, measured.vector()))
     right = _scale_is_right(record.calibration)
-    estimate = right * estimate + (1 - right) * min(estimate, _MISREAD_DB)
+    estimate = right * estimate + (1 - right) * min(estimate, weights.misread_db)
     einthoven = _sum_residual(record, _EINTHOVEN)
     warnings = [f"layout {match.layout.name} is uncertain: {reason}" for reason in match.reasons]
     warnings += _lead_warnings(coverage, confidence)
@@ -236,6 +251,6 @@ def assess(
         confidence=confidence,
         einthoven_residual_mv=None if einthoven is None else float(np.median(np.abs(einthoven[1]))),
         layout_score=match.score,
-        estimated_snr_db=float(np.clip(estimate, -5.0, 40.0)),
+        estimated_snr_db=float(np.clip(estimate, weights.worst_db, weights.best_db)),
         warnings=tuple(warnings),
     )

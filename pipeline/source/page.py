@@ -1,33 +1,28 @@
 """Bytes of a file to pages: PNG, JPEG, TIFF (every page), BMP and PDF (every page) become `PageImage`.
 
-The format is told by the first bytes, never by the name.  Size and resolution are read from the header before anything
-is decoded, so that a few kilobytes that claim gigapixels are refused for free.  A picture that was cut short is refused
+The first bytes of a file decide its format, never its name.  Size and resolution are read from the header before
+anything is decoded, so that a small file that claims gigapixels is refused at no cost.  A truncated picture is refused,
 too: a decoder would fill the rest with grey, and half an ECG looks like a whole one.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pypdfium2
 
-from pipeline.datatypes import ByteArray, PageImage
+from pipeline.datatypes import MAX_PAGE_PIXELS, ByteArray, PageImage
 from pipeline.errors import PageUnreadable
 from pipeline.source.strokes import read_strokes
 
-MAX_PAGE_PIXELS = 100_000_000
 MAX_FILE_PIXELS = 300_000_000  # over all pages: they are in memory at once, three bytes a pixel
 MIN_SIDE_PX = 32
-
-# OpenCV reads its own limit once, when it is imported: the second lock behind the header check.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PAGE_PIXELS))
-import cv2  # noqa: E402
 
 MM_PER_INCH = 25.4
 POINTS_PER_INCH = 72.0
@@ -50,10 +45,10 @@ class _Header:
 
 
 def _resolution(x_per_unit: float, y_per_unit: float, unit_mm: float | None) -> tuple[float | None, float]:
-    """Return pixels a millimetre, of the denser side, and a pixel's aspect; (None, 1) where no scanner has it.
+    """Return pixels per millimetre of the denser side, and a pixel's aspect; (None, 1) if no scanner has such values.
 
-    Believed are 100 to 1200 dpi, and half of that along one side: faxes have 204 x 98.  72 and 96 dpi are what software
-    writes that does not know.
+    Accepted are 100 to 1200 dpi, and half of that along one side: faxes have 204 x 98.  Software that does not know the
+    resolution writes 72 or 96 dpi.
     """
     dense, sparse = max(x_per_unit, y_per_unit), min(x_per_unit, y_per_unit)
     if unit_mm is None or not 100 <= dense * MM_PER_INCH / unit_mm <= 1200 or sparse < 0.45 * dense:
@@ -167,7 +162,7 @@ def _tiff_header(data: bytes) -> list[_Header]:
 
 
 def _check_size(headers: list[_Header]) -> None:
-    """Refuse what would be unsafe, or useless, to decode."""
+    """Refuse what is unsafe or useless to decode."""
     for header in headers:
         if header.area > MAX_PAGE_PIXELS:
             raise PageUnreadable(
@@ -204,7 +199,7 @@ def _to_rgb(decoded: npt.NDArray[np.generic]) -> ByteArray:
 
 
 def _decode(data: bytes, kind: str, header: _Header) -> ByteArray:
-    """Decode one page; JPEG in colour (that turns it as EXIF says), the others unchanged (that keeps transparency)."""
+    """Decode one page: JPEG in colour, which applies EXIF orientation; others unchanged, which keeps transparency."""
     buffer = np.frombuffer(data, np.uint8)
     try:
         if kind == "TIFF":

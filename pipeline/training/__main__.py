@@ -9,24 +9,25 @@ from typing import Annotated
 
 import typer
 
+from pipeline.networks.inference import WEIGHTS
 from pipeline.training.records import load_records
 from pipeline.training.render import render_pages
+from pipeline.training.tasks import TASKS
 from pipeline.training.train import export as export_weights
 from pipeline.training.train import train as train_network
-
-# What each network gets of the time when all are trained: how hard its task is.
-SHARES = {"page": 0.15, "bend": 0.2, "layout": 0.15, "label": 0.1, "trace": 0.4}
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 
 
 @app.command()
 def train(
-    network: Annotated[str, typer.Argument(help="page | bend | layout | label | trace, or all, one after the other")],
+    network: Annotated[str, typer.Argument(help=f"{' | '.join(TASKS)}, or all, one after the other")],
     signals: Annotated[Path, typer.Option(help="folder of recordings: npz, WFDB, PTB-XL, CODE-15")],
     out: Annotated[Path, typer.Option(help="folder for checkpoint and history; with all, one below it a network")],
     minutes: Annotated[float, typer.Option(help="training time in all")] = 60.0,
-    start: Annotated[Path | None, typer.Option(help="folder of weights to start from, as pipeline/weights")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="folder of weights to start from, as pipeline/networks/weights")
+    ] = None,
     batch: int = 12,
     lr: float = 2e-3,
     seed: int = 0,
@@ -35,11 +36,14 @@ def train(
 ) -> None:
     """Train one network or all, or continue where the checkpoint stopped."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    shares = SHARES if network == "all" else {network: 1.0}
-    for name, share in shares.items():
-        folder = out / name if network == "all" else out
+    everything = network == "all"
+    if not everything and network not in TASKS:
+        raise typer.BadParameter(f"{network!r} is no network; networks are {', '.join(TASKS)}")
+    for name, task in TASKS.items() if everything else [(network, TASKS[network])]:
+        folder = out / name if everything else out
+        share = task.share if everything else 1.0
         train_network(
-            name, signals, folder, minutes=minutes * share, batch=batch, lr=lr, seed=seed, workers=workers,
+            task, signals, folder, minutes=minutes * share, batch=batch, lr=lr, seed=seed, workers=workers,
             device=device, start=start,
         )  # fmt: skip
 
@@ -56,7 +60,7 @@ def plot(
 
 
 @app.command()
-def export(network: str, checkpoint: Path, target: Path = Path("pipeline/weights")) -> None:
+def export(network: str, checkpoint: Path, target: Path = WEIGHTS) -> None:
     """Write shipping weights (fp16) and their record."""
     export_weights(network, checkpoint, target)
 

@@ -15,18 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datatypes import LEADS, ByteArray, FloatArray
-from pipeline.networks.unet import (
-    BEND_CELL_PX,
-    BEND_PX_PER_MM,
-    LABEL_PX_PER_MM,
-    LABEL_WINDOW_PX,
-    LAYOUT_PX_PER_MM,
-    ROW_BINS,
-    ROW_HEIGHT_MM,
-    TRACE_COLUMNS_PER_MM,
-    TRACE_PX_PER_MM_X,
-    TRACE_PX_PER_MM_Y,
-)
+from pipeline.networks import specification as networks
 from pipeline.training.capture import Capture, desk, expose, random_capture
 from pipeline.training.synth import GRID, INK_PX_PER_MM, TEXT, TRACE, DrawnPage
 
@@ -69,7 +58,7 @@ class RowSample:
 class LabelSample:
     """A window of the canvas for the label network."""
 
-    pixels: ByteArray  # (LABEL_WINDOW_PX, 3)
+    pixels: ByteArray  # (48, 96, 3)
     lead: int  # 1..12 in the order of LEADS; 0 = no lead name stands here, or none that is upright
 
 
@@ -142,11 +131,11 @@ def bend_sample(page: DrawnPage, size: int, rng: np.random.Generator) -> BendSam
     """Cut one crop of the canvas for the bend network, any way up; its first pixel is where a 5 mm line belongs."""
     capture = random_capture(rng)
     photo = capture.kind == "photo"
-    span = size / BEND_PX_PER_MM
+    span, cell = size / networks.BEND.px_per_mm, networks.BEND.stride_px
     curled = photo and rng.random() < 0.3  # near a lifted edge the lattice is millimetres off
     strength = rng.uniform(1.2, 4.0) if curled else rng.uniform(0.3, 1.2) if photo else rng.uniform(0, 0.5)
     field = _residual_bend(rng, span, strength)
-    nodes = np.arange(-1, size // BEND_CELL_PX + 1, dtype=np.float32) + 0.5  # middles of the cells of 1 mm
+    nodes = np.arange(-1, size // cell + 1, dtype=np.float32) + 0.5  # middles of the cells of 1 mm
     at_x, at_y = np.meshgrid(nodes, nodes)
     shift = field(at_x, at_y)
     turn = float(rng.choice([0.0, rng.normal(0, 0.06), rng.uniform(-0.6, 0.6)], p=[0.3, 0.5, 0.2]))
@@ -161,8 +150,8 @@ def bend_sample(page: DrawnPage, size: int, rng: np.random.Generator) -> BendSam
     low, high = paper.min((0, 1)) - 1, paper.max((0, 1)) + 1
     picture, corner = _photographed(page, capture, (low[0], low[1], high[0], high[1]), forward, rng)
     seen = (paper @ forward.T - corner - 0.5).astype(np.float32)
-    inner = slice(BEND_CELL_PX, BEND_CELL_PX + size)
-    raster = np.asarray(cv2.resize(seen, None, fx=BEND_CELL_PX, fy=BEND_CELL_PX, interpolation=cv2.INTER_LINEAR))
+    inner = slice(cell, cell + size)
+    raster = np.asarray(cv2.resize(seen, None, fx=cell, fy=cell, interpolation=cv2.INTER_LINEAR))
     raster = raster[inner, inner]
     pixels = cv2.remap(picture, raster[..., 0], raster[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     return BendSample(pixels=np.asarray(pixels, np.uint8), shift_mm=shift[1:-1, 1:-1])
@@ -259,7 +248,7 @@ def _to_canvas(x_mm: FloatArray, y_mm: FloatArray, warp: Warp) -> tuple[FloatArr
 
 def layout_sample(page: DrawnPage, size: int, rng: np.random.Generator) -> LayoutSample:
     """Cut one crop of the canvas for the layout network; one in six is turned by 90, 180 or 270 degrees and empty."""
-    r = LAYOUT_PX_PER_MM
+    r = networks.LAYOUT.px_per_mm
     span = size / r
     capture = random_capture(rng)
     warp = Warp(rng, rng.uniform(0, 1.0) if capture.kind == "photo" else rng.uniform(0, 0.2))
@@ -295,7 +284,7 @@ def _bands(page: DrawnPage, size: int, fixed: Callable[[Points, Points], npt.NDA
 
     def draw(channel: int, points: npt.NDArray[np.int32], width_mm: float) -> None:
         mark = np.zeros((size, size), np.uint8)
-        cv2.polylines(mark, [points], False, 255, round(width_mm * LAYOUT_PX_PER_MM), cv2.LINE_AA, shift=4)
+        cv2.polylines(mark, [points], False, 255, round(width_mm * networks.LAYOUT.px_per_mm), cv2.LINE_AA, shift=4)
         np.maximum(bands[..., channel], mark, out=bands[..., channel])
 
     for row in page.rows:
@@ -317,20 +306,20 @@ def row_samples(page: DrawnPage, width: int, count: int, rng: np.random.Generato
 
 
 def _row_sample(page: DrawnPage, width: int, rng: np.random.Generator) -> RowSample:
-    height = round(ROW_HEIGHT_MM * TRACE_PX_PER_MM_Y)
+    height = networks.TRACE.crop_px[0]
     capture = random_capture(rng)
     photo = capture.kind == "photo"
     warp = Warp(rng, rng.uniform(0, 0.8) if photo else rng.uniform(0, 0.15), shortest_mm=40)
     row = page.rows[int(rng.integers(len(page.rows)))]
-    span = width / TRACE_PX_PER_MM_X
+    span = width / networks.TRACE.px_per_mm_x
     if rng.random() < 0.25:  # see the ends often: pulse and start, or the last sample
         x0 = rng.choice([row.segments[0].x0_mm, row.segments[-1].x1_mm]) - rng.uniform(0.1, 0.9) * span
     else:
         x0 = rng.uniform(row.segments[0].x0_mm - 6, max(row.segments[-1].x1_mm + 6 - span, row.segments[0].x0_mm))
-    y0 = row.baseline_mm - ROW_HEIGHT_MM / 2 + rng.normal(0, 1.2)
+    y0 = row.baseline_mm - networks.TRACE.height_mm / 2 + rng.normal(0, 1.2)
     turn = float(rng.choice([0.0, rng.normal(0, 0.03), rng.uniform(-0.6, 0.6)], p=[0.3, 0.4, 0.3]))
     forward = _to_picture(capture, turn, rng.normal(0, 0.03) if photo else 0.0)
-    box = (x0 - 2, y0 - 2, x0 + span + 2, y0 + ROW_HEIGHT_MM + 2)
+    box = (x0 - 2, y0 - 2, x0 + span + 2, y0 + networks.TRACE.height_mm + 2)
     picture, origin = _photographed(page, capture, box, forward, rng)
     # picture -> canvas, with the residual the rectifier leaves
     px, py = _canvas_points(x0, y0, width, height, warp)
@@ -339,10 +328,10 @@ def _row_sample(page: DrawnPage, width: int, rng: np.random.Generator) -> RowSam
     raster_x, raster_y = map_x.astype(np.float32), map_y.astype(np.float32)
     pixels = cv2.remap(picture, raster_x, raster_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     line_x, line_y = _to_canvas(row.x_mm, row.y_mm, warp)
-    at = x0 + (np.arange(width * 2) + 0.5) / TRACE_COLUMNS_PER_MM
+    at = x0 + (np.arange(width * 2) + 0.5) / networks.ROW_COLUMNS_PER_MM
     y_mm = np.interp(at, line_x, line_y, left=np.nan, right=np.nan)
-    y_bin = (y_mm - y0) / ROW_HEIGHT_MM * ROW_BINS - 0.5
-    y_bin[(y_bin < 0) | (y_bin > ROW_BINS - 1)] = np.nan
+    y_bin = (y_mm - y0) / networks.TRACE.height_mm * networks.ROW_BINS - 0.5
+    y_bin[(y_bin < 0) | (y_bin > networks.ROW_BINS - 1)] = np.nan
     return RowSample(pixels=np.asarray(pixels, np.uint8), y_bin=y_bin.astype(np.float32))
 
 
@@ -413,9 +402,9 @@ def label_samples(page: DrawnPage, rng: np.random.Generator) -> list[LabelSample
 
 
 def _window(page: DrawnPage, centre_mm: Points, quarter: int, rng: np.random.Generator) -> ByteArray:
-    """Show the paper around a point as the label network's canvas does, (LABEL_WINDOW_PX, 3)."""
+    """Show the paper around a point as the label network's canvas does, (48, 96, 3)."""
     capture = random_capture(rng)
-    height, width = LABEL_WINDOW_PX
+    height, width = networks.LABEL.crop_px
     turn = rng.normal(0, 0.03) if rng.random() < 0.7 else rng.uniform(-0.6, 0.6)
     forward = _to_picture(capture, turn)
     box = (centre_mm[0] - 8, centre_mm[1] - 8, centre_mm[0] + 8, centre_mm[1] + 8)
@@ -423,7 +412,7 @@ def _window(page: DrawnPage, centre_mm: Points, quarter: int, rng: np.random.Gen
     # canvas -> picture: quarter turns and the small scale error the rectifier leaves
     angle = quarter * np.pi / 2
     turned = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    linear = forward @ turned * np.exp(rng.normal(0, 0.04)) / LABEL_PX_PER_MM
+    linear = forward @ turned * np.exp(rng.normal(0, 0.04)) / networks.LABEL.px_per_mm
     corner = forward @ centre_mm - origin - linear @ np.array([width / 2, height / 2])
     matrix = np.hstack([linear, (corner + linear @ np.array([0.5, 0.5]) - 0.5)[:, None]])
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
@@ -435,12 +424,12 @@ def _window(page: DrawnPage, centre_mm: Points, quarter: int, rng: np.random.Gen
 def _canvas_points(x0: float, y0: float, width: int, height: int, warp: Warp) -> tuple[FloatArray, FloatArray]:
     """Paper point (mm) under every canvas pixel of a row crop; the warp is smooth, so every 16th pixel will do."""
     step = 16
-    gx = x0 + (np.arange(-(-width // step), dtype=np.float32) * step + step / 2) / TRACE_PX_PER_MM_X
-    gy = y0 + (np.arange(-(-height // step), dtype=np.float32) * step + step / 2) / TRACE_PX_PER_MM_Y
+    gx = x0 + (np.arange(-(-width // step), dtype=np.float32) * step + step / 2) / networks.TRACE.px_per_mm_x
+    gy = y0 + (np.arange(-(-height // step), dtype=np.float32) * step + step / 2) / networks.TRACE.px_per_mm_y
     dx, dy = (
         np.asarray(cv2.resize(d, None, fx=step, fy=step, interpolation=cv2.INTER_LINEAR), d.dtype)[:height, :width]
         for d in warp(*np.meshgrid(gx, gy))
     )
-    px = (x0 + (np.arange(width, dtype=np.float32) + 0.5) / TRACE_PX_PER_MM_X)[None] + dx
-    py = (y0 + (np.arange(height, dtype=np.float32) + 0.5) / TRACE_PX_PER_MM_Y)[:, None] + dy
+    px = (x0 + (np.arange(width, dtype=np.float32) + 0.5) / networks.TRACE.px_per_mm_x)[None] + dx
+    py = (y0 + (np.arange(height, dtype=np.float32) + 0.5) / networks.TRACE.px_per_mm_y)[:, None] + dy
     return px, py

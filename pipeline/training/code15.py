@@ -39,7 +39,7 @@ class Exam:
 
 
 def read_exams(folder: Path) -> Iterator[Exam]:
-    """Yield the exams of every part in a folder, each readable until the next is asked for.
+    """Yield the exams of every part in a folder, each readable until the next one is taken.
 
     Raises
     ------

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.datatypes import LEADS, ByteArray, Calibration, FloatArray, Layout, Lead, LeadLabel
+from pipeline.runs import runs_of
 from pipeline.training.style import CHEST, PageStyle, random_style, training_layouts
 from pipeline.training.vary import random_signal
 
@@ -394,7 +394,7 @@ def draw_page(signal_mv: FloatArray, layout: Layout, style: PageStyle, rng: np.r
         y_mm = style.top_mm + (index + 0.5) * gap + rng.normal(0, gap * 0.04)
         x, y, segments, printed = _row_line(signal_mv, layout, leads, style, y_mm, row_seconds, clip)
         rows.append(DrawnRow(segments=segments, x_mm=x, y_mm=y, baseline_mm=float(np.nanmedian(y))))
-        for start, stop in _runs(np.isfinite(y)):
+        for start, stop in runs_of(np.isfinite(y)):
             _polyline(painter.trace, x[start:stop], y[start:stop], style.stroke_mm)
         for lead, first, mv in printed:
             row_truth = truth[LEADS.index(lead)]
@@ -426,12 +426,6 @@ def draw_page(signal_mv: FloatArray, layout: Layout, style: PageStyle, rng: np.r
         signal_mv=truth,
         style=style,
     )
-
-
-def _runs(flags: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Return (start, stop) of every run of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.view(np.int8), [0]])))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def random_page(records: list[FloatArray], rng: np.random.Generator, fonts: tuple[str, ...]) -> DrawnPage:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gateway.delivery.diagnose import TEST_PATIENT_ID
 from pydicom import Dataset, dcmread
 from pydicom.uid import HTJ2K, JPEG2000, HTJ2KLossless, HTJ2KLosslessRPCL, JPEG2000Lossless
 
+from gateway.delivery.sample_ecg import TEST_PATIENT_ID
 from gateway.dicom.images.pages import IMAGE_TRANSFER_SYNTAXES, read_instance
 from gateway.dicom.network.find import StudyQuery, find_studies
 from gateway.dicom.network.scp import StorageScp

@@ -20,7 +20,7 @@ from pydicom.uid import HTJ2K, UID, HTJ2KLossless, HTJ2KLosslessRPCL
 
 from gateway.dicom.images.pages import IMAGE_TRANSFER_SYNTAXES, read_instance
 from pipeline import Calibration
-from pipeline.digitize import Digitizer
+from pipeline.digitizer import Digitizer
 from tests.gateway.dicom.samples import part10, secondary_capture
 from tests.interop.peers import run
 

@@ -9,7 +9,7 @@ from reportlab.pdfgen.canvas import Canvas
 
 from pipeline import LEADS, Digitization, Lead, PageImage
 from pipeline.datatypes import FloatArray
-from pipeline.layout.identify import load_layouts
+from pipeline.layout.file import load_layouts
 from pipeline.source.page import load_pages
 
 MM = 72 / 25.4

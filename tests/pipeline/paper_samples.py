@@ -14,10 +14,13 @@ from pipeline import (
     LeadLabel,
     PageImage,
     RectifiedPage,
+    SegmentationMap,
     TraceSet,
 )
 from pipeline.datatypes import FloatArray
-from pipeline.layout.identify import identify_layout, load_layouts
+from pipeline.layout.file import load_layouts
+from pipeline.layout.identify import identify_layout
+from pipeline.sheet.paper import Sheet
 from pipeline.signal.calibrate import calibrate
 from pipeline.signal.quality import assess
 from pipeline.training.simulate import simulate_ecg
@@ -104,6 +107,17 @@ def labels_of(
         x_mm, y_mm = start_mm + 2.0 + c * pitch_mm + dx, float(traces.baseline_mm[r]) - above_mm + dy
         labels.append(LeadLabel(lead=lead, x_mm=x_mm, y_mm=y_mm, score=0.9))
     return labels
+
+
+def blank_map() -> SegmentationMap:
+    """What the page network says of an empty page."""
+    nothing = np.zeros((4, 4), np.float32)
+    return SegmentationMap(grid=nothing, trace=nothing, text=nothing, scale=1.0)
+
+
+def sheet_of(digitization: Digitization) -> Sheet:
+    """The sheet a page was read from, its maps empty."""
+    return Sheet(page=digitization.page, segmentation=blank_map(), rectified=digitization.rectified)
 
 
 def digitization(px_per_mm: float = 4.0, page_number: int = 1) -> Digitization:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipeline.datatypes import Calibration, PageImage
-from pipeline.digitize import Digitizer
+from pipeline.digitizer import Digitizer
 from pipeline.errors import TraceNotFound
 from pipeline.networks.inference import Network
 from tests.waiting import PATIENCE_S

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +12,14 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline import Calibration, Digitization, PageImage
-from pipeline.__main__ import app
-from pipeline.digitize import Digitizer
+from pipeline.command_line import app
+from pipeline.digitizer import Digitizer
 from pipeline.errors import GridNotFound
 from pipeline.source.page import load_pages
 from tests.pipeline.paper_samples import digitization
+from tests.waiting import PATIENCE_S
+
+ROOT = Path(__file__).resolve().parents[2]
 
 CLI = CliRunner()
 
@@ -133,3 +139,35 @@ def test_layouts_are_listed_and_drawn(tmp_path: Path) -> None:
     wrong.write_text('[[layout]]\nname = "x"\nrows = [["V9"]]')
     failed = CLI.invoke(app, ["layouts", "--config", str(wrong)])
     assert failed.exit_code == 2 and "'V9' is no lead" in failed.stderr
+
+
+def test_layouts_as_json() -> None:
+    listed = CLI.invoke(app, ["layouts", "--json"])
+    first = json.loads(listed.stdout)[0]
+    assert first["name"] == "3x4+1R" and first["rows"][0] == ["I", "aVR", "V1", "V4"] and first["rhythm"] == ["II"]
+    assert set(first) == {"name", "rows", "rhythm", "inverted", "sequential", "column_seconds"}
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_lists_commands_and_exit_status(option: str) -> None:
+    shown = CLI.invoke(app, [option])
+    assert shown.exit_code == 0 and "Exit status: 0 done" in shown.stdout
+    assert CLI.invoke(app, ["digitize", option]).exit_code == 0
+    for command in ("digitize", "layouts", "evaluate", "budget", "ablate", "bench"):
+        assert command in shown.stdout
+
+
+def test_a_reader_that_stops_ends_it_without_a_traceback() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "pipeline", "layouts", "--json"]
+    with os.fdopen(write, "wb") as closed:
+        done = subprocess.run(command, cwd=ROOT, stdout=closed, stderr=subprocess.PIPE, timeout=2 * PATIENCE_S)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_bash_completes_commands_and_options() -> None:
+    for line, expected in (("ecg-digitize\nla", "layouts"), ("ecg-digitize\ndigitize\n--ov", "--overlay")):
+        words = str(line.count("\n"))
+        asked = {"_ECG_DIGITIZE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": words}
+        assert expected in CLI.invoke(app, [], env=asked, prog_name="ecg-digitize").stdout.split()

@@ -1,14 +1,14 @@
 """Pages whose grid does not tell the scale: columns and pulses do, or the size of the lead names."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
-import pipeline.digitize
-from pipeline import GridScale, PageImage
-from pipeline.digitize import Digitizer
+from pipeline import Calibration, GridScale, PageImage
+from pipeline.digitizer import Digitizer
 from pipeline.errors import DigitizationError, TraceNotFound
 from pipeline.training.simulate import simulate_ecg
 from tests.pipeline.drawn_pages import STANDARD, ecg_page, snr_of_short_leads_db
@@ -77,17 +77,17 @@ def test_a_grid_the_bend_network_does_not_see_must_read_better_than_none(
 ) -> None:
     def sheet(source: str) -> SimpleNamespace:
         scale = GridScale(px_per_mm_x=8.0, px_per_mm_y=8.0, score=1.0, source=source, doubt_mm=doubt_mm)
-        return SimpleNamespace(rectified=SimpleNamespace(grid_scale=scale))
+        return SimpleNamespace(sheet=SimpleNamespace(rectified=SimpleNamespace(grid_scale=scale)))
 
-    def read(_self: object, _page: object, _map: object, sheet: SimpleNamespace, _default: object) -> SimpleNamespace:
-        source = sheet.rectified.grid_scale.source
+    def read(_self: object, candidate: SimpleNamespace, _default: object) -> SimpleNamespace:
+        source = candidate.sheet.rectified.grid_scale.source
         estimate = {"grid": by_grid, "rows": by_rows}[source]
         if estimate is None:
             raise TraceNotFound(f"nothing by {source}")
         return SimpleNamespace(source=source, quality=SimpleNamespace(estimated_snr_db=estimate))
 
-    monkeypatch.setattr(pipeline.digitize, "segment", lambda *_: None)
-    monkeypatch.setattr(pipeline.digitize, "lay_flat", lambda *_, **__: None)
+    stages = replace(digitizer.stages, segment=lambda *_: None, lay_flat=lambda *_: None)
+    digitizer = replace(digitizer, stages=stages)
     monkeypatch.setattr(Digitizer, "_flatten", lambda *_: sheet("grid"))
     monkeypatch.setattr(Digitizer, "_upright", lambda *_: sheet("rows"))
     monkeypatch.setattr(Digitizer, "_read", read)
@@ -97,3 +97,47 @@ def test_a_grid_the_bend_network_does_not_see_must_read_better_than_none(
             digitizer.digitize(page)
     else:
         assert digitizer.digitize(page).source == taken  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("factors", "sources"),
+    [
+        ([1.01], ["columns"]),  # the guess was right
+        ([1.5, 1.2], ["default", "columns"]),  # no third correction
+        ([1.5, 1.0], ["default", "columns"]),
+    ],
+)
+def test_a_guessed_scale_is_corrected_at_most_twice(
+    digitizer: Digitizer, monkeypatch: pytest.MonkeyPatch, factors: list[float], sources: list[str]
+) -> None:
+    """Every reading corrects the scale of the one before it, and the last one counts."""
+    lead = next(iter(digitizer.layouts[0].leads))
+    layout = SimpleNamespace(leads=(lead,))
+    match = SimpleNamespace(labels=[SimpleNamespace(lead=lead)], layout=layout, column_mm=((0.0, 1.0),))
+    readings, corrections, left = [], [], iter(factors)
+
+    def see(_self: object, upright: SimpleNamespace) -> SimpleNamespace:
+        readings.append(upright.sheet.rectified.grid_scale.source)
+        return SimpleNamespace(match=match, marks=None, traces=None, text=(), stated=None)
+
+    def rescale(sheet: SimpleNamespace, factor: float, source: str) -> SimpleNamespace:
+        corrections.append((factor, source))
+        scale = GridScale(px_per_mm_x=8.0, px_per_mm_y=8.0, score=0.0, source=source)
+        return SimpleNamespace(page=sheet.page, rectified=SimpleNamespace(grid_scale=scale))
+
+    stages = replace(
+        digitizer.stages,
+        true_scale=lambda *_: next(left),
+        rescale=rescale,
+        infer_calibration=lambda *_: None,
+        calibrate=lambda *_: None,
+        assess=lambda *_: None,
+    )
+    monkeypatch.setattr(Digitizer, "_see", see)
+    monkeypatch.setattr(Digitizer, "_upright", lambda _self, sheet: SimpleNamespace(sheet=sheet))
+    guess = GridScale(px_per_mm_x=8.0, px_per_mm_y=8.0, score=0.0, source="default")
+    start = SimpleNamespace(sheet=SimpleNamespace(page=None, rectified=SimpleNamespace(grid_scale=guess)))
+    result = replace(digitizer, stages=stages)._read(start, Calibration())
+    assert corrections == list(zip(factors, sources, strict=True))
+    assert readings == ["default", *sources]
+    assert result.rectified.grid_scale.source == "columns"

@@ -54,9 +54,13 @@ class Commitments(Protocol):
 
     def request_received(
         self, ae_title: str, host: str, transaction_uid: str, references: tuple[Reference, ...]
-    ) -> int: ...
+    ) -> int:
+        """Keep a request of a modality; return the status of the answer."""
+        ...
 
-    def result_received(self, result: CommitmentResult) -> int: ...  # noqa: D102
+    def result_received(self, result: CommitmentResult) -> int:
+        """Record a result of a peer; return the status of the answer."""
+        ...
 
 
 class StorageScp:

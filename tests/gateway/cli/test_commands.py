@@ -5,15 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from gateway import cli
 from gateway.domain.artefact import Role
 from gateway.domain.status import JobStatus
-from gateway.settings import Settings, load_settings
+from gateway.settings import Settings, load_settings, to_toml
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.store.tables import Delivery, Page
@@ -25,42 +23,6 @@ from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[3]
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    path = tmp_path / "gateway.toml"
-    path.write_text(
-        f"""
-        [storage]
-        path = "{tmp_path}"
-        minimum_free_mib = 0
-        [[dicom.callers]]
-        ae_title = "SCANNER"
-        hosts = ["10.0.0.0/8", "::1"]
-        [[destinations]]
-        kind = "dicom"
-        name = "pacs"
-        host = "127.0.0.1"
-        port = 104
-        ae_title = 'A "quoted" AE'
-        [[destinations]]
-        kind = "folder"
-        name = "drop"
-        path = "out"
-        [destinations.retry]
-        attempts = 7
-        """,
-        encoding="utf-8",
-    )
-    return path
-
-
-@pytest.fixture
-def run(config: Path, gateway_command: Run) -> Run:
-    """`python -m gateway COMMAND --config FILE ...` in this process: exit status, standard output, standard error."""
-
-    return partial(gateway_command, config)
 
 
 @pytest.fixture
@@ -98,19 +60,19 @@ def test_check_config_tries_the_certificates_and_says_when_they_end(run: Run, co
     assert load_settings(printed) == load_settings(config)
     config.write_text(text + tls.replace("KEY", "absent.key"), encoding="utf-8")
     status, output, errors = run("check-config")
-    assert (status, output) == (1, "") and "absent.key is no file" in errors
+    assert (status, output) == (2, "") and "absent.key is no file" in errors
 
 
 def test_default_settings_print_as_toml_too(tmp_path: Path) -> None:
     printed = tmp_path / "printed.toml"
-    printed.write_text(cli.to_toml(Settings()), encoding="utf-8")
+    printed.write_text(to_toml(Settings()), encoding="utf-8")
     assert load_settings(printed) == Settings()
 
 
-def test_wrong_settings_are_one_line_and_status_one(run: Run, config: Path) -> None:
+def test_wrong_settings_are_one_line_and_status_two(run: Run, config: Path) -> None:
     config.write_text("[dicom]\nprot = 104\n")
     status, output, errors = run("check-config")
-    assert (status, output) == (1, "")
+    assert (status, output) == (2, "")
     assert "dicom.prot" in errors and len(errors.strip().splitlines()) == 1
 
 
@@ -153,7 +115,7 @@ def test_submit_names_each_bad_file_and_takes_the_others(run: Run, store: Store,
 
 def test_submit_refuses_an_unknown_destination(run: Run, store: Store, page: Path) -> None:
     status, _, errors = run("submit", page, "--patient-id", "P1", "--destination", "pcas")
-    assert status == 1 and "pcas" in errors and store.jobs.newest() == []
+    assert status == 2 and "pcas" in errors and store.jobs.newest() == []
 
 
 def finish(store: Store, job_id: str) -> None:

@@ -457,4 +457,4 @@ def test_commands_print_steps_and_tables(peers: Callable[..., Peer], run: Callab
     status, output, _ = run(unused_port(), "echo", "pacs")
     assert status == 1 and "FAILED TCP" in output and "what to do: " in output
     status, _, errors = run(peer.port, "echo", "nobody")
-    assert status == 1 and "no destination is named nobody" in errors
+    assert status == 2 and "no destination is named nobody" in errors

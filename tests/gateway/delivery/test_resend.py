@@ -69,7 +69,7 @@ def test_what_waits_for_a_destination_that_is_gone_is_named(bench: Bench, run: R
 
 
 def test_a_resend_must_say_what(bench: Bench, run: Run) -> None:
-    assert run("resend")[0] == 1
+    assert run("resend")[0] == 2
     status, _, errors = run("resend", "nonsense")
     assert status == 1 and "no job nonsense" in errors
 

@@ -10,7 +10,8 @@ import pytest
 from pydicom import dcmread
 from rich.console import Console
 
-from gateway.demo import Outcome, report, run_demo
+from gateway.demo.outcome import Outcome, report
+from gateway.demo.run import run_demo
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -20,7 +20,7 @@ from gateway.store.store import Store
 from gateway.store.tables import Job
 from gateway.worker.lanes import Alarms, Turns
 from gateway.worker.worker import run_worker
-from pipeline.errors import DeviceError
+from pipeline.errors import DeviceError, DigitizationError, TraceNotFound, WeightsMismatch
 from tests.fake_digitizer import Behaviour, FakeDigitizer, page_png
 from tests.waiting import PATIENCE_S, eventually
 
@@ -139,6 +139,24 @@ def test_page_that_lacks_memory_beside_others_is_tried_alone(
     jobs = work(store, spool, digitizer, monkeypatch)
     assert [job.status for job in jobs] == [JobStatus.DONE] * LANES
     assert digitizer.most == LANES and digitizer.alone
+
+
+@pytest.mark.parametrize("fault", [TraceNotFound("there is no trace"), WeightsMismatch("other weights")], ids=type)
+@pytest.mark.usefixtures("signals")
+def test_page_whose_failure_is_its_own_is_not_tried_again(
+    store: Store, spool: Spool, intake: Intake, monkeypatch: pytest.MonkeyPatch, fault: DigitizationError
+) -> None:
+    class Unreadable(Crowd):
+        def look(self, crowded: bool) -> None:
+            tries.append(crowded)
+            raise fault
+
+    tries: list[bool] = []
+    for number in range(LANES):
+        submit(intake, number)
+    jobs = work(store, spool, Unreadable(expected=LANES), monkeypatch)
+    assert [(job.status, job.reason) for job in jobs] == [(JobStatus.FAILED, str(fault))] * LANES
+    assert len(tries) == LANES
 
 
 @pytest.mark.usefixtures("signals")

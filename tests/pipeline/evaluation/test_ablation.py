@@ -10,12 +10,10 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-import pipeline.digitize
-import pipeline.rows.trace
 from pipeline import Calibration, Digitization, PageImage
 from pipeline.__main__ import app
 from pipeline.datatypes import ByteArray, GridScale, RectifiedPage, SegmentationMap
-from pipeline.digitize import Digitizer
+from pipeline.digitizer import Digitizer
 from pipeline.errors import TraceNotFound
 from pipeline.evaluation import ablation
 from pipeline.evaluation.ablation import (
@@ -27,14 +25,15 @@ from pipeline.evaluation.ablation import (
     rows_by_ink,
 )
 from pipeline.networks.inference import Network
-from pipeline.networks.unet import ROW_BINS
+from pipeline.networks.specification import PAGE, ROW_BINS, SPECIFICATIONS
+from pipeline.sheet.paper import Sheet
 from tests.pipeline.paper_samples import digitization
 
 PX_PER_MM = 6.0
 
 
-def sheet(bend_px: float = 0.0) -> RectifiedPage:
-    """A page of 200 x 60 mm seen straight, the middle of its lattice bent by some pixels."""
+def rectified(bend_px: float = 0.0) -> RectifiedPage:
+    """The flat sheet of a page of 200 x 60 mm seen straight, the middle of its lattice bent by some pixels."""
     i, j = np.mgrid[0:13, 0:41]
     nodes = np.stack([j * 5 * PX_PER_MM - 0.5, i * 5 * PX_PER_MM - 0.5], -1).astype(np.float32)
     nodes[..., 1] += bend_px * np.sin(np.pi * j / 40).astype(np.float32)
@@ -46,6 +45,11 @@ def sheet(bend_px: float = 0.0) -> RectifiedPage:
         grid_scale=GridScale(px_per_mm_x=PX_PER_MM, px_per_mm_y=PX_PER_MM, score=1.0, source="grid"),
         homography=np.array([[PX_PER_MM, 0, -0.5], [0, PX_PER_MM, -0.5], [0, 0, 1.0]]),
     )
+
+
+def sheet(segmentation: SegmentationMap, bend_px: float = 0.0) -> Sheet:
+    page = PageImage(pixels=np.full((360, 1200, 3), 200, np.uint8))
+    return Sheet(page=page, segmentation=segmentation, rectified=rectified(bend_px))
 
 
 def wave(x_mm: Any) -> Any:
@@ -65,7 +69,7 @@ def trace_map(baselines_mm: tuple[float, ...]) -> SegmentationMap:
 
 
 def test_the_papers_extractor_follows_the_ink() -> None:
-    traces = paper_traces(trace_map((15.0, 40.0)), sheet())
+    traces = paper_traces(sheet(trace_map((15.0, 40.0))))
     assert traces.row_mm.shape[0] == 2
     x_mm = traces.x0_mm + np.arange(traces.row_mm.shape[1]) / traces.columns_per_mm
     for row, baseline in zip(traces.row_mm, (15.0, 40.0), strict=True):
@@ -73,15 +77,15 @@ def test_the_papers_extractor_follows_the_ink() -> None:
         assert known.mean() == pytest.approx(190 / 200, abs=0.02)
         assert np.abs(row - baseline - wave(x_mm))[known].max() < 0.15
     with pytest.raises(TraceNotFound):
-        paper_traces(trace_map(()), sheet())
+        paper_traces(sheet(trace_map(())))
 
 
 def test_a_flat_sheet_forgets_what_the_lattice_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    page = PageImage(pixels=np.full((360, 1200, 3), 200, np.uint8))
-    monkeypatch.setattr(ablation, "rectify", lambda *_, **__: sheet(bend_px=9.0))
-    flat = flat_sheet(page, trace_map(()), px_per_mm=4.0)
-    assert np.abs(flat.node_xy - sheet().node_xy).max() < 0.01
-    assert flat.pixels.shape == sheet().pixels.shape and np.median(flat.pixels) == 200
+    bent, straight = sheet(trace_map(()), bend_px=9.0), rectified()
+    monkeypatch.setattr(ablation, "rectify", lambda *_, **__: bent)
+    flat = flat_sheet(bent.page, bent.segmentation, px_per_mm=4.0).rectified
+    assert np.abs(flat.node_xy - straight.node_xy).max() < 0.01
+    assert flat.pixels.shape == straight.pixels.shape and np.median(flat.pixels) == 200
 
 
 class PeakNetwork(Network):
@@ -118,9 +122,9 @@ class CountingModule(nn.Module):
         return x
 
 
-def stages_now() -> tuple[Any, ...]:
-    digitize = pipeline.digitize
-    return digitize.rectify, digitize.unbend, digitize.trace_rows, pipeline.rows.trace.read_rows
+def stages_of(digitizer: Digitizer) -> tuple[Any, ...]:
+    stages = digitizer.stages
+    return stages.rectify, stages.unbend, stages.trace_rows, stages.read_rows
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -131,11 +135,10 @@ class SpyDigitizer(Digitizer):
     drawn: list[bool] = field(default_factory=list)
 
     def digitize(self, page: PageImage, *, default_calibration: Calibration | None = None) -> Digitization:
-        stages = stages_now()
-        self.seen.append(stages)
+        self.seen.append(stages_of(self))
         self.drawn.append(bool(page.strokes))
-        self.page_network.run(page.pixels[None])
-        if pipeline.digitize.rectify is flat_sheet:
+        self.networks[PAGE].run(page.pixels[None])
+        if self.stages.rectify is flat_sheet:
             raise TraceNotFound("nothing")
         return digitization()
 
@@ -145,19 +148,15 @@ def spy() -> SpyDigitizer:
         return Network(name=name, module=CountingModule(), sha256="", device=torch.device("cpu"))
 
     return SpyDigitizer(
-        page_network=network("page"),
-        bend_network=network("bend"),
-        layout_network=network("layout"),
-        label_network=network("label"),
-        trace_network=network("trace"),
+        networks={specification: network(specification.name) for specification in SPECIFICATIONS},
         recogniser=None,  # type: ignore[arg-type]
         layouts=(),
     )
 
 
 def test_one_stage_at_a_time_is_changed_and_put_back_and_networks_answer_once() -> None:
-    usual = stages_now()
     digitizer = spy()
+    usual = stages_of(digitizer)
     page = PageImage(pixels=np.full((8, 8, 3), 255, np.uint8), strokes=(np.zeros((20, 2)),))
     results = dict(read_every_way(page, digitizer, Calibration()))
     assert list(results) == list(VARIANTS)
@@ -165,8 +164,8 @@ def test_one_stage_at_a_time_is_changed_and_put_back_and_networks_answer_once() 
     changed = [sum(now is not then for now, then in zip(seen, usual, strict=True)) for seen in digitizer.seen]
     assert changed == [0, 0, 1, 1, 2, 1, 1] and len(set(digitizer.seen)) == 6
     assert digitizer.drawn == [True] + 6 * [False]
-    assert stages_now() == usual
-    assert digitizer.page_network.module.calls == 1
+    assert stages_of(digitizer) == usual == stages_of(spy())
+    assert digitizer.networks[PAGE].module.calls == 1
 
 
 def test_the_command_compares_the_readings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

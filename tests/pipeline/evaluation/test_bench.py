@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-import pipeline.digitize
+from pipeline.digitizer import Digitizer
 from pipeline.evaluation.bench import Cost, Recorder, draw_scan, recorded, total
 from pipeline.networks.inference import Network
+from pipeline.networks.specification import PAGE
+from pipeline.stages import SHIPPED, Stages
 
 
 def _burn(seconds: float) -> None:
@@ -56,14 +60,17 @@ def test_a_start_forgets_what_was() -> None:
 
 
 def test_every_function_the_digitizer_composes_is_a_stage_and_is_given_back() -> None:
-    before = pipeline.digitize.segment
     network = Network(name="page", module=_Ones(), sha256="", device=torch.device("cpu"))
+    parts: dict[str, Any] = dict.fromkeys((part.name for part in fields(Digitizer)), network)
+    digitizer = Digitizer(**parts | {"networks": {PAGE: network}, "stages": SHIPPED})
     recorder = Recorder()
     recorder.start()
-    with recorded(recorder):
-        pipeline.digitize.read_marks(np.zeros((8, 8, 3), np.uint8), network)
+    timed = recorded(digitizer, recorder)
+    timed.stages.read_marks(np.zeros((8, 8, 3), np.uint8), timed.networks[PAGE])
     assert {"read_marks", "page network"} <= set(recorder.stop())
-    assert pipeline.digitize.segment is before
+    for part in fields(Stages):
+        assert getattr(timed.stages, part.name) is not getattr(SHIPPED, part.name)
+    assert digitizer.stages is SHIPPED
 
 
 class _Ones(torch.nn.Module):

@@ -11,8 +11,8 @@ from pipeline.datatypes import ByteArray, RectifiedPage, TraceSet
 from pipeline.errors import GridNotFound
 from pipeline.evaluation.budget import LEVELS, budget_table, count_table, measure_geometry, measure_page, page_table
 from pipeline.evaluation.drawn import Drawn, same_print
-from pipeline.layout.identify import load_layouts
-from pipeline.networks.unet import ROW_BINS
+from pipeline.layout.file import load_layouts
+from pipeline.networks.specification import PAGE, ROW_BINS, TRACE
 from pipeline.sheet.paper import turn
 from pipeline.signal.calibrate import calibrate
 from pipeline.signal.quality import assess
@@ -51,8 +51,7 @@ class FakeDigitizer:
 
     drawn: Drawn
     gives_up: bool = False
-    page_network: Any = field(default_factory=BlankNetwork)
-    trace_network: Any = field(default_factory=InkNetwork)
+    networks: Any = field(default_factory=lambda: {PAGE: BlankNetwork(), TRACE: InkNetwork()})
 
     def digitize(self, page: PageImage) -> Digitization:
         if self.gives_up:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from pipeline import Calibration, Digitization, PageImage
 from pipeline.__main__ import app
 from pipeline.datatypes import ByteArray, FloatArray
-from pipeline.digitize import Digitizer
+from pipeline.digitizer import Digitizer
 from pipeline.errors import GridNotFound
 from pipeline.evaluation.evaluate import Example, score_page
 from pipeline.evaluation.report import html_report, signals

@@ -12,7 +12,7 @@ from pipeline import LEADS, Lead
 from pipeline.datatypes import FloatArray
 from pipeline.evaluation.metrics import score_lead
 from pipeline.evaluation.truth import PageTruth, Truth, printed_as, read_truth, to_truth_rate
-from pipeline.layout.identify import load_layouts
+from pipeline.layout.file import load_layouts
 from pipeline.training.simulate import simulate_ecg
 
 ECG = simulate_ecg(np.random.default_rng(1), disease="none")

@@ -6,7 +6,8 @@ import pytest
 
 from pipeline import LEADS, Layout, Lead, LeadLabel, TraceSet
 from pipeline.errors import LayoutUnknown
-from pipeline.layout.identify import identify_layout, load_layouts
+from pipeline.layout.file import load_layouts
+from pipeline.layout.identify import identify_layout
 from pipeline.training.simulate import simulate_ecg
 from tests.pipeline.paper_samples import labels_of, printed
 

@@ -14,14 +14,16 @@ from torch import nn
 from pipeline.errors import DeviceError
 from pipeline.networks.fold import fold
 from pipeline.networks.inference import Network, choose_device, load_network, share_processor
-from pipeline.networks.unet import LABEL_WINDOW_PX, NETWORKS, ROW_BINS, normalise
+from pipeline.networks.specification import LABEL, ROW_BINS, ROW_COLUMNS_PER_MM, SPECIFICATIONS, TRACE
+from pipeline.networks.unet import normalise
 from tests.waiting import PATIENCE_S, eventually
 
+NETWORKS = {specification.name: specification for specification in SPECIFICATIONS}
 _SIDES = {
     "page": (64, 96),
     "bend": (64, 128),
     "layout": (64, 96),
-    "label": LABEL_WINDOW_PX,
+    "label": LABEL.crop_px,
     "trace": (2 * ROW_BINS, 64),
 }
 
@@ -29,7 +31,7 @@ _SIDES = {
 def _trained(name: str) -> nn.Module:
     """A network with norms that did see something."""
     torch.manual_seed(0)
-    network = NETWORKS[name]()
+    network = NETWORKS[name].network()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, 0, 0.3)
@@ -68,7 +70,7 @@ def test_folded_network_has_no_norms_left(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_pictures_of_a_batch_get_the_answers_they_get_alone(name: str) -> None:
-    network = load_network(name, torch.device("cpu"))
+    network = load_network(NETWORKS[name], torch.device("cpu"))
     pixels = _picture(name)
     together = network.run(pixels)
     alone = [network.run(pixels[k : k + 1]) for k in range(len(pixels))]
@@ -203,3 +205,20 @@ def test_processes_share_the_cores() -> None:
     finally:
         torch.set_num_threads(before)
         cv2.setNumThreads(-1)
+
+
+def test_specifications_name_the_geometry_of_the_answers() -> None:
+    for name, specification in NETWORKS.items():
+        height, width = specification.crop_px
+        pixels = torch.zeros((1, height, width, 3), dtype=torch.uint8)
+        with torch.inference_mode():
+            answer = _heads(specification.network().eval()(normalise(pixels)))[0]
+        if name == "trace":
+            assert answer.shape[1:] == (ROW_BINS, width / specification.px_per_mm_x * ROW_COLUMNS_PER_MM)
+        elif name == "label":
+            assert answer.shape[2:] == (1, 1)
+        else:
+            assert answer.shape[2:] == (height // specification.stride_px, width // specification.stride_px)
+    assert (ROW_BINS, TRACE.height_mm, TRACE.cell_mm, ROW_COLUMNS_PER_MM) == (240, 60.0, 0.25, 20.0)
+    with pytest.raises(ValueError, match=r"trace: 10\.0 px/mm across, 8\.0 px/mm down"):
+        _ = TRACE.px_per_mm

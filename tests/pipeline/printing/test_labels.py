@@ -7,7 +7,7 @@ import torch
 
 from pipeline.datatypes import LEADS
 from pipeline.networks.inference import load_network
-from pipeline.networks.unet import LABEL_PX_PER_MM, LAYOUT_PX_PER_MM
+from pipeline.networks.specification import LABEL, LAYOUT
 from pipeline.printing.labels import read_labels
 from pipeline.rows.marks import read_marks
 from pipeline.training.sample import draw_sample
@@ -25,8 +25,8 @@ def _canvas(page: DrawnPage, px_per_mm: float) -> np.ndarray:
 
 
 def test_names_are_found_where_they_stand(page: DrawnPage) -> None:
-    network = load_network("label", torch.device("cpu"))
-    found = read_labels(_canvas(page, LABEL_PX_PER_MM), network)
+    network = load_network(LABEL, torch.device("cpu"))
+    found = read_labels(_canvas(page, LABEL.px_per_mm), network)
     hits = 0
     for printed in page.labels:
         near = [
@@ -39,15 +39,15 @@ def test_names_are_found_where_they_stand(page: DrawnPage) -> None:
 
 
 def test_names_do_not_read_upside_down(page: DrawnPage) -> None:
-    network = load_network("label", torch.device("cpu"))
-    canvas = _canvas(page, LABEL_PX_PER_MM)
+    network = load_network(LABEL, torch.device("cpu"))
+    canvas = _canvas(page, LABEL.px_per_mm)
     ways = [read_labels(np.ascontiguousarray(np.rot90(canvas, quarter)), network) for quarter in (0, 2)]
     upright, turned = (sum(label.score for label in way if label.lead in LEADS[3:]) for way in ways)
     assert upright > 2 * turned + 2
 
 
 def test_rows_and_pulses_are_found(page: DrawnPage) -> None:
-    marks = read_marks(_canvas(page, LAYOUT_PX_PER_MM), load_network("layout", torch.device("cpu")))
+    marks = read_marks(_canvas(page, LAYOUT.px_per_mm), load_network(LAYOUT, torch.device("cpu")))
     assert len(marks.rows) == len(page.rows)
     for row, drawn in zip(marks.rows, page.rows, strict=True):
         assert abs(row.baseline_mm - drawn.baseline_mm) < 2.0

@@ -9,9 +9,10 @@ import pytest
 from pipeline import LEADS, GridScale, Lead, LeadLabel, PageImage, RectifiedPage, SegmentationMap, TextLine
 from pipeline.errors import WeightsMismatch
 from pipeline.printing import recogniser as recogniser_module
-from pipeline.printing.printed import lead_name, printed_scale, with_printed_names
 from pipeline.printing.recogniser import Recogniser, load_recogniser
+from pipeline.printing.statements import join_lead_names, lead_name, stated_scale
 from pipeline.printing.text import find_text, read_text
+from pipeline.sheet.paper import Sheet
 
 PX_PER_MM = 8.0
 WIDTH_MM, HEIGHT_MM = 150.0, 70.0
@@ -29,7 +30,7 @@ def put(picture: np.ndarray, text: str, x_mm: float, y_mm: float, height_mm: flo
     cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (20, 20, 20), round(scale * 1.8), cv2.LINE_AA)
 
 
-def sheet(quarter_turns: int = 0) -> tuple[np.ndarray, RectifiedPage]:
+def flat(quarter_turns: int = 0) -> tuple[np.ndarray, RectifiedPage]:
     """A white page, and the map that a picture turned by `quarter_turns` would have to the sheet."""
     i, j = np.mgrid[0 : HEIGHT_MM + 1 : 5, 0 : WIDTH_MM + 1 : 5]
     x, y = j * PX_PER_MM - 0.5, i * PX_PER_MM - 0.5
@@ -51,14 +52,15 @@ def sheet(quarter_turns: int = 0) -> tuple[np.ndarray, RectifiedPage]:
     return np.full((round(HEIGHT_MM * PX_PER_MM), round(WIDTH_MM * PX_PER_MM), 3), 250, np.uint8), rectified
 
 
-def seen(picture: np.ndarray, ignore: Sequence[tuple[slice, slice]] = ()) -> tuple[PageImage, SegmentationMap]:
-    """The page, and the text map of a network that takes all ink for print but in `ignore`."""
+def seen(picture: np.ndarray, rectified: RectifiedPage, ignore: Sequence[tuple[slice, slice]] = ()) -> Sheet:
+    """The sheet, with the text map of a network that takes all ink for print but in `ignore`."""
     ink = cv2.resize(255 - picture[..., 0], None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA).astype(np.float32) / 230
     text = np.clip(ink - 0.03, 0, 1)
     for window in ignore:
         text[window] = 0
     nothing = np.zeros_like(text)
-    return PageImage(pixels=picture), SegmentationMap(grid=nothing, trace=nothing, text=text, scale=0.7)
+    maps = SegmentationMap(grid=nothing, trace=nothing, text=text, scale=0.7)
+    return Sheet(page=PageImage(pixels=picture), segmentation=maps, rectified=rectified)
 
 
 def lines(*texts: str, y_mm: float = 100.0, score: float = 0.98) -> tuple[TextLine, ...]:
@@ -71,7 +73,7 @@ def lines(*texts: str, y_mm: float = 100.0, score: float = 0.98) -> tuple[TextLi
 
 @pytest.mark.parametrize("quarter_turns", [0, 2])
 def test_print_is_found_and_read_upright(recogniser: Recogniser, quarter_turns: int) -> None:
-    picture, rectified = sheet(quarter_turns)
+    picture, rectified = flat(quarter_turns)
     put(picture, "Vent. rate 61 BPM", 5, 8)
     put(picture, "PR interval 146 ms", 5, 12.5)
     put(picture, "25 mm/s  10 mm/mV", 60, 66)
@@ -80,19 +82,18 @@ def test_print_is_found_and_read_upright(recogniser: Recogniser, quarter_turns: 
     cv2.line(picture, (600, 160), (600, 480), (20, 20, 20), 4)  # a separator
     if quarter_turns:
         picture = np.ascontiguousarray(np.rot90(picture, 2))
-    page, segmentation = seen(picture)
-    found = read_text(page, segmentation, rectified, recogniser)
+    sheet = seen(picture, rectified)
+    found = read_text(sheet, recogniser)
     assert [line.text.replace(" ", "") for line in found] == ["Vent.rate61BPM", "PRinterval146ms", "25mm/s10mm/mV"]
     footer = found[-1]
     assert footer.y0_mm == pytest.approx(63.5, abs=0.8) and footer.x0_mm == pytest.approx(60, abs=1)
     assert 35 < footer.x1_mm - footer.x0_mm < 60 and footer.score > 0.8
-    assert printed_scale(found).speed_mm_per_s == 25.0 and printed_scale(found).gain_mm_per_mv == 10.0
+    assert stated_scale(found).speed_mm_per_s == 25.0 and stated_scale(found).gain_mm_per_mv == 10.0
 
 
 def test_print_outside_the_canvas_is_read_too(recogniser: Recogniser) -> None:
-    picture, rectified = sheet()
+    picture, rectified = flat()
     put(picture, "50 mm/s 5 mm/mV", 20, 6)
-    page, segmentation = seen(picture)
     low = RectifiedPage(
         node_xy=rectified.node_xy[3:],  # the sheet starts 15 mm lower
         node_mm=5.0,
@@ -101,28 +102,28 @@ def test_print_outside_the_canvas_is_read_too(recogniser: Recogniser) -> None:
         grid_scale=rectified.grid_scale,
         homography=rectified.homography @ np.array([[1, 0, 0], [0, 1, 15.0], [0, 0, 1]]),
     )
-    (line,) = read_text(page, segmentation, low, recogniser)
-    assert line.y1_mm < 0 and printed_scale([line]).speed_mm_per_s == 50.0
+    (line,) = read_text(seen(picture, low), recogniser)
+    assert line.y1_mm < 0 and stated_scale([line]).speed_mm_per_s == 50.0
 
 
 def test_only_what_the_page_network_calls_print_is_looked_at(recogniser: Recogniser) -> None:
-    picture, rectified = sheet()
+    picture, rectified = flat()
     put(picture, "25 mm/s", 10, 20)
     put(picture, "10 mm/mV", 10, 50)
-    page, segmentation = seen(picture, ignore=[(slice(0, 180), slice(None))])
-    assert [line.text for line in read_text(page, segmentation, rectified, recogniser)] == ["10 mm/mV"]
-    blank, nothing = seen(sheet()[0])
-    assert find_text(blank, nothing, rectified) == ()
-    assert read_text(blank, nothing, rectified, recogniser) == ()
+    sheet = seen(picture, rectified, ignore=[(slice(0, 180), slice(None))])
+    assert [line.text for line in read_text(sheet, recogniser)] == ["10 mm/mV"]
+    blank = seen(flat()[0], rectified)
+    assert find_text(blank) == ()
+    assert read_text(blank, recogniser) == ()
 
 
 def test_time_is_bounded_and_the_edges_come_first(recogniser: Recogniser) -> None:
-    picture, rectified = sheet()
+    picture, rectified = flat()
     for k in range(12):
         put(picture, f"25 mm/s line {k}", 5 + 20 * (k % 2), 6 + 5.4 * k)
-    page, segmentation = seen(picture)
-    assert len(find_text(page, segmentation, rectified)) == 12
-    found = read_text(page, segmentation, rectified, recogniser, most_px=2000)
+    sheet = seen(picture, rectified)
+    assert len(find_text(sheet)) == 12
+    found = read_text(sheet, recogniser, most_px=2000)
     assert 2 <= len(found) <= 6
     assert found[0].y0_mm < 10 and found[-1].y0_mm > 60
 
@@ -175,20 +176,20 @@ def test_a_package_without_its_model_says_so(monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_speed_and_gain_in_words(text: str, speed: float | None, gain: float | None, chest: float | None) -> None:
-    stated = printed_scale(lines(text))
+    stated = stated_scale(lines(text))
     assert (stated.speed_mm_per_s, stated.gain_mm_per_mv, stated.chest_gain_mm_per_mv) == (speed, gain, chest)
     assert stated.reasons == ()
 
 
 def test_a_statement_may_stand_in_pieces_beside_each_other_but_not_below() -> None:
-    pieces = printed_scale(lines("Limb:", "10 mm/mV", "Chest:", "5 mm/mV", "Speed:", "25", "mm/s"))
+    pieces = stated_scale(lines("Limb:", "10 mm/mV", "Chest:", "5 mm/mV", "Speed:", "25", "mm/s"))
     assert (pieces.speed_mm_per_s, pieces.gain_mm_per_mv, pieces.chest_gain_mm_per_mv) == (25.0, 10.0, 5.0)
-    below = printed_scale([*lines("25"), *lines("mm/s", y_mm=105.0)])
+    below = stated_scale([*lines("25"), *lines("mm/s", y_mm=105.0)])
     assert below.speed_mm_per_s is None
 
 
 def test_statements_that_differ_are_no_statement() -> None:
-    stated = printed_scale([*lines("25 mm/s 10 mm/mV"), *lines("50 mm/s 10 mm/mV", y_mm=20.0)])
+    stated = stated_scale([*lines("25 mm/s 10 mm/mV"), *lines("50 mm/s 10 mm/mV", y_mm=20.0)])
     assert (stated.speed_mm_per_s, stated.gain_mm_per_mv) == (None, 10.0)
     assert stated.reasons == ("several paper speeds are printed: 25 and 50 mm/s",)
 
@@ -220,11 +221,11 @@ def test_recognised_names_join_those_seen() -> None:
         return LeadLabel(lead=lead, x_mm=x_mm, y_mm=101.0, score=score)
 
     seen_names = (label(Lead.V1, 20.0, 0.6), label(Lead.V3, 60.0, 0.6), label(Lead.AVL, 100.0, 0.99))
-    joined = with_printed_names(seen_names, lines("V1", "V2", "aVF", "V4", "III"))
+    joined = join_lead_names(seen_names, lines("V1", "V2", "aVF", "V4", "III"))
     got = [(x.lead, round(x.x_mm)) for x in joined]
     # V1 is known, V2 was seen as V3 less surely, aVL was seen more surely than aVF, V4 is new, III may be strokes
     assert got == [(Lead.V1, 20), (Lead.AVL, 100), (Lead.V2, 60), (Lead.V4, 140)]
-    assert with_printed_names(seen_names, lines("V2", "V6", score=0.7)) == seen_names
+    assert join_lead_names(seen_names, lines("V2", "V6", score=0.7)) == seen_names
 
 
 def test_a_name_seen_within_a_longer_line_of_print_is_none() -> None:
@@ -232,7 +233,7 @@ def test_a_name_seen_within_a_longer_line_of_print_is_none() -> None:
     inside = LeadLabel(lead=Lead.V3, x_mm=52.0, y_mm=11.5, score=0.9)
     beside = LeadLabel(lead=Lead.V1, x_mm=52.0, y_mm=18.0, score=0.9)
     at_its_end = LeadLabel(lead=Lead.V2, x_mm=69.0, y_mm=11.5, score=0.9)
-    assert with_printed_names([inside, beside, at_its_end], [line]) == (beside, at_its_end)
+    assert join_lead_names([inside, beside, at_its_end], [line]) == (beside, at_its_end)
 
 
 def test_a_patients_name_does_not_slip_into_a_log() -> None:

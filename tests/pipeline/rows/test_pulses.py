@@ -4,24 +4,27 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import GridScale, RectifiedPage, SegmentationMap
+from pipeline import GridScale, PageImage, RectifiedPage, SegmentationMap
 from pipeline.datatypes import PrintedMarks, PulseBox
 from pipeline.rows.marks import apart
 from pipeline.rows.pulses import measure_pulses
+from pipeline.sheet.paper import Sheet
 
 PX_PER_MM = 6.0
 
 
-def drawn(*points_mm: tuple[float, float]) -> SegmentationMap:
-    """The text map of a page of 60 x 40 mm with one line on it."""
+def drawn(*points_mm: tuple[float, float]) -> Sheet:
+    """The sheet of a page of 60 x 40 mm, with one line on its text map."""
     ink = np.zeros((round(40 * PX_PER_MM), round(60 * PX_PER_MM)), np.uint8)
     points = np.round((np.array(points_mm) * PX_PER_MM - 0.5) * 16).astype(np.int32)
     cv2.polylines(ink, [points], False, 255, 2, cv2.LINE_AA, shift=4)
     nothing = np.zeros(ink.shape, np.float32)
-    return SegmentationMap(grid=nothing, trace=nothing, text=(ink / 255).astype(np.float32), scale=1.0)
+    maps = SegmentationMap(grid=nothing, trace=nothing, text=(ink / 255).astype(np.float32), scale=1.0)
+    page = PageImage(pixels=np.full((*ink.shape, 3), 255, np.uint8))
+    return Sheet(page=page, segmentation=maps, rectified=rectified())
 
 
-def sheet() -> RectifiedPage:
+def rectified() -> RectifiedPage:
     i, j = np.mgrid[0:9, 0:13]
     return RectifiedPage(
         node_xy=np.stack([j * 5 * PX_PER_MM - 0.5, i * 5 * PX_PER_MM - 0.5], -1).astype(np.float32),
@@ -42,20 +45,20 @@ def box(x0_mm: float, x1_mm: float) -> PrintedMarks:
 def test_the_top_is_measured_without_the_feet(top_mm: float, foot_mm: float) -> None:
     left, right = 10.0 + foot_mm, 10.0 + foot_mm + top_mm
     line = drawn((10.0, 20.0), (left, 20.0), (left, 10.0), (right, 10.0), (right, 20.0), (right + foot_mm, 20.0))
-    (pulse,) = measure_pulses(box(9.8, right + foot_mm + 0.2), line, sheet()).pulses
+    (pulse,) = measure_pulses(line, box(9.8, right + foot_mm + 0.2)).pulses
     assert pulse.top_mm == pytest.approx(top_mm, abs=0.2)
     assert (pulse.x0_mm, pulse.y1_mm) == (9.8, 20.0)
 
 
 def test_half_a_pulse_has_no_width() -> None:
     line = drawn((0.0, 10.0), (12.0, 10.0), (12.0, 20.0), (30.0, 20.0))
-    (pulse,) = measure_pulses(box(6.0, 13.0), line, sheet()).pulses
+    (pulse,) = measure_pulses(line, box(6.0, 13.0)).pulses
     assert pulse.top_mm is None
 
 
 def test_what_stands_upright_beside_a_pulse_is_not_its_flank() -> None:
     seen = drawn((10, 20), (12, 20), (12, 10), (17, 10), (17, 20), (19, 20), (19, 12), (19.2, 12), (19.2, 20), (40, 20))
-    (pulse,) = measure_pulses(box(10.0, 19.5), seen, sheet()).pulses
+    (pulse,) = measure_pulses(seen, box(10.0, 19.5)).pulses
     assert pulse.top_mm == pytest.approx(5.0, abs=0.3)
 
 

@@ -1,5 +1,9 @@
 """From columns of probability to the line a pen drew."""
 
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +11,7 @@ import torch
 from pipeline.datatypes import RowBand
 from pipeline.errors import TraceNotFound
 from pipeline.networks.inference import Network
-from pipeline.networks.unet import ROW_BINS, ROW_HEIGHT_MM
+from pipeline.networks.specification import ROW_BINS, TRACE
 from pipeline.rows.trace import _distinct, posterior, read_rows, trace_rows
 
 
@@ -28,9 +32,14 @@ def network() -> Network:
     return Network(name="trace", module=_InkReader(), sha256="", device=torch.device("cpu"))
 
 
+def sampled(sample: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Any:
+    """A sheet whose pixels are drawn when they are asked for."""
+    return SimpleNamespace(pixels=sample)
+
+
 def _strip(y_mm: np.ndarray, width: int, top_mm: float) -> np.ndarray:
     """Draw a line (value per strip pixel column) on white."""
-    rows = top_mm + (np.arange(2 * ROW_BINS) + 0.5) * ROW_HEIGHT_MM / (2 * ROW_BINS)
+    rows = top_mm + (np.arange(2 * ROW_BINS) + 0.5) * TRACE.height_mm / (2 * ROW_BINS)
     ink = np.exp(-(((rows[:, None] - y_mm[None]) / 0.25) ** 2))
     return np.repeat((255 * (1 - np.nan_to_num(ink)))[..., None], 3, 2).astype(np.uint8)
 
@@ -55,7 +64,7 @@ def test_rows_are_read_at_sub_pixel(network: Network) -> None:
     x = np.arange(640)
     y = 100 + 4 * np.sin(x / 60)
     reading = read_rows(_strip(y, 640, 70.0)[None], network)
-    y_mm = 70.0 + (reading.y_bin[0] + 0.5) * ROW_HEIGHT_MM / ROW_BINS
+    y_mm = 70.0 + (reading.y_bin[0] + 0.5) * TRACE.height_mm / ROW_BINS
     assert np.abs(y_mm[::2] - y)[5:-5].max() < 0.06
     assert (reading.presence > 0.5).all()
 
@@ -66,7 +75,7 @@ def test_trace_rows_leaves_gaps_empty(network: Network) -> None:
         ink = np.exp(-(((y_mm[:, None] - line[None]) / 0.25) ** 2))
         return np.repeat((255 * (1 - np.nan_to_num(ink)))[..., None], 3, 2).astype(np.uint8)
 
-    traces = trace_rows(sample, [RowBand(baseline_mm=50.0, x0_mm=20, x1_mm=100)], network)
+    traces = trace_rows(sampled(sample), [RowBand(baseline_mm=50.0, x0_mm=20, x1_mm=100)], network)
     x = traces.x0_mm + np.arange(traces.row_mm.shape[1]) / traces.columns_per_mm
     there = np.isfinite(traces.row_mm[0])
     assert abs(x[there].min() - 30) < 0.2 and abs(x[there].max() - 90) < 0.2
@@ -76,7 +85,7 @@ def test_trace_rows_leaves_gaps_empty(network: Network) -> None:
 
 def test_no_rows_is_an_error_in_words(network: Network) -> None:
     with pytest.raises(TraceNotFound, match="no row"):
-        trace_rows(lambda x, y: np.zeros((1, 1, 3), np.uint8), [], network)
+        trace_rows(sampled(lambda x, y: np.zeros((1, 1, 3), np.uint8)), [], network)
 
 
 def test_a_row_seen_twice_is_traced_once(network: Network) -> None:
@@ -85,7 +94,7 @@ def test_a_row_seen_twice_is_traced_once(network: Network) -> None:
         return np.repeat((255 * (1 - ink))[..., None], 3, 2).astype(np.uint8)
 
     bands = [RowBand(baseline_mm=y, x0_mm=20, x1_mm=100) for y in (48.0, 52.0)]
-    assert trace_rows(sample, bands, network).row_mm.shape[0] == 1
+    assert trace_rows(sampled(sample), bands, network).row_mm.shape[0] == 1
 
 
 def test_a_rule_of_the_form_is_no_row() -> None:

@@ -12,7 +12,7 @@ from pipeline.datatypes import GridScale
 from pipeline.networks.inference import Network
 from pipeline.sheet.bend import averaged, unbend
 from pipeline.sheet.paper import paper_to_page
-from tests.pipeline.paper_samples import digitization
+from tests.pipeline.paper_samples import digitization, sheet_of
 
 DOUBT_MM = 0.02
 
@@ -37,8 +37,9 @@ def oracle() -> Network:
 
 
 def test_nodes_move_to_where_the_paper_is() -> None:
-    page, flat = digitization().page, digitization().rectified
-    mended = unbend(page, flat, oracle(), again_mm=1.0)
+    sheet = sheet_of(digitization())
+    flat = sheet.rectified
+    mended = unbend(sheet, oracle(), again_mm=1.0).rectified
     assert mended.node_mm == 2.5 and mended.pixels.shape == flat.pixels.shape
     assert mended.grid_scale.doubt_mm == pytest.approx(DOUBT_MM)
     seen_mm = np.random.default_rng(0).uniform([10, 10], [280, 120], (200, 2))
@@ -48,16 +49,17 @@ def test_nodes_move_to_where_the_paper_is() -> None:
 
 
 def test_what_moved_far_is_looked_at_again() -> None:
-    page, flat = digitization().page, digitization().rectified
-    once, twice = (unbend(page, flat, oracle(), again_mm=again, looks=2) for again in (1.0, 0.1))
-    moved = np.abs(twice.node_xy - once.node_xy).max() / flat.grid_scale.px_per_mm_x
+    flat = sheet_of(digitization())
+    once, twice = (unbend(flat, oracle(), again_mm=again, passes=2).rectified for again in (1.0, 0.1))
+    moved = np.abs(twice.node_xy - once.node_xy).max() / flat.rectified.grid_scale.px_per_mm_x
     assert 0.2 < moved < 0.4  # the oracle says the same again
 
 
 def test_a_sheet_without_a_grid_stays_as_it_is() -> None:
-    page, flat = digitization().page, digitization().rectified
-    bare = replace(flat, grid_scale=GridScale(px_per_mm_x=4.0, px_per_mm_y=4.0, score=0.0, source="hint"))
-    assert unbend(page, bare, oracle()) is bare
+    flat = sheet_of(digitization())
+    scale = GridScale(px_per_mm_x=4.0, px_per_mm_y=4.0, score=0.0, source="hint")
+    bare = replace(flat, rectified=replace(flat.rectified, grid_scale=scale))
+    assert unbend(bare, oracle()) is bare
 
 
 def test_sure_answers_count_and_doubtful_ones_follow() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +11,9 @@ import pytest
 
 from pipeline.datatypes import PageImage, RectifiedPage, SegmentationMap
 from pipeline.errors import GridNotFound
-from pipeline.sheet.paper import page_to_paper, paper_to_page, rescale, sample_paper, turn
+from pipeline.sheet.paper import page_to_paper, paper_to_page, rescale, turn
 from pipeline.sheet.rectify import rectify
+from tests.pipeline.paper_samples import digitization
 
 Array = npt.NDArray[np.float64]
 SHEET_MM = (160.0, 110.0)
@@ -121,7 +123,7 @@ def rms_mm(rectified: RectifiedPage, to_page: Callable[[Array], Array], grid_mm:
 def test_flat_sheet_at_any_angle(degrees: float) -> None:
     to_page = sheet_map(degrees)
     segmentation = draw(to_page, degrees)
-    rectified = rectify(as_page(segmentation), segmentation)
+    rectified = rectify(as_page(segmentation), segmentation).rectified
     assert rms_mm(rectified, to_page) < 0.05
     assert rectified.grid_scale.px_per_mm_x == pytest.approx(PX_PER_MM, rel=0.005)
     assert rectified.grid_scale.px_per_mm_y == pytest.approx(PX_PER_MM, rel=0.005)
@@ -132,40 +134,40 @@ def test_flat_sheet_at_any_angle(degrees: float) -> None:
 def test_perspective(perspective: tuple[float, float]) -> None:
     to_page = sheet_map(12.0, perspective)
     segmentation = draw(to_page, 12.0)
-    assert rms_mm(rectify(as_page(segmentation), segmentation), to_page) < 0.1
+    assert rms_mm(rectify(as_page(segmentation), segmentation).rectified, to_page) < 0.1
 
 
 @pytest.mark.parametrize(("major", "minor"), [(1.0, 0.5), (1.0, 0.0)], ids=["both", "major lines only"])
 def test_bent_sheet(major: float, minor: float) -> None:
     to_page = sheet_map(-8.0, (0.1, 0.1), (3.0, 6.0))
     segmentation = draw(to_page, -8.0, major=major, minor=minor)
-    rectified = rectify(as_page(segmentation), segmentation)
+    rectified = rectify(as_page(segmentation), segmentation).rectified
     assert rms_mm(rectified, to_page) < 0.2
 
 
 def test_minor_lines_only() -> None:
     to_page = sheet_map(5.0, (0.1, 0.0))
     segmentation = draw(to_page, 5.0, major=0.0, minor=0.8)
-    assert rms_mm(rectify(as_page(segmentation), segmentation), to_page, grid_mm=1.0) < 0.1
+    assert rms_mm(rectify(as_page(segmentation), segmentation).rectified, to_page, grid_mm=1.0) < 0.1
 
 
 def test_bold_traces_do_not_outweigh_a_faint_grid() -> None:
     to_page = sheet_map(2.0, (0.05, 0.02), (4.0, 3.0))
     segmentation = draw(to_page, 2.0, major=0.12, minor=0.05, noise=0.04, level=0.5)
-    assert rms_mm(rectify(as_page(segmentation), segmentation), to_page) < 0.1
+    assert rms_mm(rectify(as_page(segmentation), segmentation).rectified, to_page) < 0.1
 
 
 def test_part_without_grid_follows_its_neighbours() -> None:
     to_page = sheet_map(10.0, sagitta_mm=(0.0, 3.0))
     segmentation = draw(to_page, 10.0)
     segmentation.grid[200:330, 300:480] = 0.0
-    assert rms_mm(rectify(as_page(segmentation), segmentation), to_page) < 0.3
+    assert rms_mm(rectify(as_page(segmentation), segmentation).rectified, to_page) < 0.3
 
 
 def test_traces_run_across_after_a_quarter_turn() -> None:
     to_page = sheet_map(90.0)
     segmentation = draw(to_page, 90.0)
-    rectified = rectify(as_page(segmentation), segmentation)
+    rectified = rectify(as_page(segmentation), segmentation).rectified
     nodes, truth = true_paper(rectified, to_page)
     assert np.corrcoef(nodes[:, 0], truth[:, 0])[0, 1] ** 2 > 0.99
 
@@ -173,7 +175,7 @@ def test_traces_run_across_after_a_quarter_turn() -> None:
 def test_canvas_covers_the_sheet_and_not_the_desk() -> None:
     to_page = sheet_map(0.0)
     segmentation = draw(to_page, 0.0, noise=0.0)
-    rectified = rectify(as_page(segmentation), segmentation, px_per_mm=6.0)
+    rectified = rectify(as_page(segmentation), segmentation, px_per_mm=6.0).rectified
     height, width = rectified.pixels.shape[:2]
     assert SHEET_MM[0] <= width / 6.0 <= SHEET_MM[0] + 30
     assert SHEET_MM[1] <= height / 6.0 <= SHEET_MM[1] + 30
@@ -182,7 +184,7 @@ def test_canvas_covers_the_sheet_and_not_the_desk() -> None:
 def test_whole_nodes_lie_on_major_lines() -> None:
     to_page = sheet_map(3.0)
     segmentation = draw(to_page, 3.0)
-    rectified = rectify(as_page(segmentation), segmentation, px_per_mm=4.0)
+    rectified = rectify(as_page(segmentation), segmentation, px_per_mm=4.0).rectified
     darkness = 255.0 - rectified.pixels[..., 0].mean(axis=0)
     folded = darkness[: len(darkness) // 20 * 20].reshape(-1, 20).mean(axis=0)
     assert folded[[0, 19]].min() > 2 * np.median(folded)  # lines at whole multiples of 5 mm = 20 px
@@ -193,7 +195,8 @@ def test_turn_keeps_the_geometry(quarter_turns: int) -> None:
     to_page = sheet_map(6.0, (0.1, 0.0), (2.0, 0.0))
     segmentation = draw(to_page, 6.0)
     page = as_page(segmentation)
-    upright = rectify(page, segmentation)
+    sheet = rectify(page, segmentation)
+    upright = sheet.rectified
     turned = turn(upright, quarter_turns)
     points = np.random.default_rng(0).uniform(20, 90, (50, 2))
     assert np.allclose(page_to_paper(turned, paper_to_page(turned, points)), points, atol=0.01)
@@ -201,20 +204,30 @@ def test_turn_keeps_the_geometry(quarter_turns: int) -> None:
     height, width = turned.pixels.shape[:2]
     x, y = (np.arange(20.0, side / 5 - 20, 0.2) + 0.1 for side in (width, height))
     patch = turned.pixels[100 : 100 + len(y), 100 : 100 + len(x)]
-    assert np.abs(sample_paper(page, turned, x, y).astype(int) - patch).mean() < 2
+    assert np.abs(replace(sheet, rectified=turned).pixels(x, y).astype(int) - patch).mean() < 2
     back = turn(turned, 4 - quarter_turns)
     assert np.array_equal(back.pixels, upright.pixels)
     assert np.allclose(back.homography, upright.homography)
+
+
+@pytest.mark.parametrize("quarter_turns", [1, 2, 3])
+def test_turn_keeps_the_doubt_of_the_bend_network(quarter_turns: int) -> None:
+    flat = digitization().rectified
+    scale = replace(flat.grid_scale, px_per_mm_y=4.2, doubt_mm=0.07)
+    turned = turn(replace(flat, grid_scale=scale), quarter_turns).grid_scale
+    swapped = quarter_turns % 2 == 1
+    assert (turned.px_per_mm_x, turned.px_per_mm_y) == ((4.2, 4.0) if swapped else (4.0, 4.2))
+    assert (turned.doubt_mm, turned.score, turned.source) == (0.07, 1.0, "grid")
 
 
 def test_rows_sampled_finer_and_coarser_than_the_page_agree() -> None:
     to_page = sheet_map(4.0)
     segmentation = draw(to_page, 4.0, noise=0.0)
     page = as_page(segmentation)
-    rectified = rectify(page, segmentation)
+    sheet = rectify(page, segmentation)
     y = np.arange(20.0, 80.0, 0.5) + 0.25
-    fine = sample_paper(page, rectified, np.arange(20.0, 100.0, 0.05) + 0.025, y)
-    coarse = sample_paper(page, rectified, np.arange(20.0, 100.0, 1.0) + 0.5, y)
+    fine = sheet.pixels(np.arange(20.0, 100.0, 0.05) + 0.025, y)
+    coarse = sheet.pixels(np.arange(20.0, 100.0, 1.0) + 0.5, y)
     averaged = fine.reshape(len(y), -1, 20, 3).mean(axis=2)
     assert coarse.shape == averaged.shape
     assert np.abs(coarse - averaged).mean() < 6
@@ -228,7 +241,7 @@ def test_no_grid_falls_back_to_the_stated_resolution() -> None:
         scale=0.5,
     )
     pixels = np.full((600, 800, 3), 255, np.uint8)
-    rectified = rectify(PageImage(pixels=pixels, px_per_mm_hint=8.0), blank)
+    rectified = rectify(PageImage(pixels=pixels, px_per_mm_hint=8.0), blank).rectified
     assert (rectified.grid_scale.source, rectified.grid_scale.score) == ("hint", 0.0)
     assert rectified.grid_scale.px_per_mm_x == pytest.approx(8.0)
     assert paper_to_page(rectified, np.array([10.0, 5.0])) == pytest.approx([79.5, 39.5])
@@ -253,7 +266,7 @@ def test_rows_without_a_grid_are_laid_level_at_a_guessed_scale(degrees: float, t
     haze = 0.43 + 0.02 * np.sin(np.arange(trace.shape[1]) * 2 * np.pi / 8) * np.ones((trace.shape[0], 1))
     segmentation = SegmentationMap(grid=haze.astype(np.float32), trace=trace, text=np.zeros_like(trace), scale=0.5)
     page = PageImage(pixels=np.full((2 * trace.shape[0], 2 * trace.shape[1], 3), 255, np.uint8))
-    rectified = rectify(page, segmentation)
+    rectified = rectify(page, segmentation).rectified
     assert (rectified.grid_scale.source, rectified.grid_scale.score) == ("default", 0.0)
     assert rectified.grid_scale.px_per_mm_x == pytest.approx(2 * 600 / 250, rel=0.05)
     ends = np.array([[-290.0, 150.0], [290.0, 150.0]])  # where the lowest row begins and ends, off the middle
@@ -270,12 +283,13 @@ def test_a_sheet_taken_for_larger_shows_the_same_page() -> None:
     to_page = sheet_map(2.0)
     segmentation = draw(to_page, 2.0, noise=0.0)
     page = as_page(segmentation)
-    rectified = rectify(page, segmentation)
-    larger = rescale(page, rectified, 1.25, "columns")
+    sheet = rectify(page, segmentation)
+    rescaled = rescale(sheet, 1.25, "columns")
+    rectified, larger = sheet.rectified, rescaled.rectified
     points = np.random.default_rng(0).uniform(20, 90, (50, 2))
     assert np.allclose(paper_to_page(larger, points * 1.25), paper_to_page(rectified, points), atol=0.01)
     assert larger.grid_scale.px_per_mm_x == pytest.approx(rectified.grid_scale.px_per_mm_x / 1.25)
     assert larger.grid_scale.source == "columns"
     assert larger.pixels.shape[0] == pytest.approx(1.25 * rectified.pixels.shape[0], abs=1)
     x, y = np.arange(30.0, 90.0, 0.25), np.arange(30.0, 80.0, 0.25)
-    assert np.array_equal(sample_paper(page, larger, x * 1.25, y * 1.25), sample_paper(page, rectified, x, y))
+    assert np.array_equal(rescaled.pixels(x * 1.25, y * 1.25), sheet.pixels(x, y))

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from pipeline import LEADS, Calibration, EcgRecord, Layout, LayoutMatch, Lead, TraceSet
-from pipeline.datatypes import FloatArray, PrintedMarks
+from pipeline.datatypes import FloatArray, PrintedMarks, StatedScale
 from pipeline.errors import TraceNotFound
-from pipeline.layout.identify import identify_layout, load_layouts
+from pipeline.layout.file import load_layouts
+from pipeline.layout.identify import identify_layout
 from pipeline.signal.calibrate import calibrate
 from pipeline.signal.calibration import infer_calibration
 from pipeline.training.simulate import simulate_ecg
@@ -53,7 +54,7 @@ def test_signals_survive_the_paper(layout: Layout, gain: float, speed: float, co
     _, match, record = digitized(layout, signal_mv, speed, gain, columns_per_mm)
     assert match.layout is layout
     if len(layout.rows[0]) > 1:
-        read = infer_calibration(match, PrintedMarks(rows=(), pulses=()), (), Calibration())
+        read = infer_calibration(match, PrintedMarks(rows=(), pulses=()), StatedScale(), Calibration())
         assert (read.paper_speed_mm_per_s, read.speed_source) == (speed, "columns")
     truth = on_paper(layout, signal_mv, record.signal_mv.shape[1])
     for row, lead in enumerate(LEADS):

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from pipeline import Calibration, GridScale, LayoutMatch
-from pipeline.datatypes import Beats, PrintedMarks, PulseBox, TextLine
-from pipeline.layout.identify import identify_layout, load_layouts
+from pipeline.datatypes import Beats, PrintedMarks, PulseBox, StatedScale, TextLine
+from pipeline.layout.file import load_layouts
+from pipeline.layout.identify import identify_layout
+from pipeline.printing.statements import stated_scale
 from pipeline.signal.calibrate import calibrate
 from pipeline.signal.calibration import infer_calibration, true_scale
 from pipeline.signal.quality import assess
@@ -35,10 +37,12 @@ def pulses(*sizes_mm: tuple[float, float]) -> PrintedMarks:
     return PrintedMarks(rows=(), pulses=tuple(boxes))
 
 
-def lines(*texts: str) -> tuple[TextLine, ...]:
-    return tuple(
-        TextLine(text=text, x0_mm=5.0, x1_mm=60.0, y0_mm=150.0 + 5 * k, y1_mm=152.5 + 5 * k, score=0.98)
-        for k, text in enumerate(texts)
+def stated(*texts: str) -> StatedScale:
+    return stated_scale(
+        [
+            TextLine(text=text, x0_mm=5.0, x1_mm=60.0, y0_mm=150.0 + 5 * k, y1_mm=152.5 + 5 * k, score=0.98)
+            for k, text in enumerate(texts)
+        ]
     )
 
 
@@ -57,7 +61,7 @@ def lines(*texts: str) -> tuple[TextLine, ...]:
 )
 def test_without_print(name: str, speed: float, marks: PrintedMarks, expected: tuple[float, str, float, str]) -> None:
     usual = Beats(qrs_mm=0.032 * speed, rr_mm=0.85 * speed, height_mm=11.0)
-    found = infer_calibration(replace(matched(name, speed), beats=usual), marks, (), Calibration())
+    found = infer_calibration(replace(matched(name, speed), beats=usual), marks, stated(), Calibration())
     values = (found.paper_speed_mm_per_s, found.speed_source, found.gain_mm_per_mv, found.gain_source)
     assert values == expected
     assert found.reasons == ()
@@ -76,7 +80,7 @@ def test_without_print(name: str, speed: float, marks: PrintedMarks, expected: t
 def test_print_that_fits_is_believed(
     name: str, speed: float, text: str, marks: PrintedMarks, expected: tuple[float, float]
 ) -> None:
-    found = infer_calibration(matched(name, speed), marks, lines(text), Calibration())
+    found = infer_calibration(matched(name, speed), marks, stated(text), Calibration())
     assert (found.paper_speed_mm_per_s, found.gain_mm_per_mv) == expected
     assert (found.speed_source, found.gain_source) == ("text", "text")
     assert found.reasons == ()
@@ -84,17 +88,17 @@ def test_print_that_fits_is_believed(
 
 def test_print_tells_half_columns_at_50_from_whole_ones_at_25() -> None:
     match = matched("3x4", 50.0, column_seconds=1.25)
-    alone = infer_calibration(match, pulses(), (), Calibration())
+    alone = infer_calibration(match, pulses(), stated(), Calibration())
     assert (alone.paper_speed_mm_per_s, alone.speed_source) == (50.0, "beats")
     assert "50 mm/s is not certain: the columns are 62.5 mm apart and the beats are" in alone.reasons[0]
     blind = replace(match, beats=None)
-    assert infer_calibration(blind, pulses(), (), Calibration()).paper_speed_mm_per_s == 25.0
-    told = infer_calibration(match, pulses((10.1, 10.2)), lines("50 mm/s"), Calibration())
+    assert infer_calibration(blind, pulses(), stated(), Calibration()).paper_speed_mm_per_s == 25.0
+    told = infer_calibration(match, pulses((10.1, 10.2)), stated("50 mm/s"), Calibration())
     assert (told.paper_speed_mm_per_s, told.speed_source, told.reasons) == (50.0, "text", ())
-    pulse_only = infer_calibration(blind, pulses((10.1, 10.2)), (), Calibration())
+    pulse_only = infer_calibration(blind, pulses((10.1, 10.2)), stated(), Calibration())
     assert pulse_only.paper_speed_mm_per_s == 50.0
     assert "50 mm/s is not certain" in pulse_only.reasons[0]
-    assert infer_calibration(match, pulses((10.1, 10.2)), (), Calibration()).reasons == ()
+    assert infer_calibration(match, pulses((10.1, 10.2)), stated(), Calibration()).reasons == ()
 
 
 def beating(*, qrs_mm: float, rr_mm: float | None, height_mm: float) -> LayoutMatch:
@@ -111,7 +115,7 @@ def beating(*, qrs_mm: float, rr_mm: float | None, height_mm: float) -> LayoutMa
     ],
 )
 def test_usual_beats_confirm_what_is_configured(beats: dict[str, float], taken: tuple[float, float]) -> None:
-    found = infer_calibration(beating(**beats), pulses(), (), Calibration())
+    found = infer_calibration(beating(**beats), pulses(), stated(), Calibration())
     assert (found.paper_speed_mm_per_s, found.gain_mm_per_mv) == taken
     assert (found.speed_source, found.gain_source, found.reasons) == ("default", "default", ())
 
@@ -128,16 +132,16 @@ def test_usual_beats_confirm_what_is_configured(beats: dict[str, float], taken: 
 def test_other_beats_are_doubtful_where_nothing_states_the_scale(
     beats: dict[str, float], speed: float, gain: float, words: str
 ) -> None:
-    found = infer_calibration(beating(**beats), pulses(), (), Calibration())
+    found = infer_calibration(beating(**beats), pulses(), stated(), Calibration())
     assert (found.paper_speed_mm_per_s, found.gain_mm_per_mv) == (speed, gain)
     assert [reason for reason in found.reasons if "nothing on the page states it" in reason and words in reason]
 
 
 def test_beats_do_not_object_to_print_or_pulse() -> None:
     match = beating(qrs_mm=2.0, rr_mm=60.0, height_mm=3.0)  # broad, slow and low: a finding
-    found = infer_calibration(match, pulses(), lines("25 mm/s 10 mm/mV"), Calibration())
+    found = infer_calibration(match, pulses(), stated("25 mm/s 10 mm/mV"), Calibration())
     assert (found.paper_speed_mm_per_s, found.gain_mm_per_mv, found.reasons) == (25.0, 10.0, ())
-    found = infer_calibration(match, pulses((5.1, 10.2)), lines("25 mm/s"), Calibration())
+    found = infer_calibration(match, pulses((5.1, 10.2)), stated("25 mm/s"), Calibration())
     assert (found.gain_mm_per_mv, found.gain_source, found.reasons) == (10.0, "pulse", ())
 
 
@@ -145,7 +149,11 @@ def test_agreement_raises_the_score() -> None:
     match = matched("3x4", 25.0)
     scores = [
         infer_calibration(match, marks, text, Calibration()).speed_score
-        for marks, text in [(pulses(), ()), (pulses((5.1, 10.2)), ()), (pulses((5.1, 10.2)), lines("25 mm/s"))]
+        for marks, text in [
+            (pulses(), stated()),
+            (pulses((5.1, 10.2)), stated()),
+            (pulses((5.1, 10.2)), stated("25 mm/s")),
+        ]
     ]
     assert scores[0] < scores[1] < scores[2]
     assert 0.7 < scores[0] and scores[2] <= 1.0
@@ -173,7 +181,7 @@ def test_contradictions_are_named_and_go_to_review(
     name: str, speed: float, text: str, marks: PrintedMarks, taken: tuple[float, float], words: str
 ) -> None:
     match = matched(name, speed)
-    found = infer_calibration(match, marks, lines(text), Calibration())
+    found = infer_calibration(match, marks, stated(text), Calibration())
     assert (found.paper_speed_mm_per_s, found.gain_mm_per_mv) == taken
     assert any(words in reason for reason in found.reasons), found.reasons
     traces = printed(NAMED[name], simulate_ecg(np.random.default_rng(9), seconds=20), speed=speed)
@@ -183,14 +191,14 @@ def test_contradictions_are_named_and_go_to_review(
 
 
 def test_a_lost_digit_is_no_other_speed() -> None:
-    found = infer_calibration(matched("12x1", 25.0), pulses(), lines("5 mm/s"), Calibration())
+    found = infer_calibration(matched("12x1", 25.0), pulses(), stated("5 mm/s"), Calibration())
     assert found.paper_speed_mm_per_s == 25.0
     assert found.reasons[0] == "5 mm/s is printed, but a paper speed of 25 mm/s was taken"
 
 
 def test_what_is_configured_holds_where_the_page_says_nothing() -> None:
     site = Calibration(paper_speed_mm_per_s=50.0, gain_mm_per_mv=5.0, chest_gain_mm_per_mv=2.5)
-    found = infer_calibration(matched("12x1", 50.0), pulses(), (), site)
+    found = infer_calibration(matched("12x1", 50.0), pulses(), stated(), site)
     assert (found.paper_speed_mm_per_s, found.gain_mm_per_mv, found.chest_gain_mm_per_mv) == (50.0, 5.0, 2.5)
     assert (found.speed_source, found.gain_source) == ("default", "default")
     assert "nothing on the page states it, and the beats leave doubt: a gain of 5 mm/mV was taken" in found.reasons
@@ -198,12 +206,12 @@ def test_what_is_configured_holds_where_the_page_says_nothing() -> None:
 
 def test_chest_leads_have_the_gain_printed_for_them() -> None:
     match = matched("3x4+1R", 25.0)
-    text = lines("Limb: 10 mm/mV  Chest: 5 mm/mV")
+    text = stated("Limb: 10 mm/mV  Chest: 5 mm/mV")
     for marks in (pulses(), pulses((5.1, 10.2)), pulses((5.1, 5.1))):  # the pulse may show either
         found = infer_calibration(match, marks, text, Calibration())
         assert (found.gain_mm_per_mv, found.chest_gain_mm_per_mv, found.reasons) == (10.0, 5.0, ())
     site = replace(Calibration(), chest_gain_mm_per_mv=5.0)
-    assert infer_calibration(match, pulses(), lines("10 mm/mV"), site).chest_gain_mm_per_mv is None
+    assert infer_calibration(match, pulses(), stated("10 mm/mV"), site).chest_gain_mm_per_mv is None
 
 
 @pytest.mark.parametrize(
@@ -228,13 +236,13 @@ def test_a_guessed_scale_is_mended_by_columns_and_pulses(
         column_mm=tuple((a / guess, b / guess) for a, b in match.column_mm),
         labels=tuple(replace(label, x_mm=label.x_mm / guess) for label in match.labels),
     )
-    assert true_scale(match, marks, lines(*print_), Calibration()) == pytest.approx(true, rel=0.02)
+    assert true_scale(match, marks, stated(*print_), Calibration()) == pytest.approx(true, rel=0.02)
 
 
 def test_names_tell_the_pitch_where_a_usual_one_was_preferred() -> None:
     match = matched("3x4", 25.0)
     wrong = tuple((start - 0.04 * (start - match.column_mm[0][0]), end) for start, end in match.column_mm)
     match = replace(match, column_mm=wrong)
-    assert true_scale(match, pulses(), (), Calibration()) == pytest.approx(1.0, abs=0.01)
+    assert true_scale(match, pulses(), stated(), Calibration()) == pytest.approx(1.0, abs=0.01)
     nameless = replace(match, labels=())
-    assert true_scale(nameless, pulses(), (), Calibration()) == pytest.approx(1 / 0.96, abs=0.01)
+    assert true_scale(nameless, pulses(), stated(), Calibration()) == pytest.approx(1 / 0.96, abs=0.01)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pipeline import Calibration, EcgRecord, GridScale, LayoutMatch, Lead, Quality, TraceSet
-from pipeline.layout.identify import identify_layout, load_layouts
+from pipeline.layout.file import load_layouts
+from pipeline.layout.identify import identify_layout
 from pipeline.signal.calibrate import calibrate
 from pipeline.signal.quality import assess, features
 from pipeline.training.simulate import simulate_ecg

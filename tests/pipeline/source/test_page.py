@@ -1,5 +1,7 @@
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import cv2
@@ -184,6 +186,24 @@ def test_a_bomb_is_refused_before_it_is_decoded(make: object, monkeypatch: pytes
     monkeypatch.setattr(cv2, "imdecodemulti", decoded)
     with pytest.raises(PageUnreadable, match=r"claims \d+ x \d+ pixels; the limit is 100 million"):
         load_pages(data)
+
+
+def test_opencv_refuses_a_bomb_itself_whatever_is_imported_first() -> None:
+    """A second lock: OpenCV reads its limit when it is imported, so the limit must be set before any module does."""
+    code = (
+        "import pipeline.sheet.paper, cv2, numpy, sys\n"
+        "data = numpy.frombuffer(bytes.fromhex(sys.argv[1]), numpy.uint8)\n"
+        "try:\n    cv2.imdecode(data, cv2.IMREAD_COLOR)\n"
+        "except cv2.error as error:\n    assert 'CV_IO_MAX_IMAGE_PIXELS' in str(error), error\n"
+        "else:\n    sys.exit('not refused')"
+    )
+    header = struct.pack(">4sIIBBBBB", b"IHDR", 20_000, 6_000, 8, 0, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    scan = zlib.compress(bytes(100))
+    body = struct.pack(">I", len(scan)) + b"IDAT" + scan + struct.pack(">I", zlib.crc32(b"IDAT" + scan))
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk + body
+    done = subprocess.run([sys.executable, "-c", code, bomb.hex()], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tiff", ".bmp"])

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.networks.unet import ROW_BINS
+from pipeline.networks.specification import ROW_BINS
 from pipeline.training.augment import bend_sample, finger, label_samples, layout_sample, page_samples, row_samples
 from pipeline.training.simulate import simulate_ecg
 from pipeline.training.style import PageStyle, random_style, training_layouts

@@ -12,11 +12,13 @@ from safetensors.torch import load_file
 from pipeline.errors import WeightsMismatch
 from pipeline.evaluation.progress import plot_progress
 from pipeline.networks.inference import WEIGHTS, load_network
-from pipeline.networks.unet import NETWORKS, ROW_BINS
+from pipeline.networks.specification import PAGE, ROW_BINS, SPECIFICATIONS
 from pipeline.training.dataset import CropStream
+from pipeline.training.losses import trace_loss
 from pipeline.training.records import load_records
 from pipeline.training.simulate import simulate_ecg
-from pipeline.training.train import Muon, Trainer, export, trace_loss
+from pipeline.training.tasks import TASKS
+from pipeline.training.train import Muon, Trainer, export
 
 
 @pytest.fixture(scope="module")
@@ -41,24 +43,24 @@ def test_empty_folder_is_an_error(tmp_path: Path) -> None:
         load_records(tmp_path, "train")
 
 
-@pytest.mark.parametrize("name", ["page", "layout", "label", "trace"])
+@pytest.mark.parametrize("name", TASKS)
 def test_one_step_and_a_checkpoint(name: str, signals: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    trainer = Trainer(name, tmp_path, seed=0, lr=1e-3, device="cpu")
-    stream = iter(CropStream(name, signals, "train", (0,), mix=0))
+    trainer = Trainer(TASKS[name], tmp_path, seed=0, lr=1e-3, device="cpu")
+    stream = iter(CropStream(TASKS[name], signals, "train", (0,), mix=0))
     sample = tuple(torch.stack(tensors) for tensors in zip(next(stream), next(stream), strict=True))
     trainer.model.train()
     losses = [trainer.update(sample, 0.0) for _ in range(2)]
     assert np.isfinite(losses).all()
     trainer.history.append({"loss": losses[-1]})
     trainer.save()
-    again = Trainer(name, tmp_path, seed=1, lr=1e-3, device="cpu")
+    again = Trainer(TASKS[name], tmp_path, seed=1, lr=1e-3, device="cpu")
     again.load(tmp_path / "checkpoint.pt")
     assert again.step == 2
     for a, b in zip(trainer.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(a, b)
     export(name, tmp_path / "checkpoint.pt", tmp_path / "weights")
-    network = load_network(name, torch.device("cpu"), tmp_path / "weights")
+    network = load_network(TASKS[name].specification, torch.device("cpu"), tmp_path / "weights")
     assert network.sha256 == json.loads((tmp_path / "weights" / f"{name}.json").read_text())["sha256"]
 
 
@@ -90,7 +92,7 @@ def test_trace_loss_is_least_at_the_truth() -> None:
 
 
 def test_training_starts_from_shipped_weights(tmp_path: Path) -> None:
-    trainer = Trainer("label", tmp_path, seed=0, lr=1e-3, device="cpu")
+    trainer = Trainer(TASKS["label"], tmp_path, seed=0, lr=1e-3, device="cpu")
     trainer.start_from(WEIGHTS / "label.safetensors")
     shipped = load_file(WEIGHTS / "label.safetensors")
     for model in (trainer.model, trainer.average):
@@ -106,10 +108,15 @@ def test_progress_is_drawn(tmp_path: Path) -> None:
         plot_progress({"label": []}, tmp_path / "empty.png")
 
 
+def test_every_network_has_a_task_and_all_tasks_share_the_time() -> None:
+    assert [task.specification for task in TASKS.values()] == list(SPECIFICATIONS)
+    assert sum(task.share for task in TASKS.values()) == pytest.approx(1.0)
+
+
 def test_shipped_weights_are_the_recorded_ones() -> None:
-    for name in NETWORKS:
-        load_network(name, torch.device("cpu"))
-        assert (WEIGHTS / f"{name}.safetensors").stat().st_size < 15 * 2**20
+    for specification in SPECIFICATIONS:
+        load_network(specification, torch.device("cpu"))
+        assert (WEIGHTS / f"{specification.name}.safetensors").stat().st_size < 15 * 2**20
 
 
 def test_altered_weights_are_refused(tmp_path: Path) -> None:
@@ -119,4 +126,4 @@ def test_altered_weights_are_refused(tmp_path: Path) -> None:
     data[-1] ^= 1
     (tmp_path / "page.safetensors").write_bytes(bytes(data))
     with pytest.raises(WeightsMismatch, match="sha256"):
-        load_network("page", torch.device("cpu"), tmp_path)
+        load_network(PAGE, torch.device("cpu"), tmp_path)

@@ -1,4 +1,4 @@
-"""What print means: paper speed, gain and lead names out of recognised lines of text.
+"""What the text of a page states: paper speed, gain and lead names.
 
 Carts write "25 mm/s 10 mm/mV", "25mm/sec", "Limb: 10 mm/mV Chest: 5 mm/mV", "10/5mm/mV", "1mV = 10 mm" or "x0.5"; a
 recogniser may turn 0 into O, 5 into S, mm into rnm and lose the stroke or the space between.  Only speeds and gains
@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
-from pipeline.datatypes import LEADS, Lead, LeadLabel, TextLine
-
-SPEEDS_MM_PER_S = (5.0, 6.25, 10.0, 12.5, 25.0, 50.0, 100.0)
-GAINS_MM_PER_MV = (2.5, 5.0, 10.0, 20.0)
+from pipeline.datatypes import GAINS_MM_PER_MV, LEADS, PAPER_SPEEDS_MM_PER_S, Lead, LeadLabel, StatedScale, TextLine
+from pipeline.printing.weights import NAMES
 
 _NUMBER = r"(?:(?<![\w.,/|\\])[OoIlSsZz]|(?<![\d.,])\d)[\dOoIlSsZz]{0,2}(?:\s?[.,]\s?[\dOoIlSsZz]{1,2})?"
 _M = r"(?:m|rn|n)"
@@ -32,19 +29,8 @@ _FACTORS = {"0.25": 2.5, "1/4": 2.5, "0.5": 5.0, "1/2": 5.0, "1": 10.0, "2": 20.
 _LIMB = re.compile(r"limb|ext|periph|(?<![a-z])[le]\s?[:=]?\s?$|avf\s?[:=]?\s?$", re.IGNORECASE)
 _CHEST = re.compile(r"chest|prec|thor|(?<![a-z])[cv]\s?[:=]?\s?$|v?6\s?[:=]\s?$|v1\s?[-~]\s?v?6", re.IGNORECASE)
 _DIGITS = str.maketrans("OoIlSsZz,", "00115522.", " ")
-_LONGEST_NAME = 5  # characters, a stray one and a sign included
 _STROKES = {Lead.I, Lead.II, Lead.III}
 _NAMES = {lead.upper(): lead for lead in LEADS} | {f"C{k}": Lead(f"V{k}") for k in range(1, 7)}
-
-
-@dataclass(frozen=True, slots=True)
-class PrintedScale:
-    """What a page states in print; None where it states nothing, or several things that differ."""
-
-    speed_mm_per_s: float | None = None
-    gain_mm_per_mv: float | None = None  # of the limb leads, or of all
-    chest_gain_mm_per_mv: float | None = None  # where it is stated on its own
-    reasons: tuple[str, ...] = ()  # statements that contradict each other, in words
 
 
 def _known(number: str, known: Sequence[float]) -> float | None:
@@ -58,7 +44,7 @@ def _known(number: str, known: Sequence[float]) -> float | None:
 
 def _speeds(text: str) -> Iterator[float]:
     for match in _SPEED.finditer(text):
-        speed = _known(match[1], SPEEDS_MM_PER_S)
+        speed = _known(match[1], PAPER_SPEEDS_MM_PER_S)
         if speed is not None:
             yield speed
 
@@ -96,8 +82,8 @@ def _in_rows(lines: Sequence[TextLine]) -> list[str]:
     return ["  ".join(line.text for line in sorted(row, key=lambda line: line.x0_mm)) for row in rows]
 
 
-def printed_scale(lines: Sequence[TextLine]) -> PrintedScale:
-    """Find the paper speed and the gain that are stated on a page.
+def stated_scale(lines: Sequence[TextLine]) -> StatedScale:
+    """Find the paper speed and the gain that the text of a page states.
 
     Parameters
     ----------
@@ -106,7 +92,7 @@ def printed_scale(lines: Sequence[TextLine]) -> PrintedScale:
 
     Returns
     -------
-    PrintedScale
+    StatedScale
         A factor ("x0.5") counts as a gain only where none is stated in mm/mV.
     """
     rows = _in_rows(lines)
@@ -123,7 +109,7 @@ def printed_scale(lines: Sequence[TextLine]) -> PrintedScale:
         values = sorted(limb if len(limb) > 1 else chest)
         reasons.append(f"several gains are printed: {' and '.join(f'{x:g}' for x in values)} mm/mV")
     gain, chest_gain = _one(limb), _one(chest)
-    return PrintedScale(
+    return StatedScale(
         speed_mm_per_s=_one(speeds),
         gain_mm_per_mv=gain,
         chest_gain_mm_per_mv=chest_gain if gain is not None and chest_gain != gain else None,
@@ -137,38 +123,43 @@ def lead_name(text: str) -> Lead | None:
     return _NAMES.get("V1" if bare in ("VI", "CI") else bare)
 
 
-def _within(label: LeadLabel, line: TextLine, ends_mm: float = 3.0) -> bool:
+def _within(label: LeadLabel, line: TextLine) -> bool:
     """Tell whether a label stands inside a line of print, away from its ends: a name may touch what follows it."""
-    return line.x0_mm + ends_mm < label.x_mm < line.x1_mm - ends_mm and line.y0_mm < label.y_mm < line.y1_mm
+    inside = line.x0_mm + NAMES.ends_mm < label.x_mm < line.x1_mm - NAMES.ends_mm
+    return inside and line.y0_mm < label.y_mm < line.y1_mm
 
 
-def with_printed_names(
-    labels: Sequence[LeadLabel], lines: Sequence[TextLine], *, least_score: float = 0.8
-) -> tuple[LeadLabel, ...]:
-    """Add the lead names that were recognised as print to those that were seen as pictures.
+def _at(label: LeadLabel, x_mm: float, y_mm: float) -> bool:
+    """Tell whether a label stands at a place."""
+    return abs(label.x_mm - x_mm) < NAMES.place_x_mm and abs(label.y_mm - y_mm) < NAMES.place_y_mm
+
+
+def join_lead_names(labels: Sequence[LeadLabel], lines: Sequence[TextLine]) -> tuple[LeadLabel, ...]:
+    """Join the lead names that the label network found with those that the text states.
 
     Parameters
     ----------
     labels : sequence of LeadLabel
-        What the label network saw.
+        The names that the label network found.
     lines : sequence of TextLine
-    least_score : float
-        Of a line that is believed to be a name.
+        The text of the page.
 
     Returns
     -------
     tuple of LeadLabel
-        A recognised name replaces another name seen less surely at its place; what was seen within a longer line of
-        print is no name.  I, II and III are left to the label network: to a recogniser any upright stroke is an I.
+        A name in the text replaces a label at its place that has a lower score and another name.  A label inside a
+        longer line of text is no lead name.  I, II and III come from the label network only: a recogniser takes any
+        upright stroke for an I.
     """
-    prose = [line for line in lines if line.score >= least_score and len(line.text.replace(" ", "")) > _LONGEST_NAME]
+    sure = [line for line in lines if line.score >= NAMES.text_score]
+    prose = [line for line in sure if len(line.text.replace(" ", "")) > NAMES.longest]
     kept = [label for label in labels if not any(_within(label, line) for line in prose)]
-    for line in lines:
+    for line in sure:
         lead = lead_name(line.text)
-        if lead is None or lead in _STROKES or line.score < least_score:
+        if lead is None or lead in _STROKES:
             continue
         x_mm, y_mm = (line.x0_mm + line.x1_mm) / 2, (line.y0_mm + line.y1_mm) / 2
-        here = [label for label in kept if abs(label.x_mm - x_mm) < 5.0 and abs(label.y_mm - y_mm) < 4.0]
+        here = [label for label in kept if _at(label, x_mm, y_mm)]
         if any(label.lead == lead or label.score >= line.score for label in here):
             continue
         kept = [label for label in kept if label not in here]

@@ -1,0 +1,68 @@
+"""Every command under its heading in `--help`, and what an error becomes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from gateway import __version__
+from gateway.cli.administration import check_config, example_config
+from gateway.cli.destinations import echo, find, pull, resend, send_test, undelivered
+from gateway.cli.jobs import cancel, jobs, retry, show, submit
+from gateway.cli.options import with_options
+from gateway.cli.review import confirm, identify, merges, unmatched
+from gateway.cli.run import demo, serve, worker
+from gateway.errors import GatewayError, SettingsError
+
+PROGRAM = "ecg-gateway"
+_GROUPS = {
+    "Run": (serve, worker, demo),
+    "Jobs": (submit, jobs, show, retry, cancel),
+    "Review": (unmatched, identify, confirm, merges),
+    "Destinations": (echo, send_test, find, pull, undelivered, resend),
+    "Administration": (check_config, example_config),
+}
+
+app = typer.Typer(
+    name=PROGRAM,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit status: 0 done; 1 something failed, the reason is on standard error; 2 the command line or the "
+    "settings are wrong; 130 interrupted by Ctrl-C.",
+)
+for _panel, _commands in _GROUPS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(with_options(_command))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Turn pictures of ECGs into DICOM waveforms and HL7 messages.
+
+    A job is accepted by its id, or by the first characters of its id: at least four, and enough to be unique.
+    """
+
+
+def run() -> int:
+    """Run the command that the process was started with; return its exit status."""
+    try:
+        app(prog_name=PROGRAM)
+    except GatewayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, SettingsError) else 1
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return 0

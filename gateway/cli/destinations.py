@@ -1,0 +1,119 @@
+"""`echo`, `send-test`, `find`, `pull`, `undelivered` and `resend`: the peers that results go to."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from gateway.cli.arguments import (
+    ArchiveName,
+    AsJson,
+    Config,
+    DestinationName,
+    Limit,
+    OnlyDestination,
+    OptionalJobId,
+    find_job_id,
+    open_spool,
+    open_store,
+)
+from gateway.cli.options import StudyOptions
+from gateway.cli.output import console, delivery_fields, print_json, print_steps, print_table
+from gateway.delivery.kinds import kind_named
+from gateway.errors import SettingsError
+from gateway.intake.accept import Intake
+from gateway.intake.pull import Wanted, show_pull
+from gateway.settings import load_settings
+
+
+def echo(destination: DestinationName, config: Config = None, as_json: AsJson = False) -> None:
+    """Check a destination step by step, with advice for a step that fails. Nothing is stored there."""
+    settings = load_settings(config)
+    print_steps(kind_named(destination, settings).check(), as_json=as_json)
+
+
+def send_test(destination: DestinationName, config: Config = None, as_json: AsJson = False) -> None:
+    """Check a destination as `echo` does, then send it a simulated ECG of patient ECGGW-TEST."""
+    settings = load_settings(config)
+    print_steps(kind_named(destination, settings).send_test(), as_json=as_json)
+
+
+def find(
+    destination: DestinationName,
+    studies: StudyOptions,
+    config: Config = None,
+    limit: Limit = 50,
+    patient: Annotated[bool, typer.Option("--patient", help="Print the patients, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List an archive's studies (C-FIND Study Root, or QIDO-RS), with advice if the archive does not answer."""
+    settings = load_settings(config)
+    found, steps = kind_named(destination, settings).find(studies.query(studies.modality), limit)
+    if steps:
+        print_steps(steps, as_json=as_json)
+    if as_json:
+        hidden = set() if patient else {"patient_id", "patient_name"}
+        print_json([{key: value for key, value in asdict(each).items() if key not in hidden} for each in found])
+    else:
+        whose = ("patient ID", "name") if patient else ()
+        table = Table("date", "modalities", "accession number", "description", "Study Instance UID", *whose)
+        for study in found:
+            row = (study.study_date, study.modalities, study.accession_number, study.study_description)
+            names = (study.patient_id, study.patient_name) if patient else ()
+            table.add_row(*row, study.study_instance_uid, *names)
+        print_table(table)
+    if len(found) == limit:
+        print(f"the first {limit}; there may be more: --limit", file=sys.stderr)
+
+
+def pull(
+    source: ArchiveName,
+    studies: StudyOptions,
+    config: Config = None,
+    batch: Annotated[int, typer.Option(min=1, help="Objects in one retrieval.")] = 20,
+    pause: Annotated[float, typer.Option(min=0, help="Seconds between two retrievals.")] = 0.0,
+    queue: Annotated[int, typer.Option(min=1, help="While this many jobs are queued, nothing is fetched.")] = 200,
+) -> None:
+    """Fetch old pages from an archive. What is here already is skipped, so a pull may be stopped and restarted."""
+    settings = load_settings(config)
+    store = open_store(settings, create=True)
+    modalities = tuple(part.strip() for part in studies.modality.split(",") if part.strip())
+    wanted = Wanted(query=studies.query(), modalities=modalities, batch=batch, pause_s=pause, maximum_queued=queue)
+    intake = Intake(open_spool(settings), store)
+    archive = kind_named(source, settings).archive(intake, settings.dicom.maximum_object_mib)
+    end = show_pull(archive, store, wanted, console())
+    sys.exit(1 if end.failed else 0)
+
+
+def undelivered(config: Config = None, destination: OnlyDestination = None, as_json: AsJson = False) -> None:
+    """List deliveries that a destination refused, or that failed in their last attempt."""
+    settings = load_settings(config)
+    store = open_store(settings)
+    found = store.deliveries.undelivered(destination)
+    if as_json:
+        print_json([delivery_fields(delivery) for delivery in found])
+    else:
+        table = Table("job", "page", "destination", "state", "attempts", "answer", "reason")
+        for sent in found:
+            where = (sent.job_id, str(sent.page_number), sent.destination)
+            table.add_row(*where, sent.status, str(sent.attempts), sent.response, sent.reason)
+        print_table(table)
+    waiting = store.deliveries.waiting_for_others({known.name for known in settings.destinations})
+    for name, count in waiting.items():
+        print(f"warning: {count} deliveries wait for {name}, which is no destination in the settings", file=sys.stderr)
+
+
+def resend(job: OptionalJobId = None, config: Config = None, destination: OnlyDestination = None) -> None:
+    """Send the same bytes again after a refusal or a last failed attempt, once the destination is fixed."""
+    if job is None and destination is None:
+        raise SettingsError("name a job, or --destination NAME; `undelivered` lists what can be sent again")
+    store = open_store(load_settings(config))
+    found = store.deliveries.undelivered(destination, None if job is None else find_job_id(store, job))
+    for sent in found:
+        assert sent.id is not None
+        store.deliveries.retry(sent.id, "cli")
+    print(f"{len(found)} deliveries are sent again")

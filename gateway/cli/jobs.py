@@ -1,0 +1,170 @@
+"""`submit`, `jobs`, `show`, `retry` and `cancel`: jobs from the file to the end."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from gateway.cli.arguments import AsJson, Config, Destinations, JobId, Limit, find_job_id, open_spool, open_store
+from gateway.cli.options import IdentityOptions
+from gateway.cli.output import (
+    age,
+    console,
+    delivery_fields,
+    event_fields,
+    figure,
+    job_fields,
+    page_fields,
+    print_json,
+    print_table,
+)
+from gateway.dicom.images.pages import read_context
+from gateway.domain.context import StudyContext
+from gateway.domain.status import JobStatus
+from gateway.errors import IntakeError, SettingsError
+from gateway.identity.orders import with_told
+from gateway.intake.accept import Accepted, Intake, file_key, media_type_of
+from gateway.settings import load_settings
+from gateway.store.tables import Delivery, JobEvent, Page
+
+
+def submit(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", exists=True, dir_okay=False, help="The files to digitize.")
+    ],
+    identity: IdentityOptions,
+    config: Config = None,
+    destination: Destinations = None,
+) -> None:
+    """Accept files as jobs: PNG, JPEG, TIFF, BMP, PDF or DICOM."""
+    settings = load_settings(config)
+    unknown = set(destination or ()) - {known.name for known in settings.destinations}
+    if unknown:
+        raise SettingsError(f"no destination is named {', '.join(sorted(unknown))}")
+    intake = Intake(open_spool(settings), open_store(settings, create=True))
+    failed = False
+    for path in files:
+        try:
+            accepted = _submit(
+                intake, path.read_bytes(), identity.context(), tuple(destination) if destination else None
+            )
+        except IntakeError as error:
+            print(f"{path}: {error}", file=sys.stderr)
+            failed = True
+        else:
+            print(f"{path}: job {accepted.job_id}{' (known before)' if accepted.duplicate else ''}")
+    sys.exit(1 if failed else 0)
+
+
+def jobs(
+    config: Config = None,
+    status: Annotated[JobStatus | None, typer.Option(case_sensitive=False, help="Only jobs in this state.")] = None,
+    limit: Limit = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first."""
+    found = open_store(load_settings(config)).jobs.newest(status=status, limit=limit)
+    if as_json:
+        print_json([job_fields(job) for job in found])
+        return
+    table = Table("job", "state", "age", "source", "attempts", "reason")
+    for job in found:
+        table.add_row(job.id, job.status, age(job), job.source, str(job.attempts), job.reason)
+    print_table(table)
+
+
+def show(
+    job: JobId,
+    config: Config = None,
+    patient: Annotated[bool, typer.Option("--patient", help="Print the patient and the study, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show one job: its pages, its deliveries and its audit trail."""
+    settings = load_settings(config)
+    store = open_store(settings)
+    found = store.jobs.get(find_job_id(store, job))
+    pages, deliveries = store.jobs.pages(found.id), store.deliveries.of_job(found.id)
+    events = store.jobs.events(found.id)
+    folder = open_spool(settings).source_path(found.id).parent
+    context = found.context.model_dump(exclude_defaults=True) if patient else {}
+    if as_json:
+        parts = {
+            **job_fields(found),
+            "folder": str(folder),
+            "pages": [page_fields(page) for page in pages],
+            "deliveries": [delivery_fields(delivery) for delivery in deliveries],
+            "events": [event_fields(event) for event in events],
+        }
+        print_json(parts | {"context": context} if patient else parts)
+        return
+    out = console()
+    out.print(f"job {found.id}: {found.status}, {age(found)} old, attempt {found.attempts}")
+    out.print(f"source {found.source} ({found.media_type}), files in {folder}")
+    if found.reason:
+        out.print(f"reason: {found.reason}")
+    for field, value in context.items():
+        out.print(f"{field}: {value}")
+    for table in (_pages(pages), _deliveries(deliveries), _trail(events)):
+        print_table(table)
+
+
+def retry(job: JobId, config: Config = None) -> None:
+    """Queue a job for another run: one that failed, waits for review, was cancelled or is done."""
+    store = open_store(load_settings(config))
+    job_id = find_job_id(store, job)
+    store.jobs.retry(job_id, "cli")
+    print(f"job {job_id} is queued again")
+
+
+def cancel(job: JobId, config: Config = None) -> None:
+    """Cancel a job that does not run, and its deliveries that have not arrived."""
+    store = open_store(load_settings(config))
+    job_id = find_job_id(store, job)
+    store.jobs.cancel(job_id, "cli")
+    print(f"job {job_id} is cancelled")
+
+
+def _submit(intake: Intake, data: bytes, stated: StudyContext, destinations: tuple[str, ...] | None) -> Accepted:
+    media_type = media_type_of(data)
+    if media_type == "application/dicom":
+        read = read_context(data)
+        stated = with_told(read, stated)
+        source_key = read.source_sop_instance_uid
+    else:
+        source_key = file_key("submit", stated, data)
+    return intake.accept(
+        source="submit",
+        source_key=source_key,
+        media_type=media_type,
+        data=data,
+        context=stated,
+        destinations=destinations,
+        actor="cli",
+    )
+
+
+def _pages(pages: list[Page]) -> Table:
+    table = Table("page", "state", "layout", "est. SNR", "coverage", "seconds", "reason", title="pages")
+    for page in pages:
+        figures = (figure(page.estimated_snr_db, "dB"), figure(page.coverage, ""), figure(page.seconds, "s"))
+        table.add_row(str(page.page_number), page.status, page.layout, *figures, page.reason)
+    return table
+
+
+def _deliveries(deliveries: list[Delivery]) -> Table:
+    table = Table("page", "destination", "state", "attempts", "answer", "identifier", "reason", title="deliveries")
+    for sent in deliveries:
+        row = (str(sent.page_number), sent.destination, sent.status, str(sent.attempts), sent.response)
+        table.add_row(*row, sent.identifier, sent.reason)
+    return table
+
+
+def _trail(events: list[JobEvent]) -> Table:
+    table = Table("at (UTC)", "what", "who", "detail", title="trail")
+    for event in events:
+        table.add_row(f"{event.at:%Y-%m-%d %H:%M:%S}", event.action, event.actor, event.detail)
+    return table

@@ -1,0 +1,74 @@
+"""`unmatched`, `identify`, `confirm` and `merges`: what waits for a person's decision."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from gateway.cli.arguments import AsJson, Config, JobId, find_job_id, open_spool, open_store
+from gateway.cli.options import IdentityOptions
+from gateway.cli.output import age, job_fields, merge_fields, print_json, print_table
+from gateway.identity.sidecar import identify as identify_job
+from gateway.results.confirmation import confirm as confirm_job
+from gateway.settings import load_settings
+
+
+def unmatched(
+    config: Config = None,
+    patient: Annotated[bool, typer.Option("--patient", help="Print the identity known so far, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs that wait for their identity: from an order, or from a person (`identify`)."""
+    found = open_store(load_settings(config)).jobs.unmatched()
+    if as_json:
+        fields = {"patient_id", "accession_number"}
+        print_json([job_fields(job) | (job.context.model_dump(include=fields) if patient else {}) for job in found])
+        return
+    table = Table("job", "age", "source", "reason", *(["patient ID", "accession number"] if patient else []))
+    for job in found:
+        known = [job.context.patient_id, job.context.accession_number] if patient else []
+        table.add_row(job.id, age(job), job.source, job.reason, *known)
+    print_table(table)
+
+
+def identify(job: JobId, identity: IdentityOptions, config: Config = None) -> None:
+    """State the identity of a job that waits. What is left out is kept, or comes from the patient or the order."""
+    store = open_store(load_settings(config))
+    job_id = find_job_id(store, job)
+    identify_job(store, job_id, identity.context(), "cli")
+    print(f"job {job_id} is queued again")
+
+
+def confirm(job: JobId, config: Config = None) -> None:
+    """Confirm a job's result: it is sent as final, also where it was held for review."""
+    settings = load_settings(config)
+    store = open_store(settings)
+    job_id = find_job_id(store, job)
+    confirm_job(store, open_spool(settings), settings, job_id, "cli")
+    print(f"job {job_id} is confirmed")
+
+
+def merges(
+    config: Config = None,
+    settle: Annotated[
+        int | None, typer.Option(help="The number of a line that the archive has been informed of.")
+    ] = None,
+    patient: Annotated[bool, typer.Option("--patient", help="With --json: print the patient IDs, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List results that were delivered under a patient ID that has since been merged. The table shows patient IDs."""
+    store = open_store(load_settings(config))
+    if settle is not None:
+        store.patients.settle_merge(settle, "cli")
+    notices = store.patients.merge_notices()
+    if as_json:
+        print_json([merge_fields(notice, patient=patient) for notice in notices])
+        return
+    table = Table("number", "job", "merged at (UTC)", "delivered as", "now")
+    for notice in notices:
+        prior = "^".join(part for part in (notice.prior_patient_id, notice.prior_issuer) if part)
+        now = "^".join(part for part in (notice.surviving_patient_id, notice.surviving_issuer) if part)
+        table.add_row(str(notice.id), notice.job_id, f"{notice.created_at:%Y-%m-%d %H:%M}", prior, now)
+    print_table(table)

@@ -1,0 +1,45 @@
+"""`serve`, `worker` and `demo`: commands that run until they are stopped, or until all is shown."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from typing import Annotated
+
+import typer
+
+from gateway.cli.arguments import Config, open_spool, open_store
+from gateway.logs import configure_logging
+from gateway.service import Service
+from gateway.settings import load_settings
+
+
+def serve(config: Config = None) -> None:
+    """Run the gateway: receive, digitize and deliver until SIGINT or SIGTERM."""
+    settings = load_settings(config)
+    configure_logging(settings.log)
+    command = [sys.executable, "-m", "gateway", "worker", *(["--config", str(config)] if config else [])]
+    sys.exit(Service(settings, worker_command=command).run())
+
+
+def worker(
+    config: Config = None,
+    name: Annotated[str, typer.Option(help="The holder of its leases; unique among all workers.")] = "",
+    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Run one worker: digitize queued jobs until SIGINT or SIGTERM. `serve` starts its own workers."""
+    from gateway.worker.worker import run_worker  # loads torch, which only this command needs
+
+    settings = load_settings(config)
+    configure_logging(settings.log)
+    store, spool = open_store(settings, create=True), open_spool(settings)
+    name = name or f"worker-{socket.gethostname()}-{os.getpid()}"
+    run_worker(settings, store, spool, name=name, parent_pid=parent)
+
+
+def demo() -> None:
+    """Show the whole way on simulated pages: received by DICOM and folder, sent to a PACS and an HL7 listener."""
+    from gateway.demo.run import run_demo  # loads peers and drawing, which only this command needs
+
+    sys.exit(run_demo())

@@ -1,0 +1,148 @@
+"""`[[destinations]]`: where results go; one class for each kind of destination."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+
+from gateway.domain.context import StudyContext
+from gateway.settings.addresses import is_loopback
+from gateway.settings.section import AeTitle, CharacterSet, Name, Port, Section
+from gateway.settings.tls import TlsClientSettings
+
+Hl7Path = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9]{2}(-[1-9]\d?(\.[1-9]\d?)?)?$")]  # "PV1", "PV1-2", "PV1-3.1"
+Hl7Template = Annotated[str, Field(pattern=r"^[^\x00-\x1f]*$")]
+HL7_PLACEHOLDERS = frozenset(StudyContext.model_fields) | {
+    "message_control_id",
+    "result_status",
+    "waveform_sop_instance_uid",
+}
+
+
+class RetrySettings(Section):
+    """Exponential backoff: first_s, doubled up to maximum_s, each jittered by +-25 %."""
+
+    first_s: float = Field(default=10.0, gt=0)
+    maximum_s: float = Field(default=3600.0, gt=0)
+    attempts: int = Field(default=50, ge=1)
+
+
+class DestinationSection(Section):
+    """What every destination has."""
+
+    name: Name
+    retry: RetrySettings = RetrySettings()
+
+
+class ObjectDestination(DestinationSection):
+    """A destination of DICOM objects, and which it gets."""
+
+    sop_class: Literal["12-lead", "general", "12-lead-groups"] = "12-lead"  # the last: a group for each printed column
+    also: tuple[Literal["report", "overlay"], ...] = ()  # Encapsulated PDF, Secondary Capture
+    rejection_note: bool = True  # a Key Object rejects what a correction replaces
+
+
+class DicomDestination(ObjectDestination):
+    """A PACS that receives waveforms by C-STORE."""
+
+    kind: Literal["dicom"] = "dicom"
+    host: str
+    port: Port
+    ae_title: AeTitle
+    calling_ae_title: AeTitle | None = None  # None: [dicom].ae_title
+    storage_commitment: bool = False  # true: delivered when the peer has committed to storage
+    commitment_wait_s: float = Field(default=600.0, gt=0)  # for the result, then the request is repeated
+    retrieve: Literal["move", "get"] = "move"  # how `pull` fetches from it
+    timeout_s: float = Field(default=30.0, gt=0)
+    tls: TlsClientSettings | None = None
+
+
+class DicomWebDestination(ObjectDestination):
+    """An archive that receives DICOM objects by STOW-RS, and is queried by QIDO-RS and WADO-RS (PS3.18)."""
+
+    kind: Literal["dicomweb"] = "dicomweb"
+    url: str = Field(pattern=r"^https?://[^/?#\s@]+(/[^?#\s]*)?$")  # of the service: /studies follows
+    token_file: Path | None = None  # holds a bearer token
+    username: str = ""
+    password_file: Path | None = None  # for basic authentication
+    timeout_s: float = Field(default=30.0, gt=0)
+    tls: TlsClientSettings | None = None  # of https; None: the system's authorities
+
+    @property
+    def host(self) -> str:
+        """The host of `url`."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """The port of `url`."""
+        return urlsplit(self.url).port or (443 if self.secure else 80)
+
+    @property
+    def secure(self) -> bool:
+        """Whether `url` is https."""
+        return self.url.startswith("https:")
+
+    @model_validator(mode="after")
+    def _authentication(self) -> DicomWebDestination:
+        if bool(self.username) != (self.password_file is not None):
+            raise ValueError("username and password_file go together")
+        if self.token_file and self.password_file:
+            raise ValueError("token_file or password_file, not both")
+        if not self.secure and self.tls is not None:
+            raise ValueError("tls needs an https url")
+        if not self.secure and (self.token_file or self.password_file) and not is_loopback(self.host):
+            raise ValueError("a token or password leaves this machine by https only")
+        return self
+
+
+class Hl7Destination(DestinationSection):
+    """An EHR or interface engine that receives ORU^R01 or MDM^T02 over MLLP."""
+
+    kind: Literal["hl7"] = "hl7"
+    host: str
+    port: Port
+    version: Literal["2.3.1", "2.5", "2.5.1"] = "2.5.1"
+    message: Literal["ORU^R01", "MDM^T02"] = "ORU^R01"
+    character_set: CharacterSet = "UNICODE UTF-8"
+    sending_application: str = "ECGGW"
+    sending_facility: str = "HOSPITAL"
+    receiving_application: str = "EHR"
+    receiving_facility: str = "HOSPITAL"
+    report: Literal["none", "embed", "link"] = "none"  # the PDF report: as ED, or as RP to `report_url`
+    report_url: Hl7Template = ""
+    batch: bool = False  # true: each message in a file and batch of its own (FHS, BHS)
+    fields: dict[Hl7Path, Hl7Template] = Field(default={})  # fields that are set or removed last, in this order
+    timeout_s: float = Field(default=10.0, gt=0)
+    tls: TlsClientSettings | None = None
+
+    @model_validator(mode="after")
+    def _templates(self) -> Hl7Destination:
+        if self.report == "link" and not self.report_url:
+            raise ValueError("report = 'link' needs report_url")
+        for path, template in self.fields.items():
+            if path in ("MSH", "MSH-1", "MSH-2", "MSH-10"):
+                raise ValueError(f"{path} cannot be set")
+            if "-" not in path and template:
+                raise ValueError(f'{path} = {template!r}: a whole segment can only be removed (= "")')
+        for template in (self.report_url, *self.fields.values()):
+            unknown = set(re.findall(r"\{([^{}]*)\}", template)) - HL7_PLACEHOLDERS
+            if unknown:
+                raise ValueError(f"{template!r} has unknown placeholders {sorted(unknown)}")
+        return self
+
+
+class FolderDestination(ObjectDestination):
+    """A folder that receives the DICOM objects and the ORU text as files."""
+
+    kind: Literal["folder"] = "folder"
+    path: Path
+
+
+Destination = Annotated[
+    DicomDestination | DicomWebDestination | Hl7Destination | FolderDestination, Field(discriminator="kind")
+]

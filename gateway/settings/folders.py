@@ -1,0 +1,55 @@
+"""`[[folders]]`: watched folders, how a file's patient is identified, and the peer that completes the identity."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from gateway.settings.section import AeTitle, Name, Port, Section
+from gateway.settings.tls import TlsClientSettings
+
+
+class LookupSettings(Section):
+    """The peer that completes a page's identity by C-FIND: a modality worklist, or an archive's studies."""
+
+    model: Literal["worklist", "study"] = "worklist"
+    host: str
+    port: Port
+    ae_title: AeTitle
+    calling_ae_title: AeTitle | None = None  # None: [dicom].ae_title
+    timeout_s: float = Field(default=30.0, gt=0)
+    tls: TlsClientSettings | None = None
+
+
+class FolderSettings(Section):
+    """A watched folder.  The identity is read from a sidecar, the file's name or a code on the page, never guessed."""
+
+    path: Path
+    polling: bool = False  # for network shares, where the kernel reports nothing
+    settle_s: float = Field(default=2.0, ge=0)
+    rescan_s: float = Field(default=30.0, gt=0)
+    identity: Literal["sidecar", "filename", "sidecar_or_filename"] = "sidecar"
+    filename_pattern: str = ""  # a regular expression with named groups, e.g. (?P<patient_id>\d+)_(?P<study_date>\d{8})
+    barcode_pattern: str = ""  # likewise, for a bar code or QR code on the page; empty: codes are not read
+    lookup: LookupSettings | None = None  # queried by accession number or patient ID
+    destinations: tuple[Name, ...] | None = None  # None: every destination
+
+    @model_validator(mode="after")
+    def _patterns(self) -> FolderSettings:
+        if self.identity != "sidecar":
+            _check_pattern("filename_pattern", self.filename_pattern)
+        if self.barcode_pattern:
+            _check_pattern("barcode_pattern", self.barcode_pattern)
+        return self
+
+
+def _check_pattern(name: str, pattern: str) -> None:
+    try:
+        groups = re.compile(pattern).groupindex
+    except re.error as error:
+        raise ValueError(f"{name} {pattern!r} is no regular expression: {error}") from None
+    if not {"patient_id", "accession_number"} & set(groups):
+        raise ValueError(f"{name} needs a group (?P<patient_id>...) or (?P<accession_number>...)")

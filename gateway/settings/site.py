@@ -1,0 +1,104 @@
+"""What a site decides about its results and its machine: objects, digitizer, review, workers, storage, web, log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import parse_qs, urlsplit
+
+from pydantic import Field, field_validator
+
+from gateway.settings.section import Port, Section
+
+LongString = Annotated[str, Field(max_length=53, pattern=r"^[^\\\x00-\x1f\x7f]*$")]  # an LO with room for ", corrected"
+SeriesNumber = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+class SeriesSettings(Section):
+    """How one kind of object's series is numbered and described."""
+
+    number: SeriesNumber
+    description: LongString
+
+
+class ObjectSettings(Section):
+    """What the created objects state about themselves; the same for every destination, as one UID has one content."""
+
+    first_instance_number: SeriesNumber = 1  # of page 1
+    heart_rate: bool = True  # measured, annotated where it is certain
+    private_creator: LongString = ""  # of a private block with the quality's figures; empty: no such block
+    waveform: SeriesSettings = SeriesSettings(number=1, description="12-lead ECG digitized from paper, unconfirmed")
+    report: SeriesSettings = SeriesSettings(number=2, description="Report of an ECG digitized from paper")
+    overlay: SeriesSettings = SeriesSettings(number=3, description="ECG page with the traces read from it")
+    rejection: SeriesSettings = SeriesSettings(number=4, description="Rejected digitizations")
+
+
+class DigitizerSettings(Section):
+    """The digitizer, and its defaults for a page that does not state them."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    paper_speed_mm_per_s: float = Field(default=25.0, gt=0)
+    gain_mm_per_mv: float = Field(default=10.0, gt=0)
+    layouts: Path | None = None  # None: the layouts shipped with the gateway
+
+
+class ReviewSettings(Section):
+    """When a result is doubtful, and whether a doubtful result is delivered."""
+
+    minimum_estimated_snr_db: float = 8.0
+    minimum_coverage: float = Field(default=0.8, ge=0, le=1)
+    deliver_doubtful: bool = False
+    check_print: bool = True  # a page that prints another patient or order than its record is held
+
+
+class WorkerSettings(Section):
+    """The digitizing process."""
+
+    processes: int = Field(default=1, ge=0)  # started by `serve`; 0 where separate units run the workers
+    lease_s: float = Field(default=60.0, gt=0)
+    maximum_attempts: int = Field(default=3, ge=1)
+    page_timeout_s: float = Field(default=300.0, gt=0)
+    memory_limit_mib: int = Field(default=8192, ge=1024)
+
+
+class StorageSettings(Section):
+    """Where everything durable lives."""
+
+    path: Path = Path("var")  # holds spool/, and gateway.db where `database` is empty
+    database: str = ""  # empty: SQLite in `path`; or postgresql+psycopg://user@host:port/name
+    database_password_file: Path | None = None  # holds its password
+    minimum_free_mib: int = Field(default=512, ge=0)  # with less free space, nothing is accepted
+    retention_days: int = Field(default=30, ge=1)  # of finished jobs' files
+
+    @field_validator("database")
+    @classmethod
+    def _url(cls, database: str) -> str:
+        if not database:
+            return database
+        try:
+            url = urlsplit(database)
+            password, name = url.password, url.path.strip("/")
+            _ = url.port
+        except ValueError as error:
+            raise ValueError(f"database is no URL: {error}") from None
+        if url.scheme != "postgresql+psycopg" or not name:
+            raise ValueError("database must be empty or postgresql+psycopg://user@host:port/name")
+        if password is not None or "password" in parse_qs(url.query):
+            raise ValueError("the password belongs into database_password_file, not into database")
+        return database
+
+
+class WebSettings(Section):
+    """The admin page.  Patient fields stay hidden unless `show_patient`."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    show_patient: bool = False
+
+
+class LogSettings(Section):
+    """How the log looks; it never holds patient data."""
+
+    format: Literal["plain", "json"] = "plain"
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

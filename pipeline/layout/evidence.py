@@ -1,0 +1,245 @@
+"""What the signals say about a layout: sums that limb leads obey, and whether columns beat in step.
+
+Einthoven's and Goldberger's sums hold in the right order of the leads and in no other.  Whether columns were recorded
+together shows in the sums across columns, else beside a rhythm strip, else in the beats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.datatypes import Layout, Lead, Spans, TraceSet
+from pipeline.layout.weights import SIGNALS
+
+Float64 = npt.NDArray[np.float64]
+
+# Limb leads as sums of I and II (Einthoven, Goldberger).
+_LIMB = {
+    Lead.I: (1.0, 0.0),
+    Lead.II: (0.0, 1.0),
+    Lead.III: (-1.0, 1.0),
+    Lead.AVR: (-0.5, -0.5),
+    Lead.AVL: (1.0, -0.5),
+    Lead.AVF: (-0.5, 1.0),
+}
+
+
+def stretch(traces: TraceSet, index: int, start_mm: float, end_mm: float, n: int) -> Float64 | None:
+    """Sample a row between two paper x, ten times a millimetre, upward positive, level removed.
+
+    Parameters
+    ----------
+    traces : TraceSet
+    index : int
+        Traced row; negative = missing.
+    start_mm, end_mm : float
+        Paper x.
+    n : int
+        Number of samples; those behind `end_mm` are NaN.
+
+    Returns
+    -------
+    (n,) float64 in mm, NaN = not traced; None if the row is missing or mostly not traced.
+    """
+    if index < 0 or n < 20:
+        return None
+    columns = np.round((start_mm - traces.x0_mm) * traces.columns_per_mm + np.arange(n) * traces.columns_per_mm / 10.0)
+    inside = (columns >= 0) & (columns < traces.row_mm.shape[1])
+    values = np.full(n, np.nan)
+    values[inside] = -traces.row_mm[index, columns[inside].astype(np.int64)]
+    values[np.arange(n) / 10.0 > end_mm - start_mm] = np.nan
+    known = np.isfinite(values)
+    return np.asarray(values - np.median(values[known])) if known.mean() > SIGNALS.least_known else None
+
+
+def _left_over(signals: Sequence[Float64], sums: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
+    """Power of limb leads that their sums leave over, and all of it; None if there is no such sum."""
+    if len(signals) < 3:
+        return None
+    x = np.stack(signals)
+    x = x[:, np.isfinite(x).all(0)]
+    if x.shape[1] < SIGNALS.least_common:
+        return None
+    x = x - np.median(x, axis=1, keepdims=True)
+    basis = np.array(sums)
+    rest = x - basis @ np.linalg.pinv(basis) @ x
+    return float((rest**2).sum()), float((x**2).sum())
+
+
+def _limb_leads(
+    traces: TraceSet, layout: Layout, rows: Sequence[int], column: int, start_mm: float, n: int
+) -> tuple[list[Float64], list[tuple[float, float]]]:
+    """Return the limb leads of a column, each (n,), and what they are sums of."""
+    signals: list[Float64] = []
+    sums: list[tuple[float, float]] = []
+    for leads, index in zip(layout.rows, rows, strict=False):
+        lead = leads[column]
+        values = stretch(traces, index, start_mm, start_mm + n / 10, n) if lead in _LIMB else None
+        if values is not None:
+            signals.append(-values if lead in layout.inverted else values)
+            sums.append(_LIMB[lead])
+    return signals, sums
+
+
+def limb_residual(traces: TraceSet, layout: Layout, rows: Sequence[int], columns: Spans) -> float | None:
+    """Share of the limb leads' power that Einthoven's and Goldberger's sums leave over.
+
+    Near 0 for the right order, some tenths for a wrong one.
+
+    Parameters
+    ----------
+    traces : TraceSet
+    layout : Layout
+    rows : sequence of int
+        Traced row of every row of short leads, -1 = missing.
+    columns : Spans
+        Paper x of the columns, mm.
+
+    Returns
+    -------
+    float in [0, 1]; None if no column holds limb leads that obey a sum.
+    """
+    left, total = 0.0, 0.0
+    for c, (start_mm, end_mm) in enumerate(columns):
+        powers = _left_over(*_limb_leads(traces, layout, rows, c, start_mm + 0.5, int((end_mm - start_mm - 1.0) * 10)))
+        if powers is not None:
+            left, total = left + powers[0], total + powers[1]
+    return left / total if total > 0 else None
+
+
+def _limb_residual_across(
+    traces: TraceSet, layout: Layout, rows: Sequence[int], columns: Spans, reach_mm: float
+) -> float | None:
+    """Measure `limb_residual` over all columns as if they were recorded together; None if one holds all limb leads.
+
+    The others may stand by up to `reach_mm` nearer to the first column, or further.
+    """
+    n = int(min(end - start - 1.0 for start, end in columns) * 10)
+    residuals = []
+    for shift_mm in np.arange(-reach_mm, reach_mm + 0.1, 0.2):
+        signals: list[Float64] = []
+        sums: list[tuple[float, float]] = []
+        n_columns = 0
+        for c, (start_mm, _) in enumerate(columns):
+            found, terms = _limb_leads(traces, layout, rows, c, start_mm + 0.5 + (shift_mm if c else 0.0), n)
+            signals, sums, n_columns = signals + found, sums + terms, n_columns + bool(found)
+        powers = _left_over(signals, sums) if n_columns > 1 else None
+        if powers and powers[1] > 0:
+            residuals.append(powers[0] / powers[1])
+    return min(residuals, default=None)
+
+
+def _activity(traces: TraceSet, rows: Sequence[int], start_mm: float, n: int) -> Float64:
+    """How much the rows move at each tenth of a millimetre from `start_mm`: QRS complexes stand out."""
+    moves = [
+        np.abs(np.diff(v, prepend=v[:1])) for i in rows if (v := stretch(traces, i, start_mm, np.inf, n)) is not None
+    ]
+    if not moves:
+        return np.zeros(n)
+    return np.convolve(np.nan_to_num(np.mean(np.nan_to_num(moves), axis=0)), np.ones(10) / 10.0, "same")
+
+
+def correlation(a: Float64, b: Float64, reach: int = 0) -> float:
+    """Compute the best correlation of two stretches over shifts of at most `reach` samples; NaN samples do not count.
+
+    Parameters
+    ----------
+    a, b : (n,) float64
+    reach : int
+        Samples.
+
+    Returns
+    -------
+    float in [-1, 1]; -1 also if the stretches share too few samples.
+    """
+    best = -1.0
+    for shift in range(-reach, reach + 1):
+        x = a[max(shift, 0) : a.size + min(shift, 0)]
+        y = b[max(-shift, 0) : b.size + min(-shift, 0)]
+        both = np.isfinite(x) & np.isfinite(y)
+        if both.sum() <= SIGNALS.least_pair:
+            continue
+        x, y = x[both] - x[both].mean(), y[both] - y[both].mean()
+        power = float((x @ x) * (y @ y))
+        if power > 0:
+            best = max(best, float(x @ y) / power**0.5)
+    return best
+
+
+def _at_lag(a: Float64, b: Float64, lag: int) -> float:
+    """Correlation of two stretches, the second moved by `lag` samples."""
+    return correlation(a[max(lag, 0) : a.size + min(lag, 0)], b[max(-lag, 0) : b.size + min(-lag, 0)])
+
+
+def _whole_beats(pitch_mm: float, rr_mm: float | None) -> bool:
+    """Tell whether a whole number of beats fills a column, so that the next one beats in step in either case."""
+    return rr_mm is not None and abs((pitch_mm / rr_mm + 0.5) % 1.0 - 0.5) * rr_mm < SIGNALS.whole_beats_mm
+
+
+def _beat_together(own: Sequence[Float64], pitch_mm: float, rr_mm: float | None) -> float:
+    """Evidence in [-1, 1] that columns were recorded together, from where their beats stand.
+
+    Together, all beats stand where those of the first column do.  One after the other they do so by chance, in a
+    regular rhythm of which a whole number of beats fills a column: then this is no evidence.
+    """
+    reach = min(round(5.0 * (rr_mm or 12.0)), own[0].size // 3)
+    lags = np.arange(-reach, reach + 1)
+    alike = np.array([[_at_lag(own[0], other, int(lag)) for lag in lags] for other in own[1:]])
+    here = alike[:, np.abs(lags) <= SIGNALS.in_step].max(1)
+    if (here < alike.max(1) - SIGNALS.disagree).any():
+        return -1.0
+    together = float(here.min())
+    if _whole_beats(pitch_mm, rr_mm):
+        exact = bool((np.abs(lags[alike.argmax(1)]) <= SIGNALS.in_step // 2).all())
+        return SIGNALS.likely_chance if exact and together > SIGNALS.agree else SIGNALS.chance
+    return float(np.clip(SIGNALS.beats_slope * (together - SIGNALS.beats_centre), -1.0, 1.0))
+
+
+def measure_step(
+    traces: TraceSet, layout: Layout, rows: Sequence[int], strips: Sequence[int], columns: Spans, rr_mm: float | None
+) -> float:
+    """Evidence in [-1, 1] that the columns were recorded together (1) and not one after the other (-1).
+
+    Limb leads that stand in several columns obey their sums across them only if they were recorded together.  Without
+    such leads a rhythm strip decides: each column is compared with the strip above or below it and with the strip's
+    start.  Without a strip, columns recorded together must beat in step with the first.
+
+    Parameters
+    ----------
+    traces : TraceSet
+    layout : Layout
+    rows, strips : sequence of int
+        Traced rows of the short leads and of the rhythm strips, -1 = missing.
+    columns : Spans
+        Paper x of the columns, mm.
+    rr_mm : float, optional
+        Distance of the beats.
+    """
+    n = int(min(end - start for start, end in columns) * 10) - 5
+    if len(columns) < 2 or n < SIGNALS.least_common:
+        return 0.0
+    whole = _whole_beats(columns[1][0] - columns[0][0], rr_mm)
+    # The first column's start is less sure than the pitch; but moved, beats that fill the columns fit by chance.
+    across = _limb_residual_across(traces, layout, rows, columns, 0.0 if whole else SIGNALS.late_mm)
+    if across is not None:  # a regular rhythm leaves over little as well, but more than misreading does
+        misread = limb_residual(traces, layout, rows, columns) or 0.0
+        margin = SIGNALS.misread_margin
+        together = float(np.clip((margin + SIGNALS.misread * misread - across) / margin, -1.0, 1.0))
+        vanishes = across < SIGNALS.exact_ratio * misread + SIGNALS.exact_margin
+        exactly = misread < SIGNALS.exact_within and vanishes  # no rhythm is as regular
+        if whole and not exactly:
+            return min(together, SIGNALS.likely_chance if together > SIGNALS.likely else SIGNALS.chance)
+        return together
+    own = [_activity(traces, rows, start + 0.3, n) for start, _ in columns]
+    strips = [index for index in strips if index >= 0]
+    if strips:
+        strip = [_activity(traces, strips, start + 0.3, n) for start, _ in columns]
+        after = float(np.mean([correlation(own[k], strip[k], SIGNALS.in_step) for k in range(1, len(columns))]))
+        at_start = float(np.mean([correlation(own[k], strip[0], 2 * SIGNALS.in_step) for k in range(1, len(columns))]))
+        if at_start > max(SIGNALS.strip_start, after - SIGNALS.strip_margin):  # beats stand there in either case
+            return max(at_start - after, SIGNALS.chance)
+        return at_start - after
+    return _beat_together(own, columns[1][0] - columns[0][0], rr_mm)

@@ -1,0 +1,185 @@
+"""The numbers that weigh evidence for a layout and bound its decisions: each with its unit and its origin.
+
+"By hand" means: set while single pages were studied, and not fitted.  These numbers were measured together, last on 40
+drawn scans (seeds 101 and 102: 37 of 40 layouts right).  Costs have the unit of Algorithm 1 in the paper that describes
+the method (arXiv 2510.19590): page sizes; a missing name costs 0.5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleLimits:
+    """When a traced row is a form's rule and no lead (EDAN reports; drawn scans with rules; no lead is so flat)."""
+
+    least_columns: int = 200  # columns, 10 mm: a shorter row is not judged; by hand
+    pieces: int = 20  # that the row is cut into; by hand
+    within_mm: float = 0.1  # mm by which ink of one straight line differs; by hand
+    off_line: int = 3  # times `within_mm`: a piece further from the line is a wave that crosses; by hand
+    share: float = 0.85  # of the pieces on one line, and of the columns that are level; by hand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementWeights:
+    """How names and rows on the paper are laid over the places of a layout."""
+
+    missing_name: float = 0.5  # page sizes; lambda of Algorithm 1 in the method's paper (arXiv 2510.19590)
+    near: float = 0.12  # page sizes between a name and its place, at most; by hand
+    near_rows: float = 0.5  # rows, at most: further off a name is the next row's (one scan of 12 rows 2.1 -> 20.4 dB)
+    strip_name: float = 0.3  # of a short lead's weight: strips are often printed without a name; by hand
+    solid: float = 0.3  # share of the width that a row is traced on before it measures the pitch; by hand
+    least_stretch: float = 0.6  # column pitches over that of the rows' width: less is no layout; by hand
+    most_stretch: float = 1.6  # the same, more
+    least_pitch: float = 0.7  # pitches of names over the pitch of the traced rows: less is no layout; by hand
+    most_pitch: float = 1.4  # the same, more
+    least_pitch_mm: float = 4.0  # mm between two rows; by hand
+    own_row: float = 0.4  # row pitches: a traced row this near is the printed one; by hand, under half a row
+    spread: float = 0.5  # cost of one pitch by which a row is off its place; by hand
+    name_off: float = 0.7  # pitches by which names may stand off their rows; by hand (EDAN reports, twelve close rows)
+    name_off_ramp: float = 0.25  # pitches over which that becomes the cost of a missing row; by hand
+    name_distance: float = 0.05  # cost of one pitch between name and row: decides between equal fits; by hand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnWeights:
+    """How columns are laid over what shows where they start (columns of 60 PDFs: 0.31 -> 0.16 mm off)."""
+
+    span_window_mm: float = 10.0  # mm behind the first (before the last) ink that must be traced; by hand
+    span_share: float = 0.8  # of that window; by hand
+    edge_tolerance_mm: float = 1.5  # mm within which ends of rows are one edge; by hand
+    edge_quantile: float = 0.25  # of those: a tracer starts late rather than early; by hand
+    pulse_within_mm: float = 13.0  # mm from the end of a row in which a pulse is sought; by hand
+    pulse_height_mm: float = 3.5  # mm, least; a pulse of 5 mm/mV is 5 mm high
+    pulse_top_mm: float = 2.5  # mm, least length of its top; by hand
+    pulse_level_mm: float = 0.6  # mm by which 95 % of its top is level; by hand
+    pulse_fall: float = 0.3  # of its height, at most, behind it; by hand
+    gap_mm: float = 0.3  # mm, least width of a gap between columns; by hand
+    gap_share: float = 0.6  # of the rows that are empty there; by hand
+    gap_spread_mm: float = 0.15  # mm, standard deviation of a start beside a gap; by hand
+    most_jump_mm: float = 2.0  # mm that one row adds to a common jump; by hand
+    start_ink: float = 0.5  # weight of the first ink; by hand, rows count 1
+    start_ink_spread_mm: float = 0.25  # mm, standard deviation; by hand
+    end_ink: float = 0.25  # weight of the last ink, which may run into a pulse; by hand
+    end_ink_spread_mm: float = 0.4  # mm; by hand
+    mark: float = 0.8  # weight of a boundary that the layout network sees in every row; by hand
+    mark_spread_mm: float = 0.4  # mm; by hand, a cell of its answer is 0.5 mm
+    strange: float = 0.4  # cost of a pitch that no cart prints; by hand
+    strange_spread: float = 0.004  # relative difference that costs it in full; by hand
+    strange_most: float = 3.0  # times that cost, at most; by hand
+    reach_mm: float = 1.5  # mm by which the start is searched; by hand
+    stretch: float = 0.016  # relative, by which the pitch is searched; by hand
+    cut_mm: float = 4.0  # mm of trace beyond the columns that count as fully unexplained; by hand
+    short: float = 0.7  # cost of a page that ends before its columns do: it may be cut; by hand
+    short_mm: float = 8.0  # mm missing that count as fully unexplained; by hand
+    label_pitch: float = 0.6  # cost of a pitch that names contradict; they may be spaced wider than columns; by hand
+    label_pitch_spread: float = 0.05  # relative difference that contradicts fully; by hand
+    unusual_pitch: float = 0.4  # cost of a pitch that no cart prints; by hand
+    whole_page: float = 0.015  # relative difference up to which the page's own width is taken; by hand
+    shift_reach_mm: float = 9.0  # mm by which boundary marks may move the start; by hand (faint starts, 0.2 s late)
+    shift_near_mm: float = 1.5  # mm within which a mark supports a column start; by hand
+    shift_least: float = 2.0  # marks that must support a moved start; by hand
+    shift_ratio: float = 1.5  # times the support of the start where it is, and one mark more; by hand
+    drawn_reach_mm: float = 3.0  # mm within which the start of a drawing's line is the column's; by hand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalWeights:
+    """How sums of limb leads and the step of beats are judged."""
+
+    least_known: float = 0.5  # share of a stretch that must be traced; by hand
+    least_common: int = 100  # tenths of a mm that limb leads must share; 10 mm, by hand
+    least_pair: int = 50  # tenths of a mm that two stretches must share; 5 mm, by hand
+    in_step: int = 4  # tenths of a mm by which beats of one time differ at most; measured: 0.1 mm (12 pages)
+    late_mm: float = 0.6  # mm by which the first column may start late; one copy 2.6 -> 18.6 dB, one scan 5.7 -> 26.7
+    misread: float = 2.0  # times what is left over within columns may be left over across them; by hand
+    misread_margin: float = 0.05  # share of the power; left across columns of one time: 0.01, of a regular rhythm: 0.16
+    exact_within: float = 0.02  # share left within columns, at most, for columns surely of one time
+    exact_ratio: float = 1.5  # times that across; the nearest other of 116 real pages and PDFs leaves twice as much
+    exact_margin: float = 0.006  # share of the power, added to that
+    whole_beats_mm: float = 2.0  # mm: a column that holds whole beats to this much proves little; by hand
+    chance: float = 0.1  # evidence, at most, where whole beats fill the columns; below `DecisionWeights.together`
+    likely_chance: float = 0.3  # the same where the signals agree exactly
+    likely: float = 0.5  # evidence from the sums that counts as exact agreement there; by hand
+    agree: float = 0.9  # correlation that is exact; one after the other at most 0.9, together 0.96 to 0.99 (12 pages)
+    disagree: float = 0.07  # correlation by which beats elsewhere fit better, which disproves one time; by hand
+    beats_centre: float = 0.6  # correlation that proves nothing; between 0.3 (apart) and 0.96 (together), 12 pages
+    beats_slope: float = 2.5  # evidence per correlation beyond that: full at 1.0
+    strip_start: float = 0.6  # correlation with the strip's start, more of which may be chance; by hand
+    strip_margin: float = 0.1  # correlation by which the strip beside a column must agree less; by hand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeatLimits:
+    """When rows show beats, and how these are measured (500 recordings: QRS complex 31.6 ms, spread 15 %)."""
+
+    shortest_mm: float = 40.0  # mm of rows, less of which shows too few beats; by hand
+    least_known: float = 0.5  # share of a row that must be traced; by hand
+    steepest: float = 0.98  # quantile of a row's slopes that counts as steepest; by hand
+    half: float = 0.5  # autocorrelation at whose lag a QRS complex ends
+    least_period: float = 4.0  # QRS lengths between two beats; 0.13 s, by hand
+    most_period: float = 60.0  # the same, at most; 1.9 s
+    repeats: float = 0.45  # autocorrelation, least, of beats that repeat; by hand
+    first_peak: float = 0.75  # of the highest peak: the first one this high is one beat, the others are multiples
+    outermost: float = 0.005  # share of the samples at top and bottom that do not count for the height; by hand
+    least_lead_mm: float = 20.0  # mm of a lead, less of which shows no height; by hand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StripWeights:
+    """How a rhythm strip is named: likeness to its own short lead is 0.99, to others up to 0.9 (vector PDFs)."""
+
+    usual: float = 0.25  # likeness added for the layout's custom; by hand
+    augmented: float = -0.1  # likeness added for aVR, aVL, aVF, which are hardly ever strips; by hand
+    unseen: float = 0.6  # likeness of a labelled lead that is not printed short; by hand
+    label: float = 0.3  # likeness added for a label of score 1; by hand
+    bar_label: float = 0.05  # the same for "I" and "II": a pulse's edge or a steep wave may pass for them
+    rival: float = 0.1  # likeness by which another lead must be more alike to be named as a doubt; by hand
+    sure_label: float = 0.8  # score of a label whose contradiction is a doubt; by hand
+    alike: float = 0.7  # likeness, least, to name a strip without a label; by hand
+    place_x_mm: float = 5.0  # mm within which two labels stand at one place: every "III" contains a "II"
+    place_y_mm: float = 3.0  # mm; by hand
+    lag: int = 10  # tenths of a mm by which strip and short lead may be shifted; by hand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionWeights:
+    """How the evidence is added up, which layouts are compared, and which doubts are stated."""
+
+    rows: float = 0.35  # cost of rows that fit nowhere; by hand
+    sums: float = 0.2  # cost of limb leads that obey no sum; by hand
+    step: float = 0.05  # cost of columns that beat against the layout; by hand, decides between equal names
+    together: float = 0.15  # evidence from which on columns were recorded together; a regular rhythm shows less
+    apart: float = 0.05  # evidence up to which there is no doubt that they were not
+    reach: float = 0.2  # cost over the best up to which a layout's signals are weighed; by hand
+    margin: float = 0.03  # cost between two layouts that leaves no doubt; by hand
+    inverted_ratio: float = 2.0  # times the sums' rest that the other sign of a lead must leave; by hand
+    inverted_margin: float = 0.003  # share of the power, added to that
+    names_before_mm: float = 20.0  # mm before a column at which carts still print its name; by hand
+    names_inside: float = 0.3  # column widths into it; by hand
+    few_names: int = 2  # names that always ask for a look
+    names_share: float = 0.5  # of the layout's names that must be found; by hand
+    solid_row: float = 0.3  # share of the width that makes a spare row worth a word; by hand
+    lawless: float = 0.25  # share the sums leave that is a doubt; near 0 in the right order, else tenths
+    together_sure: float = 0.5  # evidence, less of which is a doubt about columns of one time; by hand
+    stray_score: float = 0.6  # of a name worth a word where the layout has none; by hand
+    around_rows: float = 0.8  # row pitches above and below the rows: further off is header or footer; by hand
+    most_names: float = 0.8  # of the layout's names found: then stray ones are print; by hand
+    stray_names: int = 2  # stray names that are no doubt; by hand
+    below_score: float = 0.8  # of a name below the last row; by hand
+    below_x_mm: float = 6.0  # mm off the first column; by hand
+    below_rows: float = 0.35  # row pitches off the next row; by hand
+    lawful_rows: float = 0.3  # cost of rows, less of which identifies a page without names; by hand
+    lawful_sums: float = 0.15  # share left over by the sums, the same; a regular rhythm across columns leaves 0.16
+    least_names: int = 3  # fewer, with rows of `unfit_rows`, are no ECG; by hand (pages that are no ECG)
+    unfit_rows: float = 0.6  # cost of rows; by hand
+
+
+RULE = RuleLimits()
+PLACEMENT = PlacementWeights()
+COLUMNS = ColumnWeights()
+SIGNALS = SignalWeights()
+BEATS = BeatLimits()
+STRIPS = StripWeights()
+DECISION = DecisionWeights()

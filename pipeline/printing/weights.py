@@ -1,0 +1,45 @@
+"""The numbers that decide what is print, what is a line of it and what is a lead name: unit and origin of each.
+
+"By hand" means: set while single pages were studied, and not fitted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextLimits:
+    """What is sought and read as a line of text."""
+
+    px_per_mm: float = 5.0  # of the map on which print is sought; about the page network's own scale
+    likely: float = 0.35  # probability of print; small and thin letters are less certain than bold ones; by hand
+    faint: float = 0.2  # probability that suffices where a trace is less likely still; by hand
+    least_mm: float = 1.2  # mm, height of a line, ascenders and descenders included: carts print letters of 1.2 to 6 mm
+    most_mm: float = 6.0  # mm; calibration pulses and separators stand taller
+    stroke: float = 1.1  # times `most_mm`: an upright stroke from here on is no letter; by hand
+    rule_mm: float = 12.0  # mm, length from which on a line across is a rule; by hand
+    gap_mm: float = 3.0  # mm between words of one line, at most; by hand
+    hollow: float = 0.12  # share of the ink of full lines, less of which parts two lines; by hand
+    beyond_mm: float = 60.0  # mm around the canvas where headers and footers are sought; by hand
+    most_px: float = 10000.0  # px, width of all lines together at the recogniser's scale: 0.8 s on one core
+    least_score: float = 0.6  # of a line that is kept; by hand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NameLimits:
+    """What is a lead name: seen by the label network, or stated in the text."""
+
+    window: float = 0.5  # probability of a window that sees a name; the name is then the most likely one
+    windows: int = 2  # windows that must agree: one alone is chance; by hand
+    first_window: float = 0.25  # share of the score that a single window would have; by hand
+    each_window: float = 0.25  # share that every window adds, up to 1; by hand
+    text_score: float = 0.8  # of a line whose text is believed to be a name, or to be none; by hand
+    longest: int = 5  # characters of a name, a stray one and a sign included; longer lines are no names
+    ends_mm: float = 3.0  # mm from the ends of a longer line: a name may touch what follows it; by hand
+    place_x_mm: float = 5.0  # mm within which a label and a line stand at one place; by hand
+    place_y_mm: float = 4.0  # mm; by hand
+
+
+TEXT = TextLimits()
+NAMES = NameLimits()

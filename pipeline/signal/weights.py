@@ -1,0 +1,122 @@
+"""The numbers that weigh witnesses of speed and gain, bound the record and estimate its quality.
+
+Each has its unit and its origin.  "By hand" means: set while single pages were studied, and not fitted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WitnessWeights:
+    """How far each witness of paper speed and gain is believed.
+
+    A likelihood says how often a page shows what it shows if the value is the one in question.
+    """
+
+    # What a witness measures.
+    pulse_s: float = 0.2  # s, length of the calibration pulse of most carts; it is 1 mV high
+    pulse_short_s: float = 0.05  # s, least: 2 and 3 mm at 25 mm/s are common
+    pulse_mm: float = 5.0  # mm, its length on carts that draw it alike at every speed
+    pulse_tolerance: float = 0.15  # relative, of height and length; by hand, values lie a factor of two apart
+    column_tolerance: float = 0.12  # relative; carts print columns of 2.4 to 2.6 s for 2.5 s
+    pitch_within: float = 0.015  # relative difference up to which columns and names show one pitch; by hand
+    qrs_s: float = 0.032  # s, `Beats.qrs_mm`: 31.6 ms in 500 recordings, spread 15 %; 26 to 52 ms on 37 real pages
+    rr_s: float = 0.85  # s, `Beats.rr_mm`: recordings of 2,065 people, spread 35 %
+    limb_mv: float = 0.8  # mV, height of limb leads in recordings, spread 25 %
+    chest_mv: float = 1.5  # mV, the same of chest leads
+
+    # How often carts are set so, beside the configured value, which weighs as much as all together; by hand.
+    usual_speeds: tuple[float, ...] = (0.01, 0.01, 0.02, 0.1, 0.6, 0.25, 0.01)  # as PAPER_SPEEDS_MM_PER_S
+    usual_gains: tuple[float, ...] = (0.02, 0.18, 0.65, 0.15)  # as GAINS_MM_PER_MV
+
+    # Likelihoods of columns; by hand. 62.5 mm are 2.5 s at 25 mm/s, 1.25 s at 50 mm/s or 5 s at 12.5 mm/s.
+    column_whole: float = 0.85  # the columns last as long as the layout says
+    column_fitted: float = 0.3  # half or twice as long, to fit a sheet of the usual width (50 and 12.5 mm/s)
+    column_part: float = 0.03  # half or twice as long at another speed
+    column_other: float = 0.01
+
+    # Likelihoods of pulses; by hand, carts differ in the length and hardly in the height.
+    pulse_length: float = 0.7  # the pulse lasts 0.2 s
+    pulse_length_odd: float = 0.2  # it is shorter, or 5 mm long
+    pulse_length_other: float = 0.02
+    pulse_height: float = 0.9  # the pulse is 1 mV high
+    pulse_height_other: float = 0.02
+
+    # Densities of beats over the logarithm of the size.
+    qrs_share: float = 0.85  # of pages with a usual QRS complex; by hand
+    qrs_spread: float = 0.2  # measured 0.15, more allowed by hand
+    qrs_wide_share: float = 0.15  # of pages with a wide one: a finding; by hand
+    qrs_wide: float = 1.5  # times as long; by hand
+    qrs_wide_spread: float = 0.35  # by hand
+    rr_spread: float = 0.35  # measured
+    height_spread: float = 0.4  # measured 0.25, more allowed by hand
+    beats_least: float = 0.02  # share of the best that beats leave to every value: they rule nothing out; by hand
+
+    # Likelihoods of text; by hand. A value of carts is hardly ever misread into another.
+    text: float = 0.999  # the value itself
+    text_lost_digit: float = 0.02  # a value that ends on the same digits: 25 passes for 5 at the edge of a line
+    text_other: float = 0.001  # all other values together
+
+    # Decisions.
+    supports: float = 0.2  # share of its best likelihood from which on a witness does not contradict; by hand
+    unasked: float = 0.5  # score where the page shows nothing
+    sure: float = 0.75  # score, less of which is a doubt (docs/decisions/0008)
+    sure_by_beats: float = 0.92  # the same where only beats tell (docs/model-card.md)
+    most_pitch: float = 2.0  # times: further apart, pitches of names and of columns are not compared; by hand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordLimits:
+    """How stretches become one record."""
+
+    round_length: float = 0.015  # relative difference up to which the record has the usual length; by hand
+    usual_s: tuple[float, ...] = (5.0, 10.0)  # s, beside what the layout says
+    second_print: int = 50  # samples that two prints of a lead must share; 0.1 s at 500 Hz, by hand
+    better: float = 0.1  # confidence by which the second print must exceed the first to replace it; by hand
+    line_overlap_mm: float = 3.0  # mm by which a drawing's line may run past the next lead's start; by hand
+    calm_s: float = 0.01  # s on both sides over which a slope is taken; the calmer half of the samples is the zero line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityWeights:
+    """How the quality of a record is estimated, and what is worth a warning.
+
+    Estimated SNR = intercept + coefficients . `Features`, in dB.  Fitted to 140 pages with truth (photographs, drawn
+    scans and copies, pages of another hand; `python -m pipeline evaluate --fit`), but for two coefficients: that of the
+    coverage, which hardly varied, and that of the geometry.  The fit gave 1.8 for the latter; it weighs more, so that
+    sheets whose lines slipped fall further.
+    """
+
+    intercept_db: float = -28.1  # fitted
+    coefficients_db: tuple[float, ...] = (10.0, 0.8, 0.3, 3.0)  # dB; coverage, expected dB, limb dB, geometry
+
+    # Where a feature cannot be measured, and its bounds.
+    unknown_limb_db: float = 12.0  # dB of limb-lead sums that the page does not offer; by hand
+    unknown_doubt_mm: float = 0.05  # mm of the bend network's doubt where there is no grid; by hand
+    worst_sum_db: float = -10.0  # dB
+    best_sum_db: float = 30.0  # dB, above this a self-check says no more; by hand
+    worst_stretch_db: float = -5.0  # dB of a stretch that was not read; by hand
+    best_stretch_db: float = 35.0  # dB; by hand
+    least_mm: float = 0.03  # mm, error of the best read stroke; by hand
+    sideways_mm: float = 0.03  # mm along time by which a point may be off; by hand
+    least_common_s: float = 0.5  # s that the leads of a sum must share; by hand
+    least_strip_mm: float = 5.0  # mm that a strip and its short lead must share; by hand
+    misread_db: float = 1.0  # dB of a record whose speed or gain is another: what is left of it; by hand
+    worst_db: float = -5.0  # dB, bounds of the estimate
+    best_db: float = 40.0
+
+    # What is worth a warning.
+    coverage: float = 0.9  # share of a lead that must be read; by hand
+    confidence: float = 0.5  # mean confidence of a lead; by hand
+    sums_db: float = 8.0  # dB of the limb-lead sums; by hand
+    strip_db: float = 3.0  # dB of a strip against its short lead; by hand
+    height_mv: float = 8.0  # mV that a lead reaches, more of which is rather another gain; by hand
+    grid_score: float = 0.2  # of the grid finder; by hand
+    stretched: float = 0.15  # relative difference of the two directions' scales; by hand
+
+
+WITNESS = WitnessWeights()
+RECORD = RecordLimits()
+QUALITY = QualityWeights()

@@ -1,0 +1,121 @@
+"""The stages of the digitizer as one value.
+
+A stage is a function from data types to a data type.  `SHIPPED` lists the ones the product runs; an evaluation takes
+`dataclasses.replace(stages, ...)` to run others or to measure them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipeline.datatypes import (
+    ByteArray,
+    Calibration,
+    EcgRecord,
+    GridScale,
+    Layout,
+    LayoutMatch,
+    LeadLabel,
+    PageImage,
+    PrintedMarks,
+    Quality,
+    RowBand,
+    SegmentationMap,
+    StatedScale,
+    TextLine,
+    TraceSet,
+)
+from pipeline.layout.identify import identify_layout
+from pipeline.networks.inference import Network
+from pipeline.printing.labels import read_labels
+from pipeline.printing.recogniser import Recogniser
+from pipeline.printing.statements import join_lead_names, stated_scale
+from pipeline.printing.text import read_text
+from pipeline.rows.components import rows_from_ink
+from pipeline.rows.drawing import follow_strokes
+from pipeline.rows.marks import read_marks
+from pipeline.rows.pulses import measure_pulses
+from pipeline.rows.trace import RowReader, read_rows, trace_rows
+from pipeline.sheet.bend import unbend
+from pipeline.sheet.paper import Sheet, rescale
+from pipeline.sheet.rectify import lay_flat, rectify
+from pipeline.sheet.segment import segment
+from pipeline.signal.calibrate import calibrate
+from pipeline.signal.calibration import infer_calibration, true_scale
+from pipeline.signal.quality import assess
+
+
+class RowTracer(Protocol):
+    """Form of `rows.trace.trace_rows`."""
+
+    def __call__(self, sheet: Sheet, rows: Sequence[RowBand], network: Network, /, *, read: RowReader) -> TraceSet:
+        """Trace rows; `read` reads their strips."""
+        ...
+
+
+class LayoutFinder(Protocol):
+    """Form of `layout.identify.identify_layout`."""
+
+    def __call__(
+        self,
+        labels: Sequence[LeadLabel],
+        traces: TraceSet,
+        layouts: Sequence[Layout],
+        /,
+        *,
+        seen_mm: Sequence[float],
+    ) -> LayoutMatch:
+        """Find the layout; `seen_mm` is the paper x of the boundaries that were seen between leads."""
+        ...
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Stages:
+    """The functions a `Digitizer` composes, in the order in which it calls them."""
+
+    segment: Callable[[PageImage, Network], SegmentationMap]
+    rectify: Callable[[PageImage, SegmentationMap, float], Sheet]  # the float: canvas pixels per mm
+    lay_flat: Callable[[PageImage, SegmentationMap, float], Sheet]
+    unbend: Callable[[Sheet, Network], Sheet]
+    read_labels: Callable[[ByteArray, Network], tuple[LeadLabel, ...]]
+    read_text: Callable[[Sheet, Recogniser], tuple[TextLine, ...]]
+    read_marks: Callable[[ByteArray, Network], PrintedMarks]
+    rows_from_ink: Callable[[Sheet], tuple[RowBand, ...]]
+    trace_rows: RowTracer
+    read_rows: RowReader  # called by `trace_rows`
+    follow_strokes: Callable[[TraceSet, Sheet], TraceSet]
+    join_lead_names: Callable[[Sequence[LeadLabel], Sequence[TextLine]], tuple[LeadLabel, ...]]
+    identify_layout: LayoutFinder
+    measure_pulses: Callable[[Sheet, PrintedMarks], PrintedMarks]
+    stated_scale: Callable[[Sequence[TextLine]], StatedScale]
+    true_scale: Callable[[LayoutMatch, PrintedMarks, StatedScale, Calibration], float]
+    rescale: Callable[[Sheet, float, str], Sheet]
+    infer_calibration: Callable[[LayoutMatch, PrintedMarks, StatedScale, Calibration], Calibration]
+    calibrate: Callable[[TraceSet, LayoutMatch, Calibration], EcgRecord]
+    assess: Callable[[EcgRecord, LayoutMatch, TraceSet, GridScale], Quality]
+
+
+SHIPPED = Stages(
+    segment=segment,
+    rectify=rectify,
+    lay_flat=lay_flat,
+    unbend=unbend,
+    read_labels=read_labels,
+    read_text=read_text,
+    read_marks=read_marks,
+    rows_from_ink=rows_from_ink,
+    trace_rows=trace_rows,
+    read_rows=read_rows,
+    follow_strokes=follow_strokes,
+    join_lead_names=join_lead_names,
+    identify_layout=identify_layout,
+    measure_pulses=measure_pulses,
+    stated_scale=stated_scale,
+    true_scale=true_scale,
+    rescale=rescale,
+    infer_calibration=infer_calibration,
+    calibrate=calibrate,
+    assess=assess,
+)
