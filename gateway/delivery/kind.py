@@ -1,4 +1,4 @@
-"""What the gateway asks of every kind of destination; `gateway.delivery.kinds` picks the kind for a setting.
+"""The interface of a kind of destination; `gateway.delivery.kinds` selects the kind for a setting.
 
 A new kind is a module with a subclass of `Kind`, a class of settings, and a case in `kind_of`.
 """
@@ -101,7 +101,7 @@ class Kind(ABC):
         """Yield the steps of reaching it, up to the first that fails; nothing is stored there."""
 
     def send_test(self) -> Iterator[Step]:
-        """Yield the steps of `check`, then send a made-up ECG of a made-up patient.
+        """Yield the steps of `check`, then send the test ECG.
 
         Raises
         ------

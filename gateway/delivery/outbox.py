@@ -68,7 +68,7 @@ class Outbox(Threads):
                 self._stopping.wait(self._poll_s)
 
     def _attempt(self, delivery: Delivery) -> Callable[[], None]:
-        """Send once; return what the store has to be told about it."""
+        """Send once; return the call that records the outcome."""
         assert delivery.id is not None
         identity, destination = delivery.id, delivery.destination
         kind = self._destinations[destination]

@@ -1,4 +1,4 @@
-"""A made-up ECG of a made-up patient, for trying a destination: what `send-test` sends."""
+"""The simulated ECG of a test patient that `send-test` sends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TEST_PATIENT_ID = "ECGGW-TEST"
 
 
 def sample_page(destination: str) -> DigitizedPage:
-    """Return 10 s of pulses of 1 mV that no heart makes, 60 a minute, the same object at every call of a day."""
+    """Return 10 s of pulses of 1 mV at 60 per minute; the same object at every call on one day (UTC)."""
     now = utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
     beat = np.exp(-(((np.arange(5000) % 500) - 100.0) ** 2) / 50).astype(np.float32)
     signal_mv = np.tile(beat, (len(LEADS), 1))

@@ -1,7 +1,6 @@
-"""Is a destination reachable, and if not, at which step and what to do: for whoever connects the gateway.
+"""The steps of a destination's check: name, TCP, TLS, and what the kind of destination adds.
 
-A check is a few steps, each tried only after the one before it worked: the name, TCP, TLS, and then what the kind of
-destination adds.  A step that fails says what was seen and what to do about it.
+A step is tried only if the one before it succeeded.  A step that fails says what was found and what to do about it.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ STATUSES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One thing that was tried: what was found, and if it failed what to do."""
+    """One step of a check: what was found, and what to do if it failed."""
 
     name: str
     ok: bool

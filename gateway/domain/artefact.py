@@ -1,7 +1,4 @@
-"""The files that are made of a page: what each is, and the one place where its name is made.
-
-State is in the fields; nobody parses a name.
-"""
+"""The files of a page: their state in fields, and the one place where their names are made.  No name is parsed."""
 
 from __future__ import annotations
 
@@ -12,13 +9,13 @@ from enum import StrEnum
 class Role(StrEnum):
     """What an artefact is."""
 
-    # these leave
+    # these are sent
     WAVEFORM = "waveform"
     REPORT = "report"  # the PDF report as an Encapsulated PDF object
     OVERLAY = "overlay"  # the page with its traces as a Secondary Capture object
     MESSAGE = "message"
     REJECTION = "rejection"  # a Key Object that rejects what was sent before
-    # these stay
+    # these are kept only
     PAGE_PICTURE = "page-picture"  # PNG
     OVERLAY_PICTURE = "overlay-picture"  # PNG
     RECORD = "record"  # the signals, .npz

@@ -1,4 +1,4 @@
-"""One digitized page of one patient: all that objects, messages and the PDF report are made from."""
+"""One digitized page of one patient: the input of DICOM objects, HL7 messages and the PDF report."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pipeline import LEADS, EcgRecord, Lead, Quality
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class DigitizedPage:
-    """A page that was read, with whose ECG it is.
+    """A page that was read, with its identity.
 
-    The worker builds it from a digitization, a confirmation from what the job kept; both give the same artefacts.
+    The worker builds it from a digitization, a confirmation from the record that was kept.
 
     Parameters
     ----------
@@ -23,17 +23,17 @@ class DigitizedPage:
     page_number : int
         From 1.
     context : StudyContext
-        Identity, order and source, in DICOM's forms.
+        Identity, order and source, in the forms of DICOM.
     created_at : datetime
         When the result was made, aware: when the gateway took the page, or when a person confirmed the result.
     record : EcgRecord
-        Signals in mV, (n_leads, n_samples); NaN is not printed.
+        Signals in mV, (n_leads, n_samples); NaN where nothing is printed.
     quality : Quality
         How well the page was read.
     layout_name : str
         The layout that the page was read in.
     columns : tuple of tuples of Lead
-        Leads that are printed one below the other, the rhythm strips last.
+        For each printed column its leads; the rhythm strips are the last.
     heart_rate_per_minute : float or None
         Measured ventricular rate; None where it is not certain.
     waveform_sop_class_uid, waveform_sop_instance_uid : str
@@ -68,7 +68,7 @@ class DigitizedPage:
     doubtful: bool = False
 
     def __post_init__(self) -> None:
-        """Check what everything made of the page relies on."""
+        """Check page number and time zone."""
         if self.page_number < 1:
             raise ValueError(f"pages are numbered from 1, got {self.page_number}")
         if self.created_at.tzinfo is None:

@@ -1,7 +1,6 @@
-"""A person has looked: what was preliminary becomes final, and what was held back leaves.
+"""Confirmation: a person has reviewed a result; preliminary messages become final, and held artefacts are sent.
 
-Messages are made again from the record that was kept, so nothing is digitized twice and what the person saw is what
-is sent.
+Messages are made again from the record that was kept: nothing is digitized twice, and what the person saw is sent.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ def confirm(store: Store, spool: Spool, settings: Settings, job_id: str, actor: 
 
 
 def known_context(job: Job, spool: Spool) -> StudyContext:
-    """Return all that is known of whose ECG a job is: what it was told comes before what its object says."""
+    """Return the identity of a job: what the intake received has priority over what the object itself says."""
     told = job.context
     if job.media_type != "application/dicom":
         return told
@@ -83,7 +82,7 @@ def known_context(job: Job, spool: Spool) -> StudyContext:
 
 
 def _kept_page(facts: JobFacts, spool: Spool, row: Page) -> DigitizedPage:
-    """Return a page as it was kept, now confirmed, with the report that says so."""
+    """Return a page from what was kept, as final, with its report."""
     path = spool.artefact_path(facts.job_id, kept_name(row.page_number, Role.RECORD))
     try:
         npz = path.read_bytes()
@@ -108,7 +107,7 @@ def _kept_page(facts: JobFacts, spool: Spool, row: Page) -> DigitizedPage:
 
 
 def _final(facts: JobFacts, page: DigitizedPage) -> Iterator[tuple[Artefact, Delivery]]:
-    """Yield what the destinations are sent for a confirmed page: final messages and reports, and what was held back.
+    """Yield what the destinations are sent for a confirmed page: final messages and reports, and held objects.
 
     Raises
     ------

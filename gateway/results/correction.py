@@ -1,7 +1,7 @@
-"""A corrected digitization takes the place of objects that were sent: a note rejects those, as IHE IOCM has it.
+"""Correction: a new digitization replaces objects that were sent, and a note rejects those (IHE RAD TF, IOCM).
 
-Each destination gets a note about what arrived there, after the objects that take its place, so that no moment is
-without an ECG.
+Each destination gets a note about the objects that arrived there, after the objects that replace them: the archive
+always has a valid ECG.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What of a digitization is kept with its job: the record as an .npz file, the figures as JSON; and both read back.
-
-A confirmation makes everything again from these, so that what a person saw is what is sent.
-"""
+"""What is kept of a digitization: the record as an .npz file, the figures as JSON.  A confirmation reads both."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""What one digitized page becomes: its row, its files, and who gets them.
+"""What one digitized page becomes: its row, its files, and its deliveries.
 
-A page that was read gives a waveform object (one per SOP class asked for), what else the destinations want, and the
-deliveries that carry it.  Whether it may leave is decided here: a page without a patient's identity never does, a
-doubtful one only where the site's rule says so.
+A page that was read gives a waveform object (one for each form that a destination wants), the other artefacts that
+destinations want, and their deliveries.  This module decides whether they may be sent: a page without a patient ID is
+never sent, a doubtful one only if the settings allow it.
 
-Everything is a function of the job's row, the settings and the digitization, never of the clock: a second run after a
-crash gives the same identifiers and the same bytes, so that a peer recognises a repeat.
+All of it is a function of the job's row, the settings and the digitization, never of the clock: a second run after a
+crash gives the same identifiers and the same bytes, so a peer recognises the repeat.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ NO_IDENTITY = "no patient ID: whose ECG this is must be told by a person"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFacts:
-    """What holds for every page of a job."""
+    """What is the same for every page of a job."""
 
     job_id: str
     created_at: datetime
-    context: StudyContext  # with the UIDs of study and source, ours where the source has none
+    context: StudyContext  # with UIDs of study and source; they are derived from the job if the source has none
     destinations: tuple[Kind, ...]
-    unknown_destinations: tuple[str, ...]  # asked for, but no longer configured
+    unknown_destinations: tuple[str, ...]  # named by the job, but not in the settings
     review: ReviewSettings
     objects: ObjectSettings
     revision: int = 0  # of the job's result, counted from the first that was delivered
     earlier: tuple[Delivery, ...] = ()  # of earlier results
-    against: tuple[str, ...] = ()  # what codes on the pages say against the record, in words
+    against: tuple[str, ...] = ()  # contradictions of codes on the pages to the record, in words
 
     @property
     def sop_classes(self) -> tuple[SopClass, ...]:
@@ -78,9 +78,14 @@ class PageResult:
 
 
 def job_facts(job: Job, context: StudyContext, settings: Settings, deliveries: Sequence[Delivery] = ()) -> JobFacts:
-    """Return what holds for every page of `job`; the UIDs its source does not have are derived from the job.
+    """Return what is the same for every page of `job`; UIDs that its source does not have are derived from the job.
 
-    `deliveries` are those of the job's earlier results.
+    Parameters
+    ----------
+    context : StudyContext
+        The identity.
+    deliveries : Sequence[Delivery]
+        Those of the job's earlier results.
     """
     derived = {
         "study_instance_uid": context.study_instance_uid or derived_uid("study", job.id),
@@ -127,7 +132,7 @@ def page_result(
     seconds
         How long the digitization took.
     contradictions
-        What the page says against its record, in words: with any, nothing leaves before a person has confirmed it.
+        What on the page contradicts its record, in words.  If there is any, nothing is sent before a confirmation.
     """
     number, quality, match = digitization.page.page_number, digitization.quality, digitization.layout_match
     artefacts = [
@@ -140,7 +145,7 @@ def page_result(
     doubtful = bool(reasons)
     reasons += contradictions
     uid = ""
-    if facts.context.patient_id:  # a waveform that is nobody's is not made
+    if facts.context.patient_id:  # without a patient ID no object is made
         page = _digitized_page(facts, digitization, pictures[1], doubtful=doubtful)
         try:
             objects = {kind: make_object(page, kind, facts.objects) for kind in facts.object_kinds}
@@ -213,7 +218,7 @@ def delivery_of(job_id: str, kind: Kind, artefact: Artefact) -> Delivery:
 
 
 def job_outcome(facts: JobFacts, pages: Sequence[Page]) -> tuple[JobStatus, str]:
-    """Return how a job ends, and why in words: FAILED where no page could be read, DONE where nothing is in doubt."""
+    """Return the final status of a job with its reason: FAILED if no page was read, DONE if there is no doubt."""
     several = len(pages) > 1
     reasons = [f"page {page.page_number}: {page.reason}" if several else page.reason for page in pages if page.reason]
     if all(page.status == JobStatus.FAILED for page in pages):
@@ -226,7 +231,7 @@ def job_outcome(facts: JobFacts, pages: Sequence[Page]) -> tuple[JobStatus, str]
 
 
 def doubts(digitization: Digitization, review: ReviewSettings) -> tuple[str, ...]:
-    """Return the reasons, in words, why a person must look at a page; none means good enough."""
+    """Return the reasons, in words, why a person must review a page; none if the page is good enough."""
     quality, match = digitization.quality, digitization.layout_match
     reasons: list[str] = []
     if quality.estimated_snr_db < review.minimum_estimated_snr_db:

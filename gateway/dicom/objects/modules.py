@@ -1,4 +1,4 @@
-"""What every object of ours has in common: whose it is, what it was made from, what made it, how it is written.
+"""Modules that all created objects share: patient and study, source, equipment, and the file format.
 
 Identity and order are copied from the source, never invented (PS3.3 C.7.1.1, C.7.2.1); the equipment is this software
 (C.7.5.1), with the scanner named where the source names it (C.12.1).
@@ -57,7 +57,7 @@ class ObjectHead:
     series : SeriesSettings
         Series Number and Series Description.
     corrected : bool
-        Whether the object takes the place of one that was sent before.
+        Whether the object replaces one that was sent before.
     created_at : datetime
         Content and instance creation, aware.
     """
@@ -72,7 +72,7 @@ class ObjectHead:
     corrected: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a moment that could be another one elsewhere."""
+        """Refuse a time without time zone."""
         if self.created_at.tzinfo is None:
             raise ValueError("created_at must say its time zone")
 

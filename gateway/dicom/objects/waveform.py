@@ -88,7 +88,7 @@ def waveform_sop_instance_uid(context: StudyContext, page_number: int, sop_class
     Parameters
     ----------
     revision : int
-        Of the result; what takes the place of an object that was sent is another object.
+        Of the result; a replacement is an object of its own.
 
     Raises
     ------
