@@ -95,7 +95,10 @@ class Committer(Threads):
     def request_received(self, ae_title: str, host: str, transaction_uid: str, asked: tuple[Reference, ...]) -> int:
         """Keep a modality's request, and return the status of the answer."""
         if self._caller(ae_title) is None:
-            logger.warning("A peer that may not asked us to commit", extra={"action": "commitment_refuse"})
+            logger.warning(
+                "Refused a storage commitment request: the caller is not configured for it",
+                extra={"action": "commitment_refuse"},
+            )
             return NOT_AUTHORIZED
         request = CommitmentRequest(
             ae_title=ae_title,
@@ -109,7 +112,9 @@ class Committer(Threads):
         except StorageError as error:
             logger.error("Cannot keep a commitment request: %s", error, extra={"action": "commitment_refuse"})
             return PROCESSING_FAILURE
-        logger.info("%s asks to commit %d objects", ae_title, len(asked), extra={"action": "commitment_request"})
+        logger.info(
+            "%s requests commitment of %d objects", ae_title, len(asked), extra={"action": "commitment_request"}
+        )
         return SUCCESS
 
     def result_received(self, result: CommitmentResult) -> int:
@@ -117,12 +122,14 @@ class Committer(Threads):
         try:
             deliveries = self._store.commitments.asked_for(result.transaction_uid)
             if not deliveries:
-                logger.warning("A report of a transaction nobody asked for", extra={"action": "commitment_report"})
+                logger.warning(
+                    "Refused a commitment result: the transaction is unknown", extra={"action": "commitment_report"}
+                )
                 return commitment.INVALID_ARGUMENT_VALUE
             settlements = self._settlements(deliveries, result)
             self._store.commitments.settle(result.transaction_uid, settlements)
         except StorageError as error:
-            logger.error("Cannot record a commitment report: %s", error, extra={"action": "commitment_report"})
+            logger.error("Cannot record a commitment result: %s", error, extra={"action": "commitment_report"})
             return PROCESSING_FAILURE
         logger.info(
             "%s committed %d objects, not %d",
@@ -252,12 +259,12 @@ class Committer(Threads):
         try:
             commitment.send_result(peer, self._dicom.ae_title, self._result(request))
         except DeliveryError as error:
-            logger.warning("Commitment not reported: %s", error, extra={"action": "commitment_answer"})
+            logger.warning("Commitment result not sent: %s", error, extra={"action": "commitment_answer"})
             last = request.attempts + 1 >= _RETRY.attempts
             pause = timedelta(seconds=backoff_s(_RETRY, request.attempts, self._rng))
             self._store.commitments.result_failed(request.id, str(error), None if last else utc_now() + pause)
             return
-        logger.info("Commitment reported to %s", request.ae_title, extra={"action": "commitment_answer"})
+        logger.info("Commitment result sent to %s", request.ae_title, extra={"action": "commitment_answer"})
         self._store.commitments.result_sent(request.id)
 
     def _result(self, request: CommitmentRequest) -> CommitmentResult:
@@ -302,7 +309,7 @@ def _given_up(delivery: Delivery, destination: DicomDestination) -> Settlement:
     assert delivery.id is not None
     reason = (
         delivery.reason
-        or f"no storage commitment report after {delivery.asked} requests: "
+        or f"no storage commitment result after {delivery.asked} requests: "
         f"is {destination.ae_title} among [[dicom.callers]], and does it know our address?"
     )
     return Settlement(delivery=delivery.id, action=DeliveryAction.GIVE_UP, reason=reason)

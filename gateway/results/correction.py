@@ -81,7 +81,7 @@ def _read(spool: Spool, delivery: Delivery) -> Dataset | None:
     try:
         return dcmread(spool.artefact_path(delivery.job_id, delivery.artefact), stop_before_pixels=True)
     except (OSError, InvalidDicomError):
-        logger.warning("An object that was sent cannot be rejected: its file is gone", extra={"action": "reject"})
+        logger.warning("Cannot reject an object that was sent: its file is gone", extra={"action": "reject"})
         return None
 
 

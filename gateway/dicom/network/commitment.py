@@ -126,7 +126,7 @@ def send_result(peer: DicomDestination, calling_ae_title: str, result: Commitmen
     status = _exchange(association, association.send_n_event_report, information, event_type)
     if status != SUCCESS:
         words = "no answer" if status is None else f"status 0x{status:04X}"
-        raise DeliveryDeferred(f"{peer.name}: storage commitment report: {words}")
+        raise DeliveryDeferred(f"{peer.name}: storage commitment result: {words}")
 
 
 def answer_request(event: evt.Event, on_request: Callable[[str, str, str, tuple[Reference, ...]], int]) -> int:
@@ -195,7 +195,7 @@ def _decoded(read: Callable[[], Dataset]) -> Dataset:
 def _transaction(information: Dataset) -> str:
     uid = str(information.get("TransactionUID") or "")
     if not is_uid(uid):
-        raise InvalidArgument("the transaction UID is no UID")
+        raise InvalidArgument("the transaction UID is not a UID")
     return uid
 
 
@@ -206,10 +206,10 @@ def _references(information: Dataset, sequence: str) -> dict[Reference, int]:
         for item in information.get(sequence) or ():
             sop_class, sop_instance = str(item.ReferencedSOPClassUID), str(item.ReferencedSOPInstanceUID)
             if not (is_uid(sop_class) and is_uid(sop_instance)):
-                raise InvalidArgument("a reference that is no UID")
+                raise InvalidArgument("a reference is not a UID")
             found[Reference(sop_class_uid=sop_class, sop_instance_uid=sop_instance)] = int(item.get("FailureReason", 0))
             if len(found) > MAXIMUM_REFERENCES:
                 raise InvalidArgument(f"more than {MAXIMUM_REFERENCES} objects")
     except DECODE_ERRORS as error:
-        raise InvalidArgument("a reference that cannot be read") from error
+        raise InvalidArgument("a reference cannot be read") from error
     return found

@@ -237,7 +237,7 @@ def test_without_a_report_it_is_asked_again_then_given_up(house: House) -> None:
     delivery = house.stored_delivery()
     house.committer.start()
     delivery = house.wait_for(delivery, DeliveryStatus.FAILED)
-    assert "no storage commitment report after 3 requests" in delivery.reason
+    assert "no storage commitment result after 3 requests" in delivery.reason
     assert len({str(asked.TransactionUID) for asked in house.peer.asked}) == 3
     house.peer.report(house.peer.asked[0])  # a report that comes late still counts
     assert house.wait_for(delivery, DeliveryStatus.DELIVERED).reason == ""
