@@ -96,7 +96,7 @@ class Committer(Threads):
         """Keep a modality's request, and return the status of the answer."""
         if self._caller(ae_title) is None:
             logger.warning(
-                "Refused a storage commitment request: the caller is not configured for it",
+                "Refused a commitment request: the caller may not ask",
                 extra={"action": "commitment_refuse"},
             )
             return NOT_AUTHORIZED
@@ -123,7 +123,7 @@ class Committer(Threads):
             deliveries = self._store.commitments.asked_for(result.transaction_uid)
             if not deliveries:
                 logger.warning(
-                    "Refused a commitment result: the transaction is unknown", extra={"action": "commitment_report"}
+                    "Refused a commitment result: transaction unknown", extra={"action": "commitment_report"}
                 )
                 return commitment.INVALID_ARGUMENT_VALUE
             settlements = self._settlements(deliveries, result)

@@ -55,7 +55,7 @@ def send(path: Path, destination: DicomWebDestination) -> str:
     Raises
     ------
     DeliveryDeferred, DeliveryRefused
-        As `gateway.dicom.scu.send`.
+        As `gateway.dicom.network.scu.send`.
     """
     boundary = uuid.uuid4().hex
     try:
@@ -87,7 +87,7 @@ def find_studies(destination: DicomWebDestination, query: StudyQuery, limit: int
 
 
 class WebArchive:
-    """A DICOMweb destination asked for what it has; see `gateway.dicom.retrieve.DimseArchive`."""
+    """A DICOMweb destination asked for what it has; see `gateway.dicom.network.retrieve.DimseArchive`."""
 
     def __init__(self, peer: DicomWebDestination, intake: Intake, maximum_object_mib: int) -> None:
         self._peer = peer

@@ -1,7 +1,7 @@
 """The listener: who may associate, and who answers C-STORE, C-ECHO and storage commitment.
 
 What is stored goes to `gateway.dicom.receive`, storage commitment (N-ACTION of modalities, N-EVENT-REPORT of peers we
-asked) to `gateway.dicom.commitment`.
+asked) to `gateway.dicom.network.commitment`.
 
 Two ports can be listened on, a plain one and one that speaks TLS.  Who may send is decided when the association is
 asked for: the called AE title must be ours, the calling one must be listed, from one of its addresses and with one of

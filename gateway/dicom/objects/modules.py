@@ -197,7 +197,7 @@ def in_zone(moment: datetime, offset: str) -> datetime:
 
 
 def put(dataset: Dataset, keyword: str, value: str) -> None:
-    """Add a copied value as it is; whether its VR allows it is for `gateway.dicom.iod`, which does not print it."""
+    """Add a copied value as it is; whether its VR allows it is for `check_values`, which does not print it."""
     tag = tag_for_keyword(keyword)
     assert tag is not None
     dataset.add(DataElement(tag, dictionary_VR(tag), value, validation_mode=IGNORE))
