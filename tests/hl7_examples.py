@@ -20,6 +20,7 @@ from gateway.domain.context import StudyContext
 from gateway.domain.digitized_page import DigitizedPage
 from gateway.hl7.inbound.receiver import Receiver
 from gateway.hl7.outbound.messages import PageMessage, build_message
+from gateway.identity.orders import Records
 from gateway.results.heart_rate import heart_rate_per_minute
 from gateway.settings import Hl7CodeSettings, Hl7Destination
 from gateway.store.store import Store
@@ -136,7 +137,7 @@ def examples() -> dict[str, str]:
     with _time_zone("Europe/Paris"), tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "gateway.db")
         try:
-            made = [*_sent(), *_taken(Receiver(store, "UNICODE UTF-8"))]
+            made = [*_sent(), *_taken(Receiver(Records(store), "UNICODE UTF-8"))]
         finally:
             store.close()
     return {

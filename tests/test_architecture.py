@@ -41,7 +41,12 @@ MOST_MODULES_IN_A_ROOM = 12
 MOST_PARAMETERS = 6
 EMPTY_NAMES = {"utils", "util", "common", "base", "helpers", "misc"}
 
-COMPOSERS = ("gateway.service", "gateway.cli", "gateway.demo")  # they build the long-lived objects
+COMPOSERS = (
+    "gateway.service",
+    "gateway.worker.process",
+    "gateway.cli",
+    "gateway.demo",
+)  # they build the long-lived objects
 LONG_LIVED = {"Store", "Database", "Spool", "Intake", "StorageScp", "Outbox", "FolderWatcher", "Service", "Worker"}
 BROAD_EXCEPT = {
     "gateway.dicom.network.scp",

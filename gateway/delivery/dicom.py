@@ -27,8 +27,8 @@ from gateway.dicom.objects.page_objects import make_object
 from gateway.dicom.objects.waveform import SOP_CLASS_UIDS
 from gateway.domain.artefact import Artefact
 from gateway.domain.digitized_page import DigitizedPage
+from gateway.domain.received import Keep
 from gateway.errors import DeliveryError
-from gateway.intake.accept import Intake
 from gateway.settings import DicomDestination, ObjectDestination, ObjectSettings
 from gateway.store.tables import Delivery
 
@@ -96,9 +96,9 @@ class DicomKind(Kind):
         except DeliveryError as error:
             return (), self._not_found(error)
 
-    def archive(self, intake: Intake, maximum_object_mib: int) -> DimseArchive:
+    def archive(self, keep: Keep, maximum_object_mib: int) -> DimseArchive:
         """Return what fetches objects by C-MOVE or C-GET."""
-        return DimseArchive(self._destination, self._calling_ae_title, self._ae_title, intake, maximum_object_mib)
+        return DimseArchive(self._destination, self._calling_ae_title, self._ae_title, keep, maximum_object_mib)
 
     def _reach(self) -> Iterator[Step]:
         destination = self._destination

@@ -12,8 +12,8 @@ from gateway.dicom.network import dicomweb
 from gateway.dicom.network.find import Study, StudyQuery
 from gateway.domain.artefact import Artefact
 from gateway.domain.digitized_page import DigitizedPage
+from gateway.domain.received import Keep
 from gateway.errors import DeliveryError
-from gateway.intake.accept import Intake
 from gateway.settings import DicomWebDestination, TlsClientSettings
 from gateway.store.tables import Delivery
 
@@ -71,9 +71,9 @@ class DicomWebKind(Kind):
         except DeliveryError as error:
             return (), self._not_found(error)
 
-    def archive(self, intake: Intake, maximum_object_mib: int) -> dicomweb.WebArchive:
+    def archive(self, keep: Keep, maximum_object_mib: int) -> dicomweb.WebArchive:
         """Return what fetches objects by WADO-RS."""
-        return dicomweb.WebArchive(self._destination, intake, maximum_object_mib)
+        return dicomweb.WebArchive(self._destination, keep, maximum_object_mib)
 
     def _reach(self) -> Iterator[Step]:
         destination = self._destination

@@ -18,8 +18,8 @@ from gateway.dicom.objects.page_objects import ObjectKind
 from gateway.dicom.objects.waveform import SopClass
 from gateway.domain.artefact import Artefact
 from gateway.domain.digitized_page import DigitizedPage
+from gateway.domain.received import Keep
 from gateway.errors import SettingsError
-from gateway.intake.accept import Intake
 from gateway.settings import Destination, DicomDestination
 from gateway.store.tables import Delivery
 
@@ -120,7 +120,7 @@ class Kind(ABC):
         """
         raise self._no_archive()
 
-    def archive(self, intake: Intake, maximum_object_mib: int) -> DimseArchive | WebArchive:
+    def archive(self, keep: Keep, maximum_object_mib: int) -> DimseArchive | WebArchive:
         """Return what fetches objects from it.
 
         Raises

@@ -18,7 +18,7 @@ from gateway.domain.context import StudyContext
 from gateway.domain.digitized_page import DigitizedPage
 from gateway.domain.status import JobStatus
 from gateway.errors import IllegalTransition
-from gateway.identity.orders import with_told
+from gateway.identity.decide import combined
 from gateway.results.correction import rejections
 from gateway.results.heart_rate import heart_rate_per_minute
 from gateway.results.kept import read_result
@@ -78,7 +78,7 @@ def known_context(job: Job, spool: Spool) -> StudyContext:
         read = read_context(spool.source_path(job.id).read_bytes())
     except OSError as error:
         raise IllegalTransition(f"the job's file is gone: {error.strerror}") from error
-    return with_told(read, told)
+    return combined(read, told)
 
 
 def _kept_page(facts: JobFacts, spool: Spool, row: Page) -> DigitizedPage:
