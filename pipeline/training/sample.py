@@ -20,7 +20,15 @@ _DPI = INK_PX_PER_MM * 25.4
 
 
 def draw_sample(seed: int, layout_name: str = "3x4+1R") -> DrawnPage:
-    """Return a page of ten seconds at 25 mm/s and 10 mm/mV on red millimetre paper, with its truth."""
+    """Return a page of ten seconds at 25 mm/s and 10 mm/mV on red millimetre paper, with its truth.
+
+    Parameters
+    ----------
+    seed : int
+        The same seed gives the same page.
+    layout_name : str
+        One of the shipped layouts.
+    """
     rng = np.random.default_rng(seed)
     signal_mv = simulate_ecg(rng, seconds=10.0, sampling_frequency_hz=500.0, disease="none")
     layout = next(layout for layout, _ in training_layouts() if layout.name == layout_name)
