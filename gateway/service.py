@@ -32,8 +32,9 @@ from gateway.domain.clock import utc_now
 from gateway.errors import StorageError
 from gateway.hl7.inbound.receiver import Receiver
 from gateway.hl7.transport.client import MllpClient
-from gateway.hl7.transport.mllp import MllpListener
+from gateway.hl7.transport.mllp import MllpLimits, MllpListener
 from gateway.identity.lookup import Lookup
+from gateway.identity.orders import Records
 from gateway.intake.accept import Intake
 from gateway.intake.folder import FolderWatcher, deliver_to_folder
 from gateway.security.certificates import certificates
@@ -78,7 +79,7 @@ class Service:
         self._intake = Intake(self._spool, self._store)
         committing = [d for d in settings.destinations if isinstance(d, DicomDestination) and d.storage_commitment]
         self._committer = Committer(self._store, self._spool, settings.dicom, committing, random.Random())
-        self._scp = StorageScp(settings.dicom, self._intake, self._committer)
+        self._scp = StorageScp(settings.dicom, self._intake.keep, self._committer)
         self._listener = self._make_listener() if settings.hl7.enabled else None
         self._watchers = [FolderWatcher(folder, self._intake) for folder in settings.folders]
         self._outbox = Outbox(
@@ -227,13 +228,15 @@ class Service:
         return MllpListener(
             hl7.host,
             hl7.port,
-            Receiver(self._store, hl7.character_set, acknowledge_others=hl7.other_messages == "acknowledge"),
+            Receiver(Records(self._store), hl7.character_set, acknowledge_others=hl7.other_messages == "acknowledge"),
             tls=ListenerTls(hl7.tls) if hl7.tls else None,
-            hosts=hl7.hosts,
-            idle_timeout_s=hl7.idle_timeout_s,
-            maximum_frame_bytes=hl7.maximum_message_mib * 1024 * 1024,
-            maximum_connections=hl7.maximum_connections,
-            maximum_connections_per_host=hl7.maximum_connections_per_host,
+            limits=MllpLimits(
+                hosts=hl7.hosts,
+                idle_timeout_s=hl7.idle_timeout_s,
+                maximum_frame_bytes=hl7.maximum_message_mib * 1024 * 1024,
+                maximum_connections=hl7.maximum_connections,
+                maximum_connections_per_host=hl7.maximum_connections_per_host,
+            ),
         )
 
     def _sender(self, destination: Destination) -> Sender:

@@ -19,6 +19,7 @@ import numpy as np
 from gateway.domain.context import StudyContext
 from gateway.hl7.inbound.receiver import Receiver
 from gateway.hl7.outbound.messages import Result, build_message
+from gateway.identity.orders import Records
 from gateway.settings import Hl7CodeSettings, Hl7Destination
 from gateway.store.store import Store
 from pipeline import LEADS, Calibration, EcgRecord, Lead, Quality
@@ -130,7 +131,7 @@ def examples() -> dict[str, str]:
     with _time_zone("Europe/Paris"), tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "gateway.db")
         try:
-            made = [*_sent(), *_taken(Receiver(store, "UNICODE UTF-8"))]
+            made = [*_sent(), *_taken(Receiver(Records(store), "UNICODE UTF-8"))]
         finally:
             store.close()
     return {

@@ -125,9 +125,9 @@ def _archive(settings: Settings, name: str, intake: Intake) -> Archive:
     peer, calling_ae_title = _destination(settings, name)
     maximum = settings.dicom.maximum_object_mib
     if isinstance(peer, DicomDestination):
-        return DimseArchive(peer, calling_ae_title, settings.dicom.ae_title, intake, maximum)
+        return DimseArchive(peer, calling_ae_title, settings.dicom.ae_title, intake.keep, maximum)
     if isinstance(peer, DicomWebDestination):
-        return WebArchive(peer, intake, maximum)
+        return WebArchive(peer, intake.keep, maximum)
     raise SettingsError(f"{name} is no archive: its kind is {peer.kind}")
 
 

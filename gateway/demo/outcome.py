@@ -17,7 +17,7 @@ from gateway.domain.status import JobStatus
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job
-from gateway.web.views import overlay_picture
+from gateway.web.pages.job import overlay_picture
 
 N_JOBS = 2
 

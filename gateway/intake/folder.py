@@ -40,9 +40,13 @@ from watchdog.observers.polling import PollingObserver
 
 from gateway.dicom.images.pages import read_context
 from gateway.domain.context import StudyContext
+from gateway.domain.identity import Evidence
+from gateway.domain.received import Accepted, ReceivedObject
 from gateway.errors import DeliveryDeferred, IntakeError, StorageError
-from gateway.identity.sidecar import compile_pattern, read_filename, read_sidecar
-from gateway.intake.accept import Accepted, Intake, file_key, media_type_of
+from gateway.identity.filename import read_filename
+from gateway.identity.forms import compile_pattern
+from gateway.identity.sidecar import read_sidecar
+from gateway.intake.accept import Intake, file_key, media_type_of
 from gateway.settings import FolderSettings
 from gateway.spool.folder import write_durably
 from gateway.store.tables import Delivery
@@ -236,7 +240,7 @@ class FolderWatcher:
     def _take_in(self, original: Path, attempt: Path) -> str:
         """Accept a file; return why it was rejected, "" if it was not."""
         if attempt.name == f"{_ATTEMPT}{_MAXIMUM_ATTEMPTS}":
-            return f"the gateway broke down {_MAXIMUM_ATTEMPTS} times while it read this file"
+            return f"the gateway crashed {_MAXIMUM_ATTEMPTS} times while it read this file"
         attempt.touch()
         try:
             accepted = self._accept(original)
@@ -260,17 +264,20 @@ class FolderWatcher:
         else:
             context = self._identity(original)
             source_key = file_key(source, context, data)
-        return self._intake.accept(
+        received = ReceivedObject(
             source=source,
             source_key=source_key,
             media_type=media_type,
             data=data,
             context=context,
-            destinations=self._settings.destinations,
             actor="folder",
-            lookup=self._settings.lookup is not None,
-            codes=bool(self._settings.barcode_pattern) and media_type != "application/dicom",
+            destinations=self._settings.destinations,
         )
+        evidence = Evidence(
+            lookup=self._settings.lookup is not None,
+            codes_follow=bool(self._settings.barcode_pattern) and media_type != "application/dicom",
+        )
+        return self._intake.accept(received, evidence)
 
     def _identity(self, original: Path) -> StudyContext:
         """Return what sidecar or file name say; an empty context where they say nothing."""

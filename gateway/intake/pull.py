@@ -114,7 +114,7 @@ def show_pull(archive: Archive, store: Store, wanted: Wanted, console: Console) 
             end = pull(archive, store, wanted, tell)
     except (DeliveryDeferred, DeliveryRefused):
         console.print(f"ended after {said.studies_done} of {said.studies} studies: {_figures(said)}")
-        console.print("asked for again, the pull goes on where it ended")
+        console.print("a repeated pull continues where this one ended")
         raise
     console.print(f"{end.studies} studies: {_figures(end)}")
     if end.problem:

@@ -14,7 +14,7 @@ from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.status import JobStatus
 from gateway.errors import IllegalTransition
-from gateway.identity.orders import with_told
+from gateway.identity.decide import combined
 from gateway.results.correction import rejections
 from gateway.results.page import JobFacts, ReadPage, final_deliveries, job_facts, read_result
 from gateway.results.report import build_report
@@ -72,7 +72,7 @@ def known_context(job: Job, spool: Spool) -> StudyContext:
         read = read_context(spool.source_path(job.id).read_bytes())
     except OSError as error:
         raise IllegalTransition(f"the job's file is gone: {error.strerror}") from error
-    return with_told(read, told)
+    return combined(read, told)
 
 
 def _read_page(facts: JobFacts, spool: Spool, page: Page) -> ReadPage:

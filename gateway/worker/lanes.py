@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 
 class Turns:
@@ -54,3 +55,24 @@ class Alarms:
                 self._due[lane] = now + seconds
             first = min(self._due.values(), default=now)
             signal.setitimer(signal.ITIMER_REAL, max(first - now, 0.001) if self._due else 0.0)
+
+
+def _no_alarm(_seconds: float) -> None:
+    """Set no alarm."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """The place of one worker in its process.
+
+    Parameters
+    ----------
+    alarm
+        Tells the kernel to end this process in so many seconds (0 = no longer): the last resort for code that hangs
+        without letting any other thread run.
+    turns
+        Shared by all lanes of the process.
+    """
+
+    alarm: Callable[[float], object] = _no_alarm
+    turns: Turns = field(default_factory=Turns)

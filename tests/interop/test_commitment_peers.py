@@ -16,10 +16,12 @@ from gateway.dicom.network.scu import send
 from gateway.dicom.objects.waveform import build_waveform, encode
 from gateway.domain.artefact import Role
 from gateway.domain.context import StudyContext
+from gateway.domain.received import ReceivedObject
 from gateway.domain.status import DeliveryStatus, JobStatus
 from gateway.intake.accept import Intake
 from gateway.settings import CallerSettings, DicomDestination, DicomSettings, ReportSettings, RetrySettings
 from gateway.spool.folder import Spool
+from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import Delivery
 from tests.gateway.dicom.samples import CONTEXT, NOW, make_quality, make_record, part10, secondary_capture
@@ -55,18 +57,20 @@ class Gateway:
             poll_s=0.05,
             committing={"pacs"},
         )
-        self.scp = StorageScp(dicom, self.intake, self.committer)
+        self.scp = StorageScp(dicom, self.intake.keep, self.committer)
 
     def delivery(self) -> Delivery:
         """A waveform that waits to be sent."""
         job_id = self.intake.accept(
-            source="submit",
-            source_key="1",
-            media_type="image/png",
-            data=b"page",
-            context=StudyContext(patient_id="4711"),
-            destinations=None,
-            actor="test",
+            ReceivedObject(
+                source="submit",
+                source_key="1",
+                media_type="image/png",
+                data=b"page",
+                context=StudyContext(patient_id="4711"),
+                destinations=None,
+                actor="test",
+            )
         ).job_id
         waveform = build_waveform(
             make_record(),
@@ -88,7 +92,7 @@ class Gateway:
             artefact="page-1.dcm",
             identifier=str(waveform.SOPInstanceUID),
         )
-        self.store.jobs.complete(job_id, "w", [], [made], JobStatus.DONE)
+        self.store.jobs.complete(job_id, "w", JobResult(status=JobStatus.DONE, deliveries=[made]))
         return self.now(job_id)
 
     def now(self, job_id: str) -> Delivery:

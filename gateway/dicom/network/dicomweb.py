@@ -22,13 +22,13 @@ import httpx
 from pydicom import Dataset
 
 from gateway.dicom.images.pixels import DECODE_ERRORS
-from gateway.dicom.images.receive import keep
+from gateway.dicom.images.receive import announced_object
 from gateway.dicom.network.association import NoConnection
 from gateway.dicom.network.find import Study, StudyQuery
 from gateway.dicom.network.retrieve import Instance
 from gateway.dicom.network.scu import outcome
+from gateway.domain.received import Keep
 from gateway.errors import DeliveryDeferred, DeliveryRefused, IntakeError, SettingsError
-from gateway.intake.accept import Intake
 from gateway.security.tls import client_context, server_name, words
 from gateway.settings import DicomWebDestination, TlsClientSettings
 
@@ -90,9 +90,9 @@ def find_studies(destination: DicomWebDestination, query: StudyQuery, limit: int
 class WebArchive:
     """A DICOMweb destination asked for what it has; see `gateway.dicom.retrieve.DimseArchive`."""
 
-    def __init__(self, peer: DicomWebDestination, intake: Intake, maximum_object_mib: int) -> None:
+    def __init__(self, peer: DicomWebDestination, keep: Keep, maximum_object_mib: int) -> None:
         self._peer = peer
-        self._intake = intake
+        self._keep = keep
         self._maximum_object_mib = maximum_object_mib
 
     def studies(self, query: StudyQuery) -> Sequence[Study]:
@@ -132,7 +132,7 @@ class WebArchive:
             data = self._fetch(instance)
             source = f"dicomweb:{self._peer.name}"
             try:
-                keep(data, instance.sop_class_uid, instance.sop_instance_uid, source, self._intake, "pull")
+                self._keep(announced_object(data, instance.sop_class_uid, instance.sop_instance_uid, source, "pull"))
             except IntakeError:
                 continue  # the caller sees that it did not arrive
 

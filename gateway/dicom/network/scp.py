@@ -36,7 +36,7 @@ from gateway.dicom.images.receive import PROCESSING_FAILURE, answer_store, statu
 from gateway.dicom.network.commitment import CommitmentReport, Reference, answer_report, answer_request
 from gateway.dicom.network.transport import Acceptor, ConnectionLimit
 from gateway.dicom.objects.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from gateway.intake.accept import Intake
+from gateway.domain.received import Keep
 from gateway.security.tls import ListenerTls, peer_names
 from gateway.settings import CallerSettings, DicomSettings
 
@@ -62,6 +62,8 @@ class StorageScp:
 
     Parameters
     ----------
+    keep
+        Keeps an object for good before it is acknowledged.
     commitments
         Who answers for storage commitment; without, it is not offered.
 
@@ -71,9 +73,9 @@ class StorageScp:
         The certificate files of [dicom.tls] cannot be used.
     """
 
-    def __init__(self, settings: DicomSettings, intake: Intake, commitments: Commitments | None = None) -> None:
+    def __init__(self, settings: DicomSettings, keep: Keep, commitments: Commitments | None = None) -> None:
         self._settings = settings
-        self._intake = intake
+        self._keep = keep
         self._commitments = commitments
         self._ae = _application_entity(settings)
         if commitments is not None:
@@ -187,7 +189,7 @@ class StorageScp:
     def _on_store(self, event: evt.Event) -> Dataset:
         """Answer one C-STORE request (PS3.4 B.2.3)."""
         try:
-            return answer_store(event, self._intake, self._settings.maximum_object_mib, "scp")
+            return answer_store(event, self._keep, self._settings.maximum_object_mib, "scp")
         except Exception:
             logger.exception("C-STORE failed", extra={"action": "scp_error"})
             return status(PROCESSING_FAILURE, "internal error, try again later")

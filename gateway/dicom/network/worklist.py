@@ -15,7 +15,7 @@ from pynetdicom.sop_class import ModalityWorklistInformationFind, StudyRootQuery
 from gateway.dicom.images.pages import study_context
 from gateway.dicom.network.find import find
 from gateway.domain.context import StudyContext
-from gateway.identity.orders import same_issuer
+from gateway.domain.identity import same_issuer
 from gateway.settings import DicomDestination, LookupSettings
 
 _LIMIT = 200  # answers; a patient has fewer studies of which all say the same of the patient

@@ -22,6 +22,7 @@ from gateway.dicom.network.scp import StorageScp
 from gateway.dicom.network.transport import Requestor
 from gateway.domain.artefact import Role
 from gateway.domain.context import StudyContext
+from gateway.domain.received import ReceivedObject
 from gateway.domain.status import DeliveryStatus, JobStatus
 from gateway.intake.accept import Intake
 from gateway.settings import (
@@ -33,9 +34,10 @@ from gateway.settings import (
     ReviewSettings,
 )
 from gateway.spool.folder import Spool
+from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import Delivery
-from gateway.web.views import job_view
+from gateway.web.pages.job import job_view
 from tests.gateway.dicom.samples import part10, secondary_capture
 from tests.waiting import PATIENCE_S, eventually
 
@@ -135,7 +137,7 @@ class House:
             ),
         )
         self.committer = Committer(store, spool, dicom, [self.destination], random.Random(1), poll_s=0.02)
-        self.scp = StorageScp(dicom, self.intake, self.committer)
+        self.scp = StorageScp(dicom, self.intake.keep, self.committer)
         self.scp.start()
         peer.report_to = self.scp.port
 
@@ -148,13 +150,15 @@ class House:
     def stored_delivery(self) -> Delivery:
         """A delivery whose C-STORE has just been answered."""
         job_id = self.intake.accept(
-            source="submit",
-            source_key="1",
-            media_type="image/png",
-            data=b"page",
-            context=StudyContext(patient_id="4711"),
-            destinations=None,
-            actor="test",
+            ReceivedObject(
+                source="submit",
+                source_key="1",
+                media_type="image/png",
+                data=b"page",
+                context=StudyContext(patient_id="4711"),
+                destinations=None,
+                actor="test",
+            )
         ).job_id
         waveform = secondary_capture(SOPClassUID=TwelveLeadECGWaveformStorage, SOPInstanceUID="2.25.77")
         self.spool.write_artefact(job_id, "page-1.dcm", part10(waveform))
@@ -168,7 +172,7 @@ class House:
             artefact="page-1.dcm",
             identifier="2.25.77",
         )
-        self.store.jobs.complete(job_id, "w", [], [made], JobStatus.DONE)
+        self.store.jobs.complete(job_id, "w", JobResult(status=JobStatus.DONE, deliveries=[made]))
         (delivery,) = self.store.deliveries.of_job(job_id)
         assert delivery.id
         self.store.deliveries.stored(delivery.id, "0x0000")
@@ -313,13 +317,15 @@ def test_a_report_nobody_asked_for_changes_nothing(house: House) -> None:
 def received(house: House) -> tuple[str, str]:
     data = part10(secondary_capture(SOPInstanceUID="2.25.42"))
     house.intake.accept(
-        source="dicom:CART1",
-        source_key="2.25.42",
-        media_type="application/dicom",
-        data=data,
-        context=StudyContext(patient_id="1", source_sop_class_uid=SecondaryCaptureImageStorage),
-        destinations=None,
-        actor="test",
+        ReceivedObject(
+            source="dicom:CART1",
+            source_key="2.25.42",
+            media_type="application/dicom",
+            data=data,
+            context=StudyContext(patient_id="1", source_sop_class_uid=SecondaryCaptureImageStorage),
+            destinations=None,
+            actor="test",
+        )
     )
     return SecondaryCaptureImageStorage, "2.25.42"
 

@@ -9,6 +9,7 @@ import pytest
 from pypdfium2 import PdfDocument
 
 from gateway.domain.context import StudyContext
+from gateway.domain.received import ReceivedObject
 from gateway.domain.status import DeliveryStatus, JobStatus
 from gateway.errors import DeliveryRefused, IllegalTransition
 from gateway.intake.accept import Intake
@@ -35,13 +36,15 @@ class Bench:
     def digitized(self, behaviour: Behaviour = Behaviour.GOOD, patient_id: str = "P1") -> str:
         data = page_png(behaviour)
         job_id = self._intake.accept(
-            source="submit",
-            source_key="key",
-            media_type="image/png",
-            data=data,
-            context=StudyContext(patient_id=patient_id),
-            destinations=None,
-            actor="test",
+            ReceivedObject(
+                source="submit",
+                source_key="key",
+                media_type="image/png",
+                data=data,
+                context=StudyContext(patient_id=patient_id),
+                destinations=None,
+                actor="test",
+            )
         ).job_id
         if not patient_id:
             self.store.jobs.retry(job_id, "test")

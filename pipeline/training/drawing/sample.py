@@ -1,4 +1,4 @@
-"""python -m pipeline.training.sample FILE: draw a clean page of a simulated patient, as a demonstration sends it.
+"""python -m pipeline.training.drawing.sample FILE: draw a clean page of a simulated patient for the demonstration.
 
 The heart does not exist and the print names no one.  The same seed gives the same page.
 """
@@ -12,15 +12,23 @@ import numpy as np
 import typer
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.training.simulate import simulate_ecg
-from pipeline.training.style import PageStyle, training_layouts
-from pipeline.training.synth import INK_PX_PER_MM, DrawnPage, draw_page
+from pipeline.training.drawing.style import PageStyle, training_layouts
+from pipeline.training.drawing.synth import INK_PX_PER_MM, DrawnPage, draw_page
+from pipeline.training.recordings.simulate import simulate_ecg
 
 _DPI = INK_PX_PER_MM * 25.4
 
 
 def draw_sample(seed: int, layout_name: str = "3x4+1R") -> DrawnPage:
-    """Return a page of ten seconds at 25 mm/s and 10 mm/mV on red millimetre paper, with its truth."""
+    """Return a page of ten seconds at 25 mm/s and 10 mm/mV on red millimetre paper, with its truth.
+
+    Parameters
+    ----------
+    seed : int
+        The same seed gives the same page.
+    layout_name : str
+        One of the shipped layouts.
+    """
     rng = np.random.default_rng(seed)
     signal_mv = simulate_ecg(rng, seconds=10.0, sampling_frequency_hz=500.0, disease="none")
     layout = next(layout for layout, _ in training_layouts() if layout.name == layout_name)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from prometheus_client import CollectorRegistry
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, SummaryMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from gateway import __version__
 from gateway.domain.clock import utc_now
 from gateway.errors import StorageError
 from gateway.security.certificates import certificates
 from gateway.settings import Settings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
+from gateway.web.site import Site
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,29 @@ class Health:
     def ok(self) -> bool:
         """Whether every check holds."""
         return all(check.ok for check in self.checks)
+
+
+def routes(site: Site) -> APIRouter:
+    """Return the probes: /healthz for people and monitors, /metrics for Prometheus."""
+    router = APIRouter()
+    registry = metrics_registry(site.store, site.spool, site.settings)
+
+    @router.get("/healthz")
+    def healthz() -> Response:
+        health = check_health(site.store, site.spool, site.alive, site.settings)
+        body = {
+            "status": "ok" if health.ok else "failing",
+            "version": __version__,
+            "checks": [asdict(check) for check in health.checks],
+            "oldest_queued_age_s": health.oldest_queued_age_s,
+        }
+        return JSONResponse(body, status_code=200 if health.ok else 503)
+
+    @router.get("/metrics")
+    def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return router
 
 
 def check_health(store: Store, spool: Spool, alive: Callable[[], list[str]], settings: Settings) -> Health:

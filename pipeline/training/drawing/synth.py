@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.datatypes import LEADS, ByteArray, Calibration, FloatArray, Layout, Lead, LeadLabel
 from pipeline.runs import runs_of
-from pipeline.training.style import CHEST, PageStyle, random_style, training_layouts
-from pipeline.training.vary import random_signal
+from pipeline.training.drawing.style import CHEST, PageStyle, random_style, training_layouts
+from pipeline.training.recordings.vary import random_signal
 
 INK_PX_PER_MM = 10.0
 BACKGROUND, GRID, TRACE, TEXT = range(4)
@@ -65,7 +65,16 @@ def _font(path: str, size_px: int) -> ImageFont.FreeTypeFont:
 
 
 def text_mask(text: str, height_mm: float, font: str) -> ByteArray:
-    """Return the ink of a line of print, (h, w) uint8, letters `height_mm` tall at INK_PX_PER_MM."""
+    """Return the ink of a line of print at INK_PX_PER_MM, (h, w) uint8.
+
+    Parameters
+    ----------
+    text : str
+    height_mm : float
+        Of a capital letter.
+    font : str
+        A TrueType file; empty: the strokes that OpenCV draws.
+    """
     if font:
         face = _font(font, max(6, round(height_mm * INK_PX_PER_MM * 1.38)))  # an em is about 1.38 cap heights
         x0, y0, x1, y1 = face.getbbox(text)
@@ -429,7 +438,17 @@ def draw_page(signal_mv: FloatArray, layout: Layout, style: PageStyle, rng: np.r
 
 
 def random_page(records: list[FloatArray], rng: np.random.Generator, fonts: tuple[str, ...]) -> DrawnPage:
-    """Draw a random page of a random recording."""
+    """Draw a random page of a random recording.
+
+    Parameters
+    ----------
+    records : list of (12, n) float32
+        In mV at 500 Hz.
+    rng : Generator
+        All chance comes from it.
+    fonts : tuple of str
+        Files of `system_fonts`.
+    """
     layouts = training_layouts()
     weights = np.array([weight for _, weight in layouts])
     layout = layouts[int(rng.choice(len(layouts), p=weights / weights.sum()))][0]

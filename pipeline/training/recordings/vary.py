@@ -9,7 +9,19 @@ from pipeline.datatypes import FloatArray
 
 
 def random_signal(records: list[FloatArray], rng: np.random.Generator) -> FloatArray:
-    """Pick a recording and vary it: rate, amplitude, wander, noise, filters, thinning, reversal, flat leads."""
+    """Pick a recording and vary it: rate, amplitude, wander, noise, filters, thinning, reversal, flat leads.
+
+    Parameters
+    ----------
+    records : list of (12, n) float32
+        In mV at 500 Hz.
+    rng : Generator
+        All chance comes from it.
+
+    Returns
+    -------
+    (12, n) float32 in mV
+    """
     signal = records[int(rng.integers(len(records)))].copy()
     if rng.random() < 0.5:  # heart rate
         factor = float(rng.uniform(0.75, 1.35))

@@ -74,7 +74,16 @@ def _colour(rgb: npt.NDArray[np.float64], low: float, high: float) -> Colour:
 
 
 def random_style(rng: np.random.Generator, layout: Layout, fonts: tuple[str, ...]) -> PageStyle:
-    """Draw a style from what hospitals have."""
+    """Draw a style from what hospitals have.
+
+    Parameters
+    ----------
+    rng : Generator
+        All chance comes from it.
+    layout : Layout
+    fonts : tuple of str
+        Files of `system_fonts`.
+    """
     speed = float(rng.choice([25.0, 50.0, 12.5], p=[0.78, 0.18, 0.04]))
     gain = float(rng.choice([10.0, 5.0, 20.0], p=[0.8, 0.12, 0.08]))
     n_columns = len(layout.rows[0])

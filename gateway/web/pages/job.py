@@ -1,4 +1,4 @@
-"""What the pages show: rows of the store turned into words and figures.
+"""One job: its pages and their pictures, its deliveries, its trail, and the decisions a person may take about it.
 
 Patient data is in `PatientView` alone, and that is made only where the settings show it.
 """
@@ -7,99 +7,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import PurePath
+from typing import Literal
 
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse, HTMLResponse
 from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 
-from gateway.domain.clock import utc_now
+from gateway.domain.context import StudyContext
 from gateway.domain.status import DELIVERY_TRANSITIONS, DeliveryAction, DeliveryStatus, JobStatus
+from gateway.errors import NotFound
+from gateway.identity.person import identify
+from gateway.results.confirmation import confirm
 from gateway.settings import ReviewSettings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, JobEvent, Page
+from gateway.web.forms import ACTOR, back_to, read_form
+from gateway.web.pages.words import DELIVERY_WORDS, Badge, clock, delivery_tone, job_badge, per_cent, source_in_words
+from gateway.web.site import Site
 from pipeline import LEADS
 
-_STATUS_WORDS = {
-    JobStatus.QUEUED: "Queued",
-    JobStatus.RUNNING: "Running",
-    JobStatus.DONE: "Done",
-    JobStatus.NEEDS_REVIEW: "Needs review",
-    JobStatus.FAILED: "Failed",
-    JobStatus.CANCELLED: "Cancelled",
-}
-_DELIVERY_WORDS = {
-    DeliveryStatus.PENDING: "pending",
-    DeliveryStatus.STORED: "stored, not committed yet",
-    DeliveryStatus.DELIVERED: "delivered",
-    DeliveryStatus.REFUSED: "refused",
-    DeliveryStatus.FAILED: "failed",
-    DeliveryStatus.CANCELLED: "cancelled",
-}
 _KIND_WORDS = {"dicom": "DICOM C-STORE", "dicomweb": "DICOMweb STOW-RS", "hl7": "HL7"}
 _RESULT_WORDS = {"": "", "P": ", preliminary", "F": ", final", "C": ", correction"}
-_MOST_URGENT_FIRST = (
-    DeliveryStatus.REFUSED,
-    DeliveryStatus.FAILED,
-    DeliveryStatus.PENDING,
-    DeliveryStatus.STORED,
-    DeliveryStatus.CANCELLED,
-    DeliveryStatus.DELIVERED,
+_IDENTITY_FIELDS = (
+    "patient_id",
+    "issuer_of_patient_id",
+    "patient_name",
+    "patient_birth_date",
+    "patient_sex",
+    "accession_number",
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Badge:
-    """A status in words, and the word its colour hangs on."""
-
-    words: str
-    tone: str  # "good" | "busy" | "warn" | "bad" | "idle"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """One status to filter the queue by; None is every status."""
-
-    status: JobStatus | None
-    words: str
-    count: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobRow:
-    """One line of the queue."""
-
-    id: str
-    status: Badge
-    received_at: datetime
-    age: str
-    source: str
-    layout: str
-    estimated_snr: str
-    coverage: str
-    deliveries: tuple[Badge, ...]
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnmatchedRow:
-    """A job that waits until somebody says whose it is."""
-
-    id: str
-    age: str
-    source: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MergeRow:
-    """A job delivered under an identity that was merged; the identities are "" where patients are not shown."""
-
-    number: int
-    job_id: str
-    when: str
-    prior: str
-    surviving: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,50 +133,78 @@ class _QualityFigures(BaseModel):
     gain_source: str = ""
 
 
-def filters(store: Store) -> tuple[Filter, ...]:
-    """Return the queue's filters with their counts, "All" first."""
-    counts = store.jobs.counts()
-    every = Filter(status=None, words="All", count=sum(counts.values()))
-    return (every, *(Filter(status=s, words=_STATUS_WORDS[s], count=n) for s, n in counts.items()))
+def routes(site: Site) -> APIRouter:
+    """Return the routes of a job's page, its file and its pictures."""
+    router, store, spool = APIRouter(), site.store, site.spool
+
+    @router.get("/jobs/{job_id}", response_class=HTMLResponse)
+    def job(request: Request, job_id: str, pictures: Literal["on", "off"] | None = None) -> Response:
+        show_patient = site.settings.web.show_patient
+        view = job_view(store, spool, store.jobs.get(job_id), site.settings.review, show_patient)
+        shown = pictures == "on" or (pictures is None and show_patient)
+        return site.templates.TemplateResponse(request, "job.html", {"job": view, "pictures": "on" if shown else "off"})
+
+    @router.get("/jobs/{job_id}/source")
+    def source(job_id: str) -> Response:
+        job = store.jobs.get(job_id)
+        path = spool.source_path(job.id)
+        if not path.is_file():
+            raise HTTPException(404, "The file is gone.")
+        return FileResponse(path, media_type=job.media_type, filename=job.id)
+
+    @router.get("/jobs/{job_id}/pages/{number}/page.png")
+    def page_image(job_id: str, number: int) -> Response:
+        return _picture(store, spool, job_id, page_picture(number))
+
+    @router.get("/jobs/{job_id}/pages/{number}/overlay.png")
+    def overlay_image(job_id: str, number: int) -> Response:
+        return _picture(store, spool, job_id, overlay_picture(number))
+
+    return router
 
 
-def delivery_totals(store: Store) -> tuple[Badge, ...]:
-    """Return how many deliveries stand in each status that has any."""
-    counts = store.deliveries.counts()
-    return tuple(
-        Badge(words=f"{count} {_DELIVERY_WORDS[status]}", tone=_delivery_tone(status))
-        for status, count in counts.items()
-        if count
-    )
+def decisions(site: Site) -> APIRouter:
+    """Return the targets of the job page's forms: its identity, its confirmation, a delivery sent again."""
+    router, store = APIRouter(), site.store
+
+    @router.post("/jobs/{job_id}/identity")
+    async def give_identity(request: Request, job_id: str) -> Response:
+        form = await read_form(request)
+        stated = StudyContext(**{name: form.get(name, "").strip() for name in _IDENTITY_FIELDS})
+        await run_in_threadpool(identify, store, job_id, stated, ACTOR)
+        return back_to(f"/jobs/{job_id}")
+
+    @router.post("/jobs/{job_id}/confirmation")
+    async def give_confirmation(request: Request, job_id: str) -> Response:
+        await read_form(request)
+        await run_in_threadpool(confirm, store, site.spool, site.settings, job_id, ACTOR)
+        return back_to(f"/jobs/{job_id}")
+
+    @router.post("/jobs/{job_id}/deliveries/{number}/again")
+    async def send_again(request: Request, job_id: str, number: int) -> Response:
+        await read_form(request)
+        if number not in {delivery.id for delivery in await run_in_threadpool(store.deliveries.of_job, job_id)}:
+            raise NotFound(f"job {job_id} has no delivery {number}")
+        await run_in_threadpool(store.deliveries.retry, number, ACTOR)
+        return back_to(f"/jobs/{job_id}")
+
+    return router
 
 
-def job_row(store: Store, job: Job) -> JobRow:
-    """Return one job as a line of the queue; of several pages the worst figures."""
-    pages = store.jobs.pages(job.id)
-    layouts = list(dict.fromkeys(page.layout for page in pages if page.layout))
-    snrs = [page.estimated_snr_db for page in pages if page.estimated_snr_db is not None]
-    coverages = [page.coverage for page in pages if page.coverage is not None]
-    return JobRow(
-        id=job.id,
-        status=_job_badge(job.status),
-        received_at=job.created_at,
-        age=age_in_words((utc_now() - job.created_at).total_seconds()),
-        source=_source_in_words(job.source),
-        layout=", ".join(layouts) + (f" ({len(pages)} pages)" if len(pages) > 1 else ""),
-        estimated_snr=f"{min(snrs):.1f} dB" if snrs else "",
-        coverage=_per_cent(min(coverages)) if coverages else "",
-        deliveries=_by_destination(store.deliveries.of_job(job.id)),
-        reason=job.reason,
-    )
+def _picture(store: Store, spool: Spool, job_id: str, name: str) -> Response:
+    path = spool.artefact_path(store.jobs.get(job_id).id, name)
+    if not path.is_file():
+        raise HTTPException(404, "There is no such picture.")
+    return FileResponse(path, media_type="image/png")
 
 
 def job_view(store: Store, spool: Spool, job: Job, review: ReviewSettings, show_patient: bool) -> JobView:
     """Return everything there is to show of one job."""
     deliveries, pages = store.deliveries.of_job(job.id), store.jobs.pages(job.id)
     facts = [
-        ("Received", _clock(job.created_at)),
-        ("Last change", _clock(job.updated_at)),
-        ("Source", _source_in_words(job.source)),
+        ("Received", clock(job.created_at)),
+        ("Last change", clock(job.updated_at)),
+        ("Source", source_in_words(job.source)),
         ("Type", job.media_type),
         ("Attempts", str(job.attempts)),
     ]
@@ -245,7 +212,7 @@ def job_view(store: Store, spool: Spool, job: Job, review: ReviewSettings, show_
         facts.append(("Confirmed by", job.confirmed_by))
     return JobView(
         id=job.id,
-        status=_job_badge(job.status),
+        status=job_badge(job.status),
         reason=job.reason,
         facts=(*facts, ("Worker", job.worker)) if job.worker else tuple(facts),
         patient=_patient(job) if show_patient else None,
@@ -257,41 +224,6 @@ def job_view(store: Store, spool: Spool, job: Job, review: ReviewSettings, show_
         working=job.status in (JobStatus.QUEUED, JobStatus.RUNNING),
         unsettled=any(d.status in (DeliveryStatus.PENDING, DeliveryStatus.STORED) for d in deliveries),
     )
-
-
-def unmatched_rows(store: Store) -> tuple[UnmatchedRow, ...]:
-    """Return the jobs that wait for an identity, oldest first."""
-    return tuple(
-        UnmatchedRow(
-            id=job.id,
-            age=age_in_words((utc_now() - job.created_at).total_seconds()),
-            source=_source_in_words(job.source),
-            reason=job.reason,
-        )
-        for job in store.jobs.unmatched()
-    )
-
-
-def merge_rows(store: Store, show_patient: bool) -> tuple[MergeRow, ...]:
-    """Return what the archive must be told, oldest first."""
-    return tuple(
-        MergeRow(
-            number=notice.id or 0,
-            job_id=notice.job_id,
-            when=_clock(notice.created_at),
-            prior=f"{notice.prior_patient_id} {notice.prior_issuer}".strip() if show_patient else "",
-            surviving=f"{notice.surviving_patient_id} {notice.surviving_issuer}".strip() if show_patient else "",
-        )
-        for notice in store.patients.merge_notices()
-    )
-
-
-def age_in_words(seconds: float) -> str:
-    """Return a span in its largest unit, e.g. "3 min"."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit}"
-    return f"{int(max(seconds, 0))} s"
 
 
 def page_picture(number: int) -> str:
@@ -310,52 +242,19 @@ def _can_confirm(job: Job, pages: Sequence[Page]) -> bool:
     return ended and any(page.waveform_sop_instance_uid for page in pages)
 
 
-def _job_badge(status: JobStatus) -> Badge:
-    tones = {
-        JobStatus.RUNNING: "busy",
-        JobStatus.DONE: "good",
-        JobStatus.NEEDS_REVIEW: "warn",
-        JobStatus.FAILED: "bad",
-    }
-    return Badge(words=_STATUS_WORDS[status], tone=tones.get(status, "idle"))
-
-
-def _delivery_tone(status: DeliveryStatus) -> str:
-    tones = {
-        DeliveryStatus.PENDING: "busy",
-        DeliveryStatus.STORED: "busy",
-        DeliveryStatus.DELIVERED: "good",
-        DeliveryStatus.REFUSED: "bad",
-        DeliveryStatus.FAILED: "bad",
-    }
-    return tones.get(status, "idle")
-
-
-def _by_destination(deliveries: Sequence[Delivery]) -> tuple[Badge, ...]:
-    """Return one badge a destination: its most urgent status, and of how many deliveries where there are several."""
-    badges = []
-    for destination in dict.fromkeys(delivery.destination for delivery in deliveries):
-        statuses = [delivery.status for delivery in deliveries if delivery.destination == destination]
-        status = next(status for status in _MOST_URGENT_FIRST if status in statuses)
-        share = f" {statuses.count(status)}/{len(statuses)}" if len(statuses) > 1 else ""
-        words = f"{destination} {_DELIVERY_WORDS[status]}{share}"
-        badges.append(Badge(words=words, tone=_delivery_tone(status)))
-    return tuple(badges)
-
-
 def _delivery_view(delivery: Delivery) -> DeliveryView:
     when = ""
     if delivery.delivered_at is not None:
-        when = _clock(delivery.delivered_at)
+        when = clock(delivery.delivered_at)
     elif delivery.status == DeliveryStatus.PENDING:
-        when = f"next attempt {_clock(delivery.next_attempt_at)}"
+        when = f"next attempt {clock(delivery.next_attempt_at)}"
     elif delivery.status == DeliveryStatus.STORED:
-        when = f"asked again {_clock(delivery.next_attempt_at)}"
+        when = f"asked again {clock(delivery.next_attempt_at)}"
     return DeliveryView(
         page_number=delivery.page_number,
         destination=delivery.destination,
         kind=_KIND_WORDS.get(delivery.kind, delivery.kind) + _RESULT_WORDS[delivery.result_status],
-        status=Badge(words=_DELIVERY_WORDS[delivery.status], tone=_delivery_tone(delivery.status)),
+        status=Badge(words=DELIVERY_WORDS[delivery.status], tone=delivery_tone(delivery.status)),
         attempts=delivery.attempts,
         response=delivery.response,
         reason=delivery.reason,
@@ -384,14 +283,14 @@ def _page_view(spool: Spool, page: Page, review: ReviewSettings) -> PageView:
     figures = _QualityFigures.model_validate_json(page.quality_json)
     return PageView(
         number=page.page_number,
-        status=_job_badge(page.status),
+        status=job_badge(page.status),
         reason=page.reason,
         findings=_findings(page, figures, review),
         leads=tuple(
             LeadFigures(
                 lead=lead.value,
-                coverage=_per_cent(figures.coverage[lead]),
-                confidence=_per_cent(figures.confidence.get(lead, 0.0)),
+                coverage=per_cent(figures.coverage[lead]),
+                confidence=per_cent(figures.confidence.get(lead, 0.0)),
                 low=figures.coverage[lead] < review.minimum_coverage,
             )
             for lead in LEADS
@@ -413,9 +312,9 @@ def _findings(page: Page, figures: _QualityFigures, review: ReviewSettings) -> t
         words, tone = _grade(page.estimated_snr_db - limit, f"under the limit of {limit:g} dB", 6.0)
         findings.append(Finding(name="Estimated SNR", figure=f"{page.estimated_snr_db:.1f} dB", words=words, tone=tone))
     if page.coverage is not None:
-        limit_words = f"under the limit of {_per_cent(review.minimum_coverage)}"
+        limit_words = f"under the limit of {per_cent(review.minimum_coverage)}"
         words, tone = _grade(page.coverage - review.minimum_coverage, limit_words, 0.1)
-        findings.append(Finding(name="Signal read", figure=_per_cent(page.coverage), words=words, tone=tone))
+        findings.append(Finding(name="Signal read", figure=per_cent(page.coverage), words=words, tone=tone))
     if page.layout:
         rhythm = f"rhythm strip {', '.join(figures.rhythm)}" if figures.rhythm else "no rhythm strip"
         score = "" if page.layout_score is None else f", score {page.layout_score:.2f}"
@@ -449,19 +348,3 @@ def _read_from(source: str) -> str:
         "columns": "measured on the columns",
         "beats": "assumed: the beats make it likely",
     }.get(source, source)
-
-
-def _source_in_words(source: str) -> str:
-    kind, _, name = source.partition(":")
-    return {"dicom": f"DICOM {name}", "dicomweb": f"DICOMweb {name}", "folder": f"Folder {PurePath(name).name}"}.get(
-        kind, source
-    )
-
-
-def _per_cent(share: float) -> str:
-    return f"{100 * share:.0f} %"
-
-
-def _clock(at: datetime) -> str:
-    """Return a moment in the machine's time zone."""
-    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from pipeline.datatypes import LEADS, ByteArray, FloatArray
 from pipeline.networks import specification as networks
-from pipeline.training.capture import Capture, desk, expose, random_capture
-from pipeline.training.synth import GRID, INK_PX_PER_MM, TEXT, TRACE, DrawnPage
+from pipeline.training.drawing.capture import Capture, desk, expose, random_capture
+from pipeline.training.drawing.synth import GRID, INK_PX_PER_MM, TEXT, TRACE, DrawnPage
 
 Points = npt.NDArray[np.float64]
 
@@ -128,7 +128,16 @@ def _residual_bend(
 
 
 def bend_sample(page: DrawnPage, size: int, rng: np.random.Generator) -> BendSample:
-    """Cut one crop of the canvas for the bend network, any way up; its first pixel is where a 5 mm line belongs."""
+    """Cut one crop of the canvas for the bend network, any way up; its first pixel is where a 5 mm line belongs.
+
+    Parameters
+    ----------
+    page : DrawnPage
+    size : int
+        Pixels, both sides.
+    rng : Generator
+        All chance comes from it.
+    """
     capture = random_capture(rng)
     photo = capture.kind == "photo"
     span, cell = size / networks.BEND.px_per_mm, networks.BEND.stride_px
@@ -176,7 +185,18 @@ def _through(page: DrawnPage, map_x: FloatArray, map_y: FloatArray) -> tuple[Byt
 
 
 def page_samples(page: DrawnPage, size: int, count: int, rng: np.random.Generator) -> list[PageSample]:
-    """Cut `count` crops of `size` pixels in the page frame, any rotation, perspective and bend."""
+    """Cut crops in the page frame, in any rotation, perspective and bend.
+
+    Parameters
+    ----------
+    page : DrawnPage
+    size : int
+        Pixels, both sides.
+    count : int
+        Crops of one capture.
+    rng : Generator
+        All chance comes from it.
+    """
     shares = _class_shares(page)
     capture = random_capture(rng)
     photo = capture.kind == "photo"
@@ -223,7 +243,16 @@ def _page_sample(
 
 
 def finger(size: int, px_per_mm: float, rng: np.random.Generator) -> FloatArray:
-    """Return what a fingertip that holds the page hides of a crop, (size, size) in [0, 1]."""
+    """Return what a fingertip that holds the page hides of a crop, (size, size) in [0, 1].
+
+    Parameters
+    ----------
+    size : int
+        Pixels, both sides.
+    px_per_mm : float
+    rng : Generator
+        All chance comes from it.
+    """
     mask = np.zeros((size, size), np.float32)
     border, along = float(rng.choice([-0.1, 1.1])), rng.uniform(0, 1)
     root = np.array([border, along] if rng.random() < 0.5 else [along, border])
@@ -247,7 +276,16 @@ def _to_canvas(x_mm: FloatArray, y_mm: FloatArray, warp: Warp) -> tuple[FloatArr
 
 
 def layout_sample(page: DrawnPage, size: int, rng: np.random.Generator) -> LayoutSample:
-    """Cut one crop of the canvas for the layout network; one in six is turned by 90, 180 or 270 degrees and empty."""
+    """Cut one crop of the canvas for the layout network; one in six is turned by 90, 180 or 270 degrees and empty.
+
+    Parameters
+    ----------
+    page : DrawnPage
+    size : int
+        Pixels, both sides.
+    rng : Generator
+        All chance comes from it.
+    """
     r = networks.LAYOUT.px_per_mm
     span = size / r
     capture = random_capture(rng)
@@ -301,7 +339,17 @@ def _bands(page: DrawnPage, size: int, fixed: Callable[[Points, Points], npt.NDA
 
 
 def row_samples(page: DrawnPage, width: int, count: int, rng: np.random.Generator) -> list[RowSample]:
-    """Cut `count` crops around random rows for the trace network, `width` canvas pixels wide."""
+    """Cut crops around random rows for the trace network.
+
+    Parameters
+    ----------
+    page : DrawnPage
+    width : int
+        Pixels of the canvas.
+    count : int
+    rng : Generator
+        All chance comes from it.
+    """
     return [_row_sample(page, width, rng) for _ in range(count)]
 
 
@@ -383,7 +431,14 @@ def _photographed(
 
 
 def label_samples(page: DrawnPage, rng: np.random.Generator) -> list[LabelSample]:
-    """Cut windows around every lead name, some of them turned, and as many around other print and trace."""
+    """Cut windows around every lead name, some of them turned, and as many around other print and trace.
+
+    Parameters
+    ----------
+    page : DrawnPage
+    rng : Generator
+        All chance comes from it.
+    """
     samples = []
     ink = np.flatnonzero(page.classes.ravel() >= TRACE)
     text = np.flatnonzero(page.classes.ravel() == TEXT)

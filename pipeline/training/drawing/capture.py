@@ -90,7 +90,21 @@ def _lighting(capture: Capture, shape: tuple[int, int], rng: np.random.Generator
 
 
 def expose(pixels: ByteArray, capture: Capture, px_per_mm: float, rng: np.random.Generator) -> ByteArray:
-    """Apply a capture to a picture whose scale is `px_per_mm`; (h, w, 3) uint8 in and out."""
+    """Apply a capture to a picture.
+
+    Parameters
+    ----------
+    pixels : (h, w, 3) uint8
+    capture : Capture
+    px_per_mm : float
+        Of the picture.
+    rng : Generator
+        All chance comes from it.
+
+    Returns
+    -------
+    (h, w, 3) uint8
+    """
     image = _optics(pixels, capture, px_per_mm, rng)
     if capture.kind == "clean" and not capture.grey:
         return _jpeg(image, capture.jpeg_quality)
@@ -180,7 +194,14 @@ def _jpeg(image: ByteArray, quality: int) -> ByteArray:
 
 
 def desk(shape: tuple[int, int], rng: np.random.Generator) -> ByteArray:
-    """Return something a page may lie on, (h, w, 3)."""
+    """Return something a page may lie on, (h, w, 3) uint8.
+
+    Parameters
+    ----------
+    shape : (h, w)
+    rng : Generator
+        All chance comes from it.
+    """
     h, w = shape
     colour = rng.uniform(20, 235, 3) * rng.uniform(0.5, 1) if rng.random() < 0.5 else np.full(3, rng.uniform(0, 250))
     texture = np.zeros((h, w), np.float32)

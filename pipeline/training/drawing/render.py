@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datatypes import ByteArray, FloatArray
-from pipeline.training.augment import Warp
-from pipeline.training.capture import Capture, expose, random_capture
-from pipeline.training.synth import INK_PX_PER_MM, DrawnPage, random_page, system_fonts
+from pipeline.training.drawing.augment import Warp
+from pipeline.training.drawing.capture import Capture, expose, random_capture
+from pipeline.training.drawing.synth import INK_PX_PER_MM, DrawnPage, random_page, system_fonts
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -34,6 +34,17 @@ def paper_under(
     """Return the paper point (x, y) in mm under every pixel of a picture of the whole page, (h, w, 2).
 
     Flat and nearly straight from a scanner, in perspective and bent from a camera; see `photograph`.
+
+    Parameters
+    ----------
+    page : DrawnPage
+    capture : Capture
+    px_per_mm : float
+        Of the picture.
+    rng : Generator
+        All chance comes from it.
+    margin_mm : float
+        Of the desk around the page in a photograph.
     """
     photo = capture.kind == "photo"
     width, height = page.style.width_mm, page.style.height_mm
