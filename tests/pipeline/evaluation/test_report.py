@@ -17,7 +17,7 @@ from pipeline.errors import GridNotFound
 from pipeline.evaluation.evaluate import Example, score_page
 from pipeline.evaluation.report import html_report, signals
 from pipeline.evaluation.truth import PageTruth
-from pipeline.training.simulate import simulate_ecg
+from pipeline.training.recordings.simulate import simulate_ecg
 from tests.pipeline.paper_samples import digitization
 
 ECG = simulate_ecg(np.random.default_rng(1), disease="none")
