@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from setuptools import setup
 from setuptools.command.build_py import build_py
 
 # From `config/`, the one home of these files, to their place in the wheel (docs/decisions/0013-packaging.md).
@@ -27,6 +26,3 @@ class BuildWithConfiguration(build_py):
         """Return the files this step makes."""
         copies = [] if self.editable_mode else [str(Path(self.build_lib, target)) for target in COPIES.values()]
         return [*super().get_outputs(include_bytecode), *copies]
-
-
-setup(cmdclass={"build_py": BuildWithConfiguration})
