@@ -269,4 +269,4 @@ def notify(state: str) -> None:
         try:
             channel.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
         except OSError as error:
-            logger.warning("systemd was not told %s: %s", state, error.strerror, extra={"action": "notify"})
+            logger.warning("systemd was not notified of %s: %s", state, error.strerror, extra={"action": "notify"})

@@ -1,4 +1,4 @@
-"""Asks a worklist or an archive whose the unmatched pages of a folder are, until it knows.
+"""Queries a worklist or an archive for the patients of unmatched pages of a folder, until they are known.
 
 A page that came with an accession number or a patient ID alone waits as an unmatched job.  One thread asks the folder's
 peer about each, soon at first, then less and less often: an order may be entered late, and a peer may be down.  What it

@@ -1,4 +1,4 @@
-"""What the lanes of one worker process share: whose turn it is, and the kernel's timer."""
+"""The state that the lanes of one worker process share: their turns, and the timer of the kernel."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def routes(site: Site) -> APIRouter:
 def check_health(store: Store, spool: Spool, alive: Callable[[], list[str]], settings: Settings) -> Health:
     """Try what the gateway needs: a write to the database, free space, every thread and worker running, certificates.
 
-    A certificate that ends soon is told in the detail of a check that still holds.
+    A certificate that expires soon is named in the detail of a check that still passes.
 
     Parameters
     ----------
