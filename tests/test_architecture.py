@@ -391,9 +391,10 @@ def no_global_settings(sources: Sources) -> list[str]:
 
 
 def built_by_composers_only(sources: Sources) -> list[str]:
-    """A module may build what it defines itself, and `Store` is composed of what stands in its room."""
+    """A module may build what it defines itself, and `Store` and the worker process are composed in their rooms."""
     own = {name: {node.name for node in tree.body if isinstance(node, ast.ClassDef)} for name, tree in sources.items()}
     own["gateway.store.store"] = own.get("gateway.store.store", set()) | {"Database"}
+    own["gateway.worker.process"] = {"Worker"}
     return [
         f"{name} builds a {node.func.id}"
         for name, tree in sources.items()
@@ -490,7 +491,7 @@ PLANTED: dict[Rule, tuple[tuple[str, str], ...]] = {
         ("pipeline.layout.identify", "import pipeline.stages"),
         ("pipeline.signal.calibrate", "from pipeline.sheet.grid import measure_grid"),
     ),
-    training_stays_outside: (("pipeline.sheet.segment", "from pipeline.training import synth"),),
+    training_stays_outside: (("pipeline.sheet.segment", "from pipeline.training.drawing import synth"),),
     matplotlib_in_evaluation_only: (("pipeline.output.overlay", "import matplotlib.pyplot"),),
     drawing_in_output_only: (("pipeline.rows.trace", "import cv2\ncv2.putText(1)"),),
     gateway_rooms_are_known: (("gateway.attic", ""),),

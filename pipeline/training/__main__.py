@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from pipeline.networks.inference import WEIGHTS
-from pipeline.training.records import load_records
-from pipeline.training.render import render_pages
+from pipeline.training.drawing.render import render_pages
+from pipeline.training.recordings.records import load_records
 from pipeline.training.tasks import TASKS
 from pipeline.training.train import export as export_weights
 from pipeline.training.train import train as train_network

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pipeline.networks.specification import BEND, LABEL, LAYOUT, PAGE, TRACE, Specification
 from pipeline.training import losses
-from pipeline.training.augment import bend_sample, label_samples, layout_sample, page_samples, row_samples
-from pipeline.training.synth import DrawnPage
+from pipeline.training.drawing.augment import bend_sample, label_samples, layout_sample, page_samples, row_samples
+from pipeline.training.drawing.synth import DrawnPage
 
 Sample = tuple[Tensor, ...]  # pixels, then the truth as the loss takes it
 

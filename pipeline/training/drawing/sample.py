@@ -1,4 +1,4 @@
-"""python -m pipeline.training.sample FILE: draw a clean page of a simulated patient, as a demonstration sends it.
+"""python -m pipeline.training.drawing.sample FILE: draw a clean page of a simulated patient for the demonstration.
 
 The heart does not exist and the print names no one.  The same seed gives the same page.
 """
@@ -12,9 +12,9 @@ import numpy as np
 import typer
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.training.simulate import simulate_ecg
-from pipeline.training.style import PageStyle, training_layouts
-from pipeline.training.synth import INK_PX_PER_MM, DrawnPage, draw_page
+from pipeline.training.drawing.style import PageStyle, training_layouts
+from pipeline.training.drawing.synth import INK_PX_PER_MM, DrawnPage, draw_page
+from pipeline.training.recordings.simulate import simulate_ecg
 
 _DPI = INK_PX_PER_MM * 25.4
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline import LEADS, Lead
-from pipeline.training.simulate import DISEASES, simulate_ecg
+from pipeline.training.recordings.simulate import DISEASES, simulate_ecg
 
 
 @pytest.mark.parametrize("disease", DISEASES)

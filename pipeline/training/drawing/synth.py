@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.datatypes import LEADS, ByteArray, Calibration, FloatArray, Layout, Lead, LeadLabel
 from pipeline.runs import runs_of
-from pipeline.training.style import CHEST, PageStyle, random_style, training_layouts
-from pipeline.training.vary import random_signal
+from pipeline.training.drawing.style import CHEST, PageStyle, random_style, training_layouts
+from pipeline.training.recordings.vary import random_signal
 
 INK_PX_PER_MM = 10.0
 BACKGROUND, GRID, TRACE, TEXT = range(4)

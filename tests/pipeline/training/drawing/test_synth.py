@@ -5,10 +5,17 @@ import numpy as np
 import pytest
 
 from pipeline.networks.specification import ROW_BINS
-from pipeline.training.augment import bend_sample, finger, label_samples, layout_sample, page_samples, row_samples
-from pipeline.training.simulate import simulate_ecg
-from pipeline.training.style import PageStyle, random_style, training_layouts
-from pipeline.training.synth import INK_PX_PER_MM, TRACE, DrawnPage, draw_page, random_page
+from pipeline.training.drawing.augment import (
+    bend_sample,
+    finger,
+    label_samples,
+    layout_sample,
+    page_samples,
+    row_samples,
+)
+from pipeline.training.drawing.style import PageStyle, random_style, training_layouts
+from pipeline.training.drawing.synth import INK_PX_PER_MM, TRACE, DrawnPage, draw_page, random_page
+from pipeline.training.recordings.simulate import simulate_ecg
 
 
 @pytest.fixture(scope="module")

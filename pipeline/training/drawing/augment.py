@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from pipeline.datatypes import LEADS, ByteArray, FloatArray
 from pipeline.networks import specification as networks
-from pipeline.training.capture import Capture, desk, expose, random_capture
-from pipeline.training.synth import GRID, INK_PX_PER_MM, TEXT, TRACE, DrawnPage
+from pipeline.training.drawing.capture import Capture, desk, expose, random_capture
+from pipeline.training.drawing.synth import GRID, INK_PX_PER_MM, TEXT, TRACE, DrawnPage
 
 Points = npt.NDArray[np.float64]
 

@@ -28,8 +28,8 @@ import numpy.typing as npt
 from scipy import signal as sps
 
 from pipeline.datatypes import FloatArray
-from pipeline.training.code15 import EXAMS, read_exams
-from pipeline.training.wfdb import RecordingUnusable, read_record
+from pipeline.training.recordings.code15 import EXAMS, read_exams
+from pipeline.training.recordings.wfdb import RecordingUnusable, read_record
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datatypes import ByteArray, FloatArray
-from pipeline.training.augment import Warp
-from pipeline.training.capture import Capture, expose, random_capture
-from pipeline.training.synth import INK_PX_PER_MM, DrawnPage, random_page, system_fonts
+from pipeline.training.drawing.augment import Warp
+from pipeline.training.drawing.capture import Capture, expose, random_capture
+from pipeline.training.drawing.synth import INK_PX_PER_MM, DrawnPage, random_page, system_fonts
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)

@@ -12,9 +12,9 @@ import pytest
 from scipy.signal import resample
 
 from pipeline.datatypes import LEADS
-from pipeline.training.records import load_records
-from pipeline.training.simulate import simulate_ecg
-from pipeline.training.wfdb import RecordingUnusable, read_header, read_record
+from pipeline.training.recordings.records import load_records
+from pipeline.training.recordings.simulate import simulate_ecg
+from pipeline.training.recordings.wfdb import RecordingUnusable, read_header, read_record
 
 NAMES = [lead.value for lead in LEADS]
 
