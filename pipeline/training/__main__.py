@@ -54,7 +54,7 @@ def plot(
     out: Annotated[Path, typer.Option(help="the picture")] = Path("progress.png"),
 ) -> None:
     """Draw how the validation figures of runs went over time."""
-    from pipeline.evaluation.progress import plot_progress  # needs matplotlib, which training does without
+    from pipeline.training.progress import plot_progress  # needs matplotlib, which training does without
 
     plot_progress({run.name: json.loads((run / "history.json").read_text()) for run in runs}, out)
 
