@@ -22,7 +22,7 @@ STATUSES = (
     (range(0xA900, 0xAA00), "the peer finds the object not to be what its SOP class says: see its log"),
     (range(0xC000, 0xD000), "the peer cannot read the object: see its log"),
     (range(0x0122, 0x0123), "the peer does not take this SOP class: set sop_class, or have it configured there"),
-    (range(0x0124, 0x0125), "the peer does not allow this: have our AE title authorized there"),
+    (range(0x0124, 0x0125), "the peer does not allow this: have our AE title given the right there"),
 )
 
 
@@ -113,7 +113,7 @@ def _tls_advice(error: OSError, name: str, *, agreed: bool) -> str:
         return "nothing in common: the peer must speak TLS 1.2 or 1.3 with ECDHE and AES-GCM; try the other profile"
     if "ALERT" in reason or agreed:
         return "the peer does not take our certificate: set certificate_file, and have its authority trusted there"
-    return "the port does not use TLS: use the peer's TLS port, or leave [destinations.tls] out"
+    return "the port does not speak TLS: use the peer's TLS port, or leave [destinations.tls] out"
 
 
 def sent_test(check: Iterator[Step], name: str, send: Callable[[], str]) -> Iterator[Step]:

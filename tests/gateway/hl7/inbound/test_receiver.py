@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 import pytest
 
 from gateway.domain.artefact import Role
+from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.identity import Decision
 from gateway.domain.received import ReceivedObject
-from gateway.domain.status import JobStatus
+from gateway.domain.status import DeliveryAction, JobStatus
 from gateway.errors import IllegalTransition, StorageError
 from gateway.hl7.inbound.acknowledgement import scan_acknowledgement
 from gateway.hl7.inbound.parsing import CODECS, parse
@@ -22,6 +23,7 @@ from gateway.hl7.transport.mllp import MllpListener
 from gateway.identity.orders import Records
 from gateway.intake.accept import Intake
 from gateway.settings import CharacterSet
+from gateway.store.commitments import Settlement
 from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, Page
@@ -613,6 +615,17 @@ def test_merge_lists_what_was_delivered_for_the_archive(receiver, store, intake)
     assert (notice.job_id, notice.prior_patient_id, notice.surviving_patient_id) == (job_id, "P1", "P2")
     store.patients.settle_merge(notice.id, "cli")
     assert store.patients.merge_notices() == []
+
+
+def test_merge_lists_what_a_peer_took_and_did_not_commit(receiver, store, intake):
+    job_id = scan(intake, "a", patient_id="P1")
+    for delivery in finish(store, job_id):
+        store.deliveries.stored(delivery.id, "0x0000")
+        store.commitments.ask(f"2.25.{delivery.id}", [delivery.id], utc_now())
+        refused = Settlement(delivery=delivery.id, action=DeliveryAction.REFUSE, reason="not committed")
+        store.commitments.settle(f"2.25.{delivery.id}", [refused])
+    merge(receiver)
+    assert [notice.job_id for notice in store.patients.merge_notices()] == [job_id]
 
 
 def test_merge_of_a_job_that_was_partly_delivered(receiver, store, intake):
