@@ -1,6 +1,6 @@
 """DICOMweb (PS3.18): STOW-RS to store, QIDO-RS to find, WADO-RS to fetch.
 
-A server is told who we are by a bearer token or a password, read from its file for every request, so that it can be
+We authenticate by a bearer token or a password, read from its file for every request, so that it can be
 replaced while we run.  Redirections are not followed and proxies not used: both would hand the token on.  What a
 server may answer is bounded.
 """

@@ -1,4 +1,4 @@
-"""Whose a number is: C-FIND to a modality worklist (PS3.4 annex K) or an archive's studies (annex C).
+"""The patient of a number: C-FIND to a modality worklist (PS3.4 annex K) or an archive's studies (annex C).
 
 The peer is asked for one accession number, or one patient ID; what it answers is read as an object's header would be.
 Its answers are checked against what was asked: there are peers that ignore a key and return everything.

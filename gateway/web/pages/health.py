@@ -34,7 +34,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """All checks, and how long the oldest queued job has waited in s (None: the database cannot tell)."""
+    """All checks, and how long the oldest queued job has waited in s (None: the database cannot be read)."""
 
     checks: tuple[Check, ...]
     oldest_queued_age_s: float | None
@@ -71,7 +71,7 @@ def routes(site: Site) -> APIRouter:
 def check_health(store: Store, spool: Spool, alive: Callable[[], list[str]], settings: Settings) -> Health:
     """Try what the gateway needs: a write to the database, free space, every thread and worker running, certificates.
 
-    A certificate that ends soon is told in the detail of a check that still holds.
+    The detail of a check that holds names a certificate that ends soon.
 
     Parameters
     ----------

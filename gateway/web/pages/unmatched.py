@@ -1,4 +1,4 @@
-"""What waits for a person: jobs without identity, and merges that the archive must be told of."""
+"""What waits for a person: jobs without identity, and merges that the archive must follow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gateway.web.site import Site
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnmatchedRow:
-    """A job that waits until somebody says whose it is."""
+    """A job that waits for its identity."""
 
     id: str
     age: str
@@ -69,7 +69,7 @@ def unmatched_rows(store: Store) -> tuple[UnmatchedRow, ...]:
 
 
 def merge_rows(store: Store, show_patient: bool) -> tuple[MergeRow, ...]:
-    """Return what the archive must be told, oldest first."""
+    """Return the merges that the archive must follow, oldest first."""
     return tuple(
         MergeRow(
             number=notice.id or 0,
