@@ -1,8 +1,8 @@
 """Asks a worklist or an archive for the identity of a folder's unmatched pages, until it knows them.
 
 A page that came with an accession number or a patient ID alone waits as an unmatched job.  One thread asks the folder's
-peer about each, soon at first, then less and less often: an order may be entered late, and a peer may be down.  Its answer
-goes through the same rules as an order that came by HL7: it completes what the page says, or contradicts it.
+peer about each, soon at first, then less and less often: an order may be entered late, and a peer may be down.  Its
+answer goes through the same rules as an order that came by HL7: it completes what the page says, or contradicts it.
 A person, or a message, may be faster; then the answer is dropped.
 """
 

@@ -42,14 +42,13 @@ from gateway.dicom.images.pages import read_context
 from gateway.domain.context import StudyContext
 from gateway.domain.identity import Evidence
 from gateway.domain.received import Accepted, ReceivedObject
-from gateway.errors import DeliveryDeferred, IntakeError, StorageError
+from gateway.errors import IntakeError, StorageError
 from gateway.identity.filename import read_filename
 from gateway.identity.forms import compile_pattern
 from gateway.identity.sidecar import read_sidecar
 from gateway.intake.accept import Intake, file_key, media_type_of
 from gateway.settings import FolderSettings
 from gateway.spool.folder import write_durably
-from gateway.store.tables import Delivery
 
 logger = logging.getLogger(__name__)
 
@@ -347,27 +346,3 @@ def _read(path: Path) -> bytes:
         raise IntakeError("the gateway has no permission to read the file") from None
     except OSError as error:
         raise StorageError(f"the file cannot be read: {error.strerror}") from error
-
-
-def deliver_to_folder(folder: Path, artefact: Path, delivery: Delivery) -> str:
-    """Write a result into a folder, whole or not at all, as `<job id>-<artefact>`; a repeat writes the same file.
-
-    The folder must exist: one that is missing may be a share that is not mounted.
-
-    Returns
-    -------
-    str
-        "stored".
-
-    Raises
-    ------
-    DeliveryDeferred
-        The folder is not there or cannot take the file now.
-    """
-    if not folder.is_dir():
-        raise DeliveryDeferred("the destination folder is not there")
-    try:
-        write_durably(folder / f"{delivery.job_id}-{artefact.name}", artefact.read_bytes(), mode=0o666)
-    except OSError as error:
-        raise DeliveryDeferred(f"the destination folder cannot take it: {error.strerror}") from error
-    return "stored"

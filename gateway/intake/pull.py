@@ -32,7 +32,7 @@ _LINE_S = 60.0  # where no terminal shows the bar
 
 
 class Archive(Protocol):
-    """Who has the history: `gateway.dicom.retrieve.DimseArchive` or `gateway.dicom.web.WebArchive`."""
+    """Who has the history: `DimseArchive` or `WebArchive` of `gateway.dicom.network`."""
 
     def studies(self, query: StudyQuery) -> Sequence[Study]: ...  # noqa: D102
 

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import func, or_, update
+from sqlalchemy import func, update
 from sqlmodel import Session, col, delete, select
 
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.identity import Decision
-from gateway.domain.status import DeliveryStatus, JobAction, JobStatus, next_job_status
+from gateway.domain.status import UNSETTLED, JobAction, JobStatus, next_job_status
 from gateway.errors import IllegalTransition
-from gateway.store.database import Database, advance_job, cancel_undelivered, find_job, log_event
+from gateway.store.database import Database, advance_job, arrived, cancel_undelivered, find_job, log_event
 from gateway.store.deliveries import put_delivery
 from gateway.store.tables import Delivery, Job, JobEvent, Page
 
@@ -317,8 +317,7 @@ class Jobs:
 
     def needs_files(self, job_id: str) -> bool:
         """Return whether a job's files may still be asked for: it is not DONE or CANCELLED, or has to deliver yet."""
-        unsettled = col(Delivery.status).in_((DeliveryStatus.PENDING, DeliveryStatus.STORED))
-        pending = select(Delivery.id).where(Delivery.job_id == job_id, unsettled)
+        pending = select(Delivery.id).where(Delivery.job_id == job_id, col(Delivery.status).in_(UNSETTLED))
         with self._database.read() as session:
             job = session.get(Job, job_id)
             finished = job is None or job.status in (JobStatus.DONE, JobStatus.CANCELLED)
@@ -365,8 +364,7 @@ def apply_decision(
 
 
 def _queue_again(session: Session, job: Job, actor: str, reason: str) -> None:
-    stands = col(Delivery.status).in_((DeliveryStatus.DELIVERED, DeliveryStatus.STORED))
-    delivered = select(Delivery.id).where(Delivery.job_id == job.id, or_(stands, col(Delivery.asked) > 0))
+    delivered = select(Delivery.id).where(Delivery.job_id == job.id, arrived())
     job.attempts = 0
     job.confirmed_by = ""
     advance_job(session, job, JobAction.RETRY, actor, reason)

@@ -21,9 +21,9 @@ from sqlmodel import Session, col, delete, select
 from gateway.domain.identity import Decide, Evidence, OrderRecord, PatientRecord, same_issuer
 from gateway.domain.patients import OrderUpdate, PatientData, PatientMerge, PatientUpdate
 from gateway.domain.received import InboundMessage
-from gateway.domain.status import DeliveryStatus, JobAction, JobStatus
+from gateway.domain.status import ARRIVED, CANCELLABLE, DeliveryStatus, JobAction, JobStatus
 from gateway.errors import NotFound
-from gateway.store.database import NOTHING_DELIVERED, UNDELIVERED, Database, advance_job, cancel_undelivered, log_event
+from gateway.store.database import NOTHING_DELIVERED, Database, advance_job, cancel_undelivered, log_event
 from gateway.store.jobs import apply_decision
 from gateway.store.tables import Delivery, Job, MergeNotice, Order, Page, Patient, ReceivedMessage
 
@@ -286,13 +286,13 @@ def _is_newer(merged_at: datetime | None, made_at: datetime) -> bool:
 def _repoint(session: Session, job: Job, prior: Patient, surviving: Patient, decide: Decide) -> None:
     """Give a job its patient's surviving identity; what left under the prior one is noted for the archive."""
     sent = session.exec(select(Delivery.status).where(Delivery.job_id == job.id)).all()
-    if {DeliveryStatus.DELIVERED, DeliveryStatus.STORED} & set(sent):
+    if set(ARRIVED) & set(sent):
         _note_for_archive(session, job, prior, surviving, "")
     elif DeliveryStatus.PENDING in sent:  # it may be on its way
         _note_for_archive(session, job, prior, surviving, NOTHING_DELIVERED)
     job.context = decide(job.context, Evidence(merged_into=_patient_record(surviving))).context
     log_event(session, job.id, "MERGE", _ACTOR, "the patient's records were merged")
-    if job.status == JobStatus.DONE and not set(UNDELIVERED) & set(sent):
+    if job.status == JobStatus.DONE and not set(CANCELLABLE) & set(sent):
         return
     has_result = session.exec(select(Page.id).where(Page.job_id == job.id).limit(1)).first() is not None
     if job.status in (JobStatus.RUNNING, JobStatus.DONE) or (job.status == JobStatus.NEEDS_REVIEW and has_result):

@@ -27,7 +27,15 @@ from gateway.identity.forms import compile_pattern
 from gateway.identity.print_check import contradictions
 from gateway.logs import bind_job
 from gateway.results.correction import rejections
-from gateway.results.page import JobFacts, PageResult, failed_page, job_facts, job_outcome, page_result
+from gateway.results.page import (
+    JobFacts,
+    PageResult,
+    failed_page,
+    job_facts,
+    job_outcome,
+    page_result,
+    write_artefacts,
+)
 from gateway.settings import FolderSettings, Settings
 from gateway.spool.folder import Spool
 from gateway.store.jobs import JobResult
@@ -162,15 +170,13 @@ class Worker:
                 result = self._page(facts, image, lease, alone=True)
             if not self._store.jobs.holds(job, self._name):  # another run's files, maybe another patient's, stay
                 raise IllegalTransition(f"job {job.id} is not ours any more")
-            for artefact in result.artefacts:
-                self._spool.write_artefact(job.id, artefact.name, artefact.data)
+            write_artefacts(self._spool, job.id, result.artefacts)
             results.append(result)
         pages = [result.page for result in results]
         status, reason = job_outcome(facts, pages)
         deliveries = [delivery for result in results for delivery in result.deliveries]
         notes, rejecting = rejections(facts, self._spool, self._store.deliveries.of_job(job.id), deliveries, utc_now())
-        for note in notes:
-            self._spool.write_artefact(job.id, note.name, note.data)
+        write_artefacts(self._spool, job.id, notes)
         deliveries += rejecting
         outcome = JobResult(pages=pages, deliveries=deliveries, status=status, reason=reason)
         self._store.jobs.complete(job.id, self._name, outcome, job.context)

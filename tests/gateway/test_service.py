@@ -120,7 +120,7 @@ def test_started_service_answers_and_a_stopped_one_does_not(start: Callable[...,
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), PATIENCE_S).close()
     left = {thread.name for thread in set(threading.enumerate()) - before}
-    assert left & {"web", "dicom-scp", "folder-inbox", "lookup", "commitment-reports"} == set()
+    assert left & {"web", "dicom-scp", "folder-inbox", "lookup", "commitment-results"} == set()
 
 
 def test_settings_that_changed_leave_no_delivery_behind(

@@ -22,7 +22,7 @@ from gateway.domain.received import InboundMessage
 from gateway.errors import StorageError
 from gateway.hl7.inbound.acknowledgement import AckCode, Header, build_ack, scan_header, split_batch
 from gateway.hl7.inbound.parsing import Message, parse
-from gateway.hl7.inbound.updates import NOT_TAKEN, MessageRejected, read_updates, made_at
+from gateway.hl7.inbound.updates import NOT_TAKEN, MessageRejected, made_at, read_updates
 from gateway.hl7.transport.frames import FS
 
 logger = logging.getLogger(__name__)

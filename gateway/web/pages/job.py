@@ -15,8 +15,9 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from gateway.domain.artefact import Role, kept_name
 from gateway.domain.context import StudyContext
-from gateway.domain.status import DELIVERY_TRANSITIONS, DeliveryAction, DeliveryStatus, JobStatus
+from gateway.domain.status import DELIVERY_TRANSITIONS, UNSETTLED, DeliveryAction, DeliveryStatus, JobStatus
 from gateway.errors import NotFound
 from gateway.identity.person import identify
 from gateway.results.confirmation import confirm
@@ -154,11 +155,11 @@ def routes(site: Site) -> APIRouter:
 
     @router.get("/jobs/{job_id}/pages/{number}/page.png")
     def page_image(job_id: str, number: int) -> Response:
-        return _picture(store, spool, job_id, page_picture(number))
+        return _picture(store, spool, job_id, kept_name(number, Role.PAGE_PICTURE))
 
     @router.get("/jobs/{job_id}/pages/{number}/overlay.png")
     def overlay_image(job_id: str, number: int) -> Response:
-        return _picture(store, spool, job_id, overlay_picture(number))
+        return _picture(store, spool, job_id, kept_name(number, Role.OVERLAY_PICTURE))
 
     return router
 
@@ -222,18 +223,8 @@ def job_view(store: Store, spool: Spool, job: Job, review: ReviewSettings, show_
         can_identify=job.status in (JobStatus.NEEDS_REVIEW, JobStatus.FAILED, JobStatus.CANCELLED),
         can_confirm=_can_confirm(job, pages),
         working=job.status in (JobStatus.QUEUED, JobStatus.RUNNING),
-        unsettled=any(d.status in (DeliveryStatus.PENDING, DeliveryStatus.STORED) for d in deliveries),
+        unsettled=any(d.status in UNSETTLED for d in deliveries),
     )
-
-
-def page_picture(number: int) -> str:
-    """Return the artefact name of a page as it was read."""
-    return f"page-{number}.png"
-
-
-def overlay_picture(number: int) -> str:
-    """Return the artefact name of the recovered traces drawn over a page."""
-    return f"page-{number}.overlay.png"
 
 
 def _can_confirm(job: Job, pages: Sequence[Page]) -> bool:
@@ -299,8 +290,8 @@ def _page_view(spool: Spool, page: Page, review: ReviewSettings) -> PageView:
         warnings=tuple(figures.warnings),
         waveform_sop_instance_uid=page.waveform_sop_instance_uid,
         seconds="" if page.seconds is None else f"{page.seconds:.1f} s",
-        has_page=spool.artefact_path(page.job_id, page_picture(page.page_number)).is_file(),
-        has_overlay=spool.artefact_path(page.job_id, overlay_picture(page.page_number)).is_file(),
+        has_page=spool.artefact_path(page.job_id, kept_name(page.page_number, Role.PAGE_PICTURE)).is_file(),
+        has_overlay=spool.artefact_path(page.job_id, kept_name(page.page_number, Role.OVERLAY_PICTURE)).is_file(),
     )
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from gateway.delivery.outbox import Outbox, Sender, backoff_s
+from gateway.delivery.outbox import Outbox, backoff_s
 from gateway.domain.artefact import Role
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
@@ -66,10 +66,10 @@ class House:
         self.store.jobs.complete(accepted.job_id, "w", JobResult(status=JobStatus.DONE, deliveries=deliveries))
         return accepted.job_id
 
-    def outbox(self, retry: RetrySettings = QUICK, store: Store | None = None, **senders: Sender) -> Outbox:
-        outbox = Outbox(
-            store or self.store, self.spool, senders, dict.fromkeys(senders, retry), random.Random(1), poll_s=0.01
-        )
+    def outbox(self, retry: RetrySettings = QUICK, store: Store | None = None, **there: FakeDestination) -> Outbox:
+        for name, destination in there.items():
+            destination.name, destination.retry = name, retry
+        outbox = Outbox(store or self.store, self.spool, list(there.values()), random.Random(1), poll_s=0.01)
         self.outboxes.append(outbox)
         outbox.start()
         return outbox

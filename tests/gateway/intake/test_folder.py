@@ -11,21 +11,20 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from gateway.domain.artefact import Role
 from gateway.domain.context import StudyContext
 from gateway.domain.identity import Evidence
 from gateway.domain.received import Accepted, ReceivedObject
 from gateway.domain.status import JobStatus
-from gateway.errors import DeliveryDeferred, IntakeError, SettingsError, StorageError
+from gateway.errors import IntakeError, SettingsError, StorageError
 from gateway.identity.filename import read_filename
 from gateway.identity.forms import compile_pattern
 from gateway.identity.sidecar import read_sidecar
 from gateway.intake.accept import Intake
-from gateway.intake.folder import FolderWatcher, deliver_to_folder
+from gateway.intake.folder import FolderWatcher
 from gateway.settings import FolderSettings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
-from gateway.store.tables import Delivery, Job, new_id
+from gateway.store.tables import Job, new_id
 from tests.waiting import PATIENCE_S, eventually
 
 PNG = b"\x89PNG\r\n\x1a\n page "
@@ -449,24 +448,3 @@ def test_a_name_must_fit_as_a_whole() -> None:
     assert read_filename(pattern, "4711_20260131_2") is None
     with pytest.raises(IntakeError, match="study_date"):
         read_filename(pattern, "4711_20261331")
-
-
-# -- delivery ------------------------------------------------------------------------------------------------------
-
-
-def test_a_result_is_dropped_whole_under_a_name_of_its_job(tmp_path: Path) -> None:
-    (tmp_path / "page1.dcm").write_bytes(b"result")
-    share = tmp_path / "share"
-    delivery = Delivery(
-        job_id=new_id(), role=Role.WAVEFORM, page_number=1, destination="share", kind="folder", artefact="page1.dcm"
-    )
-    with pytest.raises(DeliveryDeferred, match="not there"):
-        deliver_to_folder(share, tmp_path / "page1.dcm", delivery)
-    share.mkdir()
-    for _ in range(2):
-        assert deliver_to_folder(share, tmp_path / "page1.dcm", delivery) == "stored"
-    assert files(share) == [f"{delivery.job_id}-page1.dcm"]
-    assert (share / files(share)[0]).read_bytes() == b"result"
-    (share / f".{delivery.job_id}-page1.dcm.tmp").mkdir()  # something in the way
-    with pytest.raises(DeliveryDeferred, match="cannot take it"):
-        deliver_to_folder(share, tmp_path / "page1.dcm", delivery)

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline import Calibration, Digitization, PageImage
-from pipeline.__main__ import app
+from pipeline.command_line import app
 from pipeline.datatypes import ByteArray, FloatArray
 from pipeline.digitizer import Digitizer
 from pipeline.errors import GridNotFound

@@ -17,7 +17,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StorageCommitmentPushModelInstance,
 )
 
-from gateway.delivery.commitment import Committer
+from gateway.delivery.committer import Committer
 from gateway.dicom.network.scp import StorageScp
 from gateway.dicom.network.transport import Requestor
 from gateway.domain.artefact import Role
@@ -241,7 +241,7 @@ def test_without_a_report_it_is_asked_again_then_given_up(house: House) -> None:
     delivery = house.stored_delivery()
     house.committer.start()
     delivery = house.wait_for(delivery, DeliveryStatus.FAILED)
-    assert "no storage commitment report after 3 requests" in delivery.reason
+    assert "no storage commitment result after 3 requests" in delivery.reason
     assert len({str(asked.TransactionUID) for asked in house.peer.asked}) == 3
     house.peer.report(house.peer.asked[0])  # a report that comes late still counts
     assert house.wait_for(delivery, DeliveryStatus.DELIVERED).reason == ""
@@ -364,7 +364,7 @@ def test_what_we_do_not_hold_is_named_with_its_reason(house: House) -> None:
 
 
 def test_a_report_is_sent_until_it_is_taken(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.delivery.commitment._RETRY", QUICK)
+    monkeypatch.setattr("gateway.delivery.committer._RETRY", QUICK)
     house.peer.report_status = 0x0110
     house.committer.start()
     assert house.ask(received(house)) == 0x0000

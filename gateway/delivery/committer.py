@@ -1,13 +1,16 @@
-"""Storage commitment: what we sent is asked about until the peer has it for good, what modalities ask is answered.
+"""Storage commitment: peers are asked to commit what they were sent, and modalities are answered what they ask.
 
-As SCU: every delivery that is STORED at a destination with `storage_commitment` is asked about (several in one
-request), and again where no report came.  A report settles it: committed is DELIVERED; an object the peer has not is
-sent again; a class it will never commit is REFUSED; any other failure is asked about again.
+Commitment is of PS3.4 annex J.  A *commitment result* says which objects are committed and which are not.
 
-As SCP: a modality's request is kept in the database and reported on an association of our own, again and again until
-it is taken.  An object is committed if its job is in the database and its file in the spool.
+As SCU: a request names the deliveries that are STORED at a destination with `storage_commitment` (several in one
+request); where no result arrives, they are asked about again.  The result settles each: committed is DELIVERED; an
+object that the peer does not have is sent again; a class that it never commits is REFUSED; any other failure is asked
+about again.
 
-A destination has a thread of its own, so a slow one holds up nobody else; all reports to modalities share one.
+As SCP: a modality's request is kept in the database, and its result is sent on an association of our own until the
+modality takes it.  An object is committed if its job is in the database and its file in the spool.
+
+A destination has a thread of its own, so a slow one delays nobody else; all results to modalities share one thread.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from gateway.dicom.network.commitment import (
     NOT_AUTHORIZED,
     PROCESSING_FAILURE,
     SUCCESS,
-    CommitmentReport,
+    CommitmentResult,
     Reference,
 )
 from gateway.domain.clock import utc_now
@@ -50,11 +53,11 @@ _MAXIMUM_ASKED = 100  # objects in one request of ours
 _REPORT_DELAY = timedelta(seconds=1)  # the modality takes our answer first
 _SEND_AGAIN = {0x0112}
 _NEVER = {0x0119, 0x0122}
-_RETRY = RetrySettings()  # of reports to modalities
+_RETRY = RetrySettings()  # of results to modalities
 
 
 class Committer(Threads):
-    """Asks and reports between `start` and `stop`; `requested` and `reported` are what the listener calls.
+    """Asks peers and answers modalities between `start` and `stop`; the listener calls the two `..._received`.
 
     Parameters
     ----------
@@ -84,15 +87,18 @@ class Committer(Threads):
         works: dict[str, Callable[[], bool]] = {
             f"commitment-{destination.name}": partial(self._ask, destination) for destination in destinations
         }
-        works["commitment-reports"] = self._report
+        works["commitment-results"] = self._send_results
         super().__init__({name: partial(self._run, work) for name, work in works.items()})
 
     # -- called by the listener -----------------------------------------------------------------------------------
 
-    def requested(self, ae_title: str, host: str, transaction_uid: str, asked: tuple[Reference, ...]) -> int:
+    def request_received(self, ae_title: str, host: str, transaction_uid: str, asked: tuple[Reference, ...]) -> int:
         """Keep a modality's request, and return the status of the answer."""
         if self._caller(ae_title) is None:
-            logger.warning("A peer that may not asked us to commit", extra={"action": "commitment_refuse"})
+            logger.warning(
+                "Refused a commitment request: the caller may not ask",
+                extra={"action": "commitment_refuse"},
+            )
             return NOT_AUTHORIZED
         request = CommitmentRequest(
             ae_title=ae_title,
@@ -106,24 +112,28 @@ class Committer(Threads):
         except StorageError as error:
             logger.error("Cannot keep a commitment request: %s", error, extra={"action": "commitment_refuse"})
             return PROCESSING_FAILURE
-        logger.info("%s asks to commit %d objects", ae_title, len(asked), extra={"action": "commitment_request"})
+        logger.info(
+            "%s requests commitment of %d objects", ae_title, len(asked), extra={"action": "commitment_request"}
+        )
         return SUCCESS
 
-    def reported(self, report: CommitmentReport) -> int:
-        """Take a peer's report, and return the status of the answer: success once it is in the database."""
+    def result_received(self, result: CommitmentResult) -> int:
+        """Take a peer's result, and return the status of the answer: success once it is in the database."""
         try:
-            deliveries = self._store.commitments.asked_for(report.transaction_uid)
+            deliveries = self._store.commitments.asked_for(result.transaction_uid)
             if not deliveries:
-                logger.warning("A report of a transaction nobody asked for", extra={"action": "commitment_report"})
+                logger.warning(
+                    "Refused a commitment result: transaction unknown", extra={"action": "commitment_report"}
+                )
                 return commitment.INVALID_ARGUMENT_VALUE
-            settlements = self._settlements(deliveries, report)
-            self._store.commitments.settle(report.transaction_uid, settlements)
+            settlements = self._settlements(deliveries, result)
+            self._store.commitments.settle(result.transaction_uid, settlements)
         except StorageError as error:
-            logger.error("Cannot record a commitment report: %s", error, extra={"action": "commitment_report"})
+            logger.error("Cannot record a commitment result: %s", error, extra={"action": "commitment_report"})
             return PROCESSING_FAILURE
         logger.info(
             "%s committed %d objects, not %d",
-            *(deliveries[0].destination, len(report.committed), len(report.failed)),
+            *(deliveries[0].destination, len(result.committed), len(result.failed)),
             extra={"action": "commitment_report"},
         )
         return SUCCESS
@@ -165,7 +175,7 @@ class Committer(Threads):
         self._store.commitments.ask(transaction_uid, list(deliveries), again)
         calling_ae_title = destination.calling_ae_title or self._dicom.ae_title
         try:
-            commitment.ask(destination, calling_ae_title, transaction_uid, list(asked), self.reported)
+            commitment.ask(destination, calling_ae_title, transaction_uid, list(asked), self.result_received)
         except DeliveryRefused as error:
             logger.error("%s", error, extra={"action": "commitment_ask"})
             settled = [self._refused(identity, str(error)) for identity in deliveries]
@@ -176,9 +186,9 @@ class Committer(Threads):
             return
         self._store.commitments.settle(transaction_uid, settled)
 
-    def _settlements(self, deliveries: Sequence[Delivery], report: CommitmentReport) -> list[Settlement]:
-        committed = {reference.sop_instance_uid for reference in report.committed}
-        failed = {reference.sop_instance_uid: reason for reference, reason in report.failed.items()}
+    def _settlements(self, deliveries: Sequence[Delivery], result: CommitmentResult) -> list[Settlement]:
+        committed = {reference.sop_instance_uid for reference in result.committed}
+        failed = {reference.sop_instance_uid: reason for reference, reason in result.failed.items()}
         settled = []
         for delivery in deliveries:
             assert delivery.id is not None
@@ -223,16 +233,16 @@ class Committer(Threads):
 
     # -- of what we received --------------------------------------------------------------------------------------
 
-    def _report(self) -> bool:
-        """Send the reports that are due; return whether there were any."""
+    def _send_results(self) -> bool:
+        """Send the results that are due; return whether there were any."""
         due = self._store.commitments.due_requests(utc_now())
         for request in due:
             if self._stopping.is_set():
                 break
-            self._report_one(request)
+            self._send_result(request)
         return bool(due)
 
-    def _report_one(self, request: CommitmentRequest) -> None:
+    def _send_result(self, request: CommitmentRequest) -> None:
         assert request.id is not None
         caller = self._caller(request.ae_title)
         if caller is None or caller.commitment is None:  # taken off the list meanwhile
@@ -247,17 +257,17 @@ class Committer(Threads):
             tls=caller.commitment.tls,
         )
         try:
-            commitment.report(peer, self._dicom.ae_title, self._result(request))
+            commitment.send_result(peer, self._dicom.ae_title, self._result(request))
         except DeliveryError as error:
-            logger.warning("Commitment not reported: %s", error, extra={"action": "commitment_answer"})
+            logger.warning("Commitment result not sent: %s", error, extra={"action": "commitment_answer"})
             last = request.attempts + 1 >= _RETRY.attempts
             pause = timedelta(seconds=backoff_s(_RETRY, request.attempts, self._rng))
             self._store.commitments.result_failed(request.id, str(error), None if last else utc_now() + pause)
             return
-        logger.info("Commitment reported to %s", request.ae_title, extra={"action": "commitment_answer"})
+        logger.info("Commitment result sent to %s", request.ae_title, extra={"action": "commitment_answer"})
         self._store.commitments.result_sent(request.id)
 
-    def _result(self, request: CommitmentRequest) -> CommitmentReport:
+    def _result(self, request: CommitmentRequest) -> CommitmentResult:
         committed: list[Reference] = []
         failed: dict[Reference, int] = {}
         for sop_class, sop_instance in references(request):
@@ -267,7 +277,7 @@ class Committer(Threads):
                 failed[reference] = reason
             else:
                 committed.append(reference)
-        return CommitmentReport(transaction_uid=request.transaction_uid, committed=tuple(committed), failed=failed)
+        return CommitmentResult(transaction_uid=request.transaction_uid, committed=tuple(committed), failed=failed)
 
     def _missing(self, reference: Reference) -> int:
         """Return 0 where we hold the object, or the Failure Reason."""
@@ -299,7 +309,7 @@ def _given_up(delivery: Delivery, destination: DicomDestination) -> Settlement:
     assert delivery.id is not None
     reason = (
         delivery.reason
-        or f"no storage commitment report after {delivery.asked} requests: "
+        or f"no storage commitment result after {delivery.asked} requests: "
         f"is {destination.ae_title} among [[dicom.callers]], and does it know our address?"
     )
     return Settlement(delivery=delivery.id, action=DeliveryAction.GIVE_UP, reason=reason)
