@@ -35,7 +35,7 @@ _OTHER = (rf"{_TEXT}{{1,64}}", "at most 64 characters without backslash")
 
 
 def check_context(context: StudyContext, origin: str) -> StudyContext:
-    """Return a context whose every value has the form of its attribute; raise IntakeError, naming each that has not."""
+    """Return the context if every value has its attribute's form; else raise IntakeError, which names each breach."""
     breaches: list[str] = []
     for field, value in context:
         if field.endswith("_uid"):

@@ -1,8 +1,8 @@
 """Queries a worklist or an archive for the patients of unmatched pages of a folder, until they are known.
 
 A page that came with an accession number or a patient ID alone waits as an unmatched job.  One thread asks the folder's
-peer about each, soon at first, then less and less often: an order may be entered late, and a peer may be down.  What it
-answers goes through the same rules as an order that came by HL7: it completes what the page says, or contradicts it.
+peer about each, soon at first, then less and less often: an order may be entered late, and a peer may be down.  Its
+answer goes through the same rules as an order that came by HL7: it completes what the page says, or contradicts it.
 A person, or a message, may be faster; then the answer is dropped.
 """
 
@@ -81,7 +81,7 @@ class Lookup:
             self._thread.join()
 
     def run_once(self) -> None:
-        """Ask about every job whose time has come."""
+        """Ask about every job that is due."""
         jobs = [job for job in self._store.jobs.unmatched(limit=1000) if job.source in self._peers]
         known = {job.id for job in jobs} | set(self._peers)
         self._waits = {key: value for key, value in self._waits.items() if key in known}

@@ -1,7 +1,7 @@
-"""What every way in does alike: bytes to the spool, a row to the store, and only then a yes to the sender.
+"""What every way in does alike: bytes to the spool, a row to the store, and only then the acknowledgement.
 
 The C-STORE SCP, the folder watcher and `gateway submit` all call `Intake.accept`.  When it returns, the object is
-fsynced and its job is committed; when it raises, the sender is told no and may try again.  A repeat (same SOP
+fsynced and its job is committed; when it raises, the sender is refused and may try again.  A repeat (same SOP
 Instance UID, or same file from the same source under the same identity) is answered like the first and makes
 nothing new.
 """
@@ -89,7 +89,7 @@ class Intake:
         Returns
         -------
         list[str]
-            The job ids whose files are gone.
+            The jobs that have no files any more.
         """
         day_s = 86400.0
         useless = self._spool.orphans(self._store.jobs.exists, day_s)

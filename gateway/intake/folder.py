@@ -86,7 +86,7 @@ class FolderWatcher:
         self._path = settings.path
         self._sidecars = settings.identity != "filename"
         self._pattern = None if settings.identity == "sidecar" else compile_pattern(settings.filename_pattern)
-        compile_pattern(settings.barcode_pattern)  # the worker reads codes; whoever starts the gateway is told here
+        compile_pattern(settings.barcode_pattern)  # of the worker: a wrong one is reported here
         self._seen: dict[str, _Seen] = {}
         self._events: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
         self._stopping = threading.Event()

@@ -118,7 +118,7 @@ class Jobs:
             return session.scalars(statement).one_or_none() is not None
 
     def holds(self, job: Job, worker: str) -> bool:
-        """Tell whether `worker` still holds a job as it claimed it; a merge takes it away for another patient."""
+        """Return whether `worker` still holds a job as it claimed it; a merge takes it away for another patient."""
         with self._database.read() as session:
             now = session.get(Job, job.id)
             return now is not None and _is_held(now, worker, job.context)
@@ -258,7 +258,7 @@ class Jobs:
             return find_job(session, job_id)
 
     def exists(self, job_id: str) -> bool:
-        """Tell whether this id is a job's."""
+        """Return whether this id is a job's."""
         with self._database.read() as session:
             return session.get(Job, job_id) is not None
 
@@ -316,7 +316,7 @@ class Jobs:
         return 0.0 if oldest is None else max(0.0, (utc_now() - oldest).total_seconds())
 
     def needs_files(self, job_id: str) -> bool:
-        """Tell whether a job's files may still be asked for: it is not DONE or CANCELLED, or has to deliver yet."""
+        """Return whether a job's files may still be asked for: it is not DONE or CANCELLED, or has to deliver yet."""
         pending = select(Delivery.id).where(Delivery.job_id == job_id, col(Delivery.status).in_(UNSETTLED))
         with self._database.read() as session:
             job = session.get(Job, job_id)

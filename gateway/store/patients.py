@@ -1,4 +1,4 @@
-"""What HL7 messages told: patients, their merges, their orders, and the messages themselves.
+"""What HL7 messages say: patients, their merges, their orders, and the messages themselves.
 
 A message, its answer, and everything it changes are committed together, before the answer is sent.  Messages may
 arrive late, in any order and more than once: an older one fills only what is still empty, and a repeat is known.
@@ -57,7 +57,7 @@ class Patients:
         made_at
             When the message was made: it overrides what older ones said.
         decide
-            Decides about the jobs that waited for an order, or whose patient was merged.
+            Decides about the jobs that waited for an order, and about those of a patient who was merged.
 
         Returns
         -------
@@ -177,46 +177,46 @@ def _find_order(session: Session, number: str) -> Order | None:
     return candidates[0] if len(candidates) == 1 else None
 
 
-def _put_patient(session: Session, update: PatientUpdate, told_at: datetime) -> Patient:
+def _put_patient(session: Session, update: PatientUpdate, made_at: datetime) -> Patient:
     key = (Patient.patient_id == update.patient_id, Patient.issuer_of_patient_id == update.issuer_of_patient_id)
     patient = session.exec(select(Patient).where(*key)).one_or_none()
     if patient is None:
-        told = {name: value for name, value in update.model_dump().items() if value is not None}
-        patient = Patient(**told, told_at=told_at)
+        stated = {name: value for name, value in update.model_dump().items() if value is not None}
+        patient = Patient(**stated, told_at=made_at)
         session.add(patient)
     else:
-        _take_over(patient, update, ("patient_name", "patient_birth_date", "patient_sex"), told_at)
+        _take_over(patient, update, ("patient_name", "patient_birth_date", "patient_sex"), made_at)
     session.flush()
     return patient
 
 
 def _take_over(
-    row: Patient | Order, update: PatientUpdate | OrderUpdate, fields: Sequence[str], told_at: datetime
+    row: Patient | Order, update: PatientUpdate | OrderUpdate, fields: Sequence[str], made_at: datetime
 ) -> None:
-    """Copy what is told; an older message fills only what is empty."""
-    newer = told_at >= row.told_at
+    """Copy what a message says; an older message fills only what is empty."""
+    newer = made_at >= row.told_at
     for name in fields:
         value = getattr(update, name)
         if value is not None and (newer or not getattr(row, name)):
             setattr(row, name, value)
-    row.told_at = max(row.told_at, told_at)
+    row.told_at = max(row.told_at, made_at)
 
 
-def _put_order(session: Session, update: OrderUpdate, told_at: datetime, decide: Decide) -> list[str]:
+def _put_order(session: Session, update: OrderUpdate, made_at: datetime, decide: Decide) -> list[str]:
     """Keep an order and queue the jobs that waited for it; return their ids."""
-    patient = _put_patient(session, update.patient, told_at)
+    patient = _put_patient(session, update.patient, made_at)
     assert patient.id is not None
     order = _known_order(session, update, patient)
     if order is None:
-        told = {name: value for name, value in update.model_dump(exclude={"patient"}).items() if value is not None}
-        order = Order(**told, patient=patient.id, told_at=told_at)
+        stated = {name: value for name, value in update.model_dump(exclude={"patient"}).items() if value is not None}
+        order = Order(**stated, patient=patient.id, told_at=made_at)
         session.add(order)
     else:
-        if told_at >= order.told_at:
+        if made_at >= order.told_at:
             order.cancelled = update.cancelled
         numbers = ("placer_order_number", "placer_order_issuer", "filler_order_number", "filler_order_issuer")
         fields = [name for name in (*numbers, "accession_number", "study_instance_uid") if getattr(update, name)]
-        _take_over(order, update, [*fields, "description", "referring_physician_name"], told_at)
+        _take_over(order, update, [*fields, "description", "referring_physician_name"], made_at)
     session.flush()
     return [] if order.cancelled else _match_waiting(session, order, decide)
 
@@ -254,22 +254,23 @@ def _match_waiting(session: Session, order: Order, decide: Decide) -> list[str]:
     return matched
 
 
-def _merge(session: Session, merge: PatientMerge, told_at: datetime, decide: Decide) -> list[str]:
-    """Let one record go on for two; return the jobs that changed.
+def _merge(session: Session, merge: PatientMerge, made_at: datetime, decide: Decide) -> list[str]:
+    """Let one record stand for two; return the jobs that changed.
 
-    A record that goes on may have been merged itself, by a message that was faster: then that one's record goes on.
+    The surviving record may have been merged itself, by a message that was faster: then the record it was merged into
+    survives.
     """
-    prior = _put_patient(session, merge.prior, told_at)
-    surviving = _put_patient(session, merge.surviving, told_at)
-    if prior is surviving or _is_newer(prior.merged_at, told_at):
+    prior = _put_patient(session, merge.prior, made_at)
+    surviving = _put_patient(session, merge.surviving, made_at)
+    if prior is surviving or _is_newer(prior.merged_at, made_at):
         return []
     lineage = _lineage(session, surviving)
     if prior in lineage:  # merged the other way round
-        if _is_newer(surviving.merged_at, told_at):
+        if _is_newer(surviving.merged_at, made_at):
             return []
-        surviving.merged_into, surviving.merged_at = None, told_at
+        surviving.merged_into, surviving.merged_at = None, made_at
         lineage = [surviving]
-    prior.merged_into, prior.merged_at = surviving.id, told_at
+    prior.merged_into, prior.merged_at = surviving.id, made_at
     changed: list[str] = []
     for job in session.exec(select(Job).where(Job.patient_id == prior.patient_id)).all():
         if same_issuer(job.context.issuer_of_patient_id, prior.issuer_of_patient_id):
@@ -278,8 +279,8 @@ def _merge(session: Session, merge: PatientMerge, told_at: datetime, decide: Dec
     return changed
 
 
-def _is_newer(merged_at: datetime | None, told_at: datetime) -> bool:
-    return merged_at is not None and merged_at > told_at
+def _is_newer(merged_at: datetime | None, made_at: datetime) -> bool:
+    return merged_at is not None and merged_at > made_at
 
 
 def _repoint(session: Session, job: Job, prior: Patient, surviving: Patient, decide: Decide) -> None:

@@ -47,7 +47,7 @@ class Alarms:
         self._due: dict[int, float] = {}
 
     def set(self, lane: int, seconds: float) -> None:
-        """Have this process ended in so many seconds, unless the lane says otherwise before; 0 = never mind."""
+        """End this process in so many seconds, unless the lane sets another time before; 0 = no longer."""
         with self._lock:
             now = time.monotonic()
             self._due.pop(lane, None)

@@ -257,6 +257,6 @@ class Worker:
 
 
 def _broke(what: str, error: Exception) -> str:
-    """Log where an unexpected error came from, and return what a person is told: not the text, it may quote data."""
+    """Log where an unexpected error came from, and return the reason: without its text, which may quote data."""
     logger.exception("Internal error in %s", what, extra={"action": "broke"})
     return f"internal error in {what} ({type(error).__name__}); the worker's log says where"

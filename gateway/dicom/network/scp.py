@@ -1,13 +1,13 @@
 """The listener: who may associate, and who answers C-STORE, C-ECHO and storage commitment.
 
-What is stored goes to `gateway.dicom.receive`, storage commitment (N-ACTION of modalities, N-EVENT-REPORT of peers we
-asked) to `gateway.dicom.network.commitment`.
+What is stored goes to `gateway.dicom.images.receive`, storage commitment (N-ACTION of modalities, N-EVENT-REPORT of
+peers we asked) to `gateway.dicom.network.commitment`.
 
 Two ports can be listened on, a plain one and one that speaks TLS.  Who may send is decided when the association is
 asked for: the called AE title must be ours, the calling one must be listed, from one of its addresses and with one of
 its certificates if it has any (PS3.8 section 9.3.4: rejected-permanent, reasons 7 and 3).  ECG waveform objects are not
 offered a presentation context: they hold signals already, and an acknowledged object must never be dropped, so the
-sender is told no before it sends.
+sender is refused before it sends.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What becomes of an inbound message: read, kept, acted on, all in one transaction, and then answered.
+"""An inbound message is read, kept and acted on in one transaction, and then answered.
 
 In original mode (MSH-15 and MSH-16 empty) every message gets AA, AE or AR.  In enhanced mode (HL7 2.5.1 section
 2.9.3) the sender says which answers it wants: the commit acknowledgement CA, CE or CR by MSH-15, the application
@@ -22,7 +22,7 @@ from gateway.domain.received import InboundMessage
 from gateway.errors import StorageError
 from gateway.hl7.inbound.acknowledgement import AckCode, Header, build_ack, scan_header, split_batch
 from gateway.hl7.inbound.parsing import Message, parse
-from gateway.hl7.inbound.updates import NOT_TAKEN, MessageRejected, read_told, told_at
+from gateway.hl7.inbound.updates import NOT_TAKEN, MessageRejected, made_at, read_updates
 from gateway.hl7.transport.frames import FS
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Receiver:
     records
         Keeps a message before it is acknowledged.
     character_set
-        HL7 table 0211: of messages whose MSH-18 says nothing.
+        HL7 table 0211: of messages with an empty MSH-18.
     acknowledge_others
         Whether a message or event that is not taken gets AA all the same, for engines that send everything and stop at
         a no; nothing of it is kept.
@@ -95,11 +95,11 @@ class Receiver:
         if known is not None:
             logger.info("A repeat of an HL7 message", extra={"action": "hl7_repeat"})
             return tuple(known.split(FS)) if known else ()
-        updates = read_told(message)
+        updates = read_updates(message)
         given = answers(data, header, "AA", "")
         received = replace(received, answer=FS.join(given))
         code, event = message.kind
-        changed = self._records.receive(received, updates, told_at(message, received.received_at))
+        changed = self._records.receive(received, updates, made_at(message, received.received_at))
         logger.info("Took %s^%s: %d jobs changed", code, event, len(changed), extra={"action": "hl7_received"})
         return given
 

@@ -40,7 +40,7 @@ class MllpLimits:
     hosts
         IP addresses or CIDR networks that may connect; empty: any.
     idle_timeout_s
-        A connection without a byte for so long is closed, and so is one whose message takes longer to arrive.
+        A connection without a byte for so long is closed, and so is one with a message that takes longer to arrive.
     maximum_frame_bytes
         A longer message is answered AR and its connection closed.
     maximum_connections, maximum_connections_per_host

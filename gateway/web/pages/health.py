@@ -34,7 +34,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """All checks, and how long the oldest queued job has waited in s (None: the database cannot tell)."""
+    """All checks, and how long the oldest queued job has waited in s (None: the database cannot be read)."""
 
     checks: tuple[Check, ...]
     oldest_queued_age_s: float | None

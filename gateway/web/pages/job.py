@@ -228,7 +228,7 @@ def job_view(store: Store, spool: Spool, job: Job, review: ReviewSettings, show_
 
 
 def _can_confirm(job: Job, pages: Sequence[Page]) -> bool:
-    """Tell whether there is a result that nobody has confirmed yet."""
+    """Return whether there is a result that nobody has confirmed yet."""
     ended = job.status in (JobStatus.DONE, JobStatus.NEEDS_REVIEW) and not job.confirmed_by
     return ended and any(page.waveform_sop_instance_uid for page in pages)
 
@@ -296,7 +296,7 @@ def _page_view(spool: Spool, page: Page, review: ReviewSettings) -> PageView:
 
 
 def _findings(page: Page, figures: _QualityFigures, review: ReviewSettings) -> tuple[Finding, ...]:
-    """Return the quality in words and numbers, most telling first."""
+    """Return the quality in words and numbers, the most important first."""
     findings = []
     if page.estimated_snr_db is not None:
         limit = review.minimum_estimated_snr_db

@@ -1,4 +1,4 @@
-"""The page of jobs without identity and of merges that the archive must know."""
+"""What waits for a person: jobs without identity, and merges that the archive must follow."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def unmatched_rows(store: Store) -> tuple[UnmatchedRow, ...]:
 
 
 def merge_rows(store: Store, show_patient: bool) -> tuple[MergeRow, ...]:
-    """Return the merges that the archive must know, oldest first."""
+    """Return the merges that the archive must follow, oldest first."""
     return tuple(
         MergeRow(
             number=notice.id or 0,

@@ -28,7 +28,7 @@ DELIVERY_WORDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Badge:
-    """A status in words, and the word its colour hangs on."""
+    """A status in words, and the tone that gives its colour."""
 
     words: str
     tone: str  # "good" | "busy" | "warn" | "bad" | "idle"

@@ -19,7 +19,7 @@ from gateway.domain.received import ReceivedObject
 from gateway.domain.status import JobStatus
 from gateway.hl7.inbound.parsing import parse
 from gateway.hl7.inbound.receiver import Receiver
-from gateway.hl7.inbound.updates import read_told
+from gateway.hl7.inbound.updates import read_updates
 from gateway.identity.orders import Records
 from gateway.intake.accept import Intake, media_type_of
 from gateway.settings import Settings
@@ -71,7 +71,7 @@ def scanned(**attributes: object) -> bytes:
 
 def names_in(message: bytes) -> str:
     """The patient's name in a message of ours, as a DICOM PN."""
-    (patient,) = [told for told in read_told(parse(message.replace(b"ORU^R01^ORU_R01", b"ADT^A08"), "ASCII"))]
+    (patient,) = [told for told in read_updates(parse(message.replace(b"ORU^R01^ORU_R01", b"ADT^A08"), "ASCII"))]
     assert isinstance(patient, PatientUpdate)
     return patient.patient_name or ""
 

@@ -17,7 +17,7 @@ from gateway.errors import IllegalTransition, StorageError
 from gateway.hl7.inbound.acknowledgement import scan_acknowledgement
 from gateway.hl7.inbound.parsing import CODECS, parse
 from gateway.hl7.inbound.receiver import Receiver
-from gateway.hl7.inbound.updates import MERGE_EVENTS, ORDER_MESSAGES, PATIENT_EVENTS, told_at
+from gateway.hl7.inbound.updates import MERGE_EVENTS, ORDER_MESSAGES, PATIENT_EVENTS, made_at
 from gateway.hl7.transport.frames import FrameParser, frame
 from gateway.hl7.transport.mllp import MllpListener
 from gateway.identity.orders import Records
@@ -318,7 +318,7 @@ def test_other_delimiters(receiver, store):
 def test_when_a_message_was_made(evn, msh, moment):
     received_at = datetime(2026, 11, 23, tzinfo=UTC)
     data = message("ADT^A08", f"EVN||{evn}", PID, made=msh)
-    assert told_at(parse(data, "ASCII"), received_at) == (moment or received_at)
+    assert made_at(parse(data, "ASCII"), received_at) == (moment or received_at)
 
 
 # -- out of order --------------------------------------------------------------------------------------------------
