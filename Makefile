@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml setup.py config/constraints.txt
+$(STAMP): pyproject.toml config/wheel.py config/constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c config/constraints.txt -e '.[test,evaluation]'
 	touch $@

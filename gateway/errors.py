@@ -4,14 +4,14 @@ GatewayError
 |-- SettingsError             the configuration is wrong: do not start
 |-- IntakeError               reject the object; nothing was stored
 |   |-- UnsupportedSopClass   the SOP class is not supported
-|   |-- UndecodableDataset    the bytes are not a data set, or the data set contradicts itself
-|   `-- IdentityMissing       the patient is not known; the job waits for a person
+|   `-- UndecodableDataset    the bytes are not a data set, or the data set contradicts itself
 |-- StorageError              spool or database cannot store it now: the sender may try again
 |-- NotFound                  no job or delivery has this id
 |-- IllegalTransition         the state table does not allow this change of a job or delivery
 `-- DeliveryError
     |-- DeliveryDeferred      try again later
     `-- DeliveryRefused       do not try again: a person must act
+        `-- IdentityMissing   the patient is not known: no message can be made
 """
 
 
@@ -33,10 +33,6 @@ class UnsupportedSopClass(IntakeError):
 
 class UndecodableDataset(IntakeError):
     """The bytes are not a data set, or the data set contradicts itself."""
-
-
-class IdentityMissing(IntakeError):
-    """The patient of the ECG is not known."""
 
 
 class StorageError(GatewayError):
@@ -65,3 +61,7 @@ class DeliveryDeferred(DeliveryError):
 
 class DeliveryRefused(DeliveryError):
     """The peer refuses it for good: a person must act."""
+
+
+class IdentityMissing(DeliveryRefused):
+    """The patient of the ECG is not known."""

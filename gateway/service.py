@@ -23,22 +23,21 @@ from datetime import timedelta
 import uvicorn
 from fastapi import FastAPI
 
-from gateway.delivery.commitment import Committer
-from gateway.delivery.outbox import Outbox, Sender
-from gateway.dicom.network import dicomweb as web
-from gateway.dicom.network import scu
+from gateway.delivery.committer import Committer
+from gateway.delivery.kinds import kind_of
+from gateway.delivery.outbox import Outbox
 from gateway.dicom.network.scp import StorageScp
 from gateway.domain.clock import utc_now
 from gateway.errors import StorageError
 from gateway.hl7.inbound.receiver import Receiver
-from gateway.hl7.transport.client import MllpClient
-from gateway.hl7.transport.mllp import MllpListener
+from gateway.hl7.transport.mllp import MllpLimits, MllpListener
 from gateway.identity.lookup import Lookup
+from gateway.identity.orders import Records
 from gateway.intake.accept import Intake
-from gateway.intake.folder import FolderWatcher, deliver_to_folder
+from gateway.intake.folder import FolderWatcher
 from gateway.security.certificates import certificates
 from gateway.security.tls import ListenerTls
-from gateway.settings import Destination, DicomDestination, DicomWebDestination, Hl7Destination, Settings
+from gateway.settings import Settings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.web.app import create_app
@@ -72,23 +71,16 @@ class Service:
     def __init__(self, settings: Settings, *, worker_command: Sequence[str]) -> None:
         self._settings = settings
         root = settings.storage.path
-        self._clients: list[MllpClient] = []
         self._store = Store.open(settings.storage)
         self._spool = Spool(root / "spool", settings.storage.minimum_free_mib)
         self._intake = Intake(self._spool, self._store)
-        committing = [d for d in settings.destinations if isinstance(d, DicomDestination) and d.storage_commitment]
+        self._destinations = [kind_of(destination, settings) for destination in settings.destinations]
+        committing = [kind.committing for kind in self._destinations if kind.committing is not None]
         self._committer = Committer(self._store, self._spool, settings.dicom, committing, random.Random())
-        self._scp = StorageScp(settings.dicom, self._intake, self._committer)
+        self._scp = StorageScp(settings.dicom, self._intake.keep, self._committer)
         self._listener = self._make_listener() if settings.hl7.enabled else None
         self._watchers = [FolderWatcher(folder, self._intake) for folder in settings.folders]
-        self._outbox = Outbox(
-            self._store,
-            self._spool,
-            senders={destination.name: self._sender(destination) for destination in settings.destinations},
-            retry={destination.name: destination.retry for destination in settings.destinations},
-            rng=random.Random(),
-            committing={destination.name for destination in committing},
-        )
+        self._outbox = Outbox(self._store, self._spool, self._destinations, random.Random())
         peers = {f"folder:{folder.path}": folder.lookup for folder in settings.folders if folder.lookup}
         self._lookup = Lookup(self._store, peers, settings.dicom.ae_title)
         self._workers = WorkerPool(
@@ -124,8 +116,8 @@ class Service:
         if self._web:
             self._begin("web page", self._web)
         self._settle_destinations()
-        for client in self._clients:
-            self._running.callback(client.close)
+        for kind in self._destinations:
+            self._running.callback(kind.close)
         self._begin("outbox", self._outbox)
         self._begin("identity look-up", self._lookup)
         self._begin("storage commitment", self._committer)
@@ -185,10 +177,8 @@ class Service:
 
     def _settle_destinations(self) -> None:
         """Follow what the settings say of destinations now: what waits for one that is gone is named."""
-        committing = {
-            d.name for d in self._settings.destinations if isinstance(d, DicomDestination) and d.storage_commitment
-        }
-        names = {destination.name for destination in self._settings.destinations}
+        committing = {kind.name for kind in self._destinations if kind.committing is not None}
+        names = {kind.name for kind in self._destinations}
         for name in names - committing:
             if count := self._store.commitments.deliver_unasked(name):
                 logger.info(
@@ -227,27 +217,16 @@ class Service:
         return MllpListener(
             hl7.host,
             hl7.port,
-            Receiver(self._store, hl7.character_set, acknowledge_others=hl7.other_messages == "acknowledge"),
+            Receiver(Records(self._store), hl7.character_set, acknowledge_others=hl7.other_messages == "acknowledge"),
             tls=ListenerTls(hl7.tls) if hl7.tls else None,
-            hosts=hl7.hosts,
-            idle_timeout_s=hl7.idle_timeout_s,
-            maximum_frame_bytes=hl7.maximum_message_mib * 1024 * 1024,
-            maximum_connections=hl7.maximum_connections,
-            maximum_connections_per_host=hl7.maximum_connections_per_host,
+            limits=MllpLimits(
+                hosts=hl7.hosts,
+                idle_timeout_s=hl7.idle_timeout_s,
+                maximum_frame_bytes=hl7.maximum_message_mib * 1024 * 1024,
+                maximum_connections=hl7.maximum_connections,
+                maximum_connections_per_host=hl7.maximum_connections_per_host,
+            ),
         )
-
-    def _sender(self, destination: Destination) -> Sender:
-        """Return what sends one artefact to a destination."""
-        if isinstance(destination, DicomDestination):
-            calling_ae_title = destination.calling_ae_title or self._settings.dicom.ae_title
-            return lambda path, _: scu.send(path, destination, calling_ae_title)
-        if isinstance(destination, DicomWebDestination):
-            return lambda path, _: web.send(path, destination)
-        if isinstance(destination, Hl7Destination):
-            client = MllpClient(destination)
-            self._clients.append(client)
-            return lambda path, _: client.send(path.read_bytes())
-        return lambda path, delivery: deliver_to_folder(destination.path, path, delivery)
 
 
 class _WebServer:
@@ -290,4 +269,4 @@ def notify(state: str) -> None:
         try:
             channel.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
         except OSError as error:
-            logger.warning("systemd was not told %s: %s", state, error.strerror, extra={"action": "notify"})
+            logger.warning("systemd was not notified of %s: %s", state, error.strerror, extra={"action": "notify"})

@@ -32,8 +32,6 @@ app = typer.Typer(
     "file of layouts or the truth is wrong; 130 interrupted by Ctrl-C.",
 )
 
-# What a page may end in beside its own reason: defects of ours that must not stop the other pages.
-
 Pages = Annotated[list[Path], typer.Argument(metavar="PAGE...", help="PNG, JPEG, TIFF, BMP or PDF files.")]
 Config = Annotated[
     Path | None,

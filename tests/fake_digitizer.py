@@ -161,7 +161,7 @@ def main() -> None:
 
         command = [sys.executable, "-m", "tests.fake_digitizer", "worker", str(asked.config)]
         sys.exit(Service(settings, worker_command=command).run())
-    from gateway.worker.worker import run_worker
+    from gateway.worker.process import run_worker
 
     store, spool = (
         Store.open(settings.storage),

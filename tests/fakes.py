@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.delivery.kind import Kind, Objects
+from gateway.delivery.steps import Step
+from gateway.domain.artefact import Artefact
+from gateway.domain.digitized_page import DigitizedPage
+from gateway.settings import RetrySettings
 from gateway.store.tables import Delivery
 from tests.waiting import PATIENCE_S
 
@@ -22,8 +27,8 @@ class Sent:
     identifier: str
 
 
-class FakeDestination:
-    """A sender of one kind ("dicom", "hl7", "folder") that plays a script, then says yes.
+class FakeDestination(Kind):
+    """A destination of one kind ("dicom", "hl7", "folder") that plays a script, then says yes.
 
     Parameters
     ----------
@@ -34,7 +39,7 @@ class FakeDestination:
     """
 
     def __init__(self, kind: str = "dicom", script: Sequence[Exception | str] = (), open: bool = True) -> None:
-        self.kind = kind
+        self.name, self.word, self.retry = "", kind, RetrySettings()
         self.sent: list[Sent] = []
         self.sending = threading.Event()
         self.gate = threading.Event()
@@ -42,11 +47,17 @@ class FakeDestination:
         if open:
             self.gate.set()
 
-    def __call__(self, path: Path, delivery: Delivery) -> str:
+    def artefacts(self, page: DigitizedPage, objects: Objects, earlier: Sequence[Delivery]) -> Iterator[Artefact]:
+        yield from ()
+
+    def check(self) -> Iterator[Step]:
+        yield from ()
+
+    def send(self, path: Path, delivery: Delivery) -> str:
         self.sending.set()
         assert self.gate.wait(PATIENCE_S)
         self.sent.append(Sent(artefact=path.name, data=path.read_bytes(), identifier=delivery.identifier))
-        answer = self._script.pop(0) if self._script else _YES[self.kind]
+        answer = self._script.pop(0) if self._script else _YES[self.word]
         if isinstance(answer, Exception):
             raise answer
         return answer

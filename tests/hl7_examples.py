@@ -17,8 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from gateway.domain.context import StudyContext
+from gateway.domain.digitized_page import DigitizedPage
 from gateway.hl7.inbound.receiver import Receiver
-from gateway.hl7.outbound.messages import Result, build_message
+from gateway.hl7.outbound.messages import PageMessage, build_message
+from gateway.identity.orders import Records
+from gateway.results.heart_rate import heart_rate_per_minute
 from gateway.settings import Hl7CodeSettings, Hl7Destination
 from gateway.store.store import Store
 from pipeline import LEADS, Calibration, EcgRecord, Lead, Quality
@@ -45,19 +48,24 @@ def inbound(kind: str, *segments: str, control_id: str = "MSG00001", version: st
     return "\r".join([header, *segments, ""]).encode()
 
 
-def result(**told: object) -> Result:
-    """A page that was read."""
+def message_of(page: dict[str, object] | None = None, **told: object) -> PageMessage:
+    """What is said of a page that was read."""
     seconds = np.arange(5000) / 500.0
     beats = np.exp(-(((seconds % 0.8 - 0.4) / 0.012) ** 2))  # 75 a minute
     signal = np.tile(beats, (12, 1)).astype(np.float32)
+    record = EcgRecord(
+        signal_mv=signal,
+        confidence=np.ones_like(signal),
+        leads=LEADS,
+        sampling_frequency_hz=500.0,
+        calibration=Calibration(speed_source="text"),
+    )
     usual: dict[str, object] = {
-        "record": EcgRecord(
-            signal_mv=signal,
-            confidence=np.ones_like(signal),
-            leads=LEADS,
-            sampling_frequency_hz=500.0,
-            calibration=Calibration(speed_source="text"),
-        ),
+        "job_id": "job",
+        "page_number": 1,
+        "record": record,
+        "heart_rate_per_minute": heart_rate_per_minute(record),
+        "layout_name": "3x4",
         "quality": Quality(
             coverage=dict.fromkeys(LEADS, 0.99) | {Lead.V3: 0.42},
             confidence=dict.fromkeys(LEADS, 0.9),
@@ -76,26 +84,25 @@ def result(**told: object) -> Result:
             placer_order_number="ORD1",
             placer_order_issuer="EHR",
             acquisition_date_time="20261120083000+0100",
+            study_instance_uid="2.25.1001",
         ),
-        "study_instance_uid": "2.25.1001",
         "waveform_sop_instance_uid": "2.25.1002",
-        "message_control_id": "GWQ2S5B7PLK3EXAMPLE",
-        "doubtful": False,
         "created_at": datetime(2026, 11, 22, 9, 15, 30, tzinfo=UTC),
     }
-    return Result(**(usual | told))  # type: ignore[arg-type]
+    digitized = DigitizedPage(**(usual | (page or {})))  # type: ignore[arg-type]
+    return PageMessage(page=digitized, message_control_id="GWQ2S5B7PLK3EXAMPLE", **told)  # type: ignore[arg-type]
 
 
 def _sent() -> Iterator[tuple[str, bytes]]:
-    def message(wants: dict[str, object] | None = None, **told: object) -> bytes:
+    def message(wants: dict[str, object] | None = None, page: dict[str, object] | None = None, **told: object) -> bytes:
         destination = Hl7Destination(name="ehr", host="h", port=1, **(wants or {}))  # type: ignore[arg-type]
-        return build_message(result(**told), destination, Hl7CodeSettings())
+        return build_message(message_of(page, **told), destination, Hl7CodeSettings())
 
     yield "oru-preliminary", message()
-    yield "oru-doubtful", message({"version": "2.5"}, doubtful=True)
-    yield "oru-final", message({"report": "embed"}, status="F", confirmed=True, report=b"%PDF-1.4 (the report)")
+    yield "oru-doubtful", message({"version": "2.5"}, {"doubtful": True})
+    yield "oru-final", message({"report": "embed"}, {"final": True, "report_pdf": b"%PDF-1.4 (the report)"}, status="F")
     yield "oru-corrected", message({"version": "2.3.1", "character_set": "8859/1"}, status="C")
-    yield "mdm", message({"message": "MDM^T02"}, status="F", confirmed=True)
+    yield "mdm", message({"message": "MDM^T02"}, {"final": True}, status="F")
     link = "https://viewer.hospital.example/?study={study_instance_uid}"
     fields = {"PV1-2": "O", "OBR-44": "93000^ECG^C4", "ZEC-1": "{accession_number}", "ZEC-2": "{result_status}"}
     yield "oru-mapped", message({"report": "link", "report_url": link, "fields": fields})
@@ -130,7 +137,7 @@ def examples() -> dict[str, str]:
     with _time_zone("Europe/Paris"), tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "gateway.db")
         try:
-            made = [*_sent(), *_taken(Receiver(store, "UNICODE UTF-8"))]
+            made = [*_sent(), *_taken(Receiver(Records(store), "UNICODE UTF-8"))]
         finally:
             store.close()
     return {

@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import pytest
+import typer
 from pydantic import BaseModel
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from typer.main import get_command
 
+import pipeline.command_line
+from gateway.cli import commands
 from gateway.dicom.images.pages import DOCUMENT_SOP_CLASSES, IMAGE_SOP_CLASSES
 from gateway.domain.context import StudyContext
 from gateway.settings import Settings, load_settings
@@ -185,3 +189,13 @@ def test_every_room_is_in_the_architecture() -> None:
         rooms = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
         assert rooms <= named, f"{package}: {rooms - named}"
         assert all((ROOT / package / name).is_dir() or (ROOT / package / f"{name}.py").exists() for name in named)
+
+
+@pytest.mark.parametrize(
+    ("program", "app"), [("ecg-gateway", commands.app), ("ecg-digitize", pipeline.command_line.app)]
+)
+def test_readme_has_every_command_and_no_other(program: str, app: typer.Typer) -> None:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("### Commands")[2]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith(f"| `{program} ")]
+    named = {code.removeprefix(f"{program} ").split()[0] for row in rows for code in re.findall(r"`([^`]+)`", row)}
+    assert named == set(get_command(app).commands)  # type: ignore[attr-defined]

@@ -23,25 +23,23 @@ from gateway.cli.arguments import (
 )
 from gateway.cli.options import StudyOptions
 from gateway.cli.output import console, delivery_fields, print_json, print_steps, print_table
-from gateway.delivery import diagnose
-from gateway.dicom.network.dicomweb import WebArchive
-from gateway.dicom.network.retrieve import DimseArchive
+from gateway.delivery.kinds import kind_named
 from gateway.errors import SettingsError
 from gateway.intake.accept import Intake
-from gateway.intake.pull import Archive, Wanted, show_pull
-from gateway.settings import Destination, DicomDestination, DicomWebDestination, Settings, load_settings
+from gateway.intake.pull import Wanted, show_pull
+from gateway.settings import load_settings
 
 
 def echo(destination: DestinationName, config: Config = None, as_json: AsJson = False) -> None:
     """Check a destination step by step, with advice for a step that fails. Nothing is stored there."""
     settings = load_settings(config)
-    print_steps(diagnose.echo(*_destination(settings, destination)), as_json=as_json)
+    print_steps(kind_named(destination, settings).check(), as_json=as_json)
 
 
 def send_test(destination: DestinationName, config: Config = None, as_json: AsJson = False) -> None:
     """Check a destination as `echo` does, then send it a simulated ECG of patient ECGGW-TEST."""
     settings = load_settings(config)
-    print_steps(diagnose.send_test(*_destination(settings, destination), settings.hl7.codes), as_json=as_json)
+    print_steps(kind_named(destination, settings).send_test(), as_json=as_json)
 
 
 def find(
@@ -54,8 +52,7 @@ def find(
 ) -> None:
     """List an archive's studies (C-FIND Study Root, or QIDO-RS), with advice if the archive does not answer."""
     settings = load_settings(config)
-    peer, calling_ae_title = _destination(settings, destination)
-    found, steps = diagnose.find(peer, calling_ae_title, studies.query(studies.modality), limit)
+    found, steps = kind_named(destination, settings).find(studies.query(studies.modality), limit)
     if steps:
         print_steps(steps, as_json=as_json)
     if as_json:
@@ -86,7 +83,8 @@ def pull(
     store = open_store(settings, create=True)
     modalities = tuple(part.strip() for part in studies.modality.split(",") if part.strip())
     wanted = Wanted(query=studies.query(), modalities=modalities, batch=batch, pause_s=pause, maximum_queued=queue)
-    archive = _archive(settings, source, Intake(open_spool(settings), store))
+    intake = Intake(open_spool(settings), store)
+    archive = kind_named(source, settings).archive(intake.keep, settings.dicom.maximum_object_mib)
     end = show_pull(archive, store, wanted, console())
     sys.exit(1 if end.failed else 0)
 
@@ -119,22 +117,3 @@ def resend(job: OptionalJobId = None, config: Config = None, destination: OnlyDe
         assert sent.id is not None
         store.deliveries.retry(sent.id, "cli")
     print(f"{len(found)} deliveries are sent again")
-
-
-def _archive(settings: Settings, name: str, intake: Intake) -> Archive:
-    peer, calling_ae_title = _destination(settings, name)
-    maximum = settings.dicom.maximum_object_mib
-    if isinstance(peer, DicomDestination):
-        return DimseArchive(peer, calling_ae_title, settings.dicom.ae_title, intake, maximum)
-    if isinstance(peer, DicomWebDestination):
-        return WebArchive(peer, intake, maximum)
-    raise SettingsError(f"{name} is no archive: its kind is {peer.kind}")
-
-
-def _destination(settings: Settings, name: str) -> tuple[Destination, str]:
-    """Return a destination by its name, and the AE title we call it with."""
-    for destination in settings.destinations:
-        if destination.name == name:
-            own = destination.calling_ae_title if isinstance(destination, DicomDestination) else None
-            return destination, own or settings.dicom.ae_title
-    raise SettingsError(f"no destination is named {name}")

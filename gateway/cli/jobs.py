@@ -24,10 +24,11 @@ from gateway.cli.output import (
 )
 from gateway.dicom.images.pages import read_context
 from gateway.domain.context import StudyContext
+from gateway.domain.received import Accepted, ReceivedObject
 from gateway.domain.status import JobStatus
 from gateway.errors import IntakeError, SettingsError
-from gateway.identity.orders import with_told
-from gateway.intake.accept import Accepted, Intake, file_key, media_type_of
+from gateway.identity.decide import combined
+from gateway.intake.accept import Intake, file_key, media_type_of
 from gateway.settings import load_settings
 from gateway.store.tables import Delivery, JobEvent, Page
 
@@ -132,19 +133,20 @@ def _submit(intake: Intake, data: bytes, stated: StudyContext, destinations: tup
     media_type = media_type_of(data)
     if media_type == "application/dicom":
         read = read_context(data)
-        stated = with_told(read, stated)
+        stated = combined(read, stated)
         source_key = read.source_sop_instance_uid
     else:
         source_key = file_key("submit", stated, data)
-    return intake.accept(
+    received = ReceivedObject(
         source="submit",
         source_key=source_key,
         media_type=media_type,
         data=data,
         context=stated,
-        destinations=destinations,
         actor="cli",
+        destinations=destinations,
     )
+    return intake.accept(received)
 
 
 def _pages(pages: list[Page]) -> Table:

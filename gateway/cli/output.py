@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from gateway.delivery.diagnose import Step
+from gateway.delivery.steps import Step
 from gateway.domain.clock import utc_now
 from gateway.store.tables import Delivery, Job, JobEvent, MergeNotice, Page
 

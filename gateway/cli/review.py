@@ -10,7 +10,7 @@ from rich.table import Table
 from gateway.cli.arguments import AsJson, Config, JobId, find_job_id, open_spool, open_store
 from gateway.cli.options import IdentityOptions
 from gateway.cli.output import age, job_fields, merge_fields, print_json, print_table
-from gateway.identity.sidecar import identify as identify_job
+from gateway.identity.person import identify as identify_job
 from gateway.results.confirmation import confirm as confirm_job
 from gateway.settings import load_settings
 

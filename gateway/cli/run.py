@@ -29,7 +29,7 @@ def worker(
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run one worker: digitize queued jobs until SIGINT or SIGTERM. `serve` starts its own workers."""
-    from gateway.worker.worker import run_worker  # loads torch, which only this command needs
+    from gateway.worker.process import run_worker  # loads torch, which only this command needs
 
     settings = load_settings(config)
     configure_logging(settings.log)

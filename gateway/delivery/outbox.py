@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
+from gateway.delivery.kind import Kind
 from gateway.domain.clock import utc_now
 from gateway.errors import DeliveryDeferred, DeliveryRefused, IllegalTransition, StorageError
 from gateway.logs import bind_job
@@ -25,45 +25,34 @@ from gateway.threads import Threads
 
 logger = logging.getLogger(__name__)
 
-Sender = Callable[[Path, Delivery], str]
-
 
 class Outbox(Threads):
     """Sends what is due until it is stopped.
 
     Parameters
     ----------
-    senders : Mapping[str, Sender]
-        For each destination's name, what sends one artefact there: it returns the peer's answer, or raises
-        DeliveryDeferred (try again) or DeliveryRefused (never).
-    retry : Mapping[str, RetrySettings]
-        For each destination's name, how often and how long to try.
+    destinations : Sequence[Kind]
+        What is sent to: each sends one artefact at a time.
     rng : random.Random
         Where the jitter comes from.
     poll_s : float
         How often an idle destination looks for work, in s.
-    committing : Collection[str]
-        Names of destinations where what was sent is STORED until the peer commits (`gateway.commitment`).
     """
 
     def __init__(
         self,
         store: Store,
         spool: Spool,
-        senders: Mapping[str, Sender],
-        retry: Mapping[str, RetrySettings],
+        destinations: Sequence[Kind],
         rng: random.Random,
         poll_s: float = 0.5,
-        committing: Collection[str] = (),
     ) -> None:
         self._store = store
         self._spool = spool
-        self._senders = senders
-        self._retry = retry
+        self._destinations = {kind.name: kind for kind in destinations}
         self._rng = rng
         self._poll_s = poll_s
-        self._committing = committing
-        super().__init__({f"outbox-{name}": partial(self._run, name) for name in senders})
+        super().__init__({f"outbox-{name}": partial(self._run, name) for name in self._destinations})
 
     def _run(self, destination: str) -> None:
         while not self._stopping.is_set():
@@ -79,14 +68,15 @@ class Outbox(Threads):
                 self._stopping.wait(self._poll_s)
 
     def _attempt(self, delivery: Delivery) -> Callable[[], None]:
-        """Send once; return what the store has to be told about it."""
+        """Send once; return the call that records the outcome."""
         assert delivery.id is not None
         identity, destination = delivery.id, delivery.destination
+        kind = self._destinations[destination]
         path = self._spool.artefact_path(delivery.job_id, delivery.artefact)
         if not path.is_file():
             return lambda: self._store.deliveries.give_up(identity, "the file to send is gone")
         try:
-            response = self._senders[destination](path, delivery)
+            response = kind.send(path, delivery)
         except DeliveryRefused as error:
             refusal, answer = str(error), error.response
             logger.error("%s refused: %s", destination, refusal, extra={"action": "refuse"})
@@ -97,7 +87,7 @@ class Outbox(Threads):
         except Exception as error:  # one bad delivery must not stop those behind it; it is recorded and retried
             logger.exception("Sending to %s broke", destination, extra={"action": "defer"})
             return self._later(delivery, f"internal error: {type(error).__name__}")
-        if destination in self._committing:
+        if kind.committing is not None:  # STORED until the peer commits (`gateway.delivery.committer`)
             logger.info("Stored at %s: %s", destination, response, extra={"action": "store"})
             return lambda: self._store.deliveries.stored(identity, response)
         logger.info("Delivered to %s: %s", destination, response, extra={"action": "deliver"})
@@ -106,7 +96,7 @@ class Outbox(Threads):
     def _later(self, delivery: Delivery, reason: str) -> Callable[[], None]:
         """Return the step that follows a failed attempt: another one after a pause, or none."""
         assert delivery.id is not None
-        identity, retry = delivery.id, self._retry[delivery.destination]
+        identity, retry = delivery.id, self._destinations[delivery.destination].retry
         if delivery.attempts + 1 >= retry.attempts:
             return lambda: self._store.deliveries.give_up(identity, reason)
         when = utc_now() + timedelta(seconds=backoff_s(retry, delivery.attempts, self._rng))

@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from gateway.demo.peers import Ehr, Pacs
+from gateway.domain.artefact import Role, kept_name
 from gateway.domain.status import JobStatus
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job
-from gateway.web.views import overlay_picture
 
 N_JOBS = 2
 
@@ -60,7 +60,7 @@ def collect(job: Job, store: Store, spool: Spool, pacs: Pacs, ehr: Ehr, out: Pat
     else:
         (out / f"{name}.oru.txt").write_bytes(message.replace(b"\r", b"\n"))
         ack_code = sent.response
-    overlay = spool.artefact_path(job.id, overlay_picture(1))
+    overlay = spool.artefact_path(job.id, kept_name(1, Role.OVERLAY_PICTURE))
     if overlay.is_file():
         shutil.copyfile(overlay, out / f"{name}.overlay.png")
     else:

@@ -18,7 +18,7 @@ from gateway.domain.context import StudyContext
 
 def draw(file: Path, seed: int) -> None:
     """Draw one page in a process of its own: it loads OpenCV, which nothing else here needs."""
-    command = [sys.executable, "-m", "pipeline.training.sample", str(file), "--seed", str(seed)]
+    command = [sys.executable, "-m", "pipeline.training.drawing.sample", str(file), "--seed", str(seed)]
     subprocess.run(command, check=True, timeout=120)
 
 

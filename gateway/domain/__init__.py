@@ -1,4 +1,4 @@
-"""The words everybody speaks: states and their transitions, whose ECG it is, what HL7 messages say.
+"""Domain: the types that all rooms share: states and their transitions, identity, digitized pages, artefacts.
 
 No SQL, no protocol, no files.
 """

@@ -66,6 +66,20 @@ class DeliveryStatus(StrEnum):
     CANCELLED = "CANCELLED"
 
 
+ARRIVED = (DeliveryStatus.STORED, DeliveryStatus.DELIVERED)  # the peer has it, committed to keep it or not
+UNSETTLED = (DeliveryStatus.PENDING, DeliveryStatus.STORED)  # something still happens without a person
+UNDELIVERED = (DeliveryStatus.REFUSED, DeliveryStatus.FAILED)  # it ended without arriving; a person may send it again
+CANCELLABLE = (DeliveryStatus.PENDING, *UNDELIVERED)  # it has not arrived, and could still be sent
+
+
+def has_arrived(status: DeliveryStatus, asked: int) -> bool:
+    """Return whether a delivery arrived at some time.
+
+    A peer that was asked to commit had taken it, whatever became of that.
+    """
+    return status in ARRIVED or asked > 0
+
+
 class DeliveryAction(StrEnum):
     """The events of a delivery."""
 

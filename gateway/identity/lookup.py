@@ -1,8 +1,8 @@
-"""Asks a worklist or an archive whose the unmatched pages of a folder are, until it knows.
+"""Queries a worklist or an archive for the patients of unmatched pages of a folder, until they are known.
 
 A page that came with an accession number or a patient ID alone waits as an unmatched job.  One thread asks the folder's
-peer about each, soon at first, then less and less often: an order may be entered late, and a peer may be down.  What it
-answers goes through the same rules as an order that came by HL7: it completes what the page says, or contradicts it.
+peer about each, soon at first, then less and less often: an order may be entered late, and a peer may be down.  Its
+answer goes through the same rules as an order that came by HL7: it completes what the page says, or contradicts it.
 A person, or a message, may be faster; then the answer is dropped.
 """
 
@@ -12,82 +12,23 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from gateway.dicom.network.worklist import ask
-from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
+from gateway.domain.identity import Evidence, PeerAnswer
 from gateway.errors import DeliveryError, StorageError
-from gateway.identity.orders import Match, match
+from gateway.identity.decide import decide
+from gateway.identity.orders import search
 from gateway.settings import LookupSettings
 from gateway.store.store import Store
-from gateway.store.tables import Job, Order, Patient
+from gateway.store.tables import Job
 
 logger = logging.getLogger(__name__)
 
-NOT_FOUND = "the {} that was asked does not know this {}: it is asked again, or a person says whose it is"
-AMBIGUOUS = "the {} that was asked has several patients under this {}"
-NO_ANSWER = "the {} could not be asked whose it is: {}"
-
-_STUDY_FIELDS = ("study_instance_uid", "study_date", "study_time", "study_id", "study_description")
-_NUMBERS = ("placer_order_number", "placer_order_issuer", "filler_order_number", "filler_order_issuer")
-_ORDER_FIELDS = (*_NUMBERS, "referring_physician_name", "request_attributes_json")
+_ACTOR = "lookup"
 _POLL_S = 1.0
 
 Ask = Callable[[LookupSettings, str, StudyContext], Sequence[StudyContext]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """One patient and one order that a peer named, as a directory of just these."""
-
-    found: StudyContext
-
-    def patient(self, patient_id: str, issuer: str = "") -> Patient | None:
-        """Return the patient; the peer knows no other."""
-        if patient_id != self.found.patient_id:
-            return None
-        fields = ("patient_id", "issuer_of_patient_id", "patient_name", "patient_birth_date", "patient_sex")
-        return Patient(**{name: getattr(self.found, name) for name in fields}, told_at=utc_now())
-
-    def order(self, number: str) -> tuple[Order, Patient] | None:
-        """Return the order and its patient."""
-        patient = self.patient(self.found.patient_id)
-        assert patient is not None
-        fields = ("accession_number", *_NUMBERS, "referring_physician_name")
-        return Order(**{name: getattr(self.found, name) for name in fields}, patient=0, told_at=utc_now()), patient
-
-
-def resolve(context: StudyContext, found: Sequence[StudyContext], what: str) -> Match:
-    """Return what is known of a page after a peer has answered, and why it must wait on ("" = it need not).
-
-    Parameters
-    ----------
-    context
-        What the page came with: an accession number, or a patient ID.
-    found
-        The peer's answers, all under the number that was asked for.
-    what
-        Whom was asked, in words.
-
-    Notes
-    -----
-    Only an accession number leads to a study: of a patient known by number the rest of the record is taken, and no
-    order or study, for nothing says which of them the page belongs to.
-    """
-    number = "accession number" if context.accession_number else "patient ID"
-    if not found:
-        return Match(context, NOT_FOUND.format(what, number))
-    if len({(one.patient_id, one.issuer_of_patient_id) for one in found}) > 1:
-        return Match(context, AMBIGUOUS.format(what, number))
-    matched = match(context, _Answer(found[0]))
-    if matched.hold_reason or not context.accession_number:
-        return matched
-    fields = list(_ORDER_FIELDS if len(found) == 1 else ())
-    if len({one.study_instance_uid for one in found}) == 1:
-        fields += _STUDY_FIELDS
-    told = {name: value for name in fields if (value := getattr(found[0], name)) and not getattr(context, name)}
-    return Match(matched.context.model_copy(update=told), "")
 
 
 class Lookup:
@@ -140,7 +81,7 @@ class Lookup:
             self._thread.join()
 
     def run_once(self) -> None:
-        """Ask about every job whose time has come."""
+        """Ask about every job that is due."""
         jobs = [job for job in self._store.jobs.unmatched(limit=1000) if job.source in self._peers]
         known = {job.id for job in jobs} | set(self._peers)
         self._waits = {key: value for key, value in self._waits.items() if key in known}
@@ -149,7 +90,7 @@ class Lookup:
             if self._stopping.is_set():
                 return
             if (context.accession_number or context.patient_id) and self._is_due(job.source) and self._is_due(job.id):
-                self._look_up(job, context)
+                self._look_up(job)
 
     def _run(self) -> None:
         while not self._stopping.wait(_POLL_S):
@@ -158,23 +99,24 @@ class Lookup:
             except StorageError as error:
                 logger.error("Storage is not usable: %s", error, extra={"action": "lookup"})
 
-    def _look_up(self, job: Job, context: StudyContext) -> None:
+    def _look_up(self, job: Job) -> None:
         settings = self._peers[job.source]
-        what = "worklist" if settings.model == "worklist" else "archive"
+        peer = "worklist" if settings.model == "worklist" else "archive"
         try:
-            found = self._ask(settings, self._calling_ae_title, context)
+            found = self._ask(settings, self._calling_ae_title, job.context)
         except DeliveryError as error:
             logger.warning("Not looked up: %s", error, extra={"action": "lookup", "job_id": job.id})
-            self._wait(job.source)  # whoever else waits for this peer
-            self._store.jobs.looked_up(job, context, NO_ANSWER.format(what, error))
+            self._wait(job.source)  # all other jobs of this peer wait with it
+            decision = decide(job.context, Evidence(answer=PeerAnswer(peer=peer, problem=str(error))))
+            self._store.jobs.decide(job, decision, _ACTOR)
             return
         self._waits.pop(job.source, None)
-        resolved = resolve(context, found, what)
-        if not resolved.hold_reason:  # what HL7 messages told may contradict it
-            resolved = match(resolved.context, self._store.patients)
+        decision = decide(job.context, Evidence(answer=PeerAnswer(peer=peer, found=tuple(found))))
+        if not decision.hold_reason:  # what HL7 messages said may contradict it
+            decision = decide(decision.context, search(self._store.patients, decision.context))
         self._wait(job.id)
-        self._store.jobs.looked_up(job, resolved.context, resolved.hold_reason)
-        outcome = "waits" if resolved.hold_reason else "found"
+        self._store.jobs.decide(job, decision, _ACTOR)
+        outcome = "waits" if decision.hold_reason else "found"
         logger.info("Looked up: %s", outcome, extra={"action": "lookup", "job_id": job.id})
 
     def _is_due(self, key: str) -> bool:

@@ -15,12 +15,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 
 from gateway.domain.context import StudyContext
+from gateway.identity.words import OTHER_ACCESSION_NUMBER, OTHER_NAME, OTHER_PATIENT_ID
 from pipeline import TextLine
-
-OTHER_PATIENT_ID = "the page prints another patient ID than the record has"
-OTHER_ACCESSION_NUMBER = "the page prints another accession number than the record has"
-OTHER_NAME = "the page prints another patient's name than the record has"
-OTHER_CODE = "a code on the page names another patient or order than the record"
 
 _LEAST_SCORE = 0.8
 _LEAST_CHARACTERS = 4  # shorter numbers are rooms, ages, page numbers
@@ -87,18 +83,6 @@ def contradictions(
     if not any(agrees["patient_id"] + agrees["accession_number"]) and _is_another_name(lines, context.patient_name):
         reasons.append(OTHER_NAME)
     return tuple(reasons)
-
-
-def other_code(told: StudyContext, context: StudyContext) -> tuple[str, ...]:
-    """Return, in words, that the codes on a page name another patient ID or order than its record, () if they do not.
-
-    Codes have check digits: what they say is compared as it is, but for zeros before it.
-    """
-    orders = (context.accession_number, context.placer_order_number, context.filler_order_number)
-    for number, known in ((told.patient_id, (context.patient_id,)), (told.accession_number, orders)):
-        if number and any(known) and number.lstrip("0") not in {value.lstrip("0") for value in known if value}:
-            return (OTHER_CODE,)
-    return ()
 
 
 def _numbers(lines: Sequence[TextLine], label: re.Pattern[str]) -> Iterator[str]:

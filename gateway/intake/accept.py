@@ -1,7 +1,7 @@
-"""What every way in does alike: bytes to the spool, a row to the store, and only then a yes to the sender.
+"""What every way in does alike: bytes to the spool, a row to the store, and only then the acknowledgement.
 
 The C-STORE SCP, the folder watcher and `gateway submit` all call `Intake.accept`.  When it returns, the object is
-fsynced and its job is committed; when it raises, the sender is told no and may try again.  A repeat (same SOP
+fsynced and its job is committed; when it raises, the sender is refused and may try again.  A repeat (same SOP
 Instance UID, or same file from the same source under the same identity) is answered like the first and makes
 nothing new.
 """
@@ -11,12 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import replace
 
 from gateway.domain.context import StudyContext
+from gateway.domain.identity import Evidence
+from gateway.domain.received import Accepted, ReceivedObject
 from gateway.domain.status import JobStatus
 from gateway.errors import IntakeError
-from gateway.identity.orders import match, unmatched_reason
+from gateway.identity.decide import decide
+from gateway.identity.orders import search
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.store.tables import Job
@@ -32,14 +35,6 @@ _SIGNATURES = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
-    """The job that stands for what was sent, and whether it was there before."""
-
-    job_id: str
-    duplicate: bool
-
-
 class Intake:
     """The one door into the gateway."""
 
@@ -47,70 +42,46 @@ class Intake:
         self._spool = spool
         self._store = store
 
-    def accept(
-        self,
-        *,
-        source: str,
-        source_key: str,
-        media_type: str,
-        data: bytes,
-        context: StudyContext,
-        destinations: tuple[str, ...] | None,
-        actor: str,
-        hold_reason: str = "",
-        lookup: bool = False,
-        codes: bool = False,
-    ) -> Accepted:
+    def accept(self, received: ReceivedObject, evidence: Evidence | None = None) -> Accepted:
         """Take one object; it is safe when this returns.
 
         Parameters
         ----------
-        source : str
-            "dicom:<calling AE title>", "folder:<path>" or "submit".
-        source_key : str
-            SOP Instance UID of a DICOM object, `file_key` of any other file.
-        destinations : tuple[str, ...] or None
-            Names of the destinations the results go to; None for all of them.
-        hold_reason : str
-            Why a person must look before anything else happens ("" = nothing to wait for).  An object without
-            `patient_id` takes that of the order it names; without one it always waits, and so does one that
-            contradicts its order or its patient's record: whose ECG it is, is never guessed.
-        lookup : bool
-            There is a peer to ask whose it is.
-        codes : bool
-            The worker shall look for codes on the page that say whose it is, where nothing else does.
+        evidence
+            What else is known about its identity.  An object without patient ID gets the patient of the order it names;
+            one that names neither, or contradicts its order or its patient's record, waits for a person.
 
         Raises
         ------
         StorageError
             Spool or database cannot take it now.
         """
-        known = self._store.jobs.find(source_key)
+        known = self._store.jobs.find(received.source_key)
         if known is not None:
             return self._duplicate(known.id)
-        matched = match(context, self._store.patients, registered=media_type == "application/dicom")
-        context = matched.context
-        unmatched = unmatched_reason(matched, lookup=lookup)
-        if codes and not context.patient_id and not context.accession_number:
-            unmatched = ""
-        hold_reason = hold_reason or unmatched
+        evidence = replace(evidence or Evidence(), registered=received.media_type == "application/dicom")
+        decision = decide(received.context, search(self._store.patients, received.context, evidence))
         job = Job(
-            source=source,
-            source_key=source_key,
-            media_type=media_type,
-            status=JobStatus.NEEDS_REVIEW if hold_reason else JobStatus.QUEUED,
-            reason=hold_reason,
-            context=context,
-            destinations_json=json.dumps(destinations),
-            unmatched=bool(unmatched),
+            source=received.source,
+            source_key=received.source_key,
+            media_type=received.media_type,
+            status=JobStatus.NEEDS_REVIEW if decision.hold_reason else JobStatus.QUEUED,
+            reason=decision.hold_reason,
+            context=decision.context,
+            destinations_json=json.dumps(received.destinations),
+            unmatched=decision.unmatched,
         )
-        self._spool.write_source(job.id, data)
-        stored, created = self._store.jobs.submit(job, actor)  # a failure leaves an orphan, which nobody was told about
+        self._spool.write_source(job.id, received.data)
+        stored, created = self._store.jobs.submit(job, received.actor)  # a failure leaves an orphan, never acknowledged
         if not created:
             self._spool.remove(job.id)
             return self._duplicate(stored.id)
-        logger.info("Accepted %s from %s", media_type, source, extra={"action": "accept", "job_id": job.id})
+        logger.info("Accepted %s from %s", job.media_type, job.source, extra={"action": "accept", "job_id": job.id})
         return Accepted(job_id=job.id, duplicate=False)
+
+    def keep(self, received: ReceivedObject) -> Accepted:
+        """Take an object that a DICOM peer sent; without Patient ID it always waits for a person."""
+        return self.accept(received, Evidence(sent_by_peer=True))
 
     def sweep(self, retention_days: int) -> list[str]:
         """Delete files nobody needs: those without a job after a day, those of finished jobs after `retention_days`.
@@ -118,7 +89,7 @@ class Intake:
         Returns
         -------
         list[str]
-            The job ids whose files are gone.
+            The jobs that have no files any more.
         """
         day_s = 86400.0
         useless = self._spool.orphans(self._store.jobs.exists, day_s)

@@ -40,12 +40,15 @@ from watchdog.observers.polling import PollingObserver
 
 from gateway.dicom.images.pages import read_context
 from gateway.domain.context import StudyContext
-from gateway.errors import DeliveryDeferred, IntakeError, StorageError
-from gateway.identity.sidecar import compile_pattern, read_filename, read_sidecar
-from gateway.intake.accept import Accepted, Intake, file_key, media_type_of
+from gateway.domain.identity import Evidence
+from gateway.domain.received import Accepted, ReceivedObject
+from gateway.errors import IntakeError, StorageError
+from gateway.identity.filename import read_filename
+from gateway.identity.forms import compile_pattern
+from gateway.identity.sidecar import read_sidecar
+from gateway.intake.accept import Intake, file_key, media_type_of
 from gateway.settings import FolderSettings
 from gateway.spool.folder import write_durably
-from gateway.store.tables import Delivery
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +86,7 @@ class FolderWatcher:
         self._path = settings.path
         self._sidecars = settings.identity != "filename"
         self._pattern = None if settings.identity == "sidecar" else compile_pattern(settings.filename_pattern)
-        compile_pattern(settings.barcode_pattern)  # the worker reads codes; whoever starts the gateway is told here
+        compile_pattern(settings.barcode_pattern)  # of the worker: a wrong one is reported here
         self._seen: dict[str, _Seen] = {}
         self._events: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
         self._stopping = threading.Event()
@@ -236,7 +239,7 @@ class FolderWatcher:
     def _take_in(self, original: Path, attempt: Path) -> str:
         """Accept a file; return why it was rejected, "" if it was not."""
         if attempt.name == f"{_ATTEMPT}{_MAXIMUM_ATTEMPTS}":
-            return f"the gateway broke down {_MAXIMUM_ATTEMPTS} times while it read this file"
+            return f"the gateway crashed {_MAXIMUM_ATTEMPTS} times while it read this file"
         attempt.touch()
         try:
             accepted = self._accept(original)
@@ -260,17 +263,20 @@ class FolderWatcher:
         else:
             context = self._identity(original)
             source_key = file_key(source, context, data)
-        return self._intake.accept(
+        received = ReceivedObject(
             source=source,
             source_key=source_key,
             media_type=media_type,
             data=data,
             context=context,
-            destinations=self._settings.destinations,
             actor="folder",
-            lookup=self._settings.lookup is not None,
-            codes=bool(self._settings.barcode_pattern) and media_type != "application/dicom",
+            destinations=self._settings.destinations,
         )
+        evidence = Evidence(
+            lookup=self._settings.lookup is not None,
+            codes_follow=bool(self._settings.barcode_pattern) and media_type != "application/dicom",
+        )
+        return self._intake.accept(received, evidence)
 
     def _identity(self, original: Path) -> StudyContext:
         """Return what sidecar or file name say; an empty context where they say nothing."""
@@ -340,27 +346,3 @@ def _read(path: Path) -> bytes:
         raise IntakeError("the gateway has no permission to read the file") from None
     except OSError as error:
         raise StorageError(f"the file cannot be read: {error.strerror}") from error
-
-
-def deliver_to_folder(folder: Path, artefact: Path, delivery: Delivery) -> str:
-    """Write a result into a folder, whole or not at all, as `<job id>-<artefact>`; a repeat writes the same file.
-
-    The folder must exist: one that is missing may be a share that is not mounted.
-
-    Returns
-    -------
-    str
-        "stored".
-
-    Raises
-    ------
-    DeliveryDeferred
-        The folder is not there or cannot take the file now.
-    """
-    if not folder.is_dir():
-        raise DeliveryDeferred("the destination folder is not there")
-    try:
-        write_durably(folder / f"{delivery.job_id}-{artefact.name}", artefact.read_bytes(), mode=0o666)
-    except OSError as error:
-        raise DeliveryDeferred(f"the destination folder cannot take it: {error.strerror}") from error
-    return "stored"

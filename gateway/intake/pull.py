@@ -32,7 +32,7 @@ _LINE_S = 60.0  # where no terminal shows the bar
 
 
 class Archive(Protocol):
-    """Who has the history: `gateway.dicom.retrieve.DimseArchive` or `gateway.dicom.web.WebArchive`."""
+    """Who has the history: `DimseArchive` or `WebArchive` of `gateway.dicom.network`."""
 
     def studies(self, query: StudyQuery) -> Sequence[Study]: ...  # noqa: D102
 
@@ -65,13 +65,13 @@ class Progress:
     problem: str = ""  # the last one
 
 
-def pull(archive: Archive, store: Store, wanted: Wanted, tell: Callable[[Progress], None]) -> Progress:
-    """Fetch what is wanted and is not here; `tell` is called after every step.
+def pull(archive: Archive, store: Store, wanted: Wanted, report: Callable[[Progress], None]) -> Progress:
+    """Fetch what is wanted and is not here; `report` is called after every step.
 
     Raises
     ------
     DeliveryDeferred, DeliveryRefused
-        The archive does not answer, or three studies in a row failed; a later pull goes on where this one ended.
+        The archive does not answer, or three studies in a row failed; a later pull continues where this one ended.
     """
     progress = Progress()
     studies: dict[str, Study] = {}
@@ -79,11 +79,11 @@ def pull(archive: Archive, store: Store, wanted: Wanted, tell: Callable[[Progres
         found = archive.studies(query)
         studies |= {study.study_instance_uid: study for study in found if _matches(study, wanted.query)}
         progress = replace(progress, studies=len(studies))
-        tell(progress)
+        report(progress)
     failures = 0
     for study in studies:
         try:
-            progress = _pull_study(archive, store, wanted, study, progress, tell)
+            progress = _pull_study(archive, store, wanted, study, progress, report)
             failures = 0
         except (DeliveryDeferred, DeliveryRefused) as error:  # of this study, perhaps: others may still come
             failures += 1
@@ -91,7 +91,7 @@ def pull(archive: Archive, store: Store, wanted: Wanted, tell: Callable[[Progres
                 raise
             progress = replace(progress, failed=progress.failed + 1, problem=str(error))
         progress = replace(progress, studies_done=progress.studies_done + 1)
-        tell(progress)
+        report(progress)
     return replace(progress, doing="done")
 
 
@@ -103,7 +103,7 @@ def show_pull(archive: Archive, store: Store, wanted: Wanted, console: Console) 
         with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
             task = bar.add_task("asking", total=None)
 
-            def tell(progress: Progress) -> None:
+            def report(progress: Progress) -> None:
                 nonlocal said, line_due
                 said, words = progress, f"{progress.doing}: {_figures(progress)}"
                 bar.update(task, description=words, total=progress.studies, completed=progress.studies_done)
@@ -111,10 +111,10 @@ def show_pull(archive: Archive, store: Store, wanted: Wanted, console: Console) 
                     console.print(f"{progress.studies_done}/{progress.studies} studies, {words}")
                     line_due = time.monotonic() + _LINE_S
 
-            end = pull(archive, store, wanted, tell)
+            end = pull(archive, store, wanted, report)
     except (DeliveryDeferred, DeliveryRefused):
         console.print(f"ended after {said.studies_done} of {said.studies} studies: {_figures(said)}")
-        console.print("asked for again, the pull goes on where it ended")
+        console.print("a repeated pull continues where this one ended")
         raise
     console.print(f"{end.studies} studies: {_figures(end)}")
     if end.problem:
@@ -127,7 +127,7 @@ def _figures(progress: Progress) -> str:
 
 
 def _pull_study(
-    archive: Archive, store: Store, wanted: Wanted, study: str, progress: Progress, tell: Callable[[Progress], None]
+    archive: Archive, store: Store, wanted: Wanted, study: str, progress: Progress, report: Callable[[Progress], None]
 ) -> Progress:
     """Fetch one study's missing objects."""
     instances = [each for each in archive.instances(study, wanted.modalities) if each.sop_class_uid in _TAKEN]
@@ -136,7 +136,7 @@ def _pull_study(
     for start in range(0, len(missing), wanted.batch):
         batch = missing[start : start + wanted.batch]
         while (queued := store.jobs.counts()[JobStatus.QUEUED]) >= wanted.maximum_queued:
-            tell(replace(progress, doing=f"waiting: {queued} jobs are queued"))
+            report(replace(progress, doing=f"waiting: {queued} jobs are queued"))
             time.sleep(_POLL_S)
         archive.fetch(batch)
         arrived = sum(store.jobs.find(each.sop_instance_uid) is not None for each in batch)
@@ -144,13 +144,13 @@ def _pull_study(
         progress = replace(progress, fetched=progress.fetched + arrived, failed=progress.failed + lost)
         if lost:
             progress = replace(progress, problem=f"{lost} of {len(batch)} objects of a study did not arrive")
-        tell(progress)
+        report(progress)
         time.sleep(wanted.pause_s)
     return progress
 
 
 def _is_known(store: Store, sop_instance_uid: str) -> bool:
-    """Tell whether an object is a job's already, or one that we made and sent there."""
+    """Return whether an object is a job's already, or one that we made and sent there."""
     return store.jobs.find(sop_instance_uid) is not None or store.deliveries.made_here(sop_instance_uid)
 
 

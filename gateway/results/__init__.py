@@ -1,4 +1,4 @@
-"""What a digitized page becomes.
+"""Results: what a digitized page becomes.
 
-A digitization and a context go in; objects, messages, a report and their deliveries come out.
+A digitization and a context come in; a page's row, its artefacts and their deliveries go out.
 """

@@ -1,22 +1,28 @@
-"""A person has looked: what was preliminary becomes final, and what was held back leaves.
+"""Confirmation: a person has reviewed a result; preliminary messages become final, and held artefacts are sent.
 
-Messages are made again from the record that was kept, so nothing is digitized twice and what the person saw is what
-is sent.
+Messages are made again from the record that was kept: nothing is digitized twice, and what the person saw is sent.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 
 from gateway.dicom.images.pages import read_context
+from gateway.dicom.objects.page_objects import kept_object, make_object
+from gateway.dicom.objects.waveform import SOP_CLASS_UIDS
+from gateway.domain.artefact import Artefact, Role, kept_name
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
+from gateway.domain.digitized_page import DigitizedPage
 from gateway.domain.status import JobStatus
 from gateway.errors import IllegalTransition
-from gateway.identity.orders import with_told
+from gateway.identity.decide import combined
 from gateway.results.correction import rejections
-from gateway.results.page import JobFacts, ReadPage, final_deliveries, job_facts, read_result
+from gateway.results.heart_rate import heart_rate_per_minute
+from gateway.results.kept import read_result
+from gateway.results.page import JobFacts, for_destination, job_facts, write_artefacts
 from gateway.results.report import build_report
 from gateway.settings import Settings
 from gateway.spool.folder import Spool
@@ -43,28 +49,28 @@ def confirm(store: Store, spool: Spool, settings: Settings, job_id: str, actor: 
         raise IllegalTransition(f"a {job.status} job has nothing to confirm")
     if job.confirmed_by:
         return
-    pages = [page for page in store.jobs.pages(job_id) if page.waveform_sop_instance_uid]
-    if not pages:
+    rows = [row for row in store.jobs.pages(job_id) if row.waveform_sop_instance_uid]
+    if not rows:
         raise IllegalTransition("no page of this job gave a waveform for a patient")
     earlier = store.deliveries.of_job(job_id)
     facts = job_facts(job, known_context(job, spool), settings, earlier)
     facts = replace(facts, created_at=utc_now())  # when the status changed: MSH-7, OBR-22
     deliveries: list[Delivery] = []
-    for page in pages:
-        made, page_deliveries = final_deliveries(facts, _read_page(facts, spool, page))
-        for artefact in made:
-            spool.write_artefact(job_id, artefact.name, artefact.data)
-        deliveries += page_deliveries
+    for row in rows:
+        page = _kept_page(facts, spool, row)
+        made = sorted(_final(facts, page), key=lambda each: each[0].role != Role.REPORT)  # reports leave first
+        report = Artefact(page_number=page.page_number, role=Role.REPORT_PDF, data=page.report_pdf)
+        write_artefacts(spool, job_id, [report, *(artefact for artefact, _ in made)])
+        deliveries += [delivery for _, delivery in made]
     notes, rejecting = rejections(facts, spool, earlier, deliveries, utc_now())
-    for note in notes:
-        spool.write_artefact(job_id, note.name, note.data)
+    write_artefacts(spool, job_id, notes)
     deliveries += rejecting
     store.jobs.confirm(job_id, deliveries, actor)
     logger.info("Confirmed, %d deliveries", len(deliveries), extra={"action": "confirm", "job_id": job_id})
 
 
 def known_context(job: Job, spool: Spool) -> StudyContext:
-    """Return all that is known of whose ECG a job is: what it was told comes before what its object says."""
+    """Return the identity of a job: what the intake received has priority over what the object itself says."""
     told = job.context
     if job.media_type != "application/dicom":
         return told
@@ -72,23 +78,44 @@ def known_context(job: Job, spool: Spool) -> StudyContext:
         read = read_context(spool.source_path(job.id).read_bytes())
     except OSError as error:
         raise IllegalTransition(f"the job's file is gone: {error.strerror}") from error
-    return with_told(read, told)
+    return combined(read, told)
 
 
-def _read_page(facts: JobFacts, spool: Spool, page: Page) -> ReadPage:
+def _kept_page(facts: JobFacts, spool: Spool, row: Page) -> DigitizedPage:
+    """Return a page from what was kept, as final, with its report."""
+    path = spool.artefact_path(facts.job_id, kept_name(row.page_number, Role.RECORD))
     try:
-        npz = spool.artefact_path(facts.job_id, f"page-{page.page_number}.record.npz").read_bytes()
+        npz = path.read_bytes()
     except OSError as error:
-        raise IllegalTransition(f"the record of page {page.page_number} is gone: {error.strerror}") from error
-    record, quality = read_result(npz, page.quality_json)
-    report = build_report(
-        record, quality, facts.context, layout_name=page.layout, confirmed=True, revision=facts.revision
-    )
-    return ReadPage(
-        number=page.page_number,
+        raise IllegalTransition(f"the record of page {row.page_number} is gone: {error.strerror}") from error
+    record, quality = read_result(npz, row.quality_json)
+    page = DigitizedPage(
+        job_id=facts.job_id,
+        page_number=row.page_number,
+        context=facts.context,
+        created_at=facts.created_at,
         record=record,
         quality=quality,
-        waveform_sop_instance_uid=page.waveform_sop_instance_uid,
-        report=report,
-        layout_name=page.layout,
+        layout_name=row.layout,
+        heart_rate_per_minute=heart_rate_per_minute(record),
+        waveform_sop_class_uid=SOP_CLASS_UIDS[facts.sop_classes[0]],
+        waveform_sop_instance_uid=row.waveform_sop_instance_uid,
+        revision=facts.revision,
+        final=True,
     )
+    return replace(page, report_pdf=build_report(page))
+
+
+def _final(facts: JobFacts, page: DigitizedPage) -> Iterator[tuple[Artefact, Delivery]]:
+    """Yield what the destinations are sent for a confirmed page: final messages and reports, and held objects.
+
+    Raises
+    ------
+    DeliveryRefused
+        A message cannot be made as its destination wants it.
+    """
+    objects = {kind: kept_object(page, kind) for kind in facts.object_kinds}
+    if "report" in objects:
+        objects["report"] = make_object(page, "report", facts.objects)
+    for kind in facts.destinations:
+        yield from for_destination(facts, page, objects, kind)

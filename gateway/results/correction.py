@@ -1,7 +1,7 @@
-"""A corrected digitization takes the place of objects that were sent: a note rejects those, as IHE IOCM has it.
+"""Correction: a new digitization replaces objects that were sent, and a note rejects those (IHE RAD TF, IOCM).
 
-Each destination gets a note about what arrived there, after the objects that take its place, so that no moment is
-without an ECG.
+Each destination gets a note about the objects that arrived there, after the objects that replace them: the archive
+always has a valid ECG.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
 from gateway.dicom.objects.documents import REJECTED_FOR_QUALITY, REJECTED_FOR_SAFETY, encode_document, rejection_note
-from gateway.domain.artefact import Role
+from gateway.domain.artefact import Artefact, Role
 from gateway.domain.context import StudyContext
-from gateway.domain.status import DeliveryStatus
-from gateway.results.page import Artefact, JobFacts
-from gateway.settings import FolderDestination, ObjectDestination
+from gateway.domain.status import has_arrived
+from gateway.results.page import JobFacts, delivery_of
 from gateway.spool.folder import Spool
 from gateway.store.tables import Delivery
 
@@ -39,54 +38,42 @@ def rejections(
     at : datetime
         When the note is made, aware.
     """
-    made: dict[str, Artefact] = {}
-    deliveries = []
-    for destination in facts.destinations:
-        if not isinstance(destination, ObjectDestination) or isinstance(destination, FolderDestination):
+    notes: list[Artefact] = []
+    deliveries: list[Delivery] = []
+    for kind in facts.destinations:
+        if not facts.revision or not kind.rejection_note:
             continue
-        if not facts.revision or not destination.rejection_note:
-            continue
-        for page_number in sorted({d.page_number for d in new if d.destination == destination.name}):
-            name = f"page-{page_number}.r{facts.revision}.rejection.{destination.name}.dcm"
-            sent = _sent(earlier, destination.name, page_number, facts.revision)
+        for page_number in sorted({d.page_number for d in new if d.destination == kind.name}):
+            sent = _sent(earlier, kind.name, page_number, facts.revision)
             objects = [dataset for delivery in sent if (dataset := _read(spool, delivery)) is not None]
-            if not objects:
-                continue
-            note = rejection_note(
-                objects,
-                _title(objects[0], facts.context),
-                number=facts.revision,
-                created_at=at,
-                objects=facts.objects,
-            )
-            made[name] = Artefact(name=name, data=encode_document(note))
-            deliveries.append(
-                Delivery(
-                    job_id=facts.job_id,
+            if objects:
+                title = _title(objects[0], facts.context)
+                note = rejection_note(objects, title, number=facts.revision, created_at=at, objects=facts.objects)
+                artefact = Artefact(
                     page_number=page_number,
-                    destination=destination.name,
-                    kind=destination.kind,
-                    artefact=name,
-                    identifier=str(note.SOPInstanceUID),
                     role=Role.REJECTION,
+                    data=encode_document(note),
+                    variant=kind.name,
                     revision=facts.revision,
+                    identifier=str(note.SOPInstanceUID),
                 )
-            )
-    return list(made.values()), deliveries
+                notes.append(artefact)
+                deliveries.append(delivery_of(facts.job_id, kind, artefact))
+    return notes, deliveries
 
 
 def _sent(earlier: Sequence[Delivery], destination: str, page_number: int, revision: int) -> list[Delivery]:
     """Return what arrived there of earlier results and no note has rejected yet."""
-    arrived = [
+    there = [
         each
         for each in earlier
-        if (each.status in (DeliveryStatus.DELIVERED, DeliveryStatus.STORED) or each.asked)  # not committed: there yet
+        if has_arrived(each.status, each.asked)
         and (each.destination, each.page_number) == (destination, page_number)
         and each.role != Role.MESSAGE
     ]
-    notes = [each.revision for each in arrived if each.role == Role.REJECTION]
+    notes = [each.revision for each in there if each.role == Role.REJECTION]
     rejected_before = max(notes, default=0)
-    return [each for each in arrived if each.role != Role.REJECTION and rejected_before <= each.revision < revision]
+    return [each for each in there if each.role != Role.REJECTION and rejected_before <= each.revision < revision]
 
 
 def _read(spool: Spool, delivery: Delivery) -> Dataset | None:
@@ -94,7 +81,7 @@ def _read(spool: Spool, delivery: Delivery) -> Dataset | None:
     try:
         return dcmread(spool.artefact_path(delivery.job_id, delivery.artefact), stop_before_pixels=True)
     except (OSError, InvalidDicomError):
-        logger.warning("An object that was sent cannot be rejected: its file is gone", extra={"action": "reject"})
+        logger.warning("Cannot reject an object that was sent: its file is gone", extra={"action": "reject"})
         return None
 
 

@@ -26,9 +26,9 @@ from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 
 from gateway import __version__
-from gateway.domain.context import StudyContext
-from gateway.results.heart_rate import heart_rate_per_minute, runs_read
-from pipeline import LEADS, EcgRecord, Lead, Quality
+from gateway.domain.digitized_page import DigitizedPage
+from gateway.results.heart_rate import runs_read
+from pipeline import LEADS, EcgRecord, Lead
 
 rl_config.useA85 = 0  # streams as bytes: a quarter less than as text
 
@@ -53,32 +53,15 @@ class _Stretch:
     stop: int
 
 
-def build_report(
-    record: EcgRecord,
-    quality: Quality,
-    context: StudyContext,
-    *,
-    layout_name: str,
-    confirmed: bool = False,
-    revision: int = 0,
-) -> bytes:
-    """Return the report of one page as a PDF file.
-
-    Parameters
-    ----------
-    record : EcgRecord
-        Signals in mV; NaN is not drawn.
-    confirmed : bool
-        Whether a person found the result right.
-    revision : int
-        Of the result: from 1 where another was sent before.
-    """
+def build_report(page: DigitizedPage) -> bytes:
+    """Return the report of one page as a PDF file."""
+    record = page.record
     buffer = BytesIO()
     _load_fonts()
     canvas = Canvas(buffer, pagesize=landscape(A4), invariant=True)
     canvas.setTitle("12-lead ECG digitized from paper")
     canvas.setCreator(f"ECG Gateway {__version__}")
-    head = _header(record, quality, context, layout_name, confirmed, revision)
+    head = _header(page)
     rows = _rows(record)
     page_samples = round(PAGE_S * record.sampling_frequency_hz)
     starts = range(0, record.signal_mv.shape[1], page_samples)
@@ -106,16 +89,14 @@ def printable(text: str) -> str:
     return text if all(ord(character) in glyphs for character in text) else "(see the DICOM or HL7 header)"
 
 
-def _header(
-    record: EcgRecord, quality: Quality, context: StudyContext, layout_name: str, confirmed: bool, revision: int
-) -> tuple[str, list[str], list[str]]:
+def _header(page: DigitizedPage) -> tuple[str, list[str], list[str]]:
     """Return the plain words, what is said of the patient and what of the quality."""
-    calibration = record.calibration
-    rate = heart_rate_per_minute(record)
+    context, quality, calibration = page.context, page.quality, page.record.calibration
+    rate = page.heart_rate_per_minute
     coverage = list(quality.coverage.values())
     name = context.patient_name.split("=")[0].replace("^", " ").strip()
     recorded = context.acquisition_date_time or context.study_date + context.study_time
-    state = "confirmed by a person" if confirmed else "unconfirmed"
+    state = "confirmed by a person" if page.final else "unconfirmed"
     patient = [
         f"Name  {printable(name) or '-'}",
         f"ID  {printable(context.patient_id)}   {printable(context.issuer_of_patient_id)}".rstrip(),
@@ -123,14 +104,14 @@ def _header(
         f"Accession  {printable(context.accession_number) or '-'}   Recorded  {_date(recorded)}",
     ]
     figures = [
-        f"Layout {layout_name}; paper {calibration.paper_speed_mm_per_s:g} mm/s ({calibration.speed_source}), "
+        f"Layout {page.layout_name}; paper {calibration.paper_speed_mm_per_s:g} mm/s ({calibration.speed_source}), "
         f"{calibration.gain_mm_per_mv:g} mm/mV ({calibration.gain_source})",
         f"Estimated signal to noise {quality.estimated_snr_db:.0f} dB; "
         f"{100 * sum(coverage) / len(coverage) if coverage else 0:.0f} % of what is printed was read",
         f"Heart rate {rate:.0f} / min, measured" if rate is not None else "Heart rate not measured: not certain",
         "; ".join(quality.warnings) or "No warnings",
     ]
-    corrected = ", corrected" if revision else ""
+    corrected = ", corrected" if page.revision else ""
     return f"12-lead ECG - DIGITIZED FROM PAPER, {state}{corrected}", patient, figures
 
 

@@ -10,7 +10,7 @@ from gateway.settings.tls import TlsClientSettings, TlsListenerSettings
 
 
 class ReportSettings(Section):
-    """Where a modality listens for our storage commitment reports."""
+    """Where a modality listens for our storage commitment results."""
 
     host: str | None = None  # None: the address that it sent its request from
     port: Port

@@ -18,18 +18,25 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, column, table, update
+from sqlalchemy import URL, ColumnElement, Connection, column, or_, table, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col, select
 
 from gateway.domain.clock import utc_now
-from gateway.domain.status import DeliveryAction, DeliveryStatus, JobAction, next_delivery_status, next_job_status
+from gateway.domain.status import (
+    ARRIVED,
+    CANCELLABLE,
+    DeliveryAction,
+    DeliveryStatus,
+    JobAction,
+    next_delivery_status,
+    next_job_status,
+)
 from gateway.errors import NotFound, StorageError
 from gateway.store.postgresql import Postgresql, describe
 from gateway.store.sqlite import Sqlite
 from gateway.store.tables import Delivery, Job, JobEvent, MergeNotice
 
-UNDELIVERED = (DeliveryStatus.PENDING, DeliveryStatus.REFUSED, DeliveryStatus.FAILED)
 NOTHING_DELIVERED = "nothing was delivered"  # who settles a merge notice that concerns nobody
 SEVERAL_JOBS = "several jobs"  # the turn of who locks more than one job: so no two of them wait for each other
 _VERSION = table("alembic_version", column("version_num"))
@@ -201,8 +208,13 @@ def advance_delivery(session: Session, delivery: Delivery, action: DeliveryActio
     log_event(session, delivery.job_id, f"DELIVERY_{action}", actor, f"{where}: {detail}" if detail else where)
 
 
+def arrived() -> ColumnElement[bool]:
+    """Return the condition that a delivery arrived at some time: `gateway.domain.status.has_arrived` as SQL."""
+    return or_(col(Delivery.status).in_(ARRIVED), col(Delivery.asked) > 0)
+
+
 def cancel_undelivered(session: Session, job_id: str, actor: str, *conditions: bool, detail: str = "") -> None:
     """Cancel what a job has not delivered: what waits, and what was refused or given up and could be sent again."""
-    undelivered = select(Delivery).where(Delivery.job_id == job_id, col(Delivery.status).in_(UNDELIVERED), *conditions)
+    undelivered = select(Delivery).where(Delivery.job_id == job_id, col(Delivery.status).in_(CANCELLABLE), *conditions)
     for delivery in session.exec(undelivered).all():
         advance_delivery(session, delivery, DeliveryAction.CANCEL, actor, detail)

@@ -14,7 +14,7 @@ from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from gateway.domain.clock import utc_now
-from gateway.domain.status import DeliveryAction, DeliveryStatus
+from gateway.domain.status import ARRIVED, UNDELIVERED, UNSETTLED, DeliveryAction, DeliveryStatus
 from gateway.store.database import Database, advance_delivery, lock_delivery
 from gateway.store.tables import Delivery
 
@@ -96,7 +96,7 @@ class Deliveries:
 
     def undelivered(self, destination: str | None = None, job_id: str | None = None) -> list[Delivery]:
         """Return what was refused or given up, of one destination and one job or of all, oldest first."""
-        statement = select(Delivery).where(col(Delivery.status).in_((DeliveryStatus.REFUSED, DeliveryStatus.FAILED)))
+        statement = select(Delivery).where(col(Delivery.status).in_(UNDELIVERED))
         if destination is not None:
             statement = statement.where(Delivery.destination == destination)
         if job_id is not None:
@@ -131,7 +131,7 @@ class Deliveries:
         """Return how many deliveries wait for each destination that is none of these."""
         waiting: dict[str, int] = {}
         for (status, destination), count in self.counts_by_destination().items():
-            if status in (DeliveryStatus.PENDING, DeliveryStatus.STORED) and destination not in destinations:
+            if status in UNSETTLED and destination not in destinations:
                 waiting[destination] = waiting.get(destination, 0) + count
         return waiting
 
@@ -148,7 +148,7 @@ def put_delivery(session: Session, new: Delivery) -> None:
     ).one_or_none()
     if old is None:
         session.add(Delivery(**new.model_dump(exclude={"id"})))
-    elif old.status not in (DeliveryStatus.DELIVERED, DeliveryStatus.STORED, DeliveryStatus.PENDING):
+    elif old.status not in (*ARRIVED, DeliveryStatus.PENDING):
         renewed = {"attempts": 0, "asked": 0, "next_attempt_at": utc_now(), "identifier": new.identifier, "reason": ""}
         old.sqlmodel_update(renewed | {"result_status": new.result_status})
         advance_delivery(session, old, DeliveryAction.RENEW, "worker", "")

@@ -7,16 +7,18 @@ change of status is looked up in the table of `gateway.domain.status` and leaves
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import func, or_, update
+from sqlalchemy import func, update
 from sqlmodel import Session, col, delete, select
 
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
-from gateway.domain.status import DeliveryStatus, JobAction, JobStatus, next_job_status
+from gateway.domain.identity import Decision
+from gateway.domain.status import UNSETTLED, JobAction, JobStatus, next_job_status
 from gateway.errors import IllegalTransition, NotFound
-from gateway.store.database import Database, advance_job, cancel_undelivered, find_job, lock_job, log_event
+from gateway.store.database import Database, advance_job, arrived, cancel_undelivered, find_job, lock_job, log_event
 from gateway.store.deliveries import put_delivery
 from gateway.store.tables import Delivery, Job, JobEvent, Page
 
@@ -25,6 +27,16 @@ _RESULT_ACTIONS = {
     JobStatus.NEEDS_REVIEW: JobAction.HOLD,
     JobStatus.FAILED: JobAction.FAIL,
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """What a run of a job gave; `status` is DONE, NEEDS_REVIEW or FAILED."""
+
+    status: JobStatus
+    reason: str = ""
+    pages: Sequence[Page] = ()
+    deliveries: Sequence[Delivery] = ()
 
 
 class Jobs:
@@ -109,7 +121,7 @@ class Jobs:
             return True
 
     def holds(self, job: Job, worker: str) -> bool:
-        """Tell whether `worker` still holds a job as it claimed it; a merge takes it away for another patient."""
+        """Return whether `worker` still holds a job as it claimed it; a merge takes it away for another patient."""
         with self._database.read() as session:
             now = session.get(Job, job.id)
             return now is not None and _is_held(now, worker, job.context)
@@ -148,10 +160,7 @@ class Jobs:
         self,
         job_id: str,
         worker: str,
-        pages: Sequence[Page],
-        deliveries: Sequence[Delivery],
-        status: JobStatus,
-        reason: str = "",
+        result: JobResult,
         context: StudyContext | None = None,
     ) -> None:
         """Store a job's result, its new status and its deliveries, in one transaction.
@@ -160,8 +169,6 @@ class Jobs:
 
         Parameters
         ----------
-        status : JobStatus
-            DONE, NEEDS_REVIEW or FAILED.
         context : StudyContext or None
             The job's when it was claimed, where the result was made for that patient.
 
@@ -170,75 +177,51 @@ class Jobs:
         IllegalTransition
             The lease is not `worker`'s any more, or the job is another patient's: nothing is stored.
         """
-        if status not in _RESULT_ACTIONS:
-            raise IllegalTransition(f"a job cannot end {status}")
+        if result.status not in _RESULT_ACTIONS:
+            raise IllegalTransition(f"a job cannot end {result.status}")
         with self._database.write() as session:
             job = _leased(session, job_id, worker)
             if context is not None and job.context != context:
                 raise IllegalTransition(f"job {job_id} is another patient's now")
             session.exec(delete(Page).where(col(Page.job_id) == job_id))
-            session.add_all(Page(**page.model_dump(exclude={"id"})) for page in pages)
-            for delivery in deliveries:
+            session.add_all(Page(**page.model_dump(exclude={"id"})) for page in result.pages)
+            for delivery in result.deliveries:
                 put_delivery(session, delivery)
-            advance_job(session, job, _RESULT_ACTIONS[status], worker, reason)
+            advance_job(session, job, _RESULT_ACTIONS[result.status], worker, result.reason)
 
     def fail(self, job_id: str, worker: str, reason: str) -> None:
         """End a claimed job FAILED without a result."""
-        self.complete(job_id, worker, (), (), JobStatus.FAILED, reason)
+        self.complete(job_id, worker, JobResult(status=JobStatus.FAILED, reason=reason))
 
-    def tell(self, job: Job, worker: str, context: StudyContext, unmatched: str) -> Job:
-        """Record whose ECG the page of a claimed job itself says it is.
+    def decide(self, job: Job, decision: Decision, actor: str, detail: str = "") -> Job | None:
+        """Apply what was decided about the identity of a job.
+
+        A job that `actor` holds as a worker continues, or waits from now on.  A job that waits is queued, or gets the
+        new reason to wait.
 
         Parameters
         ----------
-        unmatched
-            Why it must wait all the same, until somebody says more; "" where the worker goes on.
+        job : Job
+            The job that the decision was made for.
+        detail : str
+            What the audit trail says about the source of the identity.
 
         Returns
         -------
-        Job
-            The job as it is now.
+        Job or None
+            The job as it is now; None if it is not `job` any more: then nothing is changed.
 
         Raises
         ------
         IllegalTransition
-            The lease is not `worker`'s any more, or the job is another patient's.
-        """
-        with self._database.write() as session:
-            now = _leased(session, job.id, worker)
-            if now.context != job.context:
-                raise IllegalTransition(f"job {job.id} is another patient's now")
-            if context != now.context:
-                now.context = context
-                log_event(session, job.id, "IDENTIFY", worker, "a code on the page")
-            if unmatched:
-                now.unmatched = True
-                advance_job(session, now, JobAction.HOLD, worker, unmatched)
-            return now
-
-    def looked_up(self, job: Job, context: StudyContext, unmatched: str) -> bool:
-        """Record what a look-up found for an unmatched job: it is queued, or waits on because of `unmatched`.
-
-        Returns
-        -------
-        bool
-            Whether the job was still as it was when the look-up began; nothing is changed otherwise.
+            The job has ended well, or runs or waits in the queue without being held by `actor`.
         """
         with self._database.write() as session:
             now = lock_job(session, job.id)
-            waits = now.status == JobStatus.NEEDS_REVIEW and now.unmatched
-            if not waits or now.context != job.context:
-                return False
-            if unmatched:
-                if unmatched != now.reason:
-                    now.reason = unmatched
-                    log_event(session, job.id, "LOOKUP", "lookup", unmatched)
-                return True
-            now.context = context
-            now.unmatched = False
-            log_event(session, job.id, "IDENTIFY", "lookup", "")
-            _queue_again(session, now, "lookup", "")
-            return True
+            if _state(now) != _state(job):
+                return None
+            apply_decision(session, now, decision, actor, detail)
+            return now
 
     def retry(self, job_id: str, actor: str) -> None:
         """Queue a job for another run with fresh attempts; what it has not delivered yet is cancelled.
@@ -247,28 +230,6 @@ class Jobs:
         """
         with self._database.write() as session:
             _queue_again(session, lock_job(session, job_id), actor, "")
-
-    def identify(self, job_id: str, context: StudyContext, actor: str) -> None:
-        """Say whose ECG a held job is, and queue it again.
-
-        Parameters
-        ----------
-        context
-            Everything that is known now; it takes the place of what the job had.
-
-        Raises
-        ------
-        IllegalTransition
-            The job runs, waits in the queue, or has ended well.
-        """
-        with self._database.write() as session:
-            job = lock_job(session, job_id)
-            if job.status == JobStatus.DONE:
-                raise IllegalTransition(f"a {job.status} job has its identity")
-            job.context = context
-            job.unmatched = False
-            log_event(session, job_id, "IDENTIFY", actor, "")
-            _queue_again(session, job, actor, "")
 
     def confirm(self, job_id: str, deliveries: Sequence[Delivery], actor: str) -> None:
         """Record that a person found the result right, and send it as final.
@@ -300,7 +261,7 @@ class Jobs:
             return find_job(session, job_id)
 
     def exists(self, job_id: str) -> bool:
-        """Tell whether this id is a job's."""
+        """Return whether this id is a job's."""
         with self._database.read() as session:
             return session.get(Job, job_id) is not None
 
@@ -358,9 +319,8 @@ class Jobs:
         return 0.0 if oldest is None else max(0.0, (utc_now() - oldest).total_seconds())
 
     def needs_files(self, job_id: str) -> bool:
-        """Tell whether a job's files may still be asked for: it is not DONE or CANCELLED, or has to deliver yet."""
-        unsettled = col(Delivery.status).in_((DeliveryStatus.PENDING, DeliveryStatus.STORED))
-        pending = select(Delivery.id).where(Delivery.job_id == job_id, unsettled)
+        """Return whether a job's files may still be asked for: it is not DONE or CANCELLED, or has to deliver yet."""
+        pending = select(Delivery.id).where(Delivery.job_id == job_id, col(Delivery.status).in_(UNSETTLED))
         with self._database.read() as session:
             job = session.get(Job, job_id)
             finished = job is None or job.status in (JobStatus.DONE, JobStatus.CANCELLED)
@@ -378,9 +338,36 @@ def _leased(session: Session, job_id: str, worker: str) -> Job:
     return job
 
 
+def _state(job: Job) -> tuple[JobStatus, str, bool, StudyContext]:
+    return job.status, job.worker, job.unmatched, job.context
+
+
+def apply_decision(
+    session: Session, job: Job, decision: Decision, actor: str, detail: str = "", *, event: str = "IDENTIFY"
+) -> None:
+    """Give a job the identity that was decided: it continues, is queued, or waits; see `Jobs.decide`."""
+    if job.status == JobStatus.RUNNING and job.worker == actor:
+        if decision.context != job.context:
+            job.context = decision.context
+            log_event(session, job.id, event, actor, detail)
+        if decision.hold_reason:
+            job.unmatched = decision.unmatched
+            advance_job(session, job, JobAction.HOLD, actor, decision.hold_reason)
+    elif decision.hold_reason:
+        if decision.hold_reason != job.reason:
+            job.reason = decision.hold_reason
+            log_event(session, job.id, "LOOKUP", actor, decision.hold_reason)
+    elif job.status == JobStatus.DONE:
+        raise IllegalTransition(f"a {job.status} job has its identity")
+    else:
+        job.context = decision.context
+        job.unmatched = False
+        log_event(session, job.id, event, actor, detail)
+        _queue_again(session, job, actor, "")
+
+
 def _queue_again(session: Session, job: Job, actor: str, reason: str) -> None:
-    stands = col(Delivery.status).in_((DeliveryStatus.DELIVERED, DeliveryStatus.STORED))
-    delivered = select(Delivery.id).where(Delivery.job_id == job.id, or_(stands, col(Delivery.asked) > 0))
+    delivered = select(Delivery.id).where(Delivery.job_id == job.id, arrived())
     job.attempts = 0
     job.confirmed_by = ""
     advance_job(session, job, JobAction.RETRY, actor, reason)

@@ -1,4 +1,4 @@
-"""What HL7 messages told: patients, their merges, their orders, and the messages themselves.
+"""What HL7 messages say: patients, their merges, their orders, and the messages themselves.
 
 A message, its answer, and everything it changes are committed together, before the answer is sent.  Messages may
 arrive late, in any order and more than once: an older one fills only what is still empty, and a repeat is known.
@@ -12,25 +12,27 @@ An order changes the jobs that were waiting for it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import datetime
 
 from sqlalchemy import or_
 from sqlmodel import Session, col, delete, select
 
+from gateway.domain.identity import Decide, Evidence, OrderRecord, PatientRecord, same_issuer
 from gateway.domain.patients import OrderUpdate, PatientData, PatientMerge, PatientUpdate
-from gateway.domain.status import DeliveryStatus, JobAction, JobStatus
+from gateway.domain.received import InboundMessage
+from gateway.domain.status import CANCELLABLE, DeliveryStatus, JobAction, JobStatus, has_arrived
 from gateway.errors import NotFound
-from gateway.identity.orders import same_issuer, with_order
 from gateway.store.database import (
     NOTHING_DELIVERED,
     SEVERAL_JOBS,
-    UNDELIVERED,
     Database,
     advance_job,
     cancel_undelivered,
     lock_job,
     log_event,
 )
+from gateway.store.jobs import apply_decision
 from gateway.store.tables import Delivery, Job, MergeNotice, Order, Page, Patient, ReceivedMessage
 
 _ACTOR = "hl7"
@@ -42,9 +44,9 @@ class Patients:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def received(self, message: ReceivedMessage) -> ReceivedMessage | None:
-        """Return the message that was taken before under the same sender, control ID and content, if any."""
-        statement = select(ReceivedMessage).where(
+    def answer_to(self, message: InboundMessage) -> bytes | None:
+        """Return what a message of the same sender, control ID and content was answered before; None if it is new."""
+        statement = select(ReceivedMessage.answer).where(
             ReceivedMessage.sending_application == message.sending_application,
             ReceivedMessage.sending_facility == message.sending_facility,
             ReceivedMessage.control_id == message.control_id,
@@ -53,13 +55,17 @@ class Patients:
         with self._database.read() as session:
             return session.exec(statement).one_or_none()
 
-    def receive(self, message: ReceivedMessage, told: Sequence[PatientData], told_at: datetime) -> list[str]:
-        """Keep a message with its answer, and do what it tells, in one transaction.
+    def receive(
+        self, message: InboundMessage, updates: Sequence[PatientData], made_at: datetime, decide: Decide
+    ) -> list[str]:
+        """Keep a message with its answer, and do what it says, in one transaction.
 
         Parameters
         ----------
-        told_at
+        made_at
             When the message was made: it overrides what older ones said.
+        decide
+            Decides about the jobs that waited for an order, and about those of a patient who was merged.
 
         Returns
         -------
@@ -73,15 +79,15 @@ class Patients:
         """
         changed: list[str] = []
         with self._database.write(SEVERAL_JOBS) as session:
-            session.add(message)
+            session.add(ReceivedMessage(**{field.name: getattr(message, field.name) for field in fields(message)}))
             session.flush()
-            for item in told:
+            for item in updates:
                 if isinstance(item, PatientMerge):
-                    changed += _merge(session, item, told_at)
+                    changed += _merge(session, item, made_at, decide)
                 elif isinstance(item, OrderUpdate):
-                    changed += _put_order(session, item, told_at)
+                    changed += _put_order(session, item, made_at, decide)
                 else:
-                    _put_patient(session, item, told_at)
+                    _put_patient(session, item, made_at)
         return changed
 
     def forget_messages(self, before: datetime) -> int:
@@ -89,10 +95,11 @@ class Patients:
         with self._database.write() as session:
             return session.exec(delete(ReceivedMessage).where(col(ReceivedMessage.received_at) < before)).rowcount
 
-    def patient(self, patient_id: str, issuer: str = "") -> Patient | None:
+    def patient(self, patient_id: str, issuer: str = "") -> PatientRecord | None:
         """Return the record of a patient ID, or the one it was merged into; None where it is unknown or not unique."""
         with self._database.read() as session:
-            return _surviving(session, _find_patient(session, patient_id, issuer))
+            patient = _find_patient(session, patient_id, issuer)
+            return None if patient is None else _patient_record(_surviving(session, patient))
 
     def prior_ids(self, patient_id: str, issuer: str = "") -> tuple[str, ...]:
         """Return the patient IDs that were merged into a patient's: old pages name them, in print and in codes."""
@@ -106,14 +113,14 @@ class Patients:
                 prior += merged
             return tuple(each.patient_id for each in prior)
 
-    def order(self, number: str) -> tuple[Order, Patient] | None:
+    def order(self, number: str) -> tuple[OrderRecord, PatientRecord] | None:
         """Return the order with this accession, placer or filler number and its patient; None unless it is just one.
 
         One that was cancelled counts only where there is no other.
         """
         with self._database.read() as session:
             order = _find_order(session, number)
-            return None if order is None else (order, _patient_of(session, order))
+            return None if order is None else _order_record(session, order)
 
     def merge_notices(self, limit: int = 100) -> list[MergeNotice]:
         """Return the deliveries under a merged identity that nobody has settled yet, oldest first."""
@@ -140,8 +147,8 @@ def _find_patient(session: Session, patient_id: str, issuer: str) -> Patient | N
     return alike[0] if len(alike) == 1 else None
 
 
-def _surviving(session: Session, patient: Patient | None) -> Patient | None:
-    return patient and _lineage(session, patient)[-1]
+def _surviving(session: Session, patient: Patient) -> Patient:
+    return _lineage(session, patient)[-1]
 
 
 def _lineage(session: Session, patient: Patient) -> list[Patient]:
@@ -153,9 +160,19 @@ def _lineage(session: Session, patient: Patient) -> list[Patient]:
 
 
 def _patient_of(session: Session, order: Order) -> Patient:
-    patient = _surviving(session, session.get(Patient, order.patient))
+    patient = session.get(Patient, order.patient)
     assert patient is not None
-    return patient
+    return _surviving(session, patient)
+
+
+def _patient_record(patient: Patient) -> PatientRecord:
+    return PatientRecord(**{field.name: getattr(patient, field.name) for field in fields(PatientRecord)})
+
+
+def _order_record(session: Session, order: Order) -> tuple[OrderRecord, PatientRecord]:
+    """Return an order and its patient."""
+    record = OrderRecord(**{field.name: getattr(order, field.name) for field in fields(OrderRecord)})
+    return record, _patient_record(_patient_of(session, order))
 
 
 def _find_order(session: Session, number: str) -> Order | None:
@@ -169,48 +186,48 @@ def _find_order(session: Session, number: str) -> Order | None:
     return candidates[0] if len(candidates) == 1 else None
 
 
-def _put_patient(session: Session, update: PatientUpdate, told_at: datetime) -> Patient:
+def _put_patient(session: Session, update: PatientUpdate, made_at: datetime) -> Patient:
     key = (Patient.patient_id == update.patient_id, Patient.issuer_of_patient_id == update.issuer_of_patient_id)
     patient = session.exec(select(Patient).where(*key)).one_or_none()
     if patient is None:
-        told = {name: value for name, value in update.model_dump().items() if value is not None}
-        patient = Patient(**told, told_at=told_at)
+        stated = {name: value for name, value in update.model_dump().items() if value is not None}
+        patient = Patient(**stated, told_at=made_at)
         session.add(patient)
     else:
-        _take_over(patient, update, ("patient_name", "patient_birth_date", "patient_sex"), told_at)
+        _take_over(patient, update, ("patient_name", "patient_birth_date", "patient_sex"), made_at)
     session.flush()
     return patient
 
 
 def _take_over(
-    row: Patient | Order, update: PatientUpdate | OrderUpdate, fields: Sequence[str], told_at: datetime
+    row: Patient | Order, update: PatientUpdate | OrderUpdate, fields: Sequence[str], made_at: datetime
 ) -> None:
-    """Copy what is told; an older message fills only what is empty."""
-    newer = told_at >= row.told_at
+    """Copy what a message says; an older message fills only what is empty."""
+    newer = made_at >= row.told_at
     for name in fields:
         value = getattr(update, name)
         if value is not None and (newer or not getattr(row, name)):
             setattr(row, name, value)
-    row.told_at = max(row.told_at, told_at)
+    row.told_at = max(row.told_at, made_at)
 
 
-def _put_order(session: Session, update: OrderUpdate, told_at: datetime) -> list[str]:
+def _put_order(session: Session, update: OrderUpdate, made_at: datetime, decide: Decide) -> list[str]:
     """Keep an order and queue the jobs that waited for it; return their ids."""
-    patient = _put_patient(session, update.patient, told_at)
+    patient = _put_patient(session, update.patient, made_at)
     assert patient.id is not None
     order = _known_order(session, update, patient)
     if order is None:
-        told = {name: value for name, value in update.model_dump(exclude={"patient"}).items() if value is not None}
-        order = Order(**told, patient=patient.id, told_at=told_at)
+        stated = {name: value for name, value in update.model_dump(exclude={"patient"}).items() if value is not None}
+        order = Order(**stated, patient=patient.id, told_at=made_at)
         session.add(order)
     else:
-        if told_at >= order.told_at:
+        if made_at >= order.told_at:
             order.cancelled = update.cancelled
         numbers = ("placer_order_number", "placer_order_issuer", "filler_order_number", "filler_order_issuer")
         fields = [name for name in (*numbers, "accession_number", "study_instance_uid") if getattr(update, name)]
-        _take_over(order, update, [*fields, "description", "referring_physician_name"], told_at)
+        _take_over(order, update, [*fields, "description", "referring_physician_name"], made_at)
     session.flush()
-    return [] if order.cancelled else _match_waiting(session, order)
+    return [] if order.cancelled else _match_waiting(session, order, decide)
 
 
 def _known_order(session: Session, update: OrderUpdate, patient: Patient) -> Order | None:
@@ -230,71 +247,63 @@ def _known_order(session: Session, update: OrderUpdate, patient: Patient) -> Ord
     return None
 
 
-def _match_waiting(session: Session, order: Order) -> list[str]:
+def _match_waiting(session: Session, order: Order, decide: Decide) -> list[str]:
+    """Decide about the jobs that waited for an order; return their ids."""
     numbers = {order.accession_number, order.placer_order_number, order.filler_order_number} - {""}
     has_number = col(Job.accession_number).in_(numbers)
     waiting = select(Job).where(col(Job.unmatched), Job.status == JobStatus.NEEDS_REVIEW, has_number)
-    patient = _patient_of(session, order)
+    evidence = Evidence(order=_order_record(session, order))
     matched: list[str] = []
     for job in session.exec(waiting.with_for_update(key_share=True)).all():
-        context = job.context
-        if context.patient_id or _find_order(session, context.accession_number) is not order:
+        if job.context.patient_id or _find_order(session, job.context.accession_number) is not order:
             continue  # it contradicts an order, or there are two: a person decides
-        job.context = with_order(context, order, patient)
-        job.unmatched = False
-        log_event(session, job.id, "MATCH", _ACTOR, "an order names the patient")
-        advance_job(session, job, JobAction.RETRY, _ACTOR, "")
+        decision = decide(job.context, evidence)
+        apply_decision(session, job, decision, _ACTOR, "an order names the patient", event="MATCH")
         matched.append(job.id)
     return matched
 
 
-def _merge(session: Session, merge: PatientMerge, told_at: datetime) -> list[str]:
-    """Let one record go on for two; return the jobs that changed.
+def _merge(session: Session, merge: PatientMerge, made_at: datetime, decide: Decide) -> list[str]:
+    """Let one record stand for two; return the jobs that changed.
 
-    A record that goes on may have been merged itself, by a message that was faster: then that one's record goes on.
+    The surviving record may have been merged itself, by a message that was faster: then the record it was merged into
+    survives.
     """
-    prior = _put_patient(session, merge.prior, told_at)
-    surviving = _put_patient(session, merge.surviving, told_at)
-    if prior is surviving or _is_newer(prior.merged_at, told_at):
+    prior = _put_patient(session, merge.prior, made_at)
+    surviving = _put_patient(session, merge.surviving, made_at)
+    if prior is surviving or _is_newer(prior.merged_at, made_at):
         return []
     lineage = _lineage(session, surviving)
     if prior in lineage:  # merged the other way round
-        if _is_newer(surviving.merged_at, told_at):
+        if _is_newer(surviving.merged_at, made_at):
             return []
-        surviving.merged_into, surviving.merged_at = None, told_at
+        surviving.merged_into, surviving.merged_at = None, made_at
         lineage = [surviving]
-    prior.merged_into, prior.merged_at = surviving.id, told_at
+    prior.merged_into, prior.merged_at = surviving.id, made_at
     changed: list[str] = []
     jobs = select(Job).where(Job.patient_id == prior.patient_id).with_for_update(key_share=True)
     for job in session.exec(jobs).all():
         if same_issuer(job.context.issuer_of_patient_id, prior.issuer_of_patient_id):
-            _repoint(session, job, prior, lineage[-1])
+            _repoint(session, job, prior, lineage[-1], decide)
             changed.append(job.id)
     return changed
 
 
-def _is_newer(merged_at: datetime | None, told_at: datetime) -> bool:
-    return merged_at is not None and merged_at > told_at
+def _is_newer(merged_at: datetime | None, made_at: datetime) -> bool:
+    return merged_at is not None and merged_at > made_at
 
 
-def _repoint(session: Session, job: Job, prior: Patient, surviving: Patient) -> None:
+def _repoint(session: Session, job: Job, prior: Patient, surviving: Patient, decide: Decide) -> None:
     """Give a job its patient's surviving identity; what left under the prior one is noted for the archive."""
-    context = job.context
-    sent = session.exec(select(Delivery.status).where(Delivery.job_id == job.id)).all()
-    if {DeliveryStatus.DELIVERED, DeliveryStatus.STORED} & set(sent):
+    deliveries = session.exec(select(Delivery).where(Delivery.job_id == job.id)).all()
+    sent = {delivery.status for delivery in deliveries}
+    if any(has_arrived(delivery.status, delivery.asked) for delivery in deliveries):
         _note_for_archive(session, job, prior, surviving, "")
     elif DeliveryStatus.PENDING in sent:  # it may be on its way
         _note_for_archive(session, job, prior, surviving, NOTHING_DELIVERED)
-    identity = {
-        "patient_id": surviving.patient_id,
-        "issuer_of_patient_id": surviving.issuer_of_patient_id,
-        "patient_name": surviving.patient_name or context.patient_name,
-        "patient_birth_date": surviving.patient_birth_date or context.patient_birth_date,
-        "patient_sex": surviving.patient_sex or context.patient_sex,
-    }
-    job.context = context.model_copy(update=identity)
+    job.context = decide(job.context, Evidence(merged_into=_patient_record(surviving))).context
     log_event(session, job.id, "MERGE", _ACTOR, "the patient's records were merged")
-    if job.status == JobStatus.DONE and not set(UNDELIVERED) & set(sent):
+    if job.status == JobStatus.DONE and not set(CANCELLABLE) & sent:
         return
     has_result = session.exec(select(Page.id).where(Page.job_id == job.id).limit(1)).first() is not None
     if job.status in (JobStatus.RUNNING, JobStatus.DONE) or (job.status == JobStatus.NEEDS_REVIEW and has_result):

@@ -1,37 +1,31 @@
-"""The admin page: the queue, one job's trail with its pages, health and metrics; decisions are in `decisions`.
+"""The web application: its pages (see `pages`), what protects them, and how errors are shown.
 
-Everything is rendered here; htmx only fetches a page again and swaps a part of it.  No patient field is shown unless
-`[web] show_patient` says so; the pictures of a page, on which a name may be printed, then wait until asked for.
+The server renders everything; htmx only fetches a page again and swaps a part of it.  Patient fields are shown only
+where `[web] show_patient` says so; otherwise the pictures of a page, on which a name may be printed, are shown on
+request only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
 
-from fastapi import FastAPI, Query, Request, Response
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from fastapi import FastAPI, Request, Response
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from gateway import __version__
-from gateway.domain.status import JobStatus
-from gateway.errors import NotFound, StorageError
+from gateway.errors import DeliveryRefused, IllegalTransition, IntakeError, NotFound, StorageError
 from gateway.settings import Settings
 from gateway.settings.addresses import is_loopback
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
-from gateway.web.decisions import add_decisions
-from gateway.web.health import check_health, metrics_registry
-from gateway.web.views import delivery_totals, filters, job_row, job_view, overlay_picture, page_picture
+from gateway.web.pages import health, job, queue, unmatched
+from gateway.web.site import Site
 
 _HERE = Path(__file__).parent
-_JOBS_PER_PAGE = 50
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
@@ -60,10 +54,14 @@ def create_app(store: Store, spool: Spool, settings: Settings, alive: Callable[[
     _explain_errors(app, templates)
     decides = is_loopback(settings.web.host)
     templates.env.globals["decides"] = decides
-    _add_pages(app, templates, store, spool, settings)
+    site = Site(store=store, spool=spool, settings=settings, templates=templates, alive=alive)
+    app.include_router(queue.routes(site))
+    app.include_router(job.routes(site))
     if decides:
-        add_decisions(app, templates, store, spool, settings)
-    _add_probes(app, store, spool, alive, settings)
+        app.include_router(unmatched.routes(site))
+        app.include_router(job.decisions(site))
+        _explain_refusals(app, templates)
+    app.include_router(health.routes(site))
     return app
 
 
@@ -92,74 +90,10 @@ def _explain_errors(app: FastAPI, templates: Jinja2Templates) -> None:
         return explain(request, error.status_code, str(error.detail))
 
 
-def _add_pages(app: FastAPI, templates: Jinja2Templates, store: Store, spool: Spool, settings: Settings) -> None:
-    @app.get("/", response_class=HTMLResponse)
-    def queue(
-        request: Request,
-        status: JobStatus | None = None,
-        page: Annotated[int, Query(ge=1, le=100_000)] = 1,
-        refresh: Literal["on", "off"] = "on",
-    ) -> Response:
-        jobs = store.jobs.newest(status, limit=_JOBS_PER_PAGE + 1, offset=(page - 1) * _JOBS_PER_PAGE)
-        return templates.TemplateResponse(
-            request,
-            "queue.html",
-            {
-                "filters": filters(store),
-                "chosen": status,
-                "totals": delivery_totals(store),
-                "rows": [job_row(store, job) for job in jobs[:_JOBS_PER_PAGE]],
-                "page": page,
-                "more": len(jobs) > _JOBS_PER_PAGE,
-                "refresh": refresh,
-            },
-        )
-
-    @app.get("/jobs/{job_id}", response_class=HTMLResponse)
-    def job(request: Request, job_id: str, pictures: Literal["on", "off"] | None = None) -> Response:
-        show_patient = settings.web.show_patient
-        view = job_view(store, spool, store.jobs.get(job_id), settings.review, show_patient)
-        shown = pictures == "on" or (pictures is None and show_patient)
-        return templates.TemplateResponse(request, "job.html", {"job": view, "pictures": "on" if shown else "off"})
-
-    @app.get("/jobs/{job_id}/source")
-    def source(job_id: str) -> Response:
-        job = store.jobs.get(job_id)
-        path = spool.source_path(job.id)
-        if not path.is_file():
-            raise HTTPException(404, "The file is gone.")
-        return FileResponse(path, media_type=job.media_type, filename=job.id)
-
-    @app.get("/jobs/{job_id}/pages/{number}/page.png")
-    def page_image(job_id: str, number: int) -> Response:
-        return _picture(store, spool, job_id, page_picture(number))
-
-    @app.get("/jobs/{job_id}/pages/{number}/overlay.png")
-    def overlay_image(job_id: str, number: int) -> Response:
-        return _picture(store, spool, job_id, overlay_picture(number))
-
-
-def _picture(store: Store, spool: Spool, job_id: str, name: str) -> Response:
-    path = spool.artefact_path(store.jobs.get(job_id).id, name)
-    if not path.is_file():
-        raise HTTPException(404, "There is no such picture.")
-    return FileResponse(path, media_type="image/png")
-
-
-def _add_probes(app: FastAPI, store: Store, spool: Spool, alive: Callable[[], list[str]], settings: Settings) -> None:
-    registry = metrics_registry(store, spool, settings)
-
-    @app.get("/healthz")
-    def healthz() -> Response:
-        health = check_health(store, spool, alive, settings)
-        body = {
-            "status": "ok" if health.ok else "failing",
-            "version": __version__,
-            "checks": [asdict(check) for check in health.checks],
-            "oldest_queued_age_s": health.oldest_queued_age_s,
-        }
-        return JSONResponse(body, status_code=200 if health.ok else 503)
-
-    @app.get("/metrics")
-    def metrics() -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+def _explain_refusals(app: FastAPI, templates: Jinja2Templates) -> None:
+    @app.exception_handler(IntakeError)
+    @app.exception_handler(IllegalTransition)
+    @app.exception_handler(DeliveryRefused)
+    def refused(request: Request, error: Exception) -> Response:
+        shown = {"status": 409, "words": f"Nothing was changed: {error}."}
+        return templates.TemplateResponse(request, "error.html", shown, status_code=409)

@@ -1,12 +1,13 @@
-"""What the lanes of one worker process share: whose turn it is, and the kernel's timer."""
+"""The state that the lanes of one worker process share: their turns, and the timer of the kernel."""
 
 from __future__ import annotations
 
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 
 class Turns:
@@ -46,7 +47,7 @@ class Alarms:
         self._due: dict[int, float] = {}
 
     def set(self, lane: int, seconds: float) -> None:
-        """Have this process ended in so many seconds, unless the lane says otherwise before; 0 = never mind."""
+        """End this process in so many seconds, unless the lane sets another time before; 0 = no longer."""
         with self._lock:
             now = time.monotonic()
             self._due.pop(lane, None)
@@ -54,3 +55,24 @@ class Alarms:
                 self._due[lane] = now + seconds
             first = min(self._due.values(), default=now)
             signal.setitimer(signal.ITIMER_REAL, max(first - now, 0.001) if self._due else 0.0)
+
+
+def _no_alarm(_seconds: float) -> None:
+    """Set no alarm."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """The place of one worker in its process.
+
+    Parameters
+    ----------
+    alarm
+        Tells the kernel to end this process in so many seconds (0 = no longer): the last resort for code that hangs
+        without letting any other thread run.
+    turns
+        Shared by all lanes of the process.
+    """
+
+    alarm: Callable[[float], object] = _no_alarm
+    turns: Turns = field(default_factory=Turns)

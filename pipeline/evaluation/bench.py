@@ -32,9 +32,9 @@ from pipeline.networks.inference import Network
 from pipeline.networks.specification import PAGE
 from pipeline.output.overlay import draw_overlay, write_png
 from pipeline.rows.trace import posterior, read_rows
-from pipeline.training.capture import Capture
-from pipeline.training.render import photograph
-from pipeline.training.sample import draw_sample
+from pipeline.training.drawing.capture import Capture
+from pipeline.training.drawing.render import photograph
+from pipeline.training.drawing.sample import draw_sample
 
 P = ParamSpec("P")
 T = TypeVar("T")

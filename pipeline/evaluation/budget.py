@@ -39,7 +39,7 @@ from pipeline.sheet.paper import Sheet, turn
 from pipeline.sheet.rectify import rectify
 from pipeline.sheet.segment import segment
 from pipeline.signal.calibrate import calibrate
-from pipeline.training.render import Picture
+from pipeline.training.drawing.render import Picture
 
 LEVELS = ("drawn line", "trace", "+ geometry", "+ rows", "+ layout and columns", "+ speed and gain")
 _HZ = 500.0

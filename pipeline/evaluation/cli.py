@@ -28,9 +28,9 @@ from pipeline.layout.file import load_layouts
 from pipeline.output.files import read_csv
 from pipeline.output.overlay import draw_overlay
 from pipeline.source.page import load_pages
-from pipeline.training.records import load_records
-from pipeline.training.render import draw_pictures
-from pipeline.training.simulate import simulate_ecg
+from pipeline.training.drawing.render import draw_pictures
+from pipeline.training.recordings.records import load_records
+from pipeline.training.recordings.simulate import simulate_ecg
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Signals = Annotated[

@@ -26,7 +26,7 @@ from pipeline.datatypes import (
 )
 from pipeline.networks.specification import ROW_COLUMNS_PER_MM
 from pipeline.sheet.paper import page_to_paper
-from pipeline.training.render import Picture
+from pipeline.training.drawing.render import Picture
 
 Points = npt.NDArray[np.floating[Any]]
 NODE_MM = 5.0

@@ -26,7 +26,7 @@ from scipy.signal import resample_poly
 
 from pipeline.datatypes import LEADS, FloatArray, Layout
 from pipeline.evaluation.dicom import is_waveform, read_waveform
-from pipeline.training.wfdb import read_record
+from pipeline.training.recordings.wfdb import read_record
 
 TRUTH_HZ = 500.0
 PAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".pdf")

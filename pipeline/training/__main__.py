@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from pipeline.networks.inference import WEIGHTS
-from pipeline.training.records import load_records
-from pipeline.training.render import render_pages
+from pipeline.training.drawing.render import render_pages
+from pipeline.training.recordings.records import load_records
 from pipeline.training.tasks import TASKS
 from pipeline.training.train import export as export_weights
 from pipeline.training.train import train as train_network
@@ -54,7 +54,7 @@ def plot(
     out: Annotated[Path, typer.Option(help="the picture")] = Path("progress.png"),
 ) -> None:
     """Draw how the validation figures of runs went over time."""
-    from pipeline.evaluation.progress import plot_progress  # needs matplotlib, which training does without
+    from pipeline.training.progress import plot_progress  # needs matplotlib, which training does without
 
     plot_progress({run.name: json.loads((run / "history.json").read_text()) for run in runs}, out)
 

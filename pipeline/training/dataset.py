@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from pipeline.training.records import load_records
-from pipeline.training.synth import random_page, system_fonts
+from pipeline.training.drawing.synth import random_page, system_fonts
+from pipeline.training.recordings.records import load_records
 from pipeline.training.tasks import Sample, Task
 
 

@@ -29,7 +29,20 @@ def _dice(probability: Tensor, target: Tensor) -> Tensor:
 
 
 def page_loss(output: Tensor, classes: Tensor) -> Tensor:
-    """Dice + focal over background, grid, trace, text; `classes` (B, H, W, 3) uint8 shares."""
+    """Dice + focal over background, grid, trace, text.
+
+    Parameters
+    ----------
+    output : (B, 4, H, W) float32
+        Logits of the page network.
+    classes : (B, H, W, 3) uint8
+        Shares of grid, trace and text in [0, 255].
+
+    Returns
+    -------
+    Tensor
+        The loss, one number.
+    """
     shares = classes.permute(0, 3, 1, 2).float() / 255
     target = torch.cat([(1 - shares.sum(1, keepdim=True)).clamp(0), shares], 1)
     weight = torch.tensor([0.5, 1.0, 2.0, 2.0])
@@ -37,9 +50,21 @@ def page_loss(output: Tensor, classes: Tensor) -> Tensor:
 
 
 def bend_loss(output: Tensor, shift_mm: Tensor) -> Tensor:
-    """Negative log likelihood of a Laplace distribution; `shift_mm` (B, H, W, 2).
+    """Negative log likelihood of a Laplace distribution.
 
-    It weighs every cell by what the network itself believes, so that cells without a grid teach doubt and nothing else.
+    The network weighs every cell by its own expected error, so that cells without a grid teach doubt and nothing else.
+
+    Parameters
+    ----------
+    output : (B, 4, h, w) float32
+        Shift in mm along x and y, log of the expected error in mm of each.
+    shift_mm : (B, h, w, 2) float32
+        The true shift.
+
+    Returns
+    -------
+    Tensor
+        The loss, one number.
     """
     error = (output[:, :2] - shift_mm.permute(0, 3, 1, 2)).abs()
     doubt = output[:, 2:].clamp(-6, 2)
@@ -47,7 +72,20 @@ def bend_loss(output: Tensor, shift_mm: Tensor) -> Tensor:
 
 
 def layout_loss(output: Tensor, bands: Tensor) -> Tensor:
-    """Dice + cross-entropy of row bands, boundaries and pulses; `bands` (B, H, W, 3) uint8."""
+    """Dice + cross-entropy of row bands, boundaries and pulses.
+
+    Parameters
+    ----------
+    output : (B, 3, h, w) float32
+        Logits of the layout network.
+    bands : (B, h, w, 3) uint8
+        Row band, boundary and pulse in [0, 255].
+
+    Returns
+    -------
+    Tensor
+        The loss, one number.
+    """
     target = bands.permute(0, 3, 1, 2).float() / 255
     return _dice(output.sigmoid(), target) + functional.binary_cross_entropy_with_logits(output, target)
 
@@ -56,8 +94,25 @@ def trace_loss(output: tuple[Tensor, Tensor], y_bin: Tensor, sigma: float = 0.8,
     """Cross-entropy of each column against a Gaussian around the centre line and of its presence, and noise to signal.
 
     Where the line is steep its ink fills the column over `slope` bins: the Gaussian is as wide.  Those columns are few
-    and hold most of the signal's power, so they count for more.  The last term is what the weights are measured by: the
-    log of the mean's squared error over the line's power, crop by crop; it sees the tips of QRS complexes.
+    and hold most of the signal's power, so they count for more.  The last term is the figure by which weights are
+    compared: the log of the mean's squared error over the line's power, crop by crop.  It is sensitive to the tips of
+    QRS complexes.
+
+    Parameters
+    ----------
+    output : (B, bins, columns) and (B, columns) float32
+        Logits of place and presence of the trace network.
+    y_bin : (B, columns) float32
+        The true centre line in bins, NaN = no trace.
+    sigma : float
+        Bins, standard deviation of the Gaussian on a level line.
+    steepest : float
+        Bins a column, slopes above which count alike.
+
+    Returns
+    -------
+    Tensor
+        The loss, one number.
     """
     columns, presence = output
     there = torch.isfinite(y_bin)
@@ -93,12 +148,38 @@ def _log_noise_to_signal(
 
 
 def label_loss(output: Tensor, lead: Tensor) -> Tensor:
-    """Cross-entropy; `lead` (B,) 0..12."""
+    """Cross-entropy with smoothed labels.
+
+    Parameters
+    ----------
+    output : (B, 13, 1, 1) float32
+        Logits of the label network.
+    lead : (B,) int64
+        1..12 in the order of LEADS, 0 = no name.
+
+    Returns
+    -------
+    Tensor
+        The loss, one number.
+    """
     return functional.cross_entropy(output[:, :, 0, 0], lead, label_smoothing=0.02)
 
 
 def page_figures(output: Tensor, classes: Tensor) -> dict[str, float]:
-    """Dice of grid, trace and text; `classes` (B, H, W, 3) uint8 shares."""
+    """Dice of grid, trace and text.
+
+    Parameters
+    ----------
+    output : (B, 4, H, W) float32
+        Logits of the page network.
+    classes : (B, H, W, 3) uint8
+        Shares of grid, trace and text in [0, 255].
+
+    Returns
+    -------
+    dict of float
+        By name.
+    """
     shares = classes.permute(0, 3, 1, 2).float() / 255
     p = output.softmax(1)[:, 1:]
     overlap = (p * shares).sum((0, 2, 3)) * 2 / ((p**2).sum((0, 2, 3)) + (shares**2).sum((0, 2, 3)) + 1)
@@ -106,7 +187,20 @@ def page_figures(output: Tensor, classes: Tensor) -> dict[str, float]:
 
 
 def bend_figures(output: Tensor, shift_mm: Tensor) -> dict[str, float]:
-    """Mean error in mm over all cells and over the surer half; what is expected of it; `shift_mm` (B, H, W, 2)."""
+    """Mean error in mm over all cells and over the surer half, and what the network expects and the canvas has there.
+
+    Parameters
+    ----------
+    output : (B, 4, h, w) float32
+        Shift in mm along x and y, log of the expected error in mm of each.
+    shift_mm : (B, h, w, 2) float32
+        The true shift.
+
+    Returns
+    -------
+    dict of float
+        By name.
+    """
     true = shift_mm.permute(0, 3, 1, 2)
     error = (output[:, :2] - true).abs()
     surest = output[:, 2:] < output[:, 2:].median()
@@ -119,20 +213,59 @@ def bend_figures(output: Tensor, shift_mm: Tensor) -> dict[str, float]:
 
 
 def layout_figures(output: Tensor, bands: Tensor) -> dict[str, float]:
-    """Intersection over union of row bands, boundaries and pulses; `bands` (B, H, W, 3) uint8."""
+    """Intersection over union of row bands, boundaries and pulses.
+
+    Parameters
+    ----------
+    output : (B, 3, h, w) float32
+        Logits of the layout network.
+    bands : (B, h, w, 3) uint8
+        Row band, boundary and pulse in [0, 255].
+
+    Returns
+    -------
+    dict of float
+        By name.
+    """
     target = bands.permute(0, 3, 1, 2) > 127
     iou = ((output > 0) & target).sum((0, 2, 3)) / ((output > 0) | target).sum((0, 2, 3)).clamp(1)
     return dict(zip(("band_iou", "boundary_iou", "pulse_iou"), iou.tolist(), strict=True))
 
 
 def label_figures(output: Tensor, lead: Tensor) -> dict[str, float]:
-    """Share of the windows that are named right; `lead` (B,) 0..12."""
+    """Share of the windows that are named right.
+
+    Parameters
+    ----------
+    output : (B, 13, 1, 1) float32
+        Logits of the label network.
+    lead : (B,) int64
+        1..12 in the order of LEADS, 0 = no name.
+
+    Returns
+    -------
+    dict of float
+        By name.
+    """
     found = output[:, :, 0, 0].argmax(1)
     return {"accuracy": float((found == lead).float().mean())}
 
 
 def trace_figures(output: tuple[Tensor, Tensor], y_bin: Tensor) -> dict[str, float]:
-    """SNR in dB of the line as the tracer reads it, and share of columns taken wrongly for traced or not."""
+    """SNR in dB of the line as the tracer reads it, its 10th percentile, and share of columns with wrong presence.
+
+    Parameters
+    ----------
+    output : (B, bins, columns) and (B, columns) float32
+        Logits of place and presence of the trace network.
+    y_bin : (B, columns) float32
+        The true centre line in bins, NaN = no trace.
+
+    Returns
+    -------
+    dict of float
+        By name.
+    """
     p = posterior(functional.log_softmax(output[0], 1).cpu().numpy())
     y = torch.from_numpy((p @ np.arange(ROW_BINS, dtype=np.float32)).T)
     snr = []

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pipeline.networks.specification import BEND, LABEL, LAYOUT, PAGE, TRACE, Specification
 from pipeline.training import losses
-from pipeline.training.augment import bend_sample, label_samples, layout_sample, page_samples, row_samples
-from pipeline.training.synth import DrawnPage
+from pipeline.training.drawing.augment import bend_sample, label_samples, layout_sample, page_samples, row_samples
+from pipeline.training.drawing.synth import DrawnPage
 
 Sample = tuple[Tensor, ...]  # pixels, then the truth as the loss takes it
 
@@ -30,20 +30,41 @@ class Task:
 
 
 def page_crops(page: DrawnPage, rng: np.random.Generator) -> list[Sample]:
-    """Cut three crops in the page frame: pixels and class shares."""
+    """Cut three crops in the page frame: pixels and class shares.
+
+    Parameters
+    ----------
+    page : DrawnPage
+    rng : Generator
+        All chance comes from it.
+    """
     return [
         (torch.from_numpy(s.pixels), torch.from_numpy(s.classes)) for s in page_samples(page, PAGE.crop_px[0], 3, rng)
     ]
 
 
 def bend_crops(page: DrawnPage, rng: np.random.Generator) -> list[Sample]:
-    """Cut six crops of the canvas: pixels and shift in mm."""
+    """Cut six crops of the canvas: pixels and shift in mm.
+
+    Parameters
+    ----------
+    page : DrawnPage
+    rng : Generator
+        All chance comes from it.
+    """
     samples = (bend_sample(page, BEND.crop_px[0], rng) for _ in range(6))
     return [(torch.from_numpy(s.pixels), torch.from_numpy(s.shift_mm)) for s in samples]
 
 
 def layout_crops(page: DrawnPage, rng: np.random.Generator) -> list[Sample]:
-    """Cut six crops of the canvas: pixels and, at the network's stride, bands."""
+    """Cut six crops of the canvas: pixels and, at the network's stride, bands.
+
+    Parameters
+    ----------
+    page : DrawnPage
+    rng : Generator
+        All chance comes from it.
+    """
     samples: list[Sample] = []
     for _ in range(6):
         s = layout_sample(page, LAYOUT.crop_px[0], rng)
@@ -54,14 +75,28 @@ def layout_crops(page: DrawnPage, rng: np.random.Generator) -> list[Sample]:
 
 
 def trace_crops(page: DrawnPage, rng: np.random.Generator) -> list[Sample]:
-    """Cut eight crops of rows: pixels and the centre line in bins."""
+    """Cut eight crops of rows: pixels and the centre line in bins.
+
+    Parameters
+    ----------
+    page : DrawnPage
+    rng : Generator
+        All chance comes from it.
+    """
     return [
         (torch.from_numpy(s.pixels), torch.from_numpy(s.y_bin)) for s in row_samples(page, TRACE.crop_px[1], 8, rng)
     ]
 
 
 def label_crops(page: DrawnPage, rng: np.random.Generator) -> list[Sample]:
-    """Cut three windows of every lead name and as many of other ink: pixels and lead."""
+    """Cut three windows of every lead name and as many of other ink: pixels and lead.
+
+    Parameters
+    ----------
+    page : DrawnPage
+    rng : Generator
+        All chance comes from it.
+    """
     samples = [s for _ in range(3) for s in label_samples(page, rng)]
     return [(torch.from_numpy(s.pixels), torch.tensor(s.lead)) for s in samples]
 

@@ -111,7 +111,20 @@ class Trainer:
         return tuple(o.float() for o in output) if isinstance(output, tuple) else output.float()
 
     def update(self, sample: Sample, progress: float) -> float:
-        """Take one step; `progress` in [0, 1] sets the learning rate (warm-up, then cosine to a hundredth)."""
+        """Take one step.
+
+        Parameters
+        ----------
+        sample : tuple of Tensor
+            Pixels, then the truth as the loss takes it.
+        progress : float
+            In [0, 1]; it sets the learning rate (warm-up, then cosine to a hundredth).
+
+        Returns
+        -------
+        float
+            The loss before the step.
+        """
         lr = self.lr * min(1.0, (self.step + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -201,7 +214,17 @@ def train(
 
 
 def export(network: str, checkpoint: Path, target: Path) -> None:
-    """Write the averaged weights as fp16 safetensors, with a record of hash and figures beside them."""
+    """Write the averaged weights as fp16 safetensors, with a record of hash and figures beside them.
+
+    Parameters
+    ----------
+    network : str
+        Name of the specification.
+    checkpoint : Path
+        The checkpoint.pt of a run.
+    target : Path
+        Folder that receives both files.
+    """
     state = torch.load(checkpoint, map_location="cpu", weights_only=False)
     weights = {k: v.half() if v.dtype.is_floating_point else v for k, v in state["average"].items()}
     target.mkdir(parents=True, exist_ok=True)

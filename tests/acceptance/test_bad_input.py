@@ -198,7 +198,7 @@ def test_dicom_with_a_bad_pdf_inside(gateway: Gateway, name: str, document: byte
 
 def test_healthy_page_goes_through_after_all_that(gateway: Gateway, tmp_path: Path) -> None:
     page = tmp_path / "page.png"
-    command = [sys.executable, "-m", "pipeline.training.sample", str(page), "--seed", "1"]
+    command = [sys.executable, "-m", "pipeline.training.drawing.sample", str(page), "--seed", "1"]
     subprocess.run(command, check=True, timeout=4 * PATIENCE_S, cwd=ROOT)
     drop(gateway, "healthy.png", page.read_bytes())
     job = job_of(gateway, "healthy-png")

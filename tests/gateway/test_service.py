@@ -22,11 +22,13 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from gateway.domain.artefact import Role
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
+from gateway.domain.received import ReceivedObject
 from gateway.domain.status import DeliveryStatus, JobStatus
 from gateway.intake.accept import Intake
 from gateway.service import Service, notify
 from gateway.settings import Settings
 from gateway.spool.folder import Spool
+from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, Page
 from gateway.worker.supervisor import WorkerPool
@@ -118,7 +120,7 @@ def test_started_service_answers_and_a_stopped_one_does_not(start: Callable[...,
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), PATIENCE_S).close()
     left = {thread.name for thread in set(threading.enumerate()) - before}
-    assert left & {"web", "dicom-scp", "folder-inbox", "lookup", "commitment-reports"} == set()
+    assert left & {"web", "dicom-scp", "folder-inbox", "lookup", "commitment-results"} == set()
 
 
 def test_settings_that_changed_leave_no_delivery_behind(
@@ -132,7 +134,7 @@ def test_settings_that_changed_leave_no_delivery_behind(
         Delivery(job_id=job.id, role=Role.WAVEFORM, page_number=1, destination=name, kind="dicom", artefact="x.dcm")
         for name in ("pacs", "gone")
     ]
-    store.jobs.complete(job.id, "w", [], sent, JobStatus.DONE)
+    store.jobs.complete(job.id, "w", JobResult(status=JobStatus.DONE, deliveries=sent))
     stored, _ = store.deliveries.of_job(job.id)
     assert stored.id
     store.deliveries.stored(stored.id, "0x0000")
@@ -240,7 +242,7 @@ def test_result_for_a_folder_arrives_there(
     delivery = Delivery(
         job_id=job_id, role=Role.WAVEFORM, page_number=1, destination="drop", kind="folder", artefact="page-1.txt"
     )
-    store.jobs.complete(job_id, "w", [page], [delivery], JobStatus.DONE)
+    store.jobs.complete(job_id, "w", JobResult(status=JobStatus.DONE, pages=[page], deliveries=[delivery]))
     wait_for("the delivery", lambda: store.deliveries.of_job(job_id)[0].status == DeliveryStatus.DELIVERED)
     assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [b"result"]
 
@@ -272,13 +274,15 @@ def test_lease_of_a_worker_that_runs_is_extended_though_it_does_not_itself(
 
 def accept(intake: Intake, source_key: str = "1") -> str:
     return intake.accept(
-        source="submit",
-        source_key=source_key,
-        media_type="image/png",
-        data=b"x",
-        context=StudyContext(patient_id="P1"),
-        destinations=None,
-        actor="test",
+        ReceivedObject(
+            source="submit",
+            source_key=source_key,
+            media_type="image/png",
+            data=b"x",
+            context=StudyContext(patient_id="P1"),
+            destinations=None,
+            actor="test",
+        )
     ).job_id
 
 

@@ -12,7 +12,6 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 
-from gateway.delivery.diagnose import echo, send_test
 from gateway.dicom.network import dicomweb as web
 from gateway.dicom.network.dicomweb import WebArchive
 from gateway.dicom.network.find import StudyQuery
@@ -21,10 +20,11 @@ from gateway.dicom.network.scp import StorageScp
 from gateway.dicom.objects.waveform import build_waveform, encode
 from gateway.intake.accept import Intake
 from gateway.intake.pull import Archive, Progress, Wanted, pull
-from gateway.settings import DicomDestination, DicomSettings, DicomWebDestination, Hl7CodeSettings
+from gateway.settings import DicomDestination, DicomSettings, DicomWebDestination, ObjectSettings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
-from tests.gateway.dicom.samples import CONTEXT, NOW, compressed, make_quality, make_record, part10, secondary_capture
+from tests.gateway.delivery.destinations import kind
+from tests.gateway.dicom.samples import compressed, make_page, part10, secondary_capture
 from tests.interop.peers import Orthanc, free_port, run, running_orthanc, tool
 from tests.waiting import eventually
 
@@ -72,7 +72,7 @@ class Gateway:
 
     def dimse(self, port: int, ae_title: str, retrieve: str) -> Archive:
         peer = DicomDestination(name="pacs", host="127.0.0.1", port=port, ae_title=ae_title, retrieve=retrieve)  # type: ignore[arg-type]
-        return DimseArchive(peer, "ECGGW", "ECGGW", self.intake, 64)
+        return DimseArchive(peer, "ECGGW", "ECGGW", self.intake.keep, 64)
 
     def pulled(self, archive: Archive, wanted: Wanted = WANTED) -> Progress:
         return pull(archive, self.store, wanted, lambda progress: None)
@@ -85,7 +85,7 @@ class Gateway:
 def gateway(tmp_path: Path) -> Iterator[Gateway]:
     store = Store(tmp_path / "gateway.db")
     intake = Intake(Spool(tmp_path / "spool", 1), store)
-    scp = StorageScp(DicomSettings(port=0), intake)
+    scp = StorageScp(DicomSettings(port=0), intake.keep)
     scp.start()
     yield Gateway(store, intake, scp.port, tmp_path / "spool")
     scp.stop(grace_s=1.0)
@@ -180,9 +180,7 @@ def dicomweb(tmp_path: Path) -> Iterator[Web]:
 
 
 def test_orthanc_stores_by_stow_and_gives_back_what_was_stored(dicomweb: Web, tmp_path: Path) -> None:
-    waveform = build_waveform(
-        make_record(), make_quality(), CONTEXT, page_number=1, layout_name="3x4", sop_class="12-lead", created_at=NOW
-    )
+    waveform = build_waveform(make_page(layout_name="3x4"), "12-lead", ObjectSettings())
     path = tmp_path / "w.dcm"
     path.write_bytes(encode(waveform))
     for _ in range(2):  # a repeat is stored, too
@@ -192,17 +190,17 @@ def test_orthanc_stores_by_stow_and_gives_back_what_was_stored(dicomweb: Web, tm
 
 
 def test_orthanc_is_diagnosed(dicomweb: Web) -> None:
-    steps = list(send_test(dicomweb.destination, "ECGGW", Hl7CodeSettings()))
+    steps = list(kind(dicomweb.destination).send_test())
     assert [step.name for step in steps] == ["name", "TCP", "QIDO-RS", "STOW-RS"]
     assert all(step.ok for step in steps), steps
-    *_, last = echo(dicomweb.wrong_word, "ECGGW")
+    *_, last = kind(dicomweb.wrong_word).check()
     assert (last.name, last.ok) == ("QIDO-RS", False) and "401" in last.found and "password_file" in last.advice
 
 
 def test_orthanc_by_dicomweb(gateway: Gateway, dicomweb: Web) -> None:
     for data in history().values():
         dicomweb.orthanc.request("/instances", data)
-    check_pull(gateway, WebArchive(dicomweb.destination, gateway.intake, 64))
+    check_pull(gateway, WebArchive(dicomweb.destination, gateway.intake.keep, 64))
 
 
 # ---- dcmqrscp

@@ -9,20 +9,29 @@ from pathlib import Path
 
 import pytest
 
-from gateway.delivery.commitment import Committer
+from gateway.delivery.committer import Committer
 from gateway.delivery.outbox import Outbox
 from gateway.dicom.network.scp import StorageScp
-from gateway.dicom.network.scu import send
 from gateway.dicom.objects.waveform import build_waveform, encode
 from gateway.domain.artefact import Role
 from gateway.domain.context import StudyContext
+from gateway.domain.received import ReceivedObject
 from gateway.domain.status import DeliveryStatus, JobStatus
 from gateway.intake.accept import Intake
-from gateway.settings import CallerSettings, DicomDestination, DicomSettings, ReportSettings, RetrySettings
+from gateway.settings import (
+    CallerSettings,
+    DicomDestination,
+    DicomSettings,
+    ObjectSettings,
+    ReportSettings,
+    RetrySettings,
+)
 from gateway.spool.folder import Spool
+from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import Delivery
-from tests.gateway.dicom.samples import CONTEXT, NOW, make_quality, make_record, part10, secondary_capture
+from tests.gateway.delivery.destinations import kind
+from tests.gateway.dicom.samples import make_page, part10, secondary_capture
 from tests.interop.peers import Orthanc, free_port, running_orthanc
 from tests.waiting import eventually
 
@@ -46,37 +55,23 @@ class Gateway:
         report = ReportSettings(port=orthanc.dicom_port)
         dicom = DicomSettings(port=port, callers=(CallerSettings(ae_title="ORTHANC", commitment=report),))
         self.committer = Committer(self.store, self.spool, dicom, [pacs], random.Random(1), poll_s=0.05)
-        self.outbox = Outbox(
-            self.store,
-            self.spool,
-            {"pacs": lambda path, _: send(path, pacs, "ECGGW")},
-            {"pacs": pacs.retry},
-            random.Random(1),
-            poll_s=0.05,
-            committing={"pacs"},
-        )
-        self.scp = StorageScp(dicom, self.intake, self.committer)
+        self.outbox = Outbox(self.store, self.spool, [kind(pacs)], random.Random(1), poll_s=0.05)
+        self.scp = StorageScp(dicom, self.intake.keep, self.committer)
 
     def delivery(self) -> Delivery:
         """A waveform that waits to be sent."""
         job_id = self.intake.accept(
-            source="submit",
-            source_key="1",
-            media_type="image/png",
-            data=b"page",
-            context=StudyContext(patient_id="4711"),
-            destinations=None,
-            actor="test",
+            ReceivedObject(
+                source="submit",
+                source_key="1",
+                media_type="image/png",
+                data=b"page",
+                context=StudyContext(patient_id="4711"),
+                destinations=None,
+                actor="test",
+            )
         ).job_id
-        waveform = build_waveform(
-            make_record(),
-            make_quality(),
-            CONTEXT,
-            page_number=1,
-            layout_name="3x4",
-            sop_class="12-lead",
-            created_at=NOW,
-        )
+        waveform = build_waveform(make_page(layout_name="3x4"), "12-lead", ObjectSettings())
         self.spool.write_artefact(job_id, "page-1.dcm", encode(waveform))
         assert self.store.jobs.claim("w", 60)
         made = Delivery(
@@ -88,7 +83,7 @@ class Gateway:
             artefact="page-1.dcm",
             identifier=str(waveform.SOPInstanceUID),
         )
-        self.store.jobs.complete(job_id, "w", [], [made], JobStatus.DONE)
+        self.store.jobs.complete(job_id, "w", JobResult(status=JobStatus.DONE, deliveries=[made]))
         return self.now(job_id)
 
     def now(self, job_id: str) -> Delivery:

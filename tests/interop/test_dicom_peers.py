@@ -18,22 +18,21 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import HTJ2K, JPEG2000, HTJ2KLossless, HTJ2KLosslessRPCL, JPEG2000Lossless
 
-from gateway.delivery.diagnose import TEST_PATIENT_ID, send_test
+from gateway.delivery.sample_ecg import TEST_PATIENT_ID
 from gateway.dicom.images.pages import IMAGE_TRANSFER_SYNTAXES, read_instance
 from gateway.dicom.network.find import StudyQuery, find_studies
 from gateway.dicom.network.scp import StorageScp
 from gateway.dicom.network.scu import send
 from gateway.dicom.objects.waveform import build_waveform, encode
 from gateway.intake.accept import Intake
-from gateway.settings import CallerSettings, DicomDestination, DicomSettings, Hl7CodeSettings
+from gateway.settings import CallerSettings, DicomDestination, DicomSettings, ObjectSettings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from pipeline import EcgRecord
+from tests.gateway.delivery.destinations import kind
 from tests.gateway.dicom.samples import (
-    CONTEXT,
-    NOW,
     compressed,
-    make_quality,
+    make_page,
     make_record,
     page_pixels,
     part10,
@@ -62,7 +61,7 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
     folder.mkdir()
     store = Store(folder / "gateway.db")
     settings = DicomSettings(port=0, callers=(CallerSettings(ae_title="CART1"), CallerSettings(ae_title="ORTHANC")))
-    scp = StorageScp(settings, Intake(Spool(folder / "spool", 1), store))
+    scp = StorageScp(settings, Intake(Spool(folder / "spool", 1), store).keep)
     scp.start()
     yield Gateway(scp.port, folder)
     scp.stop()
@@ -70,15 +69,8 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
 
 
 def waveform_file(path: Path, layout: str, sop_class: str, record: EcgRecord | None = None) -> Path:
-    dataset = build_waveform(
-        record or make_record(layout),
-        make_quality(),
-        CONTEXT,
-        page_number=1,
-        layout_name=layout,
-        sop_class=sop_class,  # type: ignore[arg-type]
-        created_at=NOW,
-    )
+    page = make_page(record or make_record(layout), layout_name=layout)
+    dataset = build_waveform(page, sop_class, ObjectSettings())  # type: ignore[arg-type]
     path.write_bytes(encode(dataset))
     return path
 
@@ -281,7 +273,7 @@ def test_orthanc_stores_our_object_and_returns_its_samples_byte_for_byte(
 
 def test_orthanc_is_diagnosed_and_finds_the_test_ecg(orthanc: Orthanc) -> None:
     peer = destination(orthanc.dicom_port, "ORTHANC")
-    assert [step for step in send_test(peer, "ECGGW", Hl7CodeSettings()) if not step.ok] == []
+    assert [step for step in kind(peer).send_test() if not step.ok] == []
     (study,) = find_studies(peer, "ECGGW", StudyQuery(patient_id=TEST_PATIENT_ID, modalities="ECG"), limit=10)
     assert (study.patient_name, study.study_description) == ("TEST^GATEWAY", "TEST of the ECG gateway, no patient")
     assert find_studies(peer, "ECGGW", StudyQuery(patient_id="NOBODY"), limit=10) == ()

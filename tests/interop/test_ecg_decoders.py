@@ -33,7 +33,7 @@ from gateway.dicom.objects.waveform import build_waveform, encode
 from gateway.results.report import build_report
 from gateway.settings import ObjectSettings
 from pipeline import LEADS, EcgRecord, Lead
-from tests.gateway.dicom.samples import COLUMNS, CONTEXT, NOW, make_quality, make_record, page_pixels
+from tests.gateway.dicom.samples import COLUMNS, NOW, make_page, make_record, page_pixels
 from tests.gateway.results.test_heart_rate import ecg
 from tests.interop.peers import run
 from tests.waiting import PATIENCE_S
@@ -43,14 +43,11 @@ HERE = Path(__file__).parent
 JARS = ("/usr/share/java/pixelmed.jar", "/usr/share/java/commons-codec.jar")
 
 Channels = dict[str, np.ndarray]  # lead -> (n_samples,) uV
-PAGE = {"page_number": 1, "layout_name": "3x4+1R", "created_at": NOW}
 
 
 def waveform(record: EcgRecord, sop_class: str = "12-lead") -> Dataset:
-    columns = (*COLUMNS, (Lead.II,))
-    return build_waveform(  # type: ignore[call-overload, no-any-return]
-        record, make_quality(), CONTEXT, **PAGE, sop_class=sop_class, columns=columns
-    )
+    page = make_page(record, layout_name="3x4+1R", columns=(*COLUMNS, (Lead.II,)))
+    return build_waveform(page, sop_class, ObjectSettings())  # type: ignore[arg-type]
 
 
 def spoken(command: list[str]) -> str:
@@ -163,12 +160,17 @@ def overlay_png() -> bytes:
 
 
 def made_objects() -> dict[str, bytes]:
-    record, quality, objects = ecg([0.8] * 12), make_quality(), ObjectSettings()
+    record, objects = ecg([0.8] * 12), ObjectSettings()
     wave = waveform(record)
-    uids = (str(wave.SOPClassUID), str(wave.SOPInstanceUID))
-    pdf = build_report(record, quality, CONTEXT, layout_name="12x1")
-    report = encapsulated_report(pdf, quality, CONTEXT, **PAGE, waveform=uids, objects=objects)  # type: ignore[arg-type]
-    overlay = overlay_capture(overlay_png(), quality, CONTEXT, **PAGE, objects=objects)  # type: ignore[arg-type]
+    page = make_page(
+        record,
+        layout_name="3x4+1R",
+        waveform_sop_class_uid=str(wave.SOPClassUID),
+        waveform_sop_instance_uid=str(wave.SOPInstanceUID),
+        overlay_png=overlay_png(),
+    )
+    report = encapsulated_report(replace(page, report_pdf=build_report(replace(page, layout_name="12x1"))), objects)
+    overlay = overlay_capture(page, objects)
     note = rejection_note([wave, report, overlay], REJECTED_FOR_QUALITY, number=1, created_at=NOW, objects=objects)
     return {
         "TwelveLeadECG": encode(wave),

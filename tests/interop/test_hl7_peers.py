@@ -21,6 +21,7 @@ from gateway.errors import DeliveryDeferred, DeliveryRefused
 from gateway.hl7.inbound.receiver import Receiver
 from gateway.hl7.transport.client import MllpClient
 from gateway.hl7.transport.mllp import MllpListener
+from gateway.identity.orders import Records
 from gateway.settings import Hl7Destination
 from gateway.store.store import Store
 from tests.gateway.hl7.outbound.test_messages import built
@@ -74,7 +75,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def port(store: Store) -> Iterator[int]:
-    listener = MllpListener("127.0.0.1", 0, Receiver(store, "UNICODE UTF-8"))
+    listener = MllpListener("127.0.0.1", 0, Receiver(Records(store), "UNICODE UTF-8"))
     listener.start()
     yield listener.port
     listener.stop()

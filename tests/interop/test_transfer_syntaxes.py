@@ -52,7 +52,7 @@ def pixels(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     """A drawn page, (H, W, 3) RGB, of odd height and width, at 127 dpi."""
     file = tmp_path_factory.mktemp("page") / "page.png"
     subprocess.run(
-        [sys.executable, "-m", "pipeline.training.sample", str(file), "--seed", "1"], check=True, timeout=300
+        [sys.executable, "-m", "pipeline.training.drawing.sample", str(file), "--seed", "1"], check=True, timeout=300
     )
     drawn = np.asarray(Image.open(file).convert("RGB"))
     return np.ascontiguousarray(drawn[: (drawn.shape[0] - 1) | 1, : (drawn.shape[1] - 1) | 1])

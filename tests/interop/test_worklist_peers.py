@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,8 +13,9 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from gateway.dicom.network.worklist import ask
 from gateway.domain.context import StudyContext
+from gateway.domain.identity import Decision, Evidence, PeerAnswer
 from gateway.errors import DeliveryError
-from gateway.identity.lookup import resolve
+from gateway.identity.decide import decide
 from gateway.settings import LookupSettings
 from tests.interop.peers import free_port, tool
 from tests.waiting import PATIENCE_S, eventually
@@ -65,6 +66,10 @@ def answers(settings: LookupSettings) -> bool:
     except DeliveryError:
         return False
     return True
+
+
+def resolve(page: StudyContext, found: Sequence[StudyContext], peer: str) -> Decision:
+    return decide(page, Evidence(answer=PeerAnswer(peer=peer, found=tuple(found))))
 
 
 def test_accession_number_leads_to_patient_and_order(worklist: LookupSettings) -> None:

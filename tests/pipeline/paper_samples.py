@@ -23,7 +23,7 @@ from pipeline.layout.identify import identify_layout
 from pipeline.sheet.paper import Sheet
 from pipeline.signal.calibrate import calibrate
 from pipeline.signal.quality import assess
-from pipeline.training.simulate import simulate_ecg
+from pipeline.training.recordings.simulate import simulate_ecg
 
 
 def printed(

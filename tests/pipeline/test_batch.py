@@ -14,6 +14,7 @@ from pipeline.datatypes import Calibration, PageImage
 from pipeline.digitizer import Digitizer
 from pipeline.errors import TraceNotFound
 from pipeline.networks.inference import Network
+from pipeline.networks.specification import PAGE
 from tests.waiting import PATIENCE_S
 
 
@@ -32,8 +33,8 @@ class _Echo(Digitizer):
 
 def _digitizer(at_once: int) -> _Echo:
     network = Network(name="page", module=torch.nn.Identity(), sha256="", device=torch.device("cpu"), at_once=at_once)
-    parts: dict[str, Any] = dict.fromkeys((part.name for part in fields(Digitizer)), network)
-    return _Echo(**parts, meeting=Barrier(at_once))
+    parts: dict[str, Any] = dict.fromkeys(part.name for part in fields(Digitizer))
+    return _Echo(**parts | {"networks": {PAGE: network}}, meeting=Barrier(at_once))
 
 
 @pytest.mark.parametrize("at_once", [1, 3])

@@ -10,7 +10,7 @@ import pytest
 from pipeline import Calibration, GridScale, PageImage
 from pipeline.digitizer import Digitizer
 from pipeline.errors import DigitizationError, TraceNotFound
-from pipeline.training.simulate import simulate_ecg
+from pipeline.training.recordings.simulate import simulate_ecg
 from tests.pipeline.drawn_pages import STANDARD, ecg_page, snr_of_short_leads_db
 
 

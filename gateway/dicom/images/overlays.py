@@ -78,7 +78,7 @@ def _embedded(dataset: Dataset, group: int, index: int, shape: tuple[int, int]) 
 
 
 def _place(drawn: Mask, plane: Mask, origin: list[int]) -> None:
-    """Add a plane whose upper left pixel is at `origin`, counted from 1, which may be outside of the frame."""
+    """Add a plane with its upper left pixel at `origin`, counted from 1, which may be outside of the frame."""
     top, left = origin[0] - 1, origin[1] - 1
     target = drawn[max(top, 0) : max(top + plane.shape[0], 0), max(left, 0) : max(left + plane.shape[1], 0)]
     source = plane[max(-top, 0) :, max(-left, 0) :][: target.shape[0], : target.shape[1]]

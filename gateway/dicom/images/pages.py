@@ -1,4 +1,4 @@
-"""A DICOM image or Encapsulated PDF -> the pages it holds, and whose they are.
+"""A DICOM image or Encapsulated PDF -> the pages it holds, and their identity.
 
 `read_context` reads the header only: the SCP and the folder call it before they acknowledge.  `read_instance` decodes
 the pixels too, in the worker.  Reading is tolerant of what the wild writes (wrong dates, odd character sets, missing
@@ -99,7 +99,7 @@ class DicomSource:
 
 
 def read_context(data: bytes) -> StudyContext:
-    """Return whose ECG a DICOM file holds, from its header alone.
+    """Return the identity of the ECG in a DICOM file, from its header alone.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def _transfer_syntax_uid(data: bytes) -> str:
 
 
 def study_context(dataset: Dataset) -> StudyContext:
-    """Return whose ECG a data set says it is, and what was ordered; a value whose form is wrong counts as not known."""
+    """Return the identity and the order that a data set states; a value in a wrong form counts as not known."""
     fields = {field: _text(dataset, keyword) for field, keyword in _TEXT.items()}
     fields |= {field: _matching(is_uid(text), text) for field, text in _each(dataset, _UIDS)}
     for role in ("placer", "filler"):  # an EI, where the order came by HL7: number^issuer (IHE RAD TF-2 appendix B)

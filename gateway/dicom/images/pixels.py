@@ -64,7 +64,7 @@ def decode_pages(dataset: Dataset) -> tuple[PageImage, ...]:
 
 
 def _check_size(dataset: Dataset) -> int:
-    """Return the number of frames of an image whose size is allowed and agrees with its pixel data."""
+    """Return the number of frames of an image; its size must be allowed and agree with its pixel data."""
     rows, columns = _count(dataset, "Rows", 65535), _count(dataset, "Columns", 65535)
     samples = _count(dataset, "SamplesPerPixel", 3)
     bits = _count(dataset, "BitsAllocated", 16)

@@ -17,8 +17,8 @@ from pynetdicom.dsutils import encode_file_meta
 
 from gateway.dicom.images.pages import read_context
 from gateway.dicom.objects.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, is_uid
+from gateway.domain.received import Keep, ReceivedObject
 from gateway.errors import IntakeError, StorageError, UndecodableDataset, UnsupportedSopClass
-from gateway.intake.accept import Accepted, Intake
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +36,10 @@ class ContradictoryDataset(UndecodableDataset):
     """The data set is another object than the one that was announced."""
 
 
-def answer_store(event: evt.Event, intake: Intake, maximum_object_mib: int, actor: str) -> Dataset:
+def answer_store(event: evt.Event, keep: Keep, maximum_object_mib: int, actor: str) -> Dataset:
     """Answer one C-STORE request (PS3.4 B.2.3): 0x0000 only after the object is on disk and its job committed."""
     try:
-        return _store(event, intake, maximum_object_mib, actor)
+        return _store(event, keep, maximum_object_mib, actor)
     except StorageError as error:
         logger.error("Cannot store: %s", error, extra={"action": "scp_defer"})
         return status(OUT_OF_RESOURCES, "cannot be stored now, try again later")
@@ -51,28 +51,24 @@ def answer_store(event: evt.Event, intake: Intake, maximum_object_mib: int, acto
         return _refuse(CANNOT_UNDERSTAND, str(error))
 
 
-def keep(data: bytes, sop_class_uid: str, sop_instance_uid: str, source: str, intake: Intake, actor: str) -> Accepted:
-    """Take a DICOM file that was announced as this object.
+def announced_object(data: bytes, sop_class_uid: str, sop_instance_uid: str, source: str, actor: str) -> ReceivedObject:
+    """Return a DICOM file that was announced as this object.
 
     Raises
     ------
     IntakeError
         It is another object, not of a class we take, or cannot be parsed.
-    StorageError
-        It cannot be kept now.
     """
     context = read_context(data)
     if (context.source_sop_class_uid, context.source_sop_instance_uid) != (sop_class_uid, sop_instance_uid):
         raise ContradictoryDataset("SOP Class or Instance UID differs from the request's")
-    return intake.accept(
+    return ReceivedObject(
         source=source,
         source_key=sop_instance_uid,
         media_type="application/dicom",
         data=data,
         context=context,
-        destinations=None,
         actor=actor,
-        hold_reason="" if context.patient_id else "no Patient ID: whose ECG this is must be told by a person",
     )
 
 
@@ -85,7 +81,7 @@ def status(code: int, comment: str = "") -> Dataset:
     return answer
 
 
-def _store(event: evt.Event, intake: Intake, maximum_object_mib: int, actor: str) -> Dataset:
+def _store(event: evt.Event, keep: Keep, maximum_object_mib: int, actor: str) -> Dataset:
     request = event.request
     sop_class, sop_instance = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
     if not is_uid(sop_instance):
@@ -97,7 +93,7 @@ def _store(event: evt.Event, intake: Intake, maximum_object_mib: int, actor: str
     association = event.assoc
     peer = str((association.requestor if association.is_acceptor else association.acceptor).ae_title)
     data = _part10(request.DataSet, sop_class, sop_instance, event.context.transfer_syntax, peer)
-    keep(data, sop_class, sop_instance, f"dicom:{peer}", intake, actor)
+    keep(announced_object(data, sop_class, sop_instance, f"dicom:{peer}", actor))
     return status(SUCCESS)
 
 

@@ -1,1 +1,1 @@
-"""DICOM on the wire: our C-STORE SCP, and us as a client by DIMSE and DICOMweb."""
+"""DICOM on the network: the C-STORE SCP, and the gateway as a client by DIMSE and DICOMweb."""

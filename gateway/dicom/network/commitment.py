@@ -1,6 +1,6 @@
-"""Storage commitment, push model (PS3.4 annex J), on the wire: requests and reports, both as SCU and as SCP.
+"""Storage commitment, push model (PS3.4 annex J), on the wire: requests and results, both as SCU and as SCP.
 
-A request (N-ACTION) names objects under a transaction UID.  Its report (N-EVENT-REPORT) names those that are
+A request (N-ACTION) names objects under a transaction UID.  Its result (N-EVENT-REPORT) names those that are
 committed and those that are not, usually on an association that the SCP opens later, with the roles turned round.
 """
 
@@ -46,11 +46,11 @@ FAILURE_REASONS = {  # PS3.3 C.14.1.1
     0x0213: "the peer is out of resources",
 }
 
-OnReport = Callable[["CommitmentReport"], int]
+OnResult = Callable[["CommitmentResult"], int]
 
 
 class InvalidArgument(GatewayError):
-    """A request or report that breaks PS3.4 annex J; `status` says so on the wire."""
+    """A request or result that breaks PS3.4 annex J; `status` says so on the wire."""
 
     def __init__(self, message: str, status: int = INVALID_ARGUMENT_VALUE) -> None:
         super().__init__(message)
@@ -59,14 +59,14 @@ class InvalidArgument(GatewayError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """One object, as a request or report names it."""
+    """One object, as a request or result names it."""
 
     sop_class_uid: str
     sop_instance_uid: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CommitmentReport:
+class CommitmentResult:
     """What became of a request: committed objects, and failed ones with their Failure Reason."""
 
     transaction_uid: str
@@ -79,9 +79,9 @@ def ask(
     calling_ae_title: str,
     transaction_uid: str,
     references: Sequence[Reference],
-    on_report: OnReport,
+    on_result: OnResult,
 ) -> None:
-    """Ask a peer to commit objects (N-ACTION); a report on this same association goes to `on_report`.
+    """Ask a peer to commit objects (N-ACTION); a result on this same association goes to `on_result`.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def ask(
     information = Dataset()
     information.TransactionUID = UID(transaction_uid)
     information.ReferencedSOPSequence = [_item(reference) for reference in references]
-    handlers = [(evt.EVT_N_EVENT_REPORT, lambda event: answer_report(event, on_report))]
+    handlers = [(evt.EVT_N_EVENT_REPORT, lambda event: answer_result(event, on_result))]
     context = build_context(StorageCommitmentPushModel, _SYNTAXES)
     association = associate(destination, calling_ae_title, [context], handlers=handlers)
     status = _exchange(association, association.send_n_action, information, _REQUEST)
@@ -105,13 +105,13 @@ def ask(
     raise kind(f"{destination.name}: storage commitment request: status 0x{status:04X}", response=f"0x{status:04X}")
 
 
-def report(peer: DicomDestination, calling_ae_title: str, result: CommitmentReport) -> None:
-    """Report to a modality (N-EVENT-REPORT) on an association of our own, where we are the SCP.
+def send_result(peer: DicomDestination, calling_ae_title: str, result: CommitmentResult) -> None:
+    """Send a result to a modality (N-EVENT-REPORT) on an association of our own, where we are the SCP.
 
     Raises
     ------
     DeliveryDeferred, DeliveryRefused
-        It did not take the report.
+        It did not take the result.
     """
     information = Dataset()
     information.TransactionUID = UID(result.transaction_uid)
@@ -126,7 +126,7 @@ def report(peer: DicomDestination, calling_ae_title: str, result: CommitmentRepo
     status = _exchange(association, association.send_n_event_report, information, event_type)
     if status != SUCCESS:
         words = "no answer" if status is None else f"status 0x{status:04X}"
-        raise DeliveryDeferred(f"{peer.name}: storage commitment report: {words}")
+        raise DeliveryDeferred(f"{peer.name}: storage commitment result: {words}")
 
 
 def answer_request(event: evt.Event, on_request: Callable[[str, str, str, tuple[Reference, ...]], int]) -> int:
@@ -147,20 +147,20 @@ def answer_request(event: evt.Event, on_request: Callable[[str, str, str, tuple[
     return on_request(requestor.ae_title, requestor.address, transaction_uid, tuple(references))
 
 
-def answer_report(event: evt.Event, on_report: OnReport) -> tuple[int, None]:
-    """Answer a peer's N-EVENT-REPORT with what `on_report` says."""
+def answer_result(event: evt.Event, on_result: OnResult) -> tuple[int, None]:
+    """Answer a peer's N-EVENT-REPORT with what `on_result` says."""
     try:
         if event.event_type not in (_ALL_COMMITTED, _SOME_FAILED):
             raise InvalidArgument(f"event type {event.event_type}", NO_SUCH_EVENT_TYPE)
         information = _decoded(lambda: event.event_information)
-        result = CommitmentReport(
+        result = CommitmentResult(
             transaction_uid=_transaction(information),
             committed=tuple(_references(information, "ReferencedSOPSequence")),
             failed=_references(information, "FailedSOPSequence"),
         )
     except InvalidArgument as error:
         return error.status, None
-    return on_report(result), None
+    return on_result(result), None
 
 
 def _exchange(association: Association, send: Callable[..., Any], information: Dataset, number: int) -> int | None:
@@ -195,7 +195,7 @@ def _decoded(read: Callable[[], Dataset]) -> Dataset:
 def _transaction(information: Dataset) -> str:
     uid = str(information.get("TransactionUID") or "")
     if not is_uid(uid):
-        raise InvalidArgument("the transaction UID is no UID")
+        raise InvalidArgument("the transaction UID is not a UID")
     return uid
 
 
@@ -206,10 +206,10 @@ def _references(information: Dataset, sequence: str) -> dict[Reference, int]:
         for item in information.get(sequence) or ():
             sop_class, sop_instance = str(item.ReferencedSOPClassUID), str(item.ReferencedSOPInstanceUID)
             if not (is_uid(sop_class) and is_uid(sop_instance)):
-                raise InvalidArgument("a reference that is no UID")
+                raise InvalidArgument("a reference is not a UID")
             found[Reference(sop_class_uid=sop_class, sop_instance_uid=sop_instance)] = int(item.get("FailureReason", 0))
             if len(found) > MAXIMUM_REFERENCES:
                 raise InvalidArgument(f"more than {MAXIMUM_REFERENCES} objects")
     except DECODE_ERRORS as error:
-        raise InvalidArgument("a reference that cannot be read") from error
+        raise InvalidArgument("a reference cannot be read") from error
     return found

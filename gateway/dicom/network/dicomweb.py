@@ -1,7 +1,7 @@
 """DICOMweb (PS3.18): STOW-RS to store, QIDO-RS to find, WADO-RS to fetch.
 
-A server is told who we are by a bearer token or a password, read from its file for every request, so that it can be
-replaced while we run.  Redirections are not followed and proxies not used: both would hand the token on.  What a
+A bearer token or a password authenticates us; it is read from its file for every request, so it can be replaced while
+the gateway runs.  Redirections are not followed and proxies not used: both would hand the token on.  What a
 server may answer is bounded.
 """
 
@@ -22,13 +22,13 @@ import httpx
 from pydicom import Dataset
 
 from gateway.dicom.images.pixels import DECODE_ERRORS
-from gateway.dicom.images.receive import keep
+from gateway.dicom.images.receive import announced_object
 from gateway.dicom.network.association import NoConnection
 from gateway.dicom.network.find import Study, StudyQuery
 from gateway.dicom.network.retrieve import Instance
 from gateway.dicom.network.scu import outcome
+from gateway.domain.received import Keep
 from gateway.errors import DeliveryDeferred, DeliveryRefused, IntakeError, SettingsError
-from gateway.intake.accept import Intake
 from gateway.security.tls import client_context, server_name, words
 from gateway.settings import DicomWebDestination, TlsClientSettings
 
@@ -55,7 +55,7 @@ def send(path: Path, destination: DicomWebDestination) -> str:
     Raises
     ------
     DeliveryDeferred, DeliveryRefused
-        As `gateway.dicom.scu.send`.
+        As `gateway.dicom.network.scu.send`.
     """
     boundary = uuid.uuid4().hex
     try:
@@ -66,7 +66,6 @@ def send(path: Path, destination: DicomWebDestination) -> str:
     content_type = f'multipart/related; type="application/dicom"; boundary={boundary}'
     status, headers, body = _request(
         destination,
-        "POST",
         "/studies",
         headers={"Content-Type": content_type, "Accept": _JSON},
         content=b"".join((head, data, f"\r\n--{boundary}--\r\n".encode())),
@@ -88,11 +87,11 @@ def find_studies(destination: DicomWebDestination, query: StudyQuery, limit: int
 
 
 class WebArchive:
-    """A DICOMweb destination asked for what it has; see `gateway.dicom.retrieve.DimseArchive`."""
+    """A DICOMweb destination asked for what it has; see `gateway.dicom.network.retrieve.DimseArchive`."""
 
-    def __init__(self, peer: DicomWebDestination, intake: Intake, maximum_object_mib: int) -> None:
+    def __init__(self, peer: DicomWebDestination, keep: Keep, maximum_object_mib: int) -> None:
         self._peer = peer
-        self._intake = intake
+        self._keep = keep
         self._maximum_object_mib = maximum_object_mib
 
     def studies(self, query: StudyQuery) -> Sequence[Study]:
@@ -132,7 +131,7 @@ class WebArchive:
             data = self._fetch(instance)
             source = f"dicomweb:{self._peer.name}"
             try:
-                keep(data, instance.sop_class_uid, instance.sop_instance_uid, source, self._intake, "pull")
+                self._keep(announced_object(data, instance.sop_class_uid, instance.sop_instance_uid, source, "pull"))
             except IntakeError:
                 continue  # the caller sees that it did not arrive
 
@@ -143,7 +142,6 @@ class WebArchive:
         )
         status, headers, body = _request(
             self._peer,
-            "GET",
             path,
             headers={"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'},
             maximum_bytes=(self._maximum_object_mib << 20) + 4096,
@@ -173,7 +171,7 @@ def _pages(peer: DicomWebDestination, path: str, asked: dict[str, str], identity
 
 
 def _query(destination: DicomWebDestination, path: str, asked: dict[str, str]) -> list[dict[str, Any]]:
-    status, _, body = _request(destination, "GET", path, headers={"Accept": _JSON}, params=asked)
+    status, _, body = _request(destination, path, headers={"Accept": _JSON}, params=asked)
     if status == 204:
         return []
     if status not in (200, 206):
@@ -189,7 +187,6 @@ def _query(destination: DicomWebDestination, path: str, asked: dict[str, str]) -
 
 def _request(
     destination: DicomWebDestination,
-    method: str,
     path: str,
     *,
     headers: dict[str, str],
@@ -197,7 +194,7 @@ def _request(
     content: bytes | None = None,
     maximum_bytes: int = _MAXIMUM_JSON_BYTES,
 ) -> tuple[int, httpx.Headers, bytes]:
-    """Make one request; return status, headers and body."""
+    """Make one request, a POST where there is something to send; return status, headers and body."""
     tls = destination.tls or TlsClientSettings()
     name, body = destination.name, bytearray()
     # wild cards as they are, which a query may hold (RFC 3986 section 3.4): Orthanc's plugin takes "%2A" literally
@@ -211,7 +208,7 @@ def _request(
                 trust_env=False,
             ) as client,
             client.stream(
-                method,
+                "GET" if content is None else "POST",
                 destination.url.rstrip("/") + path + query,
                 headers=sent,
                 content=content,

@@ -21,7 +21,7 @@ from gateway.errors import DeliveryDeferred, DeliveryError, DeliveryRefused
 from gateway.settings import DicomDestination
 
 _MESSAGE_ID = 1
-_AFTER_CANCEL = 200  # matches that may still come before a peer has heard it
+_AFTER_CANCEL = 200  # matches that may still arrive before the peer handles the cancel request
 _SUCCESS, _CANCELLED = 0x0000, 0xFE00
 _PENDING = (0xFF00, 0xFF01)
 _NEVER = {0x0122, 0x0124, *range(0xA900, 0xAA00), *range(0xC000, 0xD000)}  # table C.4-1

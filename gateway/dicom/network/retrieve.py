@@ -25,8 +25,8 @@ from gateway.dicom.images.pages import (
 from gateway.dicom.images.receive import answer_store
 from gateway.dicom.network.association import associate
 from gateway.dicom.network.find import Study, StudyQuery, find, find_studies
+from gateway.domain.received import Keep
 from gateway.errors import DeliveryDeferred, DeliveryRefused
-from gateway.intake.accept import Intake
 from gateway.settings import DicomDestination
 
 _MAXIMUM_MATCHES = 1_000_000
@@ -53,17 +53,17 @@ class DimseArchive:
     ----------
     move_to : str
         The AE title of our listener, which has to run while a peer with `retrieve = "move"` is fetched from.
-    intake : Intake
-        Where objects go that a peer with `retrieve = "get"` sends on our own association.
+    keep : Keep
+        Keeps what a peer with `retrieve = "get"` sends on our own association.
     """
 
     def __init__(
-        self, peer: DicomDestination, calling_ae_title: str, move_to: str, intake: Intake, maximum_object_mib: int
+        self, peer: DicomDestination, calling_ae_title: str, move_to: str, keep: Keep, maximum_object_mib: int
     ) -> None:
         self._peer = peer
         self._calling_ae_title = calling_ae_title
         self._move_to = move_to
-        self._intake = intake
+        self._keep = keep
         self._maximum_object_mib = maximum_object_mib
 
     def studies(self, query: StudyQuery) -> Sequence[Study]:
@@ -142,7 +142,7 @@ class DimseArchive:
             [build_context(model, _UNCOMPRESSED), *_storage_contexts(wanted)],
             roles=[build_role(uid, scp_role=True) for uid in wanted],
             handlers=[
-                (evt.EVT_C_STORE, lambda event: answer_store(event, self._intake, self._maximum_object_mib, "pull"))
+                (evt.EVT_C_STORE, lambda event: answer_store(event, self._keep, self._maximum_object_mib, "pull"))
             ],
             maximum_object_bytes=self._maximum_object_mib << 20,
         )

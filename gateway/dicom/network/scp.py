@@ -1,13 +1,13 @@
 """The listener: who may associate, and who answers C-STORE, C-ECHO and storage commitment.
 
-What is stored goes to `gateway.dicom.receive`, storage commitment (N-ACTION of modalities, N-EVENT-REPORT of peers we
-asked) to `gateway.dicom.commitment`.
+What is stored goes to `gateway.dicom.images.receive`, storage commitment (N-ACTION of modalities, N-EVENT-REPORT of
+peers we asked) to `gateway.dicom.network.commitment`.
 
 Two ports can be listened on, a plain one and one that speaks TLS.  Who may send is decided when the association is
 asked for: the called AE title must be ours, the calling one must be listed, from one of its addresses and with one of
 its certificates if it has any (PS3.8 section 9.3.4: rejected-permanent, reasons 7 and 3).  ECG waveform objects are not
 offered a presentation context: they hold signals already, and an acknowledged object must never be dropped, so the
-sender is told no before it sends.
+sender is refused before it sends.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from gateway.dicom.images.pages import (
     IMAGE_TRANSFER_SYNTAXES,
 )
 from gateway.dicom.images.receive import PROCESSING_FAILURE, answer_store, status
-from gateway.dicom.network.commitment import CommitmentReport, Reference, answer_report, answer_request
+from gateway.dicom.network.commitment import CommitmentResult, Reference, answer_request, answer_result
 from gateway.dicom.network.transport import Acceptor, ConnectionLimit
 from gateway.dicom.objects.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from gateway.intake.accept import Intake
+from gateway.domain.received import Keep
 from gateway.security.tls import ListenerTls, peer_names
 from gateway.settings import CallerSettings, DicomSettings
 
@@ -50,11 +50,17 @@ _CONNECTIONS_PER_ASSOCIATION = 4  # connections that ask for no association yet 
 
 
 class Commitments(Protocol):
-    """Who answers requests and reports of storage commitment, with a status."""
+    """Who answers requests and results of storage commitment, with a status."""
 
-    def requested(self, ae_title: str, host: str, transaction_uid: str, references: tuple[Reference, ...]) -> int: ...  # noqa: D102
+    def request_received(
+        self, ae_title: str, host: str, transaction_uid: str, references: tuple[Reference, ...]
+    ) -> int:
+        """Keep a request of a modality; return the status of the answer."""
+        ...
 
-    def reported(self, report: CommitmentReport) -> int: ...  # noqa: D102
+    def result_received(self, result: CommitmentResult) -> int:
+        """Record a result of a peer; return the status of the answer."""
+        ...
 
 
 class StorageScp:
@@ -62,6 +68,8 @@ class StorageScp:
 
     Parameters
     ----------
+    keep
+        Keeps an object for good before it is acknowledged.
     commitments
         Who answers for storage commitment; without, it is not offered.
 
@@ -71,9 +79,9 @@ class StorageScp:
         The certificate files of [dicom.tls] cannot be used.
     """
 
-    def __init__(self, settings: DicomSettings, intake: Intake, commitments: Commitments | None = None) -> None:
+    def __init__(self, settings: DicomSettings, keep: Keep, commitments: Commitments | None = None) -> None:
         self._settings = settings
-        self._intake = intake
+        self._keep = keep
         self._commitments = commitments
         self._ae = _application_entity(settings)
         if commitments is not None:
@@ -187,7 +195,7 @@ class StorageScp:
     def _on_store(self, event: evt.Event) -> Dataset:
         """Answer one C-STORE request (PS3.4 B.2.3)."""
         try:
-            return answer_store(event, self._intake, self._settings.maximum_object_mib, "scp")
+            return answer_store(event, self._keep, self._settings.maximum_object_mib, "scp")
         except Exception:
             logger.exception("C-STORE failed", extra={"action": "scp_error"})
             return status(PROCESSING_FAILURE, "internal error, try again later")
@@ -196,7 +204,7 @@ class StorageScp:
         """Answer a modality that asks us to commit (PS3.4 J.3.2)."""
         assert self._commitments is not None
         try:
-            return answer_request(event, self._commitments.requested), None
+            return answer_request(event, self._commitments.request_received), None
         except Exception:
             logger.exception("N-ACTION failed", extra={"action": "scp_error"})
             return PROCESSING_FAILURE, None
@@ -205,7 +213,7 @@ class StorageScp:
         """Answer a peer that reports what it has committed (PS3.4 J.3.3)."""
         assert self._commitments is not None
         try:
-            return answer_report(event, self._commitments.reported)
+            return answer_result(event, self._commitments.result_received)
         except Exception:
             logger.exception("N-EVENT-REPORT failed", extra={"action": "scp_error"})
             return PROCESSING_FAILURE, None

@@ -41,7 +41,7 @@ def send(path: Path, destination: DicomDestination, calling_ae_title: str) -> st
     Parameters
     ----------
     path : Path
-        A file `gateway.dicom.waveform.encode` made.
+        A DICOM file that the gateway made.
     destination : DicomDestination
         The peer; each of connecting, shaking hands, associating and answering may take its `timeout_s`.
     calling_ae_title : str

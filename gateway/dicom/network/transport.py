@@ -146,7 +146,7 @@ class Acceptor(ThreadedAssociationServer):  # type: ignore[misc]
 
 
 class Requestor(AE):  # type: ignore[misc]
-    """An application entity whose associations are bounded too."""
+    """An application entity with bounded associations, too."""
 
     maximum_object_bytes = MAXIMUM_IDENTIFIER_BYTES
 
@@ -239,7 +239,7 @@ def hang_up(connection: socket.socket) -> None:
 
 
 class BoundedBuffer(BytesIO):
-    """Holds up to `limit` bytes; what comes after is dropped, and `overflowed` tells."""
+    """Holds up to `limit` bytes; the rest is dropped, and `overflowed` is set."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()

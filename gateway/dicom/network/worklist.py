@@ -1,4 +1,4 @@
-"""Whose a number is: C-FIND to a modality worklist (PS3.4 annex K) or an archive's studies (annex C).
+"""The patient of a number: C-FIND to a modality worklist (PS3.4 annex K) or an archive's studies (annex C).
 
 The peer is asked for one accession number, or one patient ID; what it answers is read as an object's header would be.
 Its answers are checked against what was asked: there are peers that ignore a key and return everything.
@@ -15,7 +15,7 @@ from pynetdicom.sop_class import ModalityWorklistInformationFind, StudyRootQuery
 from gateway.dicom.images.pages import study_context
 from gateway.dicom.network.find import find
 from gateway.domain.context import StudyContext
-from gateway.identity.orders import same_issuer
+from gateway.domain.identity import same_issuer
 from gateway.settings import DicomDestination, LookupSettings
 
 _LIMIT = 200  # answers; a patient has fewer studies of which all say the same of the patient

@@ -1,1 +1,1 @@
-"""DICOM objects that leave: a record and its context go in, data sets come out."""
+"""DICOM objects that the gateway creates: a digitized page comes in, data sets and files go out."""

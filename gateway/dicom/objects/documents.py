@@ -15,7 +15,6 @@ import numpy as np
 from PIL import Image
 from pydicom import Dataset
 from pydicom.uid import (
-    UID,
     EncapsulatedPDFStorage,
     KeyObjectSelectionDocumentStorage,
     SecondaryCaptureImageStorage,
@@ -26,6 +25,7 @@ from gateway.dicom.objects.content_checker import check_values
 from gateway.dicom.objects.modules import (
     MANUFACTURER,
     MODEL_NAME,
+    ObjectHead,
     code,
     dicom_file,
     equipment,
@@ -39,9 +39,12 @@ from gateway.dicom.objects.modules import (
     source_reference,
 )
 from gateway.dicom.objects.uids import derived_uid
+from gateway.domain.artefact import version_of
 from gateway.domain.context import StudyContext
+from gateway.domain.digitized_page import DigitizedPage
 from gateway.settings import ObjectSettings
-from pipeline import Quality
+
+Document = Literal["report", "overlay"]
 
 REJECTED_FOR_QUALITY = ("113001", "Rejected for Quality Reasons")
 REJECTED_FOR_SAFETY = ("113037", "Rejected for Patient Safety Reasons")  # the patient's identity was another
@@ -50,12 +53,11 @@ _IDENTITY = (
     "SpecificCharacterSet TimezoneOffsetFromUTC PatientName PatientID IssuerOfPatientID PatientBirthDate PatientSex "
     "StudyInstanceUID StudyDate StudyTime StudyID StudyDescription AccessionNumber ReferringPhysicianName"
 ).split()
+_SOP_CLASS_AND_MODALITY = {"report": (EncapsulatedPDFStorage, "DOC"), "overlay": (SecondaryCaptureImageStorage, "OT")}
 _VALUE_TYPES = {"ECG": "WAVEFORM", "OT": "IMAGE"}  # by Modality; all else: COMPOSITE
 
 
-def document_sop_instance_uid(
-    context: StudyContext, page_number: int, kind: Literal["report", "overlay"], variant: str = ""
-) -> str:
+def document_sop_instance_uid(context: StudyContext, page_number: int, kind: Document, variant: str = "") -> str:
     """Return the SOP Instance UID of a page's report or overlay; `variant` tells a page's apart.
 
     Raises
@@ -67,53 +69,25 @@ def document_sop_instance_uid(
     return derived_uid(source_of(context), str(page_number), kind, __version__, *variants)
 
 
-def encapsulated_report(
-    pdf: bytes,
-    quality: Quality,
-    context: StudyContext,
-    *,
-    page_number: int,
-    layout_name: str,
-    created_at: datetime,
-    waveform: tuple[str, str],
-    objects: ObjectSettings,
-    variant: str = "",
-    confirmed: bool = False,
-) -> Dataset:
-    """Return the report as an Encapsulated PDF object (PS3.3 A.45.1).
-
-    Parameters
-    ----------
-    waveform : tuple[str, str]
-        SOP Class and Instance UID of the waveform it shows.
-    variant : str
-        Tells the page's reports apart: revision and whether it is final; "" is the first.
+def encapsulated_report(page: DigitizedPage, objects: ObjectSettings) -> Dataset:
+    """Return the page's PDF report as an Encapsulated PDF object (PS3.3 A.45.1); it refers to the page's waveform.
 
     Raises
     ------
     ValueError
         The context lacks a UID, or has a value that breaks its VR.
     """
-    dataset = _page_object(
-        EncapsulatedPDFStorage,
-        "report",
-        "DOC",
-        quality,
-        context,
-        page_number,
-        layout_name,
-        created_at,
-        objects,
-        variant,
-    )
+    context, pdf = page.context, page.report_pdf
+    dataset = _page_object(page, "report", objects)
     put(dataset, "AcquisitionDateTime", recorded_at(context)[0])
     dataset.ConversionType = "WSD"
     dataset.BurnedInAnnotation = "YES"
-    dataset.VerificationFlag = "VERIFIED" if confirmed else "UNVERIFIED"
+    dataset.VerificationFlag = "VERIFIED" if page.final else "UNVERIFIED"
     dataset.DocumentTitle = "12-lead ECG digitized from paper"
     dataset.ConceptNameCodeSequence = code("11524-6", "LN", "EKG study")
     shown = Dataset()
-    shown.ReferencedSOPClassUID, shown.ReferencedSOPInstanceUID = waveform
+    shown.ReferencedSOPClassUID = page.waveform_sop_class_uid
+    shown.ReferencedSOPInstanceUID = page.waveform_sop_instance_uid
     shown.PurposeOfReferenceCodeSequence = code("121112", "DCM", "Source of Measurement")
     dataset.SourceInstanceSequence = [*source_reference(context), shown]
     dataset.MIMETypeOfEncapsulatedDocument = "application/pdf"
@@ -122,17 +96,7 @@ def encapsulated_report(
     return dataset
 
 
-def overlay_capture(
-    png: bytes,
-    quality: Quality,
-    context: StudyContext,
-    *,
-    page_number: int,
-    layout_name: str,
-    created_at: datetime,
-    objects: ObjectSettings,
-    variant: str = "",
-) -> Dataset:
+def overlay_capture(page: DigitizedPage, objects: ObjectSettings) -> Dataset:
     """Return the page with the traces read from it as a Secondary Capture (PS3.3 A.8.1), uncompressed RGB.
 
     Raises
@@ -140,26 +104,15 @@ def overlay_capture(
     ValueError
         The context lacks a UID, or has a value that breaks its VR.
     """
-    pixels = np.asarray(Image.open(BytesIO(png)).convert("RGB"))
-    dataset = _page_object(
-        SecondaryCaptureImageStorage,
-        "overlay",
-        "OT",
-        quality,
-        context,
-        page_number,
-        layout_name,
-        created_at,
-        objects,
-        variant,
-    )
+    pixels = np.asarray(Image.open(BytesIO(page.overlay_png)).convert("RGB"))
+    dataset = _page_object(page, "overlay", objects)
     dataset.ConversionType = "WSD"
     dataset.ImageType = ["DERIVED", "SECONDARY"]
     dataset.PatientOrientation = None
     dataset.BodyPartExamined = "HEART"  # not paired: no Laterality
     dataset.BurnedInAnnotation = "YES"
     dataset.DerivationDescription = "Traces read from a picture of a paper ECG, drawn over it"
-    if references := source_reference(context):
+    if references := source_reference(page.context):
         dataset.SourceImageSequence = references
     dataset.SamplesPerPixel = 3
     dataset.PhotometricInterpretation = "RGB"
@@ -192,17 +145,16 @@ def rejection_note(
     for keyword in _IDENTITY:
         if keyword in first:
             dataset.add(first[keyword])
-    dataset.SOPClassUID = KeyObjectSelectionDocumentStorage
-    dataset.SOPInstanceUID = derived_uid("rejection", *sorted(each.SOPInstanceUID for each in rejected))
-    series_and_instance(
-        dataset,
+    head = ObjectHead(
+        sop_class_uid=KeyObjectSelectionDocumentStorage,
+        sop_instance_uid=derived_uid("rejection", *sorted(each.SOPInstanceUID for each in rejected)),
         modality="KO",
         series_instance_uid=derived_uid("rejections", first.StudyInstanceUID),
         series=objects.rejection,
-        revision=0,
         instance_number=number,
         created_at=in_zone(created_at, dataset.get("TimezoneOffsetFromUTC", "")),
     )
+    series_and_instance(dataset, head)
     dataset.ReferencedPerformedProcedureStepSequence = []
     dataset.Manufacturer = MANUFACTURER
     dataset.ManufacturerModelName = MODEL_NAME
@@ -225,37 +177,32 @@ def encode_document(dataset: Dataset) -> bytes:
     return dicom_file(dataset)
 
 
-def _page_object(
-    sop_class_uid: str,
-    kind: Literal["report", "overlay"],
-    modality: str,
-    quality: Quality,
-    context: StudyContext,
-    page_number: int,
-    layout_name: str,
-    created_at: datetime,
-    objects: ObjectSettings,
-    variant: str,
-) -> Dataset:
-    """Return what report and overlay have in common; each kind has a series of its own."""
-    dataset = identity(context)
-    variants = [variant] if variant else []
-    revision = variant.partition(".")[0]
-    created_at = in_zone(created_at, context.timezone_offset_from_utc)
-    dataset.SOPClassUID = UID(sop_class_uid)
-    dataset.SOPInstanceUID = document_sop_instance_uid(context, page_number, kind, variant)
-    series_and_instance(
-        dataset,
+def _page_object(page: DigitizedPage, kind: Document, objects: ObjectSettings) -> Dataset:
+    """Return what report and overlay have in common; each version of each kind has a series of its own."""
+    context, version = page.context, _version(page, kind)
+    sop_class_uid, modality = _SOP_CLASS_AND_MODALITY[kind]
+    created_at = in_zone(page.created_at, context.timezone_offset_from_utc)
+    versions = [version] if version else []
+    head = ObjectHead(
+        sop_class_uid=sop_class_uid,
+        sop_instance_uid=document_sop_instance_uid(context, page.page_number, kind, version),
         modality=modality,
-        series_instance_uid=derived_uid(source_of(context), "series", kind, __version__, *variants),
-        series=getattr(objects, kind),
-        revision=int(revision.startswith("r")),
-        instance_number=objects.first_instance_number + page_number - 1,
+        series_instance_uid=derived_uid(source_of(context), "series", kind, __version__, *versions),
+        series=objects.report if kind == "report" else objects.overlay,
+        corrected=page.revision > 0,
+        instance_number=objects.first_instance_number + page.page_number - 1,
         created_at=created_at,
     )
+    dataset = identity(context)
+    series_and_instance(dataset, head)
     equipment(dataset, context, created_at)
-    private_figures(dataset, objects.private_creator, quality, layout_name)
+    private_figures(dataset, objects.private_creator, page)
     return dataset
+
+
+def _version(page: DigitizedPage, kind: Document) -> str:
+    """Return what tells a page's objects of one kind apart: an overlay stays as it is when a person confirms it."""
+    return page.version if kind == "report" else version_of(page.revision, final=False)
 
 
 def _evidence(rejected: Sequence[Dataset]) -> Dataset:

@@ -1,4 +1,4 @@
-"""What every object of ours has in common: whose it is, what it was made from, what made it, how it is written.
+"""Modules that all created objects share: patient and study, source, equipment, and the file format.
 
 Identity and order are copied from the source, never invented (PS3.3 C.7.1.1, C.7.2.1); the equipment is this software
 (C.7.5.1), with the scanner named where the source names it (C.12.1).
@@ -7,6 +7,7 @@ Identity and order are copied from the source, never invented (PS3.3 C.7.1.1, C.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from io import BytesIO
 
@@ -20,8 +21,8 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from gateway import __version__
 from gateway.dicom.objects.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gateway.domain.context import StudyContext
+from gateway.domain.digitized_page import DigitizedPage
 from gateway.settings import SeriesSettings
-from pipeline import Quality
 
 MANUFACTURER = "ECG Gateway project"
 MODEL_NAME = "ECG Gateway"
@@ -45,6 +46,35 @@ _COPIED_IF_KNOWN = {  # Type 3
     "TimezoneOffsetFromUTC": "timezone_offset_from_utc",
     "InstitutionName": "institution_name",
 }
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class ObjectHead:
+    """What an object is, and the series it belongs to: SOP Common, General Series (PS3.3 C.12.1, C.7.3.1).
+
+    Parameters
+    ----------
+    series : SeriesSettings
+        Series Number and Series Description.
+    corrected : bool
+        Whether the object replaces one that was sent before.
+    created_at : datetime
+        Content and instance creation, aware.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    modality: str
+    series_instance_uid: str
+    series: SeriesSettings
+    instance_number: int
+    created_at: datetime
+    corrected: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a time without time zone."""
+        if self.created_at.tzinfo is None:
+            raise ValueError("created_at must say its time zone")
 
 
 def source_of(context: StudyContext) -> str:
@@ -77,26 +107,17 @@ def identity(context: StudyContext) -> Dataset:
     return dataset
 
 
-def series_and_instance(
-    dataset: Dataset,
-    *,
-    modality: str,
-    series_instance_uid: str,
-    series: SeriesSettings,
-    revision: int,
-    instance_number: int,
-    created_at: datetime,
-) -> None:
-    """Fill in series, instance number and dates: content and instance creation are `created_at`."""
-    if created_at.tzinfo is None:
-        raise ValueError("created_at must say its time zone")
-    dataset.InstanceCreationDate = dataset.ContentDate = created_at.strftime("%Y%m%d")
-    dataset.InstanceCreationTime = dataset.ContentTime = created_at.strftime("%H%M%S")
-    dataset.Modality = modality
-    dataset.SeriesInstanceUID = series_instance_uid
-    dataset.SeriesNumber = series.number
-    dataset.SeriesDescription = series.description + (", corrected" if revision else "")
-    dataset.InstanceNumber = instance_number
+def series_and_instance(dataset: Dataset, head: ObjectHead) -> None:
+    """Fill in what the object is, its series, its number in that, and its dates."""
+    dataset.SOPClassUID = UID(head.sop_class_uid)
+    dataset.SOPInstanceUID = head.sop_instance_uid
+    dataset.InstanceCreationDate = dataset.ContentDate = head.created_at.strftime("%Y%m%d")
+    dataset.InstanceCreationTime = dataset.ContentTime = head.created_at.strftime("%H%M%S")
+    dataset.Modality = head.modality
+    dataset.SeriesInstanceUID = head.series_instance_uid
+    dataset.SeriesNumber = head.series.number
+    dataset.SeriesDescription = head.series.description + (", corrected" if head.corrected else "")
+    dataset.InstanceNumber = head.instance_number
 
 
 def related_series(dataset: Dataset, context: StudyContext) -> None:
@@ -154,15 +175,16 @@ def equipment(dataset: Dataset, context: StudyContext, created_at: datetime) -> 
     dataset.ContributingEquipmentSequence = [*chain, ours]
 
 
-def private_figures(dataset: Dataset, creator: str, quality: Quality, layout_name: str) -> None:
+def private_figures(dataset: Dataset, creator: str, page: DigitizedPage) -> None:
     """Write the quality's figures for programs into a private block (PS3.5 section 7.8); none without a creator."""
     if not creator:
         return
+    quality = page.quality
     coverage = list(quality.coverage.values())
     block = dataset.private_block(PRIVATE_GROUP, creator, create=True)
     block.add_new(0x01, "FD", quality.estimated_snr_db)
     block.add_new(0x02, "FD", sum(coverage) / len(coverage) if coverage else 0.0)
-    block.add_new(0x03, "LO", layout_name[:64])
+    block.add_new(0x03, "LO", page.layout_name[:64])
     block.add_new(0x04, "FD", quality.layout_score)
 
 
@@ -175,7 +197,7 @@ def in_zone(moment: datetime, offset: str) -> datetime:
 
 
 def put(dataset: Dataset, keyword: str, value: str) -> None:
-    """Add a copied value as it is; whether its VR allows it is for `gateway.dicom.iod`, which does not print it."""
+    """Add a copied value as it is; whether its VR allows it is for `check_values`, which does not print it."""
     tag = tag_for_keyword(keyword)
     assert tag is not None
     dataset.add(DataElement(tag, dictionary_VR(tag), value, validation_mode=IGNORE))

@@ -1,4 +1,4 @@
-"""EcgRecord + StudyContext -> 12-Lead or General ECG Waveform object (PS3.3 A.34.3, A.34.4).
+"""DigitizedPage -> 12-Lead or General ECG Waveform object (PS3.3 A.34.3, A.34.4).
 
 One multiplex group of twelve channels at 500 Hz, because viewers show the first group only and expect twelve leads; or,
 where a destination asks for it, a group for each printed column and one for the rhythm strips (the example of
@@ -15,17 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, GeneralECGWaveformStorage, TwelveLeadECGWaveformStorage
+from pydicom.uid import GeneralECGWaveformStorage, TwelveLeadECGWaveformStorage
 
 from gateway import __version__
 from gateway.dicom.objects.content_checker import LEAD_CODES, check_waveform
 from gateway.dicom.objects.modules import (
+    ObjectHead,
     code,
     dicom_file,
     equipment,
@@ -41,7 +41,7 @@ from gateway.dicom.objects.modules import (
 )
 from gateway.dicom.objects.uids import derived_uid
 from gateway.domain.context import StudyContext
-from gateway.results.heart_rate import heart_rate_per_minute
+from gateway.domain.digitized_page import DigitizedPage
 from gateway.settings import ObjectSettings
 from pipeline import LEADS, Calibration, EcgRecord, Lead, Quality
 
@@ -88,7 +88,7 @@ def waveform_sop_instance_uid(context: StudyContext, page_number: int, sop_class
     Parameters
     ----------
     revision : int
-        Of the result; what takes the place of an object that was sent is another object.
+        Of the result; a replacement is an object of its own.
 
     Raises
     ------
@@ -98,43 +98,18 @@ def waveform_sop_instance_uid(context: StudyContext, page_number: int, sop_class
     return derived_uid(source_of(context), str(page_number), sop_class, __version__, *_variant(revision))
 
 
-def build_waveform(
-    record: EcgRecord,
-    quality: Quality,
-    context: StudyContext,
-    *,
-    page_number: int,
-    layout_name: str,
-    sop_class: SopClass,
-    created_at: datetime,
-    columns: Sequence[Sequence[Lead]] = (LEADS,),
-    objects: ObjectSettings = ObjectSettings(),  # noqa: B008 - frozen
-    revision: int = 0,
-) -> Dataset:
-    """Return the waveform object of one page.
+def build_waveform(page: DigitizedPage, sop_class: SopClass, objects: ObjectSettings) -> Dataset:
+    """Return the waveform object of one page (PS3.3 A.34.3, A.34.4).
 
     Parameters
     ----------
-    record : EcgRecord
-        Signals in mV at 500 Hz; leads the page does not show may be absent.
-    quality : Quality
-        Decides which channels are marked QUESTIONABLE.
-    context : StudyContext
-        Identity, order and source; needs `study_instance_uid` and `source_sop_instance_uid`.
-    page_number : int
-        From 1; becomes InstanceNumber.
-    layout_name : str
-        The layout the page was read in, for the annotation.
+    page : DigitizedPage
+        Its record is at 500 Hz (leads that the page does not show may be absent), its quality decides which channels
+        are marked QUESTIONABLE; its context needs `study_instance_uid` and `source_sop_instance_uid`.
     sop_class : "12-lead", "general" or "12-lead-groups"
-        What the destination wants.
-    created_at : datetime
-        When the gateway took the page, aware: a second run then gives the same bytes.
-    columns : Sequence[Sequence[Lead]]
-        For "12-lead-groups": which leads are printed one below the other, the rhythm strips last.
+        What the destination wants; the last has a group for each of the page's printed columns.
     objects : ObjectSettings
         Numbers, descriptions and what is added.
-    revision : int
-        Of the result: from 1 where another was sent before.
 
     Raises
     ------
@@ -142,37 +117,37 @@ def build_waveform(
         The record is not at 500 Hz, longer than a 12-Lead object may be (16384 samples), or holds a voltage beyond the
         +-32.767 mV of 16 bits; or the context lacks a UID.  Nothing is truncated or clipped.
     """
+    record, quality, context, revision = page.record, page.quality, page.context, page.revision
     dataset = identity(context)
-    if created_at.tzinfo is None:
-        raise ValueError("created_at must say its time zone")
-    created_at = in_zone(created_at, context.timezone_offset_from_utc)
+    created_at = in_zone(page.created_at, context.timezone_offset_from_utc)
     samples = _samples(record, sop_class)
     groups = [_Group(leads=LEADS, first=0, samples=samples)]
     if sop_class == "12-lead-groups":
-        groups = _columns(samples, columns) or groups
+        groups = _columns(samples, page.columns) or groups
 
-    dataset.SOPClassUID = UID(SOP_CLASS_UIDS[sop_class])
-    dataset.SOPInstanceUID = waveform_sop_instance_uid(context, page_number, sop_class, revision)
-    series_and_instance(
-        dataset,
+    head = ObjectHead(
+        sop_class_uid=SOP_CLASS_UIDS[sop_class],
+        sop_instance_uid=waveform_sop_instance_uid(context, page.page_number, sop_class, revision),
         modality="ECG",
         series_instance_uid=derived_uid(source_of(context), "series", sop_class, __version__, *_variant(revision)),
         series=objects.waveform,
-        revision=revision,
-        instance_number=objects.first_instance_number + page_number - 1,
+        corrected=revision > 0,
+        instance_number=objects.first_instance_number + page.page_number - 1,
         created_at=created_at,
     )
+    series_and_instance(dataset, head)
     put(dataset, "AcquisitionDateTime", recorded_at(context)[0] or created_at.strftime("%Y%m%d%H%M%S%z"))
     related_series(dataset, context)
     if references := source_reference(context):
         dataset.ReferencedInstanceSequence = references
     equipment(dataset, context, created_at)
-    private_figures(dataset, objects.private_creator, quality, layout_name)
+    private_figures(dataset, objects.private_creator, page)
     dataset.AcquisitionContextSequence = [_lead_system()]
     dataset.WaveformSequence = [_group(group, quality, timed=len(groups) > 1) for group in groups]
     everywhere = [number for group in range(1, len(groups) + 1) for number in (group, 0)]
     corrected = ["Corrected: takes the place of an earlier digitization of this page."] if revision else []
-    text = [*_provenance(record.calibration, layout_name, context), *corrected, *_printed(samples)]
+    text = [*_provenance(record.calibration, page.layout_name, context), *corrected, *_printed(samples)]
+    rate = page.heart_rate_per_minute if objects.heart_rate else None
     dataset.WaveformAnnotationSequence = [
         _text("\n".join(text), everywhere),
         _text(
@@ -180,7 +155,7 @@ def build_waveform(
             everywhere,
         ),
         *_gaps(groups),
-        *(_rate(record, everywhere) if objects.heart_rate else ()),
+        *([] if rate is None else [_rate(rate, everywhere)]),
     ]
     return dataset
 
@@ -372,15 +347,12 @@ def _gaps(groups: Sequence[_Group]) -> list[Dataset]:
     return items
 
 
-def _rate(record: EcgRecord, channels: list[int]) -> list[Dataset]:
-    """Annotate the measured heart rate, where it is certain; viewers look for the meaning "VRate"."""
-    rate = heart_rate_per_minute(record)
-    if rate is None:
-        return []
+def _rate(rate_per_minute: float, channels: list[int]) -> Dataset:
+    """Annotate the measured heart rate; viewers look for the meaning "VRate"."""
     item = Dataset()
     item.ConceptNameCodeSequence = code("2:16016", "MDC", "VRate")
-    item.NumericValue = round(rate)
+    item.NumericValue = round(rate_per_minute)
     item.MeasurementUnitsCodeSequence = code("{H.B.}/min", "UCUM", "heart beats per minute")
     item.ReferencedWaveformChannels = channels
     item.AnnotationGroupNumber = 3
-    return [item]
+    return item

@@ -1,4 +1,4 @@
-"""What becomes of an inbound message: read, kept, acted on, all in one transaction, and then answered.
+"""An inbound message is read, kept and acted on in one transaction, and then answered.
 
 In original mode (MSH-15 and MSH-16 empty) every message gets AA, AE or AR.  In enhanced mode (HL7 2.5.1 section
 2.9.3) the sender says which answers it wants: the commit acknowledgement CA, CE or CR by MSH-15, the application
@@ -11,21 +11,35 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import cast
+from typing import Protocol, cast
 
 from gateway.domain.clock import utc_now
+from gateway.domain.patients import PatientData
+from gateway.domain.received import InboundMessage
 from gateway.errors import StorageError
 from gateway.hl7.inbound.acknowledgement import AckCode, Header, build_ack, scan_header, split_batch
 from gateway.hl7.inbound.parsing import Message, parse
-from gateway.hl7.inbound.updates import NOT_TAKEN, MessageRejected, read_told, told_at
+from gateway.hl7.inbound.updates import NOT_TAKEN, MessageRejected, made_at, read_updates
 from gateway.hl7.transport.frames import FS
-from gateway.store.store import Store
-from gateway.store.tables import ReceivedMessage
 
 logger = logging.getLogger(__name__)
 
 _WANTED = {"AL": (True, True), "ER": (False, True), "SU": (True, False)}  # table 0155: on success, on failure
+
+
+class Records(Protocol):
+    """Keeps messages and what they say; raises StorageError where it cannot now."""
+
+    def answer_to(self, message: InboundMessage) -> bytes | None:
+        """Return what a message was answered that was received before; None where it is new."""
+        ...
+
+    def receive(self, message: InboundMessage, updates: Sequence[PatientData], made_at: datetime) -> Sequence[str]:
+        """Keep a message and do what it says, for good; return the jobs that changed."""
+        ...
 
 
 class Receiver:
@@ -33,15 +47,17 @@ class Receiver:
 
     Parameters
     ----------
+    records
+        Keeps a message before it is acknowledged.
     character_set
-        HL7 table 0211: of messages whose MSH-18 says nothing.
+        HL7 table 0211: of messages with an empty MSH-18.
     acknowledge_others
         Whether a message or event that is not taken gets AA all the same, for engines that send everything and stop at
         a no; nothing of it is kept.
     """
 
-    def __init__(self, store: Store, character_set: str, *, acknowledge_others: bool = False) -> None:
-        self._store = store
+    def __init__(self, records: Records, character_set: str, *, acknowledge_others: bool = False) -> None:
+        self._records = records
         self._character_set = character_set
         self._acknowledge_others = acknowledge_others
 
@@ -75,15 +91,15 @@ class Receiver:
             raise MessageRejected("AR", "101", "no MSH-10")
         message = parse(data, self._character_set)
         received = _received(data, message)
-        known = self._store.patients.received(received)
+        known = self._records.answer_to(received)
         if known is not None:
             logger.info("A repeat of an HL7 message", extra={"action": "hl7_repeat"})
-            return tuple(known.answer.split(FS)) if known.answer else ()
-        told = read_told(message)
+            return tuple(known.split(FS)) if known else ()
+        updates = read_updates(message)
         given = answers(data, header, "AA", "")
-        received.answer = FS.join(given)
+        received = replace(received, answer=FS.join(given))
         code, event = message.kind
-        changed = self._store.patients.receive(received, told, told_at(message, received.received_at))
+        changed = self._records.receive(received, updates, made_at(message, received.received_at))
         logger.info("Took %s^%s: %d jobs changed", code, event, len(changed), extra={"action": "hl7_received"})
         return given
 
@@ -111,9 +127,9 @@ def answers(data: bytes, header: Header, code: AckCode, error_code: str) -> tupl
     return tuple(build_ack(data, answer, error_code=error_code or "207") for answer in given)
 
 
-def _received(data: bytes, message: Message) -> ReceivedMessage:
+def _received(data: bytes, message: Message) -> InboundMessage:
     body = re.split(rb"[\r\n]+", data.lstrip(b"\xef\xbb\xbf\r\n\t \x00"), maxsplit=1)[1:]
-    return ReceivedMessage(
+    return InboundMessage(
         sending_application=message.header.field(3),
         sending_facility=message.header.field(4),
         control_id=message.header.field(10),

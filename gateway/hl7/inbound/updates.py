@@ -1,7 +1,7 @@
-"""What an inbound message tells: ADT and orders become patient and order updates in DICOM's forms.
+"""What an inbound message says: ADT and orders become patient and order updates in DICOM's forms.
 
 Taken are ADT^A01, A04, A05, A08, A28 and A31 (a patient), A34, A35, A36 and A40 (a merge), and ORM^O01, OMG^O19 and
-OMI^O23 (orders).  A field that is empty tells nothing; one that is `""` tells that there is no value (HL7 2.5.1 section
+OMI^O23 (orders).  An empty field says nothing; a field `""` says that there is no value (HL7 2.5.1 section
 2.5.3).  Anything else is refused with the code of HL7 table 0357 that says why.
 """
 
@@ -34,8 +34,8 @@ class MessageRejected(Exception):
         self.error_code = error_code
 
 
-def read_told(message: Message) -> list[PatientData]:
-    """Return what a message tells, in its order.
+def read_updates(message: Message) -> list[PatientData]:
+    """Return what a message says, in its order.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def read_told(message: Message) -> list[PatientData]:
     raise MessageRejected("AR", "200", "message type not taken")
 
 
-def told_at(message: Message, received_at: datetime) -> datetime:
+def made_at(message: Message, received_at: datetime) -> datetime:
     """Return when a message was made: EVN-2, else MSH-7, never later than it was received.
 
     A time without a zone is this machine's.
@@ -76,27 +76,27 @@ def _required(message: Message, name: str) -> Segment:
 
 
 def _patient(pid: Segment) -> PatientUpdate:
-    """Return what a PID tells (HL7 2.5.1 section 3.4.2)."""
+    """Return what a PID says (HL7 2.5.1 section 3.4.2)."""
     identifier, issuer = _identifier(pid, 3, "") or _identifier(pid, 2, "") or ("", "")
     if not identifier:
         raise MessageRejected("AE", "101", "no patient ID in PID-3")
     return PatientUpdate(
         patient_id=identifier,
         issuer_of_patient_id=issuer,
-        patient_name=_told(pid, 5, _person_name),
-        patient_birth_date=_told(pid, 7, lambda pid, number: _date(pid.text(number))),
-        patient_sex=_told(pid, 8, lambda pid, number: _SEXES.get(pid.text(number))),
+        patient_name=_stated(pid, 5, _person_name),
+        patient_birth_date=_stated(pid, 7, lambda pid, number: _date(pid.text(number))),
+        patient_sex=_stated(pid, 8, lambda pid, number: _SEXES.get(pid.text(number))),
     )
 
 
 def _merges(message: Message, event: str) -> list[PatientData]:
     """Return the patients of each PID, and the merge of the MRG that follows it (A35 merges accounts, not patients)."""
-    told: list[PatientData] = []
+    updates: list[PatientData] = []
     surviving: PatientUpdate | None = None
     for segment in message.segments:
         if segment.name == "PID":
             surviving = _patient(segment)
-            told.append(surviving)
+            updates.append(surviving)
         elif segment.name == "MRG" and event != "A35":
             if surviving is None:
                 raise MessageRejected("AE", "100", "MRG before PID")
@@ -104,17 +104,17 @@ def _merges(message: Message, event: str) -> list[PatientData]:
             if prior is None:
                 raise MessageRejected("AE", "101", "no prior patient ID in MRG-1")
             update = PatientUpdate(patient_id=prior[0], issuer_of_patient_id=prior[1])
-            told.append(PatientMerge(prior=update, surviving=surviving))
-    if surviving is None or (event != "A35" and not any(isinstance(item, PatientMerge) for item in told)):
+            updates.append(PatientMerge(prior=update, surviving=surviving))
+    if surviving is None or (event != "A35" and not any(isinstance(item, PatientMerge) for item in updates)):
         raise MessageRejected("AE", "100", "a merge needs PID and MRG")
-    return told
+    return updates
 
 
 def _orders(message: Message) -> list[PatientData]:
     """Return one update per ORC, with what the OBR and IPC (or, before 2.5, IHE's ZDS) after it add."""
     patient = _patient(_required(message, "PID"))
     visit = message.first("PV1")
-    attending = _told(visit, 8, _clinician) if visit else None
+    attending = _stated(visit, 8, _clinician) if visit else None
     groups: list[dict[str, Segment]] = []
     for segment in message.segments:
         if segment.name == "ORC":
@@ -140,7 +140,7 @@ def _order(group: dict[str, Segment], patient: PatientUpdate, attending: str | N
         accession_number=ipc.text(1) or obr.text(18),
         study_instance_uid=next((uid for uid in (ipc.text(3), zds.text(1)) if is_uid(uid)), ""),
         description=obr.text(4, 2) or obr.text(4, 5) or obr.text(4) or None,
-        referring_physician_name=_told(obr, 16, _clinician) or _told(orc, 12, _clinician) or attending,
+        referring_physician_name=_stated(obr, 16, _clinician) or _stated(orc, 12, _clinician) or attending,
         cancelled=orc.text(1) in _CANCELLED or orc.text(5) == "CA",
     )
     if not (update.placer_order_number or update.filler_order_number or update.accession_number):
@@ -153,8 +153,8 @@ def _issuer(segment: Segment, number: int) -> str:
     return "^".join(_plain(segment.text(number, component)) for component in (2, 3, 4)).rstrip("^")
 
 
-def _told(segment: Segment, number: int, read: Callable[[Segment, int], str | None]) -> str | None:
-    """Return what a field tells: None where it is empty, "" where it says that there is no value."""
+def _stated(segment: Segment, number: int, read: Callable[[Segment, int], str | None]) -> str | None:
+    """Return what a field says: None where it is empty, "" where it says that there is no value."""
     field = segment.field(number)
     if field == _NULL:
         return ""
@@ -193,7 +193,7 @@ def _person_name(segment: Segment, number: int) -> str:
 
 
 def _clinician(segment: Segment, number: int) -> str:
-    """Return a DICOM PN from XCN, whose name begins at its second component."""
+    """Return a DICOM PN from XCN; the name begins at the second component."""
     for components in segment.repetitions(number):
         family, given, middle, suffix, prefix = (_plain(segment.part(components, n)) for n in (2, 3, 4, 5, 6))
         if name := "^".join([family, given, middle, prefix, suffix]).rstrip("^"):

@@ -1,1 +1,1 @@
-"""Messages that leave: a result goes in, the bytes of an ORU or MDM come out."""
+"""HL7 messages that are sent: a digitized page comes in, the bytes of an ORU or MDM go out."""

@@ -1,4 +1,4 @@
-r"""Results as HL7 v2 messages: an EcgRecord becomes an ORU^R01, or an MDM^T02 where the receiver files documents.
+r"""Results as HL7 v2 messages: a DigitizedPage becomes an ORU^R01, or an MDM^T02 where the receiver files documents.
 
 Versions 2.5.1, 2.5 and 2.3.1; hl7apy parses and validates each message strictly before the destination's own mapping
 is applied and it may go.  OBR-25 and every result's OBX-11 say P (preliminary) until a person has confirmed the result,
@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Literal
 
 import numpy as np
@@ -20,6 +19,7 @@ from hl7apy.exceptions import HL7apyException
 from hl7apy.parser import parse_message
 
 from gateway.domain.context import StudyContext
+from gateway.domain.digitized_page import DigitizedPage
 from gateway.errors import DeliveryRefused, IdentityMissing
 from gateway.hl7.inbound.acknowledgement import timestamp
 from gateway.hl7.inbound.parsing import CODECS
@@ -34,7 +34,6 @@ from gateway.hl7.outbound.fields import (
     segment,
 )
 from gateway.hl7.outbound.mapping import apply_mapping, fill_template
-from gateway.results.heart_rate import heart_rate_per_minute
 from gateway.settings import Hl7CodeSettings, Hl7Destination
 from pipeline import EcgRecord, Quality
 
@@ -43,49 +42,31 @@ ResultStatus = Literal["P", "F", "C"]  # HL7 tables 0085 and 0123
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class Result:
-    """What one message reports: one page.
+class PageMessage:
+    """What one message says: one page, and where the message stands among those about it.
 
     Parameters
     ----------
-    record, quality
-        What was digitized; signals in mV, time in s.
-    context
-        Whose ECG it is; values in their DICOM form.
-    message_control_id
+    page : DigitizedPage
+        What is reported; its context needs a patient ID, its `created_at` is written in this machine's time zone.
+    message_control_id : str
         MSH-10, 1 to 20 characters, the same for every resend.
-    doubtful
-        True adds the quality's warnings and each lead's coverage.
-    confirmed
-        Whether a person found the result right.
-    status
-        P, F or C; HL7 table 0123.
-    created_at
-        When the result was made (aware); written in this machine's time zone.
-    report
-        The PDF report, for destinations that want it embedded; None where there is none.
-    replaces
+    status : "P", "F" or "C"
+        HL7 table 0123.
+    replaces : str
         MSH-10 of the message about the page that the destination had before, "" for the first.
     """
 
-    record: EcgRecord
-    quality: Quality
-    context: StudyContext
-    study_instance_uid: str
-    waveform_sop_instance_uid: str
+    page: DigitizedPage
     message_control_id: str
-    doubtful: bool
-    created_at: datetime
-    confirmed: bool = False
     status: ResultStatus = "P"
-    report: bytes | None = None
     replaces: str = ""
 
     @property
     def note(self) -> str:
         """What a reader must know, in words."""
         corrected = "; corrected" if self.status == "C" else ""
-        return f"Digitized from paper{corrected}; {'confirmed by a person' if self.confirmed else 'unconfirmed'}"
+        return f"Digitized from paper{corrected}; {'confirmed by a person' if self.page.final else 'unconfirmed'}"
 
 
 def message_control_id(job_id: str, page_number: int, destination: str, variant: str = "") -> str:
@@ -97,7 +78,7 @@ def message_control_id(job_id: str, page_number: int, destination: str, variant:
     return "GW" + base64.b32encode(hashlib.sha256(key.encode()).digest()).decode("ascii")[:18]
 
 
-def build_message(result: Result, destination: Hl7Destination, codes: Hl7CodeSettings) -> bytes:
+def build_message(message: PageMessage, destination: Hl7Destination, codes: Hl7CodeSettings) -> bytes:
     """Return one page's result as an unframed message in the destination's character set, segments ended by CR.
 
     Raises
@@ -112,16 +93,16 @@ def build_message(result: Result, destination: Hl7Destination, codes: Hl7CodeSet
     -----
     HL7 2.5.1 chapters 7.3.1 (ORU^R01), 9.6.2 (MDM^T02), 2.A.89 (XPN), 2.10.3 (batch); DICOM PS3.5 6.2 (PN, DA, TM, DT).
     """
-    if not result.context.patient_id:
+    if not message.page.context.patient_id:
         raise IdentityMissing("no patient ID: PID-3 cannot be filled")
-    if not 1 <= len(result.message_control_id) <= 20:
-        raise ValueError(f"message_control_id must have 1 to 20 characters, got {len(result.message_control_id)}")
+    if not 1 <= len(message.message_control_id) <= 20:
+        raise ValueError(f"message_control_id must have 1 to 20 characters, got {len(message.message_control_id)}")
     # hl7apy's tables end a field at 64 KiB, which receivers do not: the report's beginning stands for it
-    sample = replace(result, report=result.report[:48]) if result.report else result
+    sample = replace(message, page=replace(message.page, report_pdf=message.page.report_pdf[:48]))
     _validate("\r".join(_segments(sample, destination, codes)), destination)
-    segments = apply_mapping(_segments(result, destination, codes), destination.fields, _values(result))
+    segments = apply_mapping(_segments(message, destination, codes), destination.fields, _values(message))
     if destination.batch:
-        segments = _batch(segments, result, destination)
+        segments = _batch(segments, message, destination)
     try:
         return ("\r".join(segments) + "\r").encode(CODECS[destination.character_set])
     except UnicodeEncodeError:
@@ -129,62 +110,61 @@ def build_message(result: Result, destination: Hl7Destination, codes: Hl7CodeSet
         raise DeliveryRefused(lacking) from None
 
 
-def _segments(result: Result, destination: Hl7Destination, codes: Hl7CodeSettings) -> list[str]:
+def _segments(message: PageMessage, destination: Hl7Destination, codes: Hl7CodeSettings) -> list[str]:
     body = _oru if destination.message == "ORU^R01" else _mdm
-    return [_msh(result, destination), *body(result, destination, codes)]
+    return [_msh(message, destination), *body(message, destination, codes)]
 
 
-def _values(result: Result) -> dict[str, str]:
+def _values(message: PageMessage) -> dict[str, str]:
     """Return what a template may name (`gateway.settings.HL7_PLACEHOLDERS`)."""
-    return result.context.model_dump() | {
-        "study_instance_uid": result.study_instance_uid,
-        "message_control_id": result.message_control_id,
-        "result_status": result.status,
-        "waveform_sop_instance_uid": result.waveform_sop_instance_uid,
+    return message.page.context.model_dump() | {
+        "message_control_id": message.message_control_id,
+        "result_status": message.status,
+        "waveform_sop_instance_uid": message.page.waveform_sop_instance_uid,
     }
 
 
-def _oru(result: Result, destination: Hl7Destination, codes: Hl7CodeSettings) -> list[str]:
-    pid, orc = _pid(result, destination), _orc(result, destination)
-    return [pid, *orc, _obr(result, destination, codes), *_observations(result, destination, codes)]
+def _oru(message: PageMessage, destination: Hl7Destination, codes: Hl7CodeSettings) -> list[str]:
+    pid, orc = _pid(message, destination), _orc(message, destination)
+    return [pid, *orc, _obr(message, destination, codes), *_observations(message, destination, codes)]
 
 
-def _mdm(result: Result, destination: Hl7Destination, codes: Hl7CodeSettings) -> list[str]:
+def _mdm(message: PageMessage, destination: Hl7Destination, codes: Hl7CodeSettings) -> list[str]:
     """Return EVN, PID, PV1, TXA and the OBX of a document notification."""
-    context, created_at = result.context, timestamp(result.created_at)
-    embeds = destination.report == "embed" and result.report is not None
+    context, created_at = message.page.context, timestamp(message.page.created_at)
+    embeds = destination.report == "embed" and bool(message.page.report_pdf)
     txa = {
         1: "1",
         2: "CD",  # table 0270: cardiodiagnostics
         3: "AP" if embeds else "TX",
         4: observed_at(context),
         6: created_at,
-        12: f"{escape(result.message_control_id)}^{hierarchic(destination.sending_application)}",
-        13: f"{escape(result.replaces)}^{hierarchic(destination.sending_application)}" if result.replaces else "",
+        12: f"{escape(message.message_control_id)}^{hierarchic(destination.sending_application)}",
+        13: f"{escape(message.replaces)}^{hierarchic(destination.sending_application)}" if message.replaces else "",
         14: _placer(context),
         15: _filler(context, destination),
-        17: "AU" if result.confirmed else "PA",  # table 0271: authenticated, pre-authenticated
+        17: "AU" if message.page.final else "PA",  # table 0271: authenticated, pre-authenticated
         19: "AV",
     }
     return [
         segment("EVN", {1: "T02", 2: created_at}),
-        _pid(result, destination),
+        _pid(message, destination),
         segment("PV1", {1: "1", 2: "U"}),
         segment("TXA", txa),
-        *_observations(result, destination, codes),
+        *_observations(message, destination, codes),
     ]
 
 
-def _msh(result: Result, destination: Hl7Destination) -> str:
+def _msh(message: PageMessage, destination: Hl7Destination) -> str:
     multi_byte = destination.character_set in ("ISO IR87", "ISO IR159")  # ASCII, and code extension by ISO 2022
     fields = {
         3: hierarchic(destination.sending_application),
         4: hierarchic(destination.sending_facility),
         5: hierarchic(destination.receiving_application),
         6: hierarchic(destination.receiving_facility),
-        7: timestamp(result.created_at),
+        7: timestamp(message.page.created_at),
         9: "ORU^R01^ORU_R01" if destination.message == "ORU^R01" else "MDM^T02^MDM_T02",
-        10: escape(result.message_control_id),
+        10: escape(message.message_control_id),
         11: "P",
         12: destination.version,
         18: f"ASCII~{destination.character_set}" if multi_byte else destination.character_set,
@@ -193,8 +173,8 @@ def _msh(result: Result, destination: Hl7Destination) -> str:
     return segment("MSH", {number - 1: value for number, value in fields.items()} | {1: "^~\\&"})
 
 
-def _pid(result: Result, destination: Hl7Destination) -> str:
-    context = result.context
+def _pid(message: PageMessage, destination: Hl7Destination) -> str:
+    context = message.page.context
     return segment(
         "PID",
         {
@@ -220,19 +200,19 @@ def _filler(context: StudyContext, destination: Hl7Destination) -> str:
     return f"{escape(number)}^{hierarchic(destination.sending_application)}" if number else ""
 
 
-def _orc(result: Result, destination: Hl7Destination) -> list[str]:
+def _orc(message: PageMessage, destination: Hl7Destination) -> list[str]:
     """Return the ORC where there is an order to report on: SC (status changed), A (some results) or CM (completed)."""
-    context = result.context
+    context = message.page.context
     filler = _filler(context, destination)
     if not (context.placer_order_number or filler):
         return []
-    state = "CM" if result.confirmed else "A"
+    state = "CM" if message.page.final else "A"
     return [segment("ORC", {1: "SC", 2: _placer(context), 3: filler, 5: state})]
 
 
-def _obr(result: Result, destination: Hl7Destination, codes: Hl7CodeSettings) -> str:
-    context = result.context
-    own = f"{escape(result.message_control_id)}^{hierarchic(destination.sending_application)}"
+def _obr(message: PageMessage, destination: Hl7Destination, codes: Hl7CodeSettings) -> str:
+    context = message.page.context
+    own = f"{escape(message.message_control_id)}^{hierarchic(destination.sending_application)}"
     return segment(
         "OBR",
         {
@@ -242,34 +222,41 @@ def _obr(result: Result, destination: Hl7Destination, codes: Hl7CodeSettings) ->
             4: codes.study,
             7: observed_at(context),
             18: escape(context.accession_number),
-            22: timestamp(result.created_at),
+            22: timestamp(message.page.created_at),
             24: "EC",
-            25: result.status,
+            25: message.status,
         },
     )
 
 
-def _observations(result: Result, destination: Hl7Destination, codes: Hl7CodeSettings) -> list[str]:
+def _observations(message: PageMessage, destination: Hl7Destination, codes: Hl7CodeSettings) -> list[str]:
     """Return every OBX; OBX-4 numbers those of the same OBX-3."""
-    status = result.status
+    status = message.status
     rows: list[tuple[str, str, str, str]] = [  # OBX-2, OBX-3, OBX-5 (escaped), OBX-11
-        ("ST", codes.dicom_study, escape(result.study_instance_uid), "O"),
-        ("ST", codes.waveform, escape(result.waveform_sop_instance_uid), status),
+        ("ST", codes.dicom_study, escape(message.page.context.study_instance_uid), "O"),
+        ("ST", codes.waveform, escape(message.page.waveform_sop_instance_uid), status),
     ]
-    rate = heart_rate_per_minute(result.record)
+    rate = message.page.heart_rate_per_minute
     if rate is not None:
         rows.append(("NM", codes.heart_rate, f"{rate:.0f}", status))
-    if destination.report == "embed" and result.report is not None:
-        rows.append(("ED", codes.report, f"^application^pdf^Base64^{base64.b64encode(result.report).decode()}", status))
+    if destination.report == "embed" and message.page.report_pdf:
+        rows.append(
+            (
+                "ED",
+                codes.report,
+                f"^application^pdf^Base64^{base64.b64encode(message.page.report_pdf).decode()}",
+                status,
+            )
+        )
     if destination.report == "link":
-        address = escape(fill_template(destination.report_url, _values(result), url=True))
+        address = escape(fill_template(destination.report_url, _values(message), url=True))
         rows.append(("RP", codes.report, f"{address}^^application^pdf", status))
-    texts = [(codes.note, result.note)]
-    texts += [(codes.quality, text) for text in _quality_lines(result.record, result.quality)]
-    if result.doubtful and not result.confirmed:
-        texts += [(codes.warning, text) for text in _warning_lines(result.quality)]
+    texts = [(codes.note, message.note)]
+    texts += [(codes.quality, text) for text in _quality_lines(message.page.record, message.page.quality)]
+    if message.page.doubtful and not message.page.final:
+        texts += [(codes.warning, text) for text in _warning_lines(message.page.quality)]
     rows += [("TX", code, escape(text), status) for code, text in texts]
-    at = observed_at(result.context)
+    at = observed_at(message.page.context)
     sub_ids: dict[str, int] = {}
     observations = []
     for set_id, (value_type, code, value, row_status) in enumerate(rows, start=1):
@@ -281,11 +268,11 @@ def _observations(result: Result, destination: Hl7Destination, codes: Hl7CodeSet
     return observations
 
 
-def _batch(segments: list[str], result: Result, destination: Hl7Destination) -> list[str]:
+def _batch(segments: list[str], message: PageMessage, destination: Hl7Destination) -> list[str]:
     """Put one message into a batch and a file of its own (HL7 2.5.1 section 2.10.3)."""
     msh = segments[0].split("|")
     head = "|".join(["", *msh[1:7]])
-    control_id = escape(result.message_control_id)
+    control_id = escape(message.message_control_id)
     return [f"FHS{head}", f"BHS{head}||||{control_id}", *segments, "BTS|1", "FTS|1"]
 
 

@@ -1,6 +1,6 @@
 """The MLLP client: one connection per destination, kept open, one message at a time.
 
-The answer that counts is the one whose MSA-2 is the MSH-10 sent.  Whatever else goes wrong, the connection is closed:
+Only an answer with the sent MSH-10 in MSA-2 counts.  Whatever else goes wrong, the connection is closed:
 an answer that comes late can then never be taken for the answer to the next message.  What was sent may be sent again,
 the same bytes with the same MSH-10, so a receiver knows the repeat.
 """
@@ -152,7 +152,7 @@ class MllpClient:
         raise TimeoutError
 
     def _is_answer(self, message: bytes, control_id: bytes) -> bool:
-        """Tell an answer to this message from a repeat of an earlier one; raise where it is neither."""
+        """Return whether an answer is for this message, not a repeat of an earlier one; raise where it is neither."""
         acknowledgement = scan_acknowledgement(message)
         if acknowledgement is None:
             raise DeliveryDeferred(f"{self._name}: the answer is no acknowledgement")

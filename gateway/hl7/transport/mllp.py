@@ -31,6 +31,29 @@ class _Connection:
     thread: threading.Thread | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MllpLimits:
+    """What one peer may ask of the listener, so that none can hold up another.
+
+    Parameters
+    ----------
+    hosts
+        IP addresses or CIDR networks that may connect; empty: any.
+    idle_timeout_s
+        A connection without a byte for so long is closed, and so is one with a message that takes longer to arrive.
+    maximum_frame_bytes
+        A longer message is answered AR and its connection closed.
+    maximum_connections, maximum_connections_per_host
+        Further ones are closed at once.
+    """
+
+    hosts: tuple[str, ...] = ()
+    idle_timeout_s: float = 300.0
+    maximum_frame_bytes: int = MAXIMUM_FRAME_BYTES
+    maximum_connections: int = 50
+    maximum_connections_per_host: int = 10
+
+
 class MllpListener:
     """Takes messages on a TCP port and answers each with what `handler` returns for it.
 
@@ -42,15 +65,9 @@ class MllpListener:
         Unframed message in, unframed answers out; called from one thread per connection.  When it raises, the sender
         gets AE.
     tls
-        What to shake hands with; None: the port is plain.
-    hosts
-        IP addresses or CIDR networks that may connect; empty: any.
-    idle_timeout_s
-        A connection without a byte for so long is closed, and so is one whose message takes longer to come in.
-    maximum_frame_bytes
-        A longer message is answered AR and its connection closed.
-    maximum_connections, maximum_connections_per_host
-        Further ones are closed at once.
+        Certificates of a TLS port; None: the port is plain.
+    limits
+        What one peer may ask; None: the defaults.
     """
 
     def __init__(
@@ -60,20 +77,13 @@ class MllpListener:
         handler: Callable[[bytes], Sequence[bytes]],
         *,
         tls: ListenerTls | None = None,
-        hosts: Sequence[str] = (),
-        idle_timeout_s: float = 300.0,
-        maximum_frame_bytes: int = MAXIMUM_FRAME_BYTES,
-        maximum_connections: int = 50,
-        maximum_connections_per_host: int = 10,
+        limits: MllpLimits | None = None,
     ) -> None:
         self._address = (host, port)
         self._handler = handler
         self._tls = tls
-        self._networks = [ip_network(network, strict=False) for network in hosts]
-        self._idle_timeout_s = idle_timeout_s
-        self._maximum_frame_bytes = maximum_frame_bytes
-        self._maximum_connections = maximum_connections
-        self._maximum_per_host = maximum_connections_per_host
+        self._limits = limits or MllpLimits()
+        self._networks = [ip_network(network, strict=False) for network in self._limits.hosts]
         self._socket: socket.socket | None = None
         self._connections: set[_Connection] = set()
         self._lock = threading.Lock()
@@ -131,7 +141,10 @@ class MllpListener:
             same_host = sum(other.host == connection.host for other in self._connections)
             if not self._may_connect(connection.host):
                 refusal = "it is not in hosts"
-            elif len(self._connections) >= self._maximum_connections or same_host >= self._maximum_per_host:
+            elif (
+                len(self._connections) >= self._limits.maximum_connections
+                or same_host >= self._limits.maximum_connections_per_host
+            ):
                 refusal = "too many are open"
             else:
                 refusal = ""
@@ -158,7 +171,7 @@ class MllpListener:
     def _run(self, connection: _Connection) -> None:
         try:
             if self._tls is not None:
-                timeout_s = min(_HANDSHAKE_S, self._idle_timeout_s)
+                timeout_s = min(_HANDSHAKE_S, self._limits.idle_timeout_s)
                 secure = accept_tls(connection.socket, self._tls.context(), timeout_s)
                 connection.socket = secure
                 secure.do_handshake()
@@ -169,13 +182,13 @@ class MllpListener:
             self._close(connection)
 
     def _serve(self, connection: socket.socket) -> None:
-        parser = FrameParser(self._maximum_frame_bytes)
-        deadline = time.monotonic() + self._idle_timeout_s  # of the message, once it has begun
+        parser = FrameParser(self._limits.maximum_frame_bytes)
+        deadline = time.monotonic() + self._limits.idle_timeout_s  # of the message, once it has begun
         try:
             while True:
                 now = time.monotonic()
                 if not parser.unfinished:
-                    deadline = now + self._idle_timeout_s
+                    deadline = now + self._limits.idle_timeout_s
                 elif now >= deadline:
                     raise TimeoutError
                 connection.settimeout(deadline - now)
@@ -183,7 +196,7 @@ class MllpListener:
                 if not data:
                     return
                 messages = parser.feed(data)
-                connection.settimeout(self._idle_timeout_s)
+                connection.settimeout(self._limits.idle_timeout_s)
                 for message in messages:
                     for answer in self._answer(message):
                         connection.sendall(frame(answer))

@@ -11,6 +11,7 @@ import pytest
 from gateway.domain.artefact import Role
 from gateway.domain.context import StudyContext
 from gateway.domain.status import JobStatus
+from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, Page
 
@@ -67,7 +68,11 @@ def reviewed(store: Store) -> Job:
         artefact="a.dcm",
         identifier="2.25.7",
     )
-    store.jobs.complete(job.id, "w", [page], [sent], JobStatus.NEEDS_REVIEW, "layout 3x4 is not certain")
+    store.jobs.complete(
+        job.id,
+        "w",
+        JobResult(status=JobStatus.NEEDS_REVIEW, reason="layout 3x4 is not certain", pages=[page], deliveries=[sent]),
+    )
     (delivery,) = store.deliveries.of_job(job.id)
     assert delivery.id is not None
     store.deliveries.refuse(delivery.id, "pacs: status 0x0122", "0x0122")

@@ -13,6 +13,7 @@ from gateway.domain.artefact import Role
 from gateway.domain.status import JobStatus
 from gateway.settings import Settings, load_settings, to_toml
 from gateway.spool.folder import Spool
+from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import Delivery, Page
 from gateway.worker.worker import Worker
@@ -132,7 +133,16 @@ def finish(store: Store, job_id: str) -> None:
         artefact="a.dcm",
         identifier="2.25.7",
     )
-    store.jobs.complete(job_id, "w", [page], [sent], JobStatus.NEEDS_REVIEW, "layout [bold]3x4[/bold] is not certain")
+    store.jobs.complete(
+        job_id,
+        "w",
+        JobResult(
+            status=JobStatus.NEEDS_REVIEW,
+            reason="layout [bold]3x4[/bold] is not certain",
+            pages=[page],
+            deliveries=[sent],
+        ),
+    )
 
 
 def test_jobs_lists_and_filters(run: Run, store: Store, page: Path) -> None:

@@ -24,19 +24,20 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification  # type: ignore[attr-defined]
 
-from gateway.delivery.diagnose import TEST_PATIENT_ID, Step, echo, find, send_test
+from gateway.delivery.sample_ecg import TEST_PATIENT_ID
+from gateway.delivery.steps import Step
 from gateway.dicom.network.association import NoContext
 from gateway.dicom.network.find import StudyQuery, find_studies
 from gateway.errors import DeliveryDeferred, DeliveryRefused, SettingsError
 from gateway.hl7.inbound.acknowledgement import build_ack
 from gateway.hl7.transport.mllp import MllpListener
 from gateway.security.tls import server_context
-from gateway.settings import DicomDestination, FolderDestination, Hl7CodeSettings, Hl7Destination, TlsClientSettings
+from gateway.settings import DicomDestination, FolderDestination, Hl7Destination, TlsClientSettings
+from tests.gateway.delivery.destinations import kind
 from tests.gateway.security.test_tls import listener
 from tests.tls_samples import Authority, Identity
 from tests.waiting import PATIENCE_S
 
-CODES = Hl7CodeSettings()
 CLASSES = (
     Verification,
     TwelveLeadECGWaveformStorage,
@@ -122,7 +123,7 @@ def pacs(port: int, **more: Any) -> DicomDestination:
 
 
 def steps(destination: Any, calling: str = "ECGGW") -> list[Step]:
-    return list(echo(destination, calling))
+    return list(kind(destination, calling).check())
 
 
 def failed(tried: list[Step]) -> Step:
@@ -298,7 +299,7 @@ def test_a_folder_must_be_there(tmp_path: Path) -> None:
 def test_send_test_stores_an_ecg_that_says_it_is_none(peers: Callable[..., Peer]) -> None:
     peer = peers()
     for _ in range(2):
-        tried = list(send_test(pacs(peer.port), "ECGGW", CODES))
+        tried = list(kind(pacs(peer.port)).send_test())
         assert all(step.ok for step in tried) and tried[-1].name == "C-STORE"
     first, second = peer.stored
     assert (first.PatientID, first.PatientName) == (TEST_PATIENT_ID, "TEST^GATEWAY")
@@ -310,14 +311,14 @@ def test_send_test_stores_an_ecg_that_says_it_is_none(peers: Callable[..., Peer]
     ("status", "advice"), [(0xA700, "out of resources"), (0xA900, "SOP class"), (0x0124, "right"), (0x0110, "log")]
 )
 def test_send_test_explains_a_status(peers: Callable[..., Peer], status: int, advice: str) -> None:
-    step = failed(list(send_test(pacs(peers(store=status).port), "ECGGW", CODES)))
+    step = failed(list(kind(pacs(peers(store=status).port)).send_test()))
     assert step.name == "C-STORE" and f"0x{status:04X}" in step.found and advice in step.advice
 
 
 def test_send_test_stores_nothing_where_echo_fails() -> None:
-    assert failed(list(send_test(pacs(unused_port()), "ECGGW", CODES))).name == "TCP"
+    assert failed(list(kind(pacs(unused_port())).send_test())).name == "TCP"
     with pytest.raises(SettingsError, match="is of kind folder"):
-        list(send_test(FolderDestination(name="out", path=Path()), "ECGGW", CODES))
+        list(kind(FolderDestination(name="out", path=Path())).send_test())
 
 
 @pytest.mark.parametrize(("code", "ok"), [("AA", True), ("AE", False), ("AR", False)])
@@ -332,7 +333,7 @@ def test_send_test_sends_a_message_that_says_it_is_a_test(code: str, ok: bool) -
     engine.start()
     try:
         ehr = Hl7Destination(name="ehr", host="127.0.0.1", port=engine.port, timeout_s=PATIENCE_S)
-        tried = list(send_test(ehr, "ECGGW", CODES))
+        tried = list(kind(ehr).send_test())
     finally:
         engine.stop()
     assert (tried[-1].name, tried[-1].ok) == ("ORU^R01", ok)
@@ -409,20 +410,20 @@ def test_a_peer_that_breaks_off_says_so(peers: Callable[..., Peer]) -> None:
 def test_find_names_the_step_that_fails_and_what_to_do(
     peers: Callable[..., Peer], told: dict[str, Any], calling: str, name: str, advice: str
 ) -> None:
-    studies, tried = find(pacs(peers(**told).port), calling, StudyQuery(), 3)
+    studies, tried = kind(pacs(peers(**told).port), calling).find(StudyQuery(), 3)
     step = failed(list(tried))
     assert studies == () and (step.name, advice in step.advice) == (name, True)
 
 
 def test_find_at_a_peer_that_is_not_there_or_breaks_off(peers: Callable[..., Peer]) -> None:
-    _, tried = find(pacs(unused_port()), "ECGGW", StudyQuery(), 3)
+    _, tried = kind(pacs(unused_port())).find(StudyQuery(), 3)
     assert failed(list(tried)).name == "TCP"
     peer = peers()
     peer.on_find = lambda event: event.assoc.abort()
-    _, tried = find(pacs(peer.port), "ECGGW", StudyQuery(), 3)
+    _, tried = kind(pacs(peer.port)).find(StudyQuery(), 3)
     assert "have AE title ECGGW allowed to query" in failed(list(tried)).advice
     with pytest.raises(SettingsError, match="no archive"):
-        find(FolderDestination(name="out", path=Path("out")), "ECGGW", StudyQuery(), 3)
+        kind(FolderDestination(name="out", path=Path("out"))).find(StudyQuery(), 3)
 
 
 def test_a_peer_without_query_says_so(peers: Callable[..., Peer]) -> None:

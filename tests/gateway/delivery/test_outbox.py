@@ -7,16 +7,18 @@ from datetime import timedelta
 
 import pytest
 
-from gateway.delivery.outbox import Outbox, Sender, backoff_s
+from gateway.delivery.outbox import Outbox, backoff_s
 from gateway.domain.artefact import Role
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
+from gateway.domain.received import ReceivedObject
 from gateway.domain.status import DeliveryStatus, JobStatus
 from gateway.errors import DeliveryDeferred, DeliveryRefused, StorageError
 from gateway.intake.accept import Intake
 from gateway.settings import RetrySettings
 from gateway.spool.folder import Spool
 from gateway.store.deliveries import Deliveries
+from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import Delivery
 from tests.fakes import FakeDestination
@@ -37,13 +39,15 @@ class House:
     def finished_job(self, *destinations: str) -> str:
         self.jobs += 1
         accepted = Intake(self.spool, self.store).accept(
-            source="submit",
-            source_key=str(self.jobs),
-            media_type="image/png",
-            data=b"page",
-            context=StudyContext(patient_id="4711"),
-            destinations=None,
-            actor="test",
+            ReceivedObject(
+                source="submit",
+                source_key=str(self.jobs),
+                media_type="image/png",
+                data=b"page",
+                context=StudyContext(patient_id="4711"),
+                destinations=None,
+                actor="test",
+            )
         )
         self.spool.write_artefact(accepted.job_id, "page1.dcm", b"result %d" % self.jobs)
         assert self.store.jobs.claim("w", 60)
@@ -59,13 +63,13 @@ class House:
             )
             for name in destinations
         ]
-        self.store.jobs.complete(accepted.job_id, "w", [], deliveries, JobStatus.DONE)
+        self.store.jobs.complete(accepted.job_id, "w", JobResult(status=JobStatus.DONE, deliveries=deliveries))
         return accepted.job_id
 
-    def outbox(self, retry: RetrySettings = QUICK, store: Store | None = None, **senders: Sender) -> Outbox:
-        outbox = Outbox(
-            store or self.store, self.spool, senders, dict.fromkeys(senders, retry), random.Random(1), poll_s=0.01
-        )
+    def outbox(self, retry: RetrySettings = QUICK, store: Store | None = None, **there: FakeDestination) -> Outbox:
+        for name, destination in there.items():
+            destination.name, destination.retry = name, retry
+        outbox = Outbox(store or self.store, self.spool, list(there.values()), random.Random(1), poll_s=0.01)
         self.outboxes.append(outbox)
         outbox.start()
         return outbox

@@ -11,6 +11,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from gateway.domain.context import StudyContext
+from gateway.domain.digitized_page import DigitizedPage
+from gateway.results.heart_rate import heart_rate_per_minute
 from pipeline import LEADS, Calibration, EcgRecord, Lead, Quality
 
 NOW = datetime(2026, 3, 1, 10, 15, 30, tzinfo=UTC)
@@ -83,6 +85,22 @@ def make_quality(**changes: object) -> Quality:
         "estimated_snr_db": 17.3,
     }
     return Quality(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def make_page(record: EcgRecord | None = None, **changes: object) -> DigitizedPage:
+    """A digitized page of `CONTEXT`, its heart rate measured."""
+    record = record or make_record()
+    values: dict[str, object] = {
+        "job_id": "job",
+        "page_number": 1,
+        "context": CONTEXT,
+        "created_at": NOW,
+        "record": record,
+        "quality": make_quality(),
+        "layout_name": "3x4+R",
+        "heart_rate_per_minute": heart_rate_per_minute(record),
+    }
+    return DigitizedPage(**(values | changes))  # type: ignore[arg-type]
 
 
 def page_pixels(height: int = 48, width: int = 64) -> np.ndarray:

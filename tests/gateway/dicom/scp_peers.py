@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ssl
 import time
 from collections.abc import Iterator
@@ -19,8 +20,9 @@ from pynetdicom.dimse_primitives import C_STORE
 
 from gateway.dicom.network.scp import StorageScp
 from gateway.dicom.network.transport import Requestor
-from gateway.domain.context import StudyContext
-from gateway.intake.accept import Accepted
+from gateway.domain.identity import Evidence
+from gateway.domain.received import Accepted, ReceivedObject
+from gateway.identity.decide import decide
 from gateway.settings import DicomSettings
 from tests.waiting import PATIENCE_S
 
@@ -34,38 +36,18 @@ class FakeIntake:
     error: Exception | None = None
     taken: list[dict[str, object]] = field(default_factory=list)
 
-    def accept(
-        self,
-        *,
-        source: str,
-        source_key: str,
-        media_type: str,
-        data: bytes,
-        context: StudyContext,
-        destinations: tuple[str, ...] | None,
-        actor: str,
-        hold_reason: str = "",
-    ) -> Accepted:
+    def keep(self, received: ReceivedObject) -> Accepted:
         if self.error is not None:
             raise self.error
-        self.taken.append(
-            {
-                "source": source,
-                "source_key": source_key,
-                "media_type": media_type,
-                "data": data,
-                "context": context,
-                "destinations": destinations,
-                "actor": actor,
-                "hold_reason": hold_reason,
-            }
-        )
+        decision = decide(received.context, Evidence(registered=True, sent_by_peer=True))
+        fields = {each.name: getattr(received, each.name) for each in dataclasses.fields(received)}
+        self.taken.append(fields | {"hold_reason": decision.hold_reason})
         return Accepted(job_id="1", duplicate=len(self.taken) > 1)
 
 
 def listen(intake: FakeIntake, **changes: object) -> StorageScp:
     settings = DicomSettings(**{"port": 0, "timeout_s": PATIENCE_S, **changes})  # type: ignore[arg-type]
-    scp = StorageScp(settings, intake)
+    scp = StorageScp(settings, intake.keep)
     scp.start()
     return scp
 

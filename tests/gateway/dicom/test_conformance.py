@@ -40,7 +40,7 @@ from gateway.domain.context import StudyContext
 from gateway.security.certificates import EXPIRY_WARNING
 from gateway.security.tls import CIPHER_SUITES, client_context
 from gateway.settings import DicomSettings, DicomTlsSettings, ObjectSettings, TlsClientSettings, TlsSettings
-from tests.gateway.dicom.samples import COLUMNS, CONTEXT, NOW, make_quality, make_record
+from tests.gateway.dicom.samples import COLUMNS, CONTEXT, NOW, make_page, make_record
 
 STATEMENT = (Path(__file__).resolve().parents[3] / "docs" / "conformance" / "dicom.md").read_text(encoding="utf-8")
 
@@ -170,16 +170,21 @@ def created_objects() -> dict[str, list[Dataset]]:
     beats = np.exp(-(((np.arange(5000) / 500.0) % 0.8 - 0.4) ** 2) / (2 * 0.015**2)).astype(np.float32)
     paced = replace(make_record("12x1"), signal_mv=np.tile(beats, (12, 1)))
     for context, record in ((little, make_record("12x1")), (much, make_record()), (much, paced)):
-        common = {"page_number": 1, "layout_name": "3x4", "created_at": NOW}
-        for sop_class in SOP_CLASS_UIDS:
-            waveform = build_waveform(record, make_quality(), context, sop_class=sop_class, columns=COLUMNS, **common)
-            made["waveform"].append(waveform)
-        shown = (made["waveform"][-1].SOPClassUID, made["waveform"][-1].SOPInstanceUID)
-        settings = ObjectSettings()
-        made["report"].append(
-            encapsulated_report(b"%PDF", make_quality(), context, waveform=shown, objects=settings, **common)
+        page = make_page(
+            record,
+            context=context,
+            layout_name="3x4",
+            columns=COLUMNS,
+            report_pdf=b"%PDF",
+            overlay_png=png.getvalue(),
         )
-        made["overlay"].append(overlay_capture(png.getvalue(), make_quality(), context, objects=settings, **common))
+        settings = ObjectSettings()
+        for sop_class in SOP_CLASS_UIDS:
+            made["waveform"].append(build_waveform(page, sop_class, settings))
+        shown = made["waveform"][-1]
+        page = replace(page, waveform_sop_class_uid=shown.SOPClassUID, waveform_sop_instance_uid=shown.SOPInstanceUID)
+        made["report"].append(encapsulated_report(page, settings))
+        made["overlay"].append(overlay_capture(page, settings))
         for title in (REJECTED_FOR_QUALITY, REJECTED_FOR_SAFETY):
             made["rejection"].append(
                 rejection_note(made["waveform"][-1:], title, number=1, created_at=NOW, objects=settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -18,11 +18,21 @@ from pynetdicom.sop_class import (
 )
 
 from gateway.domain.context import StudyContext
+from gateway.domain.identity import Decision, Evidence, PeerAnswer
 from gateway.domain.status import JobStatus
 from gateway.errors import DeliveryDeferred
-from gateway.identity.lookup import AMBIGUOUS, NO_ANSWER, NOT_FOUND, Lookup, resolve
-from gateway.identity.orders import CONTRADICTION, LOOKING_UP, NO_IDENTITY, OTHER_PATIENT
-from gateway.identity.print_check import OTHER_CODE
+from gateway.identity.decide import decide
+from gateway.identity.lookup import Lookup
+from gateway.identity.words import (
+    AMBIGUOUS,
+    CONTRADICTION,
+    LOOKING_UP,
+    NO_ANSWER,
+    NO_IDENTITY,
+    NOT_FOUND,
+    OTHER_CODE,
+    OTHER_PATIENT,
+)
 from gateway.intake.accept import Intake
 from gateway.intake.folder import FolderWatcher
 from gateway.settings import FolderSettings, LookupSettings, Settings
@@ -279,8 +289,8 @@ def test_page_that_contradicts_the_answer_waits_for_a_person(ward: Callable[...,
 def test_a_person_who_was_faster_is_not_overruled(ward: Callable[..., Ward], store: Store, peer: Peer) -> None:
     room = ward(peer.port)
     job = room.drop(page_png(), sidecar='{"accession_number": "A1"}')
-    store.jobs.identify(job.id, StudyContext(patient_id="7"), "person")
-    assert store.jobs.looked_up(job, StudyContext(patient_id="0042"), "") is False
+    assert store.jobs.decide(job, Decision(context=StudyContext(patient_id="7")), "person") is not None
+    assert store.jobs.decide(job, Decision(context=StudyContext(patient_id="0042")), "lookup") is None
     assert room.context.patient_id == "7"
 
 
@@ -297,10 +307,16 @@ def test_thread_asks_by_itself(ward: Callable[..., Ward], peer: Peer) -> None:
     assert not room.lookup.alive
 
 
+def resolve(page: StudyContext, found: Sequence[StudyContext], peer: str) -> Decision:
+    return decide(page, Evidence(answer=PeerAnswer(peer=peer, found=tuple(found))))
+
+
 def test_several_patients_under_one_number_are_nobody() -> None:
     page = StudyContext(accession_number="A1")
     found = [StudyContext(accession_number="A1", patient_id=number) for number in ("1", "2")]
-    assert resolve(page, found, "archive").hold_reason == AMBIGUOUS.format("archive", "accession number")
+    assert decide(
+        page, Evidence(answer=PeerAnswer(peer="archive", found=tuple(found)))
+    ).hold_reason == AMBIGUOUS.format("archive", "accession number")
 
 
 def test_several_studies_of_one_order_leave_the_study_open() -> None:
@@ -313,7 +329,9 @@ def test_several_studies_of_one_order_leave_the_study_open() -> None:
 def test_record_that_differs_from_the_sidecar_is_named() -> None:
     page = StudyContext(patient_id="1", patient_birth_date="19700101")
     found = [StudyContext(patient_id="1", patient_birth_date="19800101", patient_name="A^B")]
-    assert resolve(page, found, "archive").hold_reason == CONTRADICTION.format("birth date")
+    assert decide(
+        page, Evidence(answer=PeerAnswer(peer="archive", found=tuple(found)))
+    ).hold_reason == CONTRADICTION.format("birth date")
 
 
 def test_patterns_are_checked() -> None:

@@ -11,13 +11,14 @@ import pytest
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.patients import PatientMerge, PatientUpdate
+from gateway.domain.received import InboundMessage, ReceivedObject
 from gateway.domain.status import JobStatus
+from gateway.identity.orders import Records
 from gateway.identity.print_check import OTHER_ACCESSION_NUMBER, OTHER_NAME, OTHER_PATIENT_ID, contradictions
 from gateway.intake.accept import Intake
 from gateway.settings import Settings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
-from gateway.store.tables import ReceivedMessage
 from gateway.worker.worker import Worker
 from pipeline import Calibration, Digitization, PageImage, TextLine
 from tests.fake_digitizer import FakeDigitizer, page_png
@@ -132,13 +133,15 @@ def run(tmp_path: Path, store: Store, spool: Spool, intake: Intake, **review: bo
     pacs = {"kind": "dicom", "name": "pacs", "host": "127.0.0.1", "port": 104, "ae_title": "PACS"}
     settings = Settings.model_validate({"destinations": [pacs], "storage": {"path": tmp_path}, "review": review})
     job_id = intake.accept(
-        source="submit",
-        source_key="1",
-        media_type="image/png",
-        data=page_png(),
-        context=RECORD,
-        destinations=None,
-        actor="test",
+        ReceivedObject(
+            source="submit",
+            source_key="1",
+            media_type="image/png",
+            data=page_png(),
+            context=RECORD,
+            destinations=None,
+            actor="test",
+        )
     ).job_id
     Worker(settings, store, spool, Reader(line("ID: 87654321")), name="w").run_once()
     return job_id
@@ -167,7 +170,7 @@ def test_site_whose_carts_print_other_numbers_may_say_so(
 
 def test_number_that_was_merged_into_the_records_is_no_other(store: Store) -> None:
     prior, surviving = PatientUpdate(patient_id="87654321"), PatientUpdate(patient_id=RECORD.patient_id)
-    message = ReceivedMessage(
+    message = InboundMessage(
         sending_application="",
         sending_facility="",
         control_id="1",
@@ -175,8 +178,9 @@ def test_number_that_was_merged_into_the_records_is_no_other(store: Store) -> No
         message_type="ADT^A40",
         data=b"",
         answer=b"",
+        received_at=utc_now(),
     )
-    store.patients.receive(message, [PatientMerge(prior=prior, surviving=surviving)], utc_now())
+    Records(store).receive(message, [PatientMerge(prior=prior, surviving=surviving)], utc_now())
     merged = store.patients.prior_ids(RECORD.patient_id)
     assert merged == ("87654321",)
     assert contradictions([line("ID: 87654321")], RECORD, merged) == ()

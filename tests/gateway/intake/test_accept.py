@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from gateway.domain.context import StudyContext
+from gateway.domain.identity import Evidence
+from gateway.domain.received import Accepted, ReceivedObject
 from gateway.domain.status import JobStatus
 from gateway.errors import IntakeError, StorageError
-from gateway.intake.accept import Accepted, Intake, file_key, media_type_of
+from gateway.intake.accept import Intake, file_key, media_type_of
 from gateway.spool.folder import Spool
 from gateway.store.jobs import Jobs
 from gateway.store.store import Store
@@ -24,14 +26,16 @@ def accept(
     patient_id: str = "4711",
 ) -> Accepted:
     return intake.accept(
-        source=source,
-        source_key=source_key,
-        media_type="application/dicom",
-        data=b"bytes of " + source_key.encode(),
-        context=StudyContext(patient_id=patient_id, patient_name="Möller^Zoë"),
-        destinations=("pacs",),
-        actor="scp",
-        hold_reason=hold_reason,
+        ReceivedObject(
+            source=source,
+            source_key=source_key,
+            media_type="application/dicom",
+            data=b"bytes of " + source_key.encode(),
+            context=StudyContext(patient_id=patient_id, patient_name="Möller^Zoë"),
+            destinations=("pacs",),
+            actor="scp",
+        ),
+        Evidence(contradictions=(hold_reason,) if hold_reason else ()),
     )
 
 

@@ -11,17 +11,20 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from gateway.domain.artefact import Role
 from gateway.domain.context import StudyContext
+from gateway.domain.identity import Evidence
+from gateway.domain.received import Accepted, ReceivedObject
 from gateway.domain.status import JobStatus
-from gateway.errors import DeliveryDeferred, IntakeError, SettingsError, StorageError
-from gateway.identity.sidecar import compile_pattern, read_filename, read_sidecar
-from gateway.intake.accept import Accepted, Intake
-from gateway.intake.folder import FolderWatcher, deliver_to_folder
+from gateway.errors import IntakeError, SettingsError, StorageError
+from gateway.identity.filename import read_filename
+from gateway.identity.forms import compile_pattern
+from gateway.identity.sidecar import read_sidecar
+from gateway.intake.accept import Intake
+from gateway.intake.folder import FolderWatcher
 from gateway.settings import FolderSettings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
-from gateway.store.tables import Delivery, Job, new_id
+from gateway.store.tables import Job, new_id
 from tests.waiting import PATIENCE_S, eventually
 
 PNG = b"\x89PNG\r\n\x1a\n page "
@@ -171,13 +174,15 @@ def test_a_sidecar_comes_before_the_name(watch: Start, inbox: Path, store: Store
 
 def test_a_dicom_file_brings_its_own_key_and_identity(watch: Start, inbox: Path, store: Store, intake: Intake) -> None:
     sent = intake.accept(
-        source="dicom:SCANNER",
-        source_key="1.2.3",
-        media_type="application/dicom",
-        data=b"",
-        context=StudyContext(patient_id="4711"),
-        destinations=None,
-        actor="scp",
+        ReceivedObject(
+            source="dicom:SCANNER",
+            source_key="1.2.3",
+            media_type="application/dicom",
+            data=b"",
+            context=StudyContext(patient_id="4711"),
+            destinations=None,
+            actor="scp",
+        )
     )
     watch()
     drop(inbox, "again.dcm", dicom_file(sop_instance_uid="1.2.3"))
@@ -299,13 +304,13 @@ class TroubledIntake(Intake):
     def __init__(self, intake: Intake, failure: Exception, failures: int, after: bool = False) -> None:
         self._inner, self._failure, self.failures, self._after = intake, failure, failures, after
 
-    def accept(self, **arguments: object) -> Accepted:  # type: ignore[override]
+    def accept(self, received: ReceivedObject, evidence: Evidence | None = None) -> Accepted:
         if self._after:
-            self._inner.accept(**arguments)  # type: ignore[arg-type]
+            self._inner.accept(received, evidence)
         if self.failures:
             self.failures -= 1
             raise self._failure
-        return self._inner.accept(**arguments)  # type: ignore[arg-type]
+        return self._inner.accept(received, evidence)
 
 
 def test_a_file_waits_while_nothing_can_be_stored(watch: Start, inbox: Path, store: Store, intake: Intake) -> None:
@@ -343,7 +348,7 @@ def test_a_file_that_kills_the_gateway_three_times_is_rejected(watch: Start, inb
         eventually(lambda crashed=crashed: not crashed.alive)
     watch(TroubledIntake(intake, Killed(), failures=1))
     eventually(lambda: files(inbox / "processing") == [])
-    assert "broke down 3 times" in (inbox / "rejected" / "page.png.reason.txt").read_text()
+    assert "crashed 3 times" in (inbox / "rejected" / "page.png.reason.txt").read_text()
 
 
 def test_a_crash_while_putting_away_is_taken_up(watch: Start, inbox: Path, store: Store) -> None:
@@ -443,24 +448,3 @@ def test_a_name_must_fit_as_a_whole() -> None:
     assert read_filename(pattern, "4711_20260131_2") is None
     with pytest.raises(IntakeError, match="study_date"):
         read_filename(pattern, "4711_20261331")
-
-
-# -- delivery ------------------------------------------------------------------------------------------------------
-
-
-def test_a_result_is_dropped_whole_under_a_name_of_its_job(tmp_path: Path) -> None:
-    (tmp_path / "page1.dcm").write_bytes(b"result")
-    share = tmp_path / "share"
-    delivery = Delivery(
-        job_id=new_id(), role=Role.WAVEFORM, page_number=1, destination="share", kind="folder", artefact="page1.dcm"
-    )
-    with pytest.raises(DeliveryDeferred, match="not there"):
-        deliver_to_folder(share, tmp_path / "page1.dcm", delivery)
-    share.mkdir()
-    for _ in range(2):
-        assert deliver_to_folder(share, tmp_path / "page1.dcm", delivery) == "stored"
-    assert files(share) == [f"{delivery.job_id}-page1.dcm"]
-    assert (share / files(share)[0]).read_bytes() == b"result"
-    (share / f".{delivery.job_id}-page1.dcm.tmp").mkdir()  # something in the way
-    with pytest.raises(DeliveryDeferred, match="cannot take it"):
-        deliver_to_folder(share, tmp_path / "page1.dcm", delivery)

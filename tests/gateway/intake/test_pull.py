@@ -11,10 +11,12 @@ from gateway.dicom.network.find import Study, StudyQuery
 from gateway.dicom.network.retrieve import Instance
 from gateway.domain.artefact import Role
 from gateway.domain.context import StudyContext
+from gateway.domain.received import ReceivedObject
 from gateway.domain.status import JobStatus
 from gateway.errors import DeliveryDeferred, DeliveryRefused, SettingsError
 from gateway.intake.accept import Intake
 from gateway.intake.pull import Progress, Wanted, months, pull, show_pull
+from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import Delivery
 
@@ -68,13 +70,15 @@ class Archive:
         for uid in self.batches[-1]:
             if uid not in self.lost:
                 self._intake.accept(
-                    source="dicom:PACS",
-                    source_key=uid,
-                    media_type="application/dicom",
-                    data=b"page",
-                    context=StudyContext(patient_id="1"),
-                    destinations=None,
-                    actor="test",
+                    ReceivedObject(
+                        source="dicom:PACS",
+                        source_key=uid,
+                        media_type="application/dicom",
+                        data=b"page",
+                        context=StudyContext(patient_id="1"),
+                        destinations=None,
+                        actor="test",
+                    )
                 )
 
 
@@ -95,13 +99,15 @@ def test_batches_of_one_study_each_and_nothing_twice(intake: Intake, store: Stor
 def test_what_we_made_and_sent_there_is_not_taken_for_a_page(intake: Intake, store: Store) -> None:
     archive = Archive(intake, 1)
     job = intake.accept(
-        source="submit",
-        source_key="x",
-        media_type="image/png",
-        data=b"page",
-        context=StudyContext(patient_id="1"),
-        destinations=None,
-        actor="test",
+        ReceivedObject(
+            source="submit",
+            source_key="x",
+            media_type="image/png",
+            data=b"page",
+            context=StudyContext(patient_id="1"),
+            destinations=None,
+            actor="test",
+        )
     )
     assert store.jobs.claim("w", 60)
     overlay = Delivery(
@@ -113,7 +119,7 @@ def test_what_we_made_and_sent_there_is_not_taken_for_a_page(intake: Intake, sto
         artefact="o.dcm",
         identifier="1.0.1.1",
     )
-    store.jobs.complete(job.job_id, "w", [], [overlay], JobStatus.DONE)
+    store.jobs.complete(job.job_id, "w", JobResult(status=JobStatus.DONE, deliveries=[overlay]))
     end = run(archive, store)
     assert (end.fetched, end.known) == (2, 1) and archive.batches == [["1.0.1.0", "1.0.1.2"]]
 
@@ -153,7 +159,7 @@ def test_how_far_a_pull_came_that_ended_is_said(intake: Intake, store: Store, mo
     text = console.export_text()
     assert "2/6 studies, fetching: 6 fetched, 0 known before, 0 failed" in text
     assert "ended after 5 of 6 studies: 9 fetched, 0 known before, 2 failed" in text
-    assert "goes on where it ended" in text
+    assert "continues where this one ended" in text
 
 
 def test_months_and_modalities_are_asked_for_one_by_one(intake: Intake, store: Store) -> None:

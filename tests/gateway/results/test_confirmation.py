@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from pypdfium2 import PdfDocument
 
+from gateway.domain.artefact import Role, kept_name
 from gateway.domain.context import StudyContext
+from gateway.domain.received import ReceivedObject
 from gateway.domain.status import DeliveryStatus, JobStatus
 from gateway.errors import DeliveryRefused, IllegalTransition
 from gateway.intake.accept import Intake
 from gateway.results.confirmation import confirm, known_context
-from gateway.results.page import report_name
 from gateway.settings import DicomDestination, Hl7Destination, Settings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
@@ -35,13 +36,15 @@ class Bench:
     def digitized(self, behaviour: Behaviour = Behaviour.GOOD, patient_id: str = "P1") -> str:
         data = page_png(behaviour)
         job_id = self._intake.accept(
-            source="submit",
-            source_key="key",
-            media_type="image/png",
-            data=data,
-            context=StudyContext(patient_id=patient_id),
-            destinations=None,
-            actor="test",
+            ReceivedObject(
+                source="submit",
+                source_key="key",
+                media_type="image/png",
+                data=data,
+                context=StudyContext(patient_id=patient_id),
+                destinations=None,
+                actor="test",
+            )
         ).job_id
         if not patient_id:
             self.store.jobs.retry(job_id, "test")
@@ -161,7 +164,7 @@ def test_the_report_is_embedded_unconfirmed_then_confirmed(bench: Bench) -> None
     messages = [each for each in bench.store.deliveries.of_job(job_id) if each.kind == "hl7"]
     pdfs = [embedded(bench.spool.artefact_path(job_id, each.artefact).read_bytes().decode()) for each in messages]
     assert [pdf[:5] for pdf in pdfs] == [b"%PDF-"] * 2
-    assert pdfs[1] == bench.spool.artefact_path(job_id, report_name(1)).read_bytes()
+    assert pdfs[1] == bench.spool.artefact_path(job_id, kept_name(1, Role.REPORT_PDF)).read_bytes()
     texts = [PdfDocument(pdf)[0].get_textpage().get_text_range() for pdf in pdfs]
     assert "DIGITIZED FROM PAPER, unconfirmed" in texts[0]
     assert "DIGITIZED FROM PAPER, confirmed by a person" in texts[1]

@@ -15,10 +15,12 @@ from gateway.dicom.images.pages import read_context
 from gateway.dicom.objects.values import is_date, is_date_time, is_offset, is_time
 from gateway.domain.context import StudyContext
 from gateway.domain.patients import PatientUpdate
+from gateway.domain.received import ReceivedObject
 from gateway.domain.status import JobStatus
 from gateway.hl7.inbound.parsing import parse
 from gateway.hl7.inbound.receiver import Receiver
-from gateway.hl7.inbound.updates import read_told
+from gateway.hl7.inbound.updates import read_updates
+from gateway.identity.orders import Records
 from gateway.intake.accept import Intake, media_type_of
 from gateway.settings import Settings
 from gateway.spool.folder import Spool
@@ -43,13 +45,15 @@ def digitized(tmp_path: Path, store: Store, spool: Spool, intake: Intake) -> Pat
         settings = Settings.model_validate({"destinations": [pacs, ehr]})
         media_type = media_type_of(data)
         job_id = intake.accept(
-            source="test",
-            source_key="1",
-            media_type=media_type,
-            data=data,
-            context=context or read_context(data),
-            destinations=None,
-            actor="test",
+            ReceivedObject(
+                source="test",
+                source_key="1",
+                media_type=media_type,
+                data=data,
+                context=context or read_context(data),
+                destinations=None,
+                actor="test",
+            )
         ).job_id
         Worker(settings, store, spool, FakeDigitizer(), name="w").run_once()
         folder = spool.source_path(job_id).parent
@@ -67,7 +71,7 @@ def scanned(**attributes: object) -> bytes:
 
 def names_in(message: bytes) -> str:
     """The patient's name in a message of ours, as a DICOM PN."""
-    (patient,) = [told for told in read_told(parse(message.replace(b"ORU^R01^ORU_R01", b"ADT^A08"), "ASCII"))]
+    (patient,) = [told for told in read_updates(parse(message.replace(b"ORU^R01^ORU_R01", b"ADT^A08"), "ASCII"))]
     assert isinstance(patient, PatientUpdate)
     return patient.patient_name or ""
 
@@ -128,7 +132,7 @@ def test_names_of_an_order_reach_the_waveform(
             "OBR|1|PL1||ECG^ECG||||||||||||||A77",
         ]
     )
-    (answer,) = Receiver(store, "UNICODE UTF-8")(message.encode(codec))
+    (answer,) = Receiver(Records(store), "UNICODE UTF-8")(message.encode(codec))
     assert b"MSA|AA|1" in answer
     job, dataset, _ = digitized(page_png(), StudyContext(accession_number="A77"))
     assert job.status == JobStatus.DONE and dataset is not None

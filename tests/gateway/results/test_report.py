@@ -10,7 +10,7 @@ from pypdfium2 import PdfDocument
 
 from gateway.results.report import build_report, printable
 from pipeline import Lead
-from tests.gateway.dicom.samples import CONTEXT, make_quality, make_record
+from tests.gateway.dicom.samples import CONTEXT, make_page, make_quality, make_record
 
 PX_PER_MM = 8
 
@@ -19,7 +19,8 @@ def report(layout: str = "3x4+II", n_samples: int = 5000, **changes: object) -> 
     context = CONTEXT.model_copy(update=changes.pop("context", {}))  # type: ignore[arg-type]
     record = changes.pop("record", make_record(layout, n_samples))
     quality = make_quality(**changes.pop("quality", {}))  # type: ignore[arg-type]
-    return build_report(record, quality, context, layout_name="3x4+1R", **changes)  # type: ignore[arg-type]
+    page = make_page(record, quality=quality, context=context, layout_name="3x4+1R", **changes)  # type: ignore[arg-type]
+    return build_report(page)
 
 
 def words(pdf: bytes, page: int = 0) -> str:
@@ -50,7 +51,7 @@ def test_header_says_who_what_and_how_well() -> None:
         assert part in text
     for part in ["17 dB", "25 mm/s", "10 mm/mV", "lead V1 was hard to read", "Heart rate not measured", "3x4+1R"]:
         assert part in text
-    assert "confirmed by a person, corrected" in words(report(confirmed=True, revision=1))
+    assert "confirmed by a person, corrected" in words(report(final=True, revision=1))
 
 
 def test_a_name_the_font_lacks_is_not_mangled() -> None:

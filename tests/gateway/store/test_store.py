@@ -37,6 +37,7 @@ from gateway.domain.status import (
 )
 from gateway.errors import IllegalTransition, NotFound, StorageError
 from gateway.store.database import lock_job
+from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, Page
 from tests.waiting import PATIENCE_S
@@ -78,7 +79,13 @@ def page(job_id: str, number: int = 1) -> Page:
 def done(store: Store, *destinations: str) -> list[Delivery]:
     """Complete a new job with one delivery for each destination."""
     job_id = claimed(store)
-    store.jobs.complete(job_id, "w1", [page(job_id)], [delivery(job_id, name) for name in destinations], JobStatus.DONE)
+    store.jobs.complete(
+        job_id,
+        "w1",
+        JobResult(
+            status=JobStatus.DONE, pages=[page(job_id)], deliveries=[delivery(job_id, name) for name in destinations]
+        ),
+    )
     return store.deliveries.of_job(job_id)
 
 
@@ -144,7 +151,7 @@ def test_heartbeat_extends_only_the_own_lease(store: Store) -> None:
     assert not store.jobs.heartbeat(job_id, "w2", 100)
     lease = store.jobs.get(job_id).lease_expires_at
     assert lease is not None and lease > utc_now() + timedelta(seconds=50)
-    store.jobs.complete(job_id, "w1", (), (), JobStatus.NEEDS_REVIEW, "no grid on the page")
+    store.jobs.complete(job_id, "w1", JobResult(status=JobStatus.NEEDS_REVIEW, reason="no grid on the page"))
     assert not store.jobs.heartbeat(job_id, "w1", 100)
 
 
@@ -179,8 +186,10 @@ def test_a_lost_lease_stores_nothing(store: Store) -> None:
     store.jobs.rescue(3)
     store.jobs.claim("w2", 60)
     for late in (
-        lambda: store.jobs.complete(job_id, "w1", [page(job_id)], [delivery(job_id)], JobStatus.DONE),
-        lambda: store.jobs.complete(job_id, "w1", (), (), JobStatus.NEEDS_REVIEW, "late"),
+        lambda: store.jobs.complete(
+            job_id, "w1", JobResult(status=JobStatus.DONE, pages=[page(job_id)], deliveries=[delivery(job_id)])
+        ),
+        lambda: store.jobs.complete(job_id, "w1", JobResult(status=JobStatus.NEEDS_REVIEW, reason="late")),
         lambda: store.jobs.fail(job_id, "w1", "late"),
         lambda: store.jobs.release(job_id, "w1", "late"),
     ):
@@ -267,9 +276,11 @@ def test_complete_stores_result_and_deliveries_together(store: Store) -> None:
     store.jobs.complete(
         job_id,
         "w1",
-        [page(job_id, 1), page(job_id, 2)],
-        [delivery(job_id, "pacs"), delivery(job_id, "ehr")],
-        JobStatus.DONE,
+        JobResult(
+            status=JobStatus.DONE,
+            pages=[page(job_id, 1), page(job_id, 2)],
+            deliveries=[delivery(job_id, "pacs"), delivery(job_id, "ehr")],
+        ),
     )
     assert store.jobs.get(job_id).status == JobStatus.DONE
     assert [p.page_number for p in store.jobs.pages(job_id)] == [1, 2]
@@ -280,17 +291,23 @@ def test_complete_stores_result_and_deliveries_together(store: Store) -> None:
 def test_a_result_that_breaks_a_rule_changes_nothing(store: Store) -> None:
     job_id = claimed(store)
     with pytest.raises(StorageError):
-        store.jobs.complete(job_id, "w1", [page(job_id), page(job_id)], [], JobStatus.DONE)  # page 1 twice
+        store.jobs.complete(
+            job_id, "w1", JobResult(status=JobStatus.DONE, pages=[page(job_id), page(job_id)])
+        )  # page 1 twice
     assert store.jobs.get(job_id).status == JobStatus.RUNNING
     assert store.jobs.pages(job_id) == []
     with pytest.raises(IllegalTransition):
-        store.jobs.complete(job_id, "w1", [], [], JobStatus.QUEUED)
+        store.jobs.complete(job_id, "w1", JobResult(status=JobStatus.QUEUED))
 
 
 def test_a_second_run_replaces_what_never_arrived(store: Store) -> None:
     job_id = claimed(store)
     results = [delivery(job_id, "pacs"), delivery(job_id, "ehr"), delivery(job_id, "share")]
-    store.jobs.complete(job_id, "w1", [page(job_id)], results, JobStatus.NEEDS_REVIEW, "layout uncertain")
+    store.jobs.complete(
+        job_id,
+        "w1",
+        JobResult(status=JobStatus.NEEDS_REVIEW, reason="layout uncertain", pages=[page(job_id)], deliveries=results),
+    )
     pacs, ehr, share = store.deliveries.of_job(job_id)
     assert pacs.id and ehr.id and share.id
     store.deliveries.delivered(pacs.id, "0x0000")
@@ -299,7 +316,7 @@ def test_a_second_run_replaces_what_never_arrived(store: Store) -> None:
     assert store.jobs.get(job_id).attempts == 0
     assert store.deliveries.due(utc_now()) == []  # the old result is not sent while a new one is made
     store.jobs.claim("w1", 60)
-    store.jobs.complete(job_id, "w1", [page(job_id)], results, JobStatus.DONE)
+    store.jobs.complete(job_id, "w1", JobResult(status=JobStatus.DONE, pages=[page(job_id)], deliveries=results))
     pacs, ehr, share = store.deliveries.of_job(job_id)
     assert [d.status for d in (pacs, ehr, share)] == [
         DeliveryStatus.DELIVERED,
@@ -396,7 +413,9 @@ def test_delivered_is_final_and_in_the_trail(store: Store) -> None:
 
 def test_cancelling_a_job_cancels_its_deliveries(store: Store) -> None:
     job_id = claimed(store)
-    store.jobs.complete(job_id, "w1", [], [delivery(job_id)], JobStatus.NEEDS_REVIEW, "doubtful")
+    store.jobs.complete(
+        job_id, "w1", JobResult(status=JobStatus.NEEDS_REVIEW, reason="doubtful", deliveries=[delivery(job_id)])
+    )
     (pending,) = store.deliveries.of_job(job_id)
     store.jobs.cancel(job_id, "cli")
     assert store.deliveries.due(utc_now()) == []
@@ -426,7 +445,11 @@ def test_figures_for_the_metrics(store: Store) -> None:
     job_id = claimed(store)
     pages = [page(job_id, 1), page(job_id, 2), page(job_id, 3)]
     pages[0].seconds, pages[1].seconds = 1.5, 2.0  # page 3 failed before it began
-    store.jobs.complete(job_id, "w1", pages, [delivery(job_id, "pacs"), delivery(job_id, "ehr")], JobStatus.DONE)
+    store.jobs.complete(
+        job_id,
+        "w1",
+        JobResult(status=JobStatus.DONE, pages=pages, deliveries=[delivery(job_id, "pacs"), delivery(job_id, "ehr")]),
+    )
     (sent, _) = store.deliveries.of_job(job_id)
     assert sent.id
     store.deliveries.delivered(sent.id, "0x0000")

@@ -16,6 +16,7 @@ from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.status import JobStatus
 from gateway.spool.folder import Spool
+from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, Page
 from pipeline import LEADS
@@ -114,7 +115,11 @@ def finish(store: Store, spool: Spool, job_id: str, coverage: float, status: Job
         add_delivery(job_id, 1, "ehr", "hl7", "GWABCDEF"),
         add_delivery(job_id, 1, "archive", "folder", "2.25.1234567890"),
     ]
-    store.jobs.complete(job_id, "w", [add_page(job_id, 1, coverage, status)], deliveries, status, reason)
+    store.jobs.complete(
+        job_id,
+        "w",
+        JobResult(status=status, reason=reason, pages=[add_page(job_id, 1, coverage, status)], deliveries=deliveries),
+    )
 
 
 @pytest.fixture
@@ -137,7 +142,7 @@ def sample(store: Store, spool: Spool) -> Iterator[Sample]:
     failed = submit(store, spool, "dicom:CART2", 30)
     assert store.jobs.claim("w", 60).id == failed
     page = Page(job_id=failed, page_number=1, status=JobStatus.FAILED, reason="there is no ECG grid on the page")
-    store.jobs.complete(failed, "w", [page], [], JobStatus.FAILED, page.reason)
+    store.jobs.complete(failed, "w", JobResult(status=JobStatus.FAILED, reason=page.reason, pages=[page]))
     running = submit(store, spool, "dicom:CART1", 20)
     assert store.jobs.claim("worker-0-1234", 60).id == running
     queued = submit(store, spool, "folder:/data/scans/ward 3", 10)

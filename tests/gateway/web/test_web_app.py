@@ -17,7 +17,7 @@ from gateway.settings import DicomSettings, DicomTlsSettings, Settings, WebSetti
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.web.app import create_app
-from gateway.web.views import age_in_words
+from gateway.web.pages.words import age_in_words
 from tests.tls_samples import Authority
 from tests.waiting import PATIENCE_S, eventually
 

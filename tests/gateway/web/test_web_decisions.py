@@ -14,8 +14,10 @@ import pytest
 import uvicorn
 
 from gateway.domain.context import StudyContext
+from gateway.domain.received import ReceivedObject
 from gateway.domain.status import JobStatus
 from gateway.hl7.inbound.receiver import Receiver
+from gateway.identity.orders import Records
 from gateway.intake.accept import Intake
 from gateway.settings import Hl7Destination, Settings, WebSettings
 from gateway.spool.folder import Spool
@@ -60,13 +62,15 @@ def client(store: Store, spool: Spool) -> Iterator[httpx.Client]:
 
 def submit(intake: Intake, data: bytes, media_type: str = "image/png", **context: str) -> str:
     return intake.accept(
-        source="folder:/scans",
-        source_key=f"key-{len(data)}-{sorted(context)}",
-        media_type=media_type,
-        data=data,
-        context=StudyContext(**context),
-        destinations=None,
-        actor="folder",
+        ReceivedObject(
+            source="folder:/scans",
+            source_key=f"key-{len(data)}-{sorted(context)}",
+            media_type=media_type,
+            data=data,
+            context=StudyContext(**context),
+            destinations=None,
+            actor="folder",
+        )
     ).job_id
 
 
@@ -117,7 +121,7 @@ def test_held_dicom_job_without_patient_id_gets_one_and_is_delivered(client, sto
 
 def test_person_names_another_patient_than_the_object(client, store, spool, intake):
     """Nothing that the object says of the wrong patient is kept."""
-    Receiver(store, "ASCII")(
+    Receiver(Records(store), "ASCII")(
         b"MSH|^~\\&|A|B|C|D|||ORM^O01|1|P|2.5\rPID|1||P1||Right^Ann\rORC|NW|O1\rOBR|1|O1||E||||||||||||||A1\r"
     )
     dataset = secondary_capture(page_pixels(), PatientID="P9", PatientName="Wrong^Joe", PatientBirthDate="19700101")
@@ -141,7 +145,7 @@ def test_person_names_another_patient_than_the_object(client, store, spool, inta
     ],
 )
 def test_identity_that_cannot_be_used_changes_nothing(client, store, intake, told, words):
-    Receiver(store, "ASCII")(b"MSH|^~\\&|A|B|C|D|||ADT^A08|1|P|2.5\rPID|1||P7||Right^Ann\r")
+    Receiver(Records(store), "ASCII")(b"MSH|^~\\&|A|B|C|D|||ADT^A08|1|P|2.5\rPID|1||P7||Right^Ann\r")
     job_id = submit(intake, page_png())
     answer = client.post(f"/jobs/{job_id}/identity", data=told)
     assert answer.status_code == 409 and words in answer.text
@@ -162,7 +166,7 @@ def test_merge_is_settled(client, store, spool, intake):
     job_id = submit(intake, page_png(), patient_id="P-SECRET")
     digitize(store, spool)
     store.deliveries.delivered(store.deliveries.of_job(job_id)[0].id, "AA")
-    Receiver(store, "ASCII")(b"MSH|^~\\&|A|B|C|D|||ADT^A40|1|P|2.5\rPID|1||P2\rMRG|P-SECRET\r")
+    Receiver(Records(store), "ASCII")(b"MSH|^~\\&|A|B|C|D|||ADT^A40|1|P|2.5\rPID|1||P2\rMRG|P-SECRET\r")
     html = client.get("/unmatched").text
     assert job_id[:8] in html and "P-SECRET" not in html
     with browser(store, spool, show_patient=True) as shown:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.domain.context import StudyContext
+from gateway.domain.received import ReceivedObject
 from gateway.domain.status import JobStatus
 from gateway.intake.accept import Intake
 from gateway.settings import Settings
@@ -19,7 +20,7 @@ from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.store.tables import Job
 from gateway.worker.lanes import Alarms, Turns
-from gateway.worker.worker import run_worker
+from gateway.worker.process import run_worker
 from pipeline.errors import DeviceError, DigitizationError, TraceNotFound, WeightsMismatch
 from tests.fake_digitizer import Behaviour, FakeDigitizer, page_png
 from tests.waiting import PATIENCE_S, eventually
@@ -70,19 +71,21 @@ def signals() -> Iterator[None]:
 
 def submit(intake: Intake, number: int, behaviour: Behaviour = Behaviour.GOOD) -> str:
     return intake.accept(
-        source="submit",
-        source_key=f"page {number}",
-        media_type="image/png",
-        data=page_png(behaviour, number),
-        context=StudyContext(patient_id="P1", patient_name="DOE^JANE"),
-        destinations=(),
-        actor="test",
+        ReceivedObject(
+            source="submit",
+            source_key=f"page {number}",
+            media_type="image/png",
+            data=page_png(behaviour, number),
+            context=StudyContext(patient_id="P1", patient_name="DOE^JANE"),
+            destinations=(),
+            actor="test",
+        )
     ).job_id
 
 
 def work(store: Store, spool: Spool, digitizer: Crowd, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """Be a worker process until no job waits or runs, and then until its SIGTERM is obeyed."""
-    monkeypatch.setattr("gateway.worker.worker.limit_memory", lambda mib: None)
+    monkeypatch.setattr("gateway.worker.process.limit_memory", lambda mib: None)
 
     def ask() -> None:
         try:

@@ -17,6 +17,7 @@ from pydicom import dcmread
 
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
+from gateway.domain.received import ReceivedObject
 from gateway.domain.status import DeliveryStatus, JobStatus
 from gateway.errors import StorageError
 from gateway.intake.accept import Intake
@@ -51,13 +52,15 @@ class Bench:
         self._sent += 1
         key = f"{self._sent}-{hashlib.sha256(data).hexdigest()}"
         return self._intake.accept(
-            source="submit",
-            source_key=key,
-            media_type=media_type,
-            data=data,
-            context=context,
-            destinations=more.get("destinations"),
-            actor="test",
+            ReceivedObject(
+                source="submit",
+                source_key=key,
+                media_type=media_type,
+                data=data,
+                context=context,
+                destinations=more.get("destinations"),
+                actor="test",
+            )
         ).job_id
 
     def files(self, job_id: str) -> dict[str, bytes]:

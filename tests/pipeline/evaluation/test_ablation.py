@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from pipeline import Calibration, Digitization, PageImage
-from pipeline.__main__ import app
+from pipeline.command_line import app
 from pipeline.datatypes import ByteArray, GridScale, RectifiedPage, SegmentationMap
 from pipeline.digitizer import Digitizer
 from pipeline.errors import TraceNotFound

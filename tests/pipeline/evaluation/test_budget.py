@@ -16,8 +16,8 @@ from pipeline.networks.specification import PAGE, ROW_BINS, TRACE
 from pipeline.sheet.paper import turn
 from pipeline.signal.calibrate import calibrate
 from pipeline.signal.quality import assess
-from pipeline.training.render import Picture, draw_pictures
-from pipeline.training.simulate import simulate_ecg
+from pipeline.training.drawing.render import Picture, draw_pictures
+from pipeline.training.recordings.simulate import simulate_ecg
 
 HEARTS = [simulate_ecg(np.random.default_rng(seed), disease="none") for seed in range(2)]
 

@@ -12,7 +12,7 @@ from pipeline.evaluation.metrics import pooled_db, power_ratio, score_lead
 from pipeline.evaluation.tables import layouts_counted, tables, worst_pages
 from pipeline.evaluation.truth import PageTruth
 from pipeline.output.files import read_csv, to_csv
-from pipeline.training.simulate import simulate_ecg
+from pipeline.training.recordings.simulate import simulate_ecg
 
 RNG = np.random.default_rng(0)
 ECG = simulate_ecg(np.random.default_rng(1), disease="none")

@@ -10,14 +10,14 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline import Calibration, Digitization, PageImage
-from pipeline.__main__ import app
+from pipeline.command_line import app
 from pipeline.datatypes import ByteArray, FloatArray
 from pipeline.digitizer import Digitizer
 from pipeline.errors import GridNotFound
 from pipeline.evaluation.evaluate import Example, score_page
 from pipeline.evaluation.report import html_report, signals
 from pipeline.evaluation.truth import PageTruth
-from pipeline.training.simulate import simulate_ecg
+from pipeline.training.recordings.simulate import simulate_ecg
 from tests.pipeline.paper_samples import digitization
 
 ECG = simulate_ecg(np.random.default_rng(1), disease="none")

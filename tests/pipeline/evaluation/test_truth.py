@@ -13,7 +13,7 @@ from pipeline.datatypes import FloatArray
 from pipeline.evaluation.metrics import score_lead
 from pipeline.evaluation.truth import PageTruth, Truth, printed_as, read_truth, to_truth_rate
 from pipeline.layout.file import load_layouts
-from pipeline.training.simulate import simulate_ecg
+from pipeline.training.recordings.simulate import simulate_ecg
 
 ECG = simulate_ecg(np.random.default_rng(1), disease="none")
 CODES = ("2:1", "2:2", "2:61", "2:62", "2:63", "2:64", "2:3", "2:4", "2:5", "2:6", "2:7", "2:8")

@@ -6,7 +6,7 @@ import pytest
 from pipeline import TraceSet
 from pipeline.layout.beats import measure_beats
 from pipeline.layout.file import load_layouts
-from pipeline.training.simulate import simulate_ecg
+from pipeline.training.recordings.simulate import simulate_ecg
 from tests.pipeline.paper_samples import printed
 
 NAMED = {layout.name: layout for layout in load_layouts()}

@@ -8,7 +8,7 @@ from pipeline import LEADS, Layout, Lead, LeadLabel, TraceSet
 from pipeline.errors import LayoutUnknown
 from pipeline.layout.file import load_layouts
 from pipeline.layout.identify import identify_layout
-from pipeline.training.simulate import simulate_ecg
+from pipeline.training.recordings.simulate import simulate_ecg
 from tests.pipeline.paper_samples import labels_of, printed
 
 LAYOUTS = load_layouts()

@@ -10,8 +10,8 @@ from pipeline.networks.inference import load_network
 from pipeline.networks.specification import LABEL, LAYOUT
 from pipeline.printing.labels import read_labels
 from pipeline.rows.marks import read_marks
-from pipeline.training.sample import draw_sample
-from pipeline.training.synth import INK_PX_PER_MM, DrawnPage
+from pipeline.training.drawing.sample import draw_sample
+from pipeline.training.drawing.synth import INK_PX_PER_MM, DrawnPage
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from pipeline.rows.components import ink_lines, rows_of_ink
-from pipeline.training.simulate import simulate_ecg
-from pipeline.training.style import PageStyle, training_layouts
-from pipeline.training.synth import INK_PX_PER_MM, TRACE, draw_page
+from pipeline.training.drawing.style import PageStyle, training_layouts
+from pipeline.training.drawing.synth import INK_PX_PER_MM, TRACE, draw_page
+from pipeline.training.recordings.simulate import simulate_ecg
 
 LAYOUTS = {layout.name: layout for layout, _ in training_layouts()}
 

@@ -14,7 +14,7 @@ from pipeline.output.files import to_json
 from pipeline.rows.drawing import follow_strokes
 from pipeline.sheet.paper import Sheet
 from pipeline.signal.calibrate import calibrate
-from pipeline.training.simulate import simulate_ecg
+from pipeline.training.recordings.simulate import simulate_ecg
 from tests.pipeline.drawn_pages import STANDARD, ecg_page, snr_of_short_leads_db
 from tests.pipeline.paper_samples import blank_map, labels_of, printed
 

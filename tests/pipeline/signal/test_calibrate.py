@@ -10,7 +10,7 @@ from pipeline.layout.file import load_layouts
 from pipeline.layout.identify import identify_layout
 from pipeline.signal.calibrate import calibrate
 from pipeline.signal.calibration import infer_calibration
-from pipeline.training.simulate import simulate_ecg
+from pipeline.training.recordings.simulate import simulate_ecg
 from tests.pipeline.paper_samples import labels_of, printed
 
 LAYOUTS = load_layouts()

@@ -13,7 +13,7 @@ from pipeline.printing.statements import stated_scale
 from pipeline.signal.calibrate import calibrate
 from pipeline.signal.calibration import infer_calibration, true_scale
 from pipeline.signal.quality import assess
-from pipeline.training.simulate import simulate_ecg
+from pipeline.training.recordings.simulate import simulate_ecg
 from tests.pipeline.paper_samples import labels_of, printed
 
 LAYOUTS = load_layouts()

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.errors import WeightsMismatch
-from pipeline.evaluation.progress import plot_progress
 from pipeline.networks.inference import WEIGHTS, load_network
 from pipeline.networks.specification import PAGE, ROW_BINS, SPECIFICATIONS
 from pipeline.training.dataset import CropStream
 from pipeline.training.losses import trace_loss
-from pipeline.training.records import load_records
-from pipeline.training.simulate import simulate_ecg
+from pipeline.training.progress import plot_progress
+from pipeline.training.recordings.records import load_records
+from pipeline.training.recordings.simulate import simulate_ecg
 from pipeline.training.tasks import TASKS
 from pipeline.training.train import Muon, Trainer, export
 

@@ -30,12 +30,10 @@ from pydicom.uid import (
 from gateway.dicom.images.pages import read_context, read_instance
 from gateway.dicom.objects.waveform import build_waveform, encode
 from gateway.errors import UndecodableDataset, UnsupportedSopClass
+from gateway.settings import ObjectSettings
 from tests.gateway.dicom.samples import (
-    CONTEXT,
-    NOW,
     compressed,
-    make_quality,
-    make_record,
+    make_page,
     page_pixels,
     part10,
     secondary_capture,
@@ -311,15 +309,7 @@ def test_deflated_and_big_endian_are_refused_before_they_are_inflated() -> None:
 
 
 def test_waveforms_are_recognised_and_other_classes_named() -> None:
-    waveform = build_waveform(
-        make_record(),
-        make_quality(),
-        CONTEXT,
-        page_number=1,
-        layout_name="3x4",
-        sop_class="12-lead",
-        created_at=NOW,
-    )
+    waveform = build_waveform(make_page(layout_name="3x4"), "12-lead", ObjectSettings())
     with pytest.raises(UnsupportedSopClass, match="signals already"):
         read_instance(encode(waveform))
     assert read_context(encode(waveform)).source_sop_class_uid == TwelveLeadECGWaveformStorage

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from gateway.delivery.diagnose import find
 from gateway.dicom.network import dicomweb as web
 from gateway.dicom.network.dicomweb import WebArchive
 from gateway.dicom.network.find import StudyQuery
 from gateway.errors import DeliveryDeferred, DeliveryRefused
 from gateway.intake.accept import Intake
 from gateway.settings import DicomWebDestination, TlsClientSettings
+from tests.gateway.delivery.destinations import kind
 from tests.gateway.dicom.samples import part10, secondary_capture
 from tests.tls_samples import Authority
 from tests.waiting import PATIENCE_S
@@ -222,7 +222,7 @@ def test_nobody_there_is_told_without_the_query(server: Server, intake: Intake) 
     peer = destination(server)
     server.close()
     with pytest.raises(DeliveryDeferred) as caught:
-        WebArchive(peer, intake, 1).studies(StudyQuery(patient_id="4711"))
+        WebArchive(peer, intake.keep, 1).studies(StudyQuery(patient_id="4711"))
     assert "4711" not in str(caught.value)
     server.__init__()  # type: ignore[misc]  # so that the fixture has something to close
 
@@ -237,7 +237,7 @@ def test_studies_are_asked_for_once_where_the_server_knows_no_pages(server: Serv
             for n in range(200)
         ]
     ).encode()
-    studies = WebArchive(destination(server), intake, 1).studies(
+    studies = WebArchive(destination(server), intake.keep, 1).studies(
         StudyQuery(study_description="*ECG*", patient_id="a&b")
     )
     assert [study.study_instance_uid for study in studies] == [f"1.2.{n}" for n in range(200)]
@@ -248,10 +248,10 @@ def test_studies_are_asked_for_once_where_the_server_knows_no_pages(server: Serv
 
 def test_find_stops_at_its_limit_and_names_what_fails(server: Server) -> None:
     server.body = json.dumps([{"0020000D": {"vr": "UI", "Value": [f"1.2.{n}"]}} for n in range(9)]).encode()
-    studies, steps = find(destination(server), "ECGGW", StudyQuery(patient_id="P1"), 3)
+    studies, steps = kind(destination(server)).find(StudyQuery(patient_id="P1"), 3)
     assert [study.study_instance_uid for study in studies] == ["1.2.0", "1.2.1", "1.2.2"] and steps == ()
     server.status = 401
-    studies, steps = find(destination(server), "ECGGW", StudyQuery(), 3)
+    studies, steps = kind(destination(server)).find(StudyQuery(), 3)
     *reached, last = steps
     assert studies == () and all(step.ok for step in reached)
     assert (last.name, last.ok) == ("QIDO-RS", False) and "token_file" in last.advice

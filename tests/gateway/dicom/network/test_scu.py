@@ -24,8 +24,8 @@ from gateway.dicom.network.scu import send
 from gateway.dicom.objects.uids import IMPLEMENTATION_CLASS_UID
 from gateway.dicom.objects.waveform import build_waveform, encode
 from gateway.errors import DeliveryDeferred, DeliveryRefused
-from gateway.settings import DicomDestination
-from tests.gateway.dicom.samples import CONTEXT, NOW, make_quality, make_record
+from gateway.settings import DicomDestination, ObjectSettings
+from tests.gateway.dicom.samples import make_page
 from tests.waiting import PATIENCE_S, SOON_S
 
 Respond = Callable[[evt.Event], int]
@@ -33,15 +33,7 @@ Respond = Callable[[evt.Event], int]
 
 @pytest.fixture(scope="module")
 def waveform(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    dataset = build_waveform(
-        make_record(),
-        make_quality(),
-        CONTEXT,
-        page_number=1,
-        layout_name="3x4",
-        sop_class="12-lead",
-        created_at=NOW,
-    )
+    dataset = build_waveform(make_page(layout_name="3x4"), "12-lead", ObjectSettings())
     path = tmp_path_factory.mktemp("spool") / "waveform.dcm"
     path.write_bytes(encode(dataset))
     return path

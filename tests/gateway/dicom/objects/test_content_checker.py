@@ -11,21 +11,14 @@ from pydicom.sr.codedict import codes
 
 from gateway.dicom.objects.content_checker import _GROUP_TYPE_1, _ROOT_TYPE_1, _ROOT_TYPE_2, LEAD_CODES, check_waveform
 from gateway.dicom.objects.waveform import build_waveform
-from tests.gateway.dicom.samples import CONTEXT, NOW, make_quality, make_record
+from gateway.settings import ObjectSettings
+from tests.gateway.dicom.samples import make_page
 
 Mutation = Callable[[Dataset], None]
 
 
 def good(sop_class: str = "12-lead") -> Dataset:
-    return build_waveform(
-        make_record(),
-        make_quality(),
-        CONTEXT,
-        page_number=1,
-        layout_name="3x4+R",
-        sop_class=sop_class,  # type: ignore[arg-type]
-        created_at=NOW,
-    )
+    return build_waveform(make_page(), sop_class, ObjectSettings())  # type: ignore[arg-type]
 
 
 def group(dataset: Dataset) -> Dataset:

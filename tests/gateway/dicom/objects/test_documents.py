@@ -20,7 +20,7 @@ from gateway.dicom.objects.documents import (
 )
 from gateway.domain.context import StudyContext
 from gateway.settings import ObjectSettings
-from tests.gateway.dicom.samples import CONTEXT, NOW, make_quality, page_pixels
+from tests.gateway.dicom.samples import CONTEXT, NOW, make_page, page_pixels
 
 WAVEFORM = ("1.2.840.10008.5.1.4.1.1.9.1.1", "2.25.77")
 PDF = b"%PDF-1.4 odd"[:-1]
@@ -33,27 +33,12 @@ def png() -> bytes:
 
 
 def report(context: StudyContext = CONTEXT, **changes: object) -> Dataset:
-    arguments: dict[str, object] = {
-        "page_number": 1,
-        "layout_name": "3x4+1R",
-        "created_at": NOW,
-        "waveform": WAVEFORM,
-        "objects": ObjectSettings(),
-    }
-    return encapsulated_report(PDF, make_quality(), context, **(arguments | changes))  # type: ignore[arg-type]
+    shown = dict(zip(("waveform_sop_class_uid", "waveform_sop_instance_uid"), WAVEFORM, strict=True))
+    return encapsulated_report(make_page(context=context, report_pdf=PDF, **(shown | changes)), ObjectSettings())
 
 
-def overlay(variant: str = "") -> Dataset:
-    return overlay_capture(
-        png(),
-        make_quality(),
-        CONTEXT,
-        page_number=1,
-        layout_name="3x4+1R",
-        created_at=NOW,
-        objects=ObjectSettings(),
-        variant=variant,
-    )
+def overlay(revision: int = 0) -> Dataset:
+    return overlay_capture(make_page(overlay_png=png(), revision=revision), ObjectSettings())
 
 
 def read_back(dataset: Dataset) -> Dataset:
@@ -71,11 +56,11 @@ def test_report_holds_the_pdf_and_says_what_it_shows() -> None:
 
 
 def test_confirmed_report_is_another_object() -> None:
-    final = report(variant="final", confirmed=True)
+    final = report(final=True)
     assert final.VerificationFlag == "VERIFIED"
     assert final.SOPInstanceUID != report().SOPInstanceUID
     assert final.SeriesDescription == report().SeriesDescription
-    assert report(variant="r1").SeriesDescription.endswith(", corrected")
+    assert report(revision=1).SeriesDescription.endswith(", corrected")
 
 
 def test_overlay_is_the_picture_pixel_by_pixel() -> None:

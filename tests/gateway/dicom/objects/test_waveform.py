@@ -14,20 +14,17 @@ from gateway.dicom.objects.uids import derived_uid, is_uid
 from gateway.dicom.objects.waveform import build_waveform, encode, waveform_sop_instance_uid
 from gateway.settings import ObjectSettings, SeriesSettings
 from pipeline import LEADS, EcgRecord, Lead
-from tests.gateway.dicom.samples import COLUMNS, CONTEXT, NOW, make_quality, make_record
+from tests.gateway.dicom.samples import COLUMNS, CONTEXT, make_page, make_quality, make_record
 from tests.gateway.results.test_heart_rate import ecg
 
 
-def build(record: EcgRecord | None = None, **changes: object) -> Dataset:
-    arguments: dict[str, object] = {
-        "quality": make_quality(),
-        "context": CONTEXT,
-        "page_number": 1,
-        "layout_name": "3x4+R",
-        "sop_class": "12-lead",
-        "created_at": NOW,
-    }
-    return build_waveform(record or make_record(), **{**arguments, **changes})  # type: ignore[arg-type]
+def build(
+    record: EcgRecord | None = None,
+    sop_class: str = "12-lead",
+    objects: ObjectSettings = ObjectSettings(),  # noqa: B008 - frozen
+    **changes: object,
+) -> Dataset:
+    return build_waveform(make_page(record, **changes), sop_class, objects)  # type: ignore[arg-type]
 
 
 def read_back(dataset: Dataset) -> Dataset:

@@ -8,17 +8,23 @@ from datetime import UTC, datetime
 import pytest
 
 from gateway.domain.artefact import Role
+from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
-from gateway.domain.status import JobStatus
+from gateway.domain.identity import Decision
+from gateway.domain.received import ReceivedObject
+from gateway.domain.status import DeliveryAction, JobStatus
 from gateway.errors import IllegalTransition, StorageError
 from gateway.hl7.inbound.acknowledgement import scan_acknowledgement
 from gateway.hl7.inbound.parsing import CODECS, parse
 from gateway.hl7.inbound.receiver import Receiver
-from gateway.hl7.inbound.updates import MERGE_EVENTS, ORDER_MESSAGES, PATIENT_EVENTS, told_at
+from gateway.hl7.inbound.updates import MERGE_EVENTS, ORDER_MESSAGES, PATIENT_EVENTS, made_at
 from gateway.hl7.transport.frames import FrameParser, frame
 from gateway.hl7.transport.mllp import MllpListener
+from gateway.identity.orders import Records
 from gateway.intake.accept import Intake
 from gateway.settings import CharacterSet
+from gateway.store.commitments import Settlement
+from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, Page
 from tests.waiting import PATIENCE_S
@@ -45,7 +51,7 @@ def orm(accession: str = "A1", pid: str = PID, control: str = "NW", **header: st
 
 @pytest.fixture
 def receiver(store: Store) -> Receiver:
-    return Receiver(store, "UNICODE UTF-8")
+    return Receiver(Records(store), "UNICODE UTF-8")
 
 
 def codes(answers: tuple[bytes, ...]) -> list[tuple[str, str]]:
@@ -92,7 +98,7 @@ def test_what_cannot_be_used_is_answered_with_the_reason(receiver, store, data, 
 
 
 def test_feed_that_is_not_filtered_may_be_acknowledged(store):
-    receiver = Receiver(store, "UNICODE UTF-8", acknowledge_others=True)
+    receiver = Receiver(Records(store), "UNICODE UTF-8", acknowledge_others=True)
     assert codes(receiver(adt("A03"))) == codes(receiver(message("SIU^S12", PID))) == [("AA", "")]
     assert codes(receiver(adt("A03", tail="|||AL|NE"))) == [("CA", "")]
     assert store.patients.patient("P1", "HOSP") is None
@@ -312,7 +318,7 @@ def test_other_delimiters(receiver, store):
 def test_when_a_message_was_made(evn, msh, moment):
     received_at = datetime(2026, 11, 23, tzinfo=UTC)
     data = message("ADT^A08", f"EVN||{evn}", PID, made=msh)
-    assert told_at(parse(data, "ASCII"), received_at) == (moment or received_at)
+    assert made_at(parse(data, "ASCII"), received_at) == (moment or received_at)
 
 
 # -- out of order --------------------------------------------------------------------------------------------------
@@ -416,13 +422,15 @@ def test_types_taken_are_all_tested_here():
 def scan(intake: Intake, name: str, **context: str) -> str:
     """A page that came by a watched folder; return its job."""
     return intake.accept(
-        source="folder:/scans",
-        source_key=name,
-        media_type="image/png",
-        data=name.encode(),
-        context=StudyContext(**context),
-        destinations=None,
-        actor="folder",
+        ReceivedObject(
+            source="folder:/scans",
+            source_key=name,
+            media_type="image/png",
+            data=name.encode(),
+            context=StudyContext(**context),
+            destinations=None,
+            actor="folder",
+        )
     ).job_id
 
 
@@ -494,13 +502,15 @@ def test_family_name_is_what_must_agree(receiver, store, intake, name):
 def test_name_of_a_dicom_object_may_be_older_than_the_record(receiver, store, intake):
     receiver(adt())
     accepted = intake.accept(
-        source="dicom:PACS",
-        source_key="1.2.3",
-        media_type="application/dicom",
-        data=b"x",
-        context=StudyContext(patient_id="P1", patient_name="Maiden^Zoë"),
-        destinations=None,
-        actor="scp",
+        ReceivedObject(
+            source="dicom:PACS",
+            source_key="1.2.3",
+            media_type="application/dicom",
+            data=b"x",
+            context=StudyContext(patient_id="P1", patient_name="Maiden^Zoë"),
+            destinations=None,
+            actor="scp",
+        )
     )
     assert store.jobs.get(accepted.job_id).status == JobStatus.QUEUED
     assert context_of(store, accepted.job_id).patient_name == "Maiden^Zoë"
@@ -515,7 +525,8 @@ def test_two_patients_of_one_number_are_not_guessed(receiver, store, intake):
 
 def test_person_says_whose_it_is(store, intake):
     job_id = scan(intake, "a", accession_number="A1")
-    store.jobs.identify(job_id, context_of(store, job_id).model_copy(update={"patient_id": "P1"}), "web")
+    context = context_of(store, job_id).model_copy(update={"patient_id": "P1"})
+    store.jobs.decide(store.jobs.get(job_id), Decision(context=context), "web")
     assert store.jobs.get(job_id).status == JobStatus.QUEUED
     assert store.jobs.unmatched() == []
     assert context_of(store, job_id).patient_id == "P1"
@@ -537,7 +548,11 @@ def finish(store: Store, job_id: str, status: JobStatus = JobStatus.DONE) -> lis
         Delivery(job_id=job_id, role=Role.WAVEFORM, page_number=1, destination=name, kind="hl7", artefact="x")
         for name in ("ehr", "pacs")
     ]
-    store.jobs.complete(job_id, "w", [Page(job_id=job_id, page_number=1, status=status)], deliveries, status)
+    store.jobs.complete(
+        job_id,
+        "w",
+        JobResult(status=status, pages=[Page(job_id=job_id, page_number=1, status=status)], deliveries=deliveries),
+    )
     return store.deliveries.of_job(job_id)
 
 
@@ -576,8 +591,8 @@ def test_result_of_a_run_that_began_before_the_merge_is_dropped(receiver, store,
     new = store.jobs.claim("w", 60)
     assert store.jobs.holds(new, "w") and not store.jobs.holds(old, "w")
     with pytest.raises(IllegalTransition):
-        store.jobs.complete(job_id, "w", [], [], JobStatus.DONE, "", old.context)
-    store.jobs.complete(job_id, "w", [], [], JobStatus.DONE, "", new.context)
+        store.jobs.complete(job_id, "w", JobResult(status=JobStatus.DONE), old.context)
+    store.jobs.complete(job_id, "w", JobResult(status=JobStatus.DONE), new.context)
 
 
 @pytest.mark.parametrize("status", [JobStatus.DONE, JobStatus.NEEDS_REVIEW])
@@ -600,6 +615,17 @@ def test_merge_lists_what_was_delivered_for_the_archive(receiver, store, intake)
     assert (notice.job_id, notice.prior_patient_id, notice.surviving_patient_id) == (job_id, "P1", "P2")
     store.patients.settle_merge(notice.id, "cli")
     assert store.patients.merge_notices() == []
+
+
+def test_merge_lists_what_a_peer_took_and_did_not_commit(receiver, store, intake):
+    job_id = scan(intake, "a", patient_id="P1")
+    for delivery in finish(store, job_id):
+        store.deliveries.stored(delivery.id, "0x0000")
+        store.commitments.ask(f"2.25.{delivery.id}", [delivery.id], utc_now())
+        refused = Settlement(delivery=delivery.id, action=DeliveryAction.REFUSE, reason="not committed")
+        store.commitments.settle(f"2.25.{delivery.id}", [refused])
+    merge(receiver)
+    assert [notice.job_id for notice in store.patients.merge_notices()] == [job_id]
 
 
 def test_merge_of_a_job_that_was_partly_delivered(receiver, store, intake):

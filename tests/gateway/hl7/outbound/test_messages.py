@@ -18,10 +18,11 @@ from gateway.errors import DeliveryRefused, IdentityMissing
 from gateway.hl7.inbound.acknowledgement import build_ack, scan_acknowledgement, scan_header, split_batch
 from gateway.hl7.inbound.parsing import CODECS, parse
 from gateway.hl7.outbound.fields import escape
-from gateway.hl7.outbound.messages import Result, build_message, message_control_id
+from gateway.hl7.outbound.messages import PageMessage, build_message, message_control_id
 from gateway.settings import Hl7CodeSettings, Hl7Destination
 from pipeline import LEADS, Calibration, EcgRecord, Lead, Quality
 from tests import hl7_examples
+from tests.gateway.dicom.samples import make_page
 
 CREATED_AT = datetime(2026, 11, 22, 10, 15, 30, tzinfo=timezone(timedelta(hours=1)))
 CONTEXT = StudyContext(
@@ -59,27 +60,27 @@ QUALITY = Quality(
 
 
 CODES = Hl7CodeSettings()
+MESSAGE_FIELDS = ("message_control_id", "status", "replaces")
 
 
 def built(
     context: StudyContext = CONTEXT,
     destination: dict[str, Any] | None = None,
     codes: Hl7CodeSettings = CODES,
-    **told: Any,
+    **changes: Any,
 ) -> bytes:
-    """A message about one page, in the destination's bytes."""
-    result = {
+    """A message about one page, in the destination's bytes; `changes` are of the message, all others of the page."""
+    message = {"message_control_id": "GWABC"} | {k: v for k, v in changes.items() if k in MESSAGE_FIELDS}
+    context = context.model_copy(update={"study_instance_uid": "1.2.3"})
+    page = {
+        "context": context,
         "record": record(),
         "quality": QUALITY,
-        "context": context,
-        "study_instance_uid": "1.2.3",
         "waveform_sop_instance_uid": "2.25.99",
-        "message_control_id": "GWABC",
-        "doubtful": False,
         "created_at": CREATED_AT,
-    }
+    } | {k: v for k, v in changes.items() if k not in MESSAGE_FIELDS}
     receiver = Hl7Destination(name="ehr", host="h", port=1, **(destination or {}))
-    return build_message(Result(**(result | told)), receiver, codes)
+    return build_message(PageMessage(page=make_page(**page), **message), receiver, codes)
 
 
 def oru(version: str = "2.5.1", context: StudyContext = CONTEXT, doubtful: bool = False, **changes: str) -> bytes:
@@ -323,9 +324,9 @@ def test_variants_of_a_message_have_ids_of_their_own():
     ("told", "status", "order", "note"),
     [
         ({}, "P", "A", "Digitized from paper; unconfirmed"),
-        ({"confirmed": True, "status": "F"}, "F", "CM", "Digitized from paper; confirmed by a person"),
+        ({"final": True, "status": "F"}, "F", "CM", "Digitized from paper; confirmed by a person"),
         ({"status": "C"}, "C", "A", "Digitized from paper; corrected; unconfirmed"),
-        ({"confirmed": True, "status": "C"}, "C", "CM", "Digitized from paper; corrected; confirmed by a person"),
+        ({"final": True, "status": "C"}, "C", "CM", "Digitized from paper; corrected; confirmed by a person"),
     ],
 )
 @pytest.mark.parametrize("version", ["2.3.1", "2.5", "2.5.1"])
@@ -339,7 +340,7 @@ def test_preliminary_final_and_corrected(version, told, status, order, note):
 
 
 def test_confirmed_result_is_not_called_doubtful():
-    assert b"WARNING" not in built(doubtful=True, confirmed=True, status="F")
+    assert b"WARNING" not in built(doubtful=True, final=True, status="F")
 
 
 # -- what a destination wants --------------------------------------------------------------------------------------
@@ -349,7 +350,7 @@ def test_confirmed_result_is_not_called_doubtful():
 @pytest.mark.parametrize("version", ["2.3.1", "2.5", "2.5.1"])
 def test_mdm(version, report):
     destination = {"version": version, "message": "MDM^T02", "report": "embed"}
-    message = built(destination=destination, report=report, confirmed=True, status="F")
+    message = built(destination=destination, report_pdf=report or b"", final=True, status="F")
     names = [line.split("|")[0] for line in message.decode().split("\r") if line]
     assert names[:6] == ["MSH", "EVN", "PID", "PV1", "TXA", "OBX"]
     assert segments(message, "MSH")[0][9] == "MDM^T02^MDM_T02"
@@ -358,7 +359,7 @@ def test_mdm(version, report):
     assert (txa[12], txa[14], txa[15], txa[17], txa[19]) == ("GWABC^ECGGW", "ORD1", "A1^ECGGW", "AU", "AV")
     assert segments(built(destination=destination), "TXA")[0][17] == "PA"
     assert txa[13] == ""
-    after = built(destination=destination, report=report, confirmed=True, status="F", replaces="GWFIRST")
+    after = built(destination=destination, report_pdf=report or b"", final=True, status="F", replaces="GWFIRST")
     assert segments(after, "TXA")[0][12:14] == ["GWABC^ECGGW", "GWFIRST^ECGGW"]
 
 
@@ -366,7 +367,7 @@ def test_mdm(version, report):
 @pytest.mark.parametrize("version", ["2.3.1", "2.5", "2.5.1"])
 def test_report_is_embedded(version, message):
     pdf = bytes(range(256)) * 1000
-    data = built(destination={"version": version, "message": message, "report": "embed"}, report=pdf)
+    data = built(destination={"version": version, "message": message, "report": "embed"}, report_pdf=pdf)
     (obx,) = [fields for fields in segments(data, "OBX") if fields[2] == "ED"]
     assert obx[3] == "REPORT^ECG report^99ECGGW"
     kind, value = obx[5].rsplit("^", 1)
@@ -376,7 +377,7 @@ def test_report_is_embedded(version, message):
 
 def test_report_that_is_not_there_is_left_out():
     assert b"REPORT" not in built(destination={"report": "embed"})
-    assert b"REPORT" not in built(report=b"%PDF-1.4")
+    assert b"REPORT" not in built(report_pdf=b"%PDF-1.4")
 
 
 def test_report_is_linked():
@@ -391,7 +392,7 @@ def test_report_is_linked():
 @pytest.mark.parametrize("version", ["2.3.1", "2.5", "2.5.1"])
 def test_heart_rate_is_said_where_it_is_certain(version, message):
     destination = {"version": version, "message": message}
-    data = built(destination=destination, record=hl7_examples.result().record, status="F", confirmed=True)
+    data = built(destination=destination, record=hl7_examples.message_of().page.record, status="F", final=True)
     (obx,) = [fields for fields in segments(data, "OBX") if fields[2] == "NM"]
     assert (obx[3], obx[5], obx[6], obx[11]) == ("8867-4^Heart rate^LN", "75", "/min^^UCUM", "F")
     assert b"Heart rate" not in built(destination=destination)  # a flat line has none

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.hl7.inbound.acknowledgement import build_ack, scan_acknowledgement
 from gateway.hl7.transport.frames import FS, FS_CR, VT, FrameParser, FrameTooLong, frame
-from gateway.hl7.transport.mllp import MllpListener
+from gateway.hl7.transport.mllp import MllpLimits, MllpListener
 from tests.waiting import PATIENCE_S, SOON_S
 
 IDLE_S = 1.0
@@ -28,7 +28,9 @@ def accept(received: bytes) -> tuple[bytes]:
 
 @pytest.fixture
 def listener() -> Iterator[MllpListener]:
-    listener = MllpListener("127.0.0.1", 0, accept, idle_timeout_s=PATIENCE_S, maximum_frame_bytes=100_000)
+    listener = MllpListener(
+        "127.0.0.1", 0, accept, limits=MllpLimits(idle_timeout_s=PATIENCE_S, maximum_frame_bytes=100_000)
+    )
     listener.start()
     yield listener
     listener.stop()
@@ -36,7 +38,7 @@ def listener() -> Iterator[MllpListener]:
 
 @pytest.fixture
 def impatient() -> Iterator[MllpListener]:
-    listener = MllpListener("127.0.0.1", 0, accept, idle_timeout_s=IDLE_S)
+    listener = MllpListener("127.0.0.1", 0, accept, limits=MllpLimits(idle_timeout_s=IDLE_S))
     listener.start()
     yield listener
     listener.stop()
@@ -119,7 +121,7 @@ def test_half_a_message_then_hang_up_is_forgotten(listener):
 
 
 def test_connections_beyond_the_limit_are_closed():
-    listener = MllpListener("127.0.0.1", 0, accept, maximum_connections=2)
+    listener = MllpListener("127.0.0.1", 0, accept, limits=MllpLimits(maximum_connections=2))
     listener.start()
     try:
         with Client(listener.port) as first, Client(listener.port) as second:
@@ -133,7 +135,7 @@ def test_connections_beyond_the_limit_are_closed():
 
 
 def test_connections_of_one_address_are_limited():
-    listener = MllpListener("127.0.0.1", 0, accept, maximum_connections_per_host=1)
+    listener = MllpListener("127.0.0.1", 0, accept, limits=MllpLimits(maximum_connections_per_host=1))
     listener.start()
     try:
         with Client(listener.port) as first:
@@ -149,7 +151,7 @@ def test_connections_of_one_address_are_limited():
 
 
 def test_only_hosts_that_are_listed_may_connect():
-    listener = MllpListener("127.0.0.1", 0, accept, hosts=("127.0.0.2/32",))
+    listener = MllpListener("127.0.0.1", 0, accept, limits=MllpLimits(hosts=("127.0.0.2/32",)))
     listener.start()
     try:
         with Client(listener.port) as stranger:

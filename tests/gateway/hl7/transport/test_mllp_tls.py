@@ -13,7 +13,7 @@ import pytest
 from gateway.errors import DeliveryDeferred
 from gateway.hl7.inbound.acknowledgement import build_ack
 from gateway.hl7.transport.client import MllpClient
-from gateway.hl7.transport.mllp import MllpListener
+from gateway.hl7.transport.mllp import MllpLimits, MllpListener
 from gateway.security.tls import ListenerTls
 from gateway.settings import Hl7Destination, TlsClientSettings, TlsListenerSettings
 from tests.tls_samples import Authority, Identity
@@ -61,7 +61,7 @@ def listening(
         0,
         answer,
         tls=ListenerTls(tls),
-        idle_timeout_s=idle_timeout_s,
+        limits=MllpLimits(idle_timeout_s=idle_timeout_s),
     )
     listener.start()
     try:

@@ -1,0 +1,70 @@
+"""A folder as a destination: it receives the DICOM objects and the message of every page as files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from gateway.delivery.hl7 import message_about
+from gateway.delivery.kind import Kind, Objects
+from gateway.delivery.steps import Step
+from gateway.domain.artefact import Artefact
+from gateway.domain.digitized_page import DigitizedPage
+from gateway.errors import DeliveryDeferred
+from gateway.settings import FolderDestination, Hl7CodeSettings, Hl7Destination
+from gateway.spool.folder import write_durably
+from gateway.store.tables import Delivery
+
+
+class FolderKind(Kind):
+    """A folder: one file for each object and message."""
+
+    def __init__(self, destination: FolderDestination, codes: Hl7CodeSettings) -> None:
+        super().__init__(destination)
+        self.waveform, self.also = destination.sop_class, destination.also
+        self._path = destination.path
+        self._codes = codes
+        self._message = Hl7Destination(name=destination.name, host="", port=0)  # headed as an HL7 destination's default
+
+    def artefacts(self, page: DigitizedPage, objects: Objects, earlier: Sequence[Delivery]) -> Iterator[Artefact]:
+        """Yield the waveform, what else is wanted of the page as objects, and an ORU^R01."""
+        yield from (objects[kind] for kind in self.objects)
+        yield message_about(page, self._message, self._codes, earlier)
+
+    def send(self, path: Path, delivery: Delivery) -> str:
+        """Write the artefact into the folder; see `deliver_to_folder`."""
+        return deliver_to_folder(self._path, path, delivery)
+
+    def check(self) -> Iterator[Step]:
+        """Yield whether the folder can be written to."""
+        path = self._path
+        if path.is_dir() and os.access(path, os.W_OK | os.X_OK):
+            yield Step(name="folder", ok=True, found=f"{path} can be written to")
+        else:
+            found = f"{path} is no folder we can write to"
+            yield Step(name="folder", ok=False, found=found, advice="make it, or allow us to")
+
+
+def deliver_to_folder(folder: Path, artefact: Path, delivery: Delivery) -> str:
+    """Write a result into a folder, whole or not at all, as `<job id>-<artefact>`; a repeat writes the same file.
+
+    The folder must exist: one that is missing may be a share that is not mounted.
+
+    Returns
+    -------
+    str
+        "stored".
+
+    Raises
+    ------
+    DeliveryDeferred
+        The folder is not there or cannot take the file now.
+    """
+    if not folder.is_dir():
+        raise DeliveryDeferred("the destination folder is not there")
+    try:
+        write_durably(folder / f"{delivery.job_id}-{artefact.name}", artefact.read_bytes(), mode=0o666)
+    except OSError as error:
+        raise DeliveryDeferred(f"the destination folder cannot take it: {error.strerror}") from error
+    return "stored"

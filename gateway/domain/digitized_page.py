@@ -1,0 +1,80 @@
+"""One digitized page of one patient: the input of DICOM objects, HL7 messages and the PDF report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from gateway.domain.artefact import version_of
+from gateway.domain.context import StudyContext
+from pipeline import LEADS, EcgRecord, Lead, Quality
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class DigitizedPage:
+    """A page that was read, with its identity.
+
+    The worker builds it from a digitization, a confirmation from the record that was kept.
+
+    Parameters
+    ----------
+    job_id : str
+        The job that the page belongs to.
+    page_number : int
+        From 1.
+    context : StudyContext
+        Identity, order and source, in the forms of DICOM.
+    created_at : datetime
+        When the result was made, aware: when the gateway took the page, or when a person confirmed the result.
+    record : EcgRecord
+        Signals in mV, (n_leads, n_samples); NaN where nothing is printed.
+    quality : Quality
+        How well the page was read.
+    layout_name : str
+        The layout that the page was read in.
+    columns : tuple of tuples of Lead
+        For each printed column its leads; the rhythm strips are the last.
+    heart_rate_per_minute : float or None
+        Measured ventricular rate; None where it is not certain.
+    waveform_sop_class_uid, waveform_sop_instance_uid : str
+        The waveform object that messages and the report refer to.
+    overlay_png : bytes
+        The page with the traces drawn over it; b"" where it is not needed again.
+    report_pdf : bytes
+        The PDF report; b"" where there is none.
+    revision : int
+        Of the job's result; from 1 where another was sent before.
+    final : bool
+        Whether a person has confirmed the result.
+    doubtful : bool
+        Whether the quality asks for a person.
+    """
+
+    job_id: str
+    page_number: int
+    context: StudyContext
+    created_at: datetime
+    record: EcgRecord
+    quality: Quality
+    layout_name: str
+    columns: tuple[tuple[Lead, ...], ...] = (LEADS,)
+    heart_rate_per_minute: float | None = None
+    waveform_sop_class_uid: str = ""
+    waveform_sop_instance_uid: str = ""
+    overlay_png: bytes = b""
+    report_pdf: bytes = b""
+    revision: int = 0
+    final: bool = False
+    doubtful: bool = False
+
+    def __post_init__(self) -> None:
+        """Check page number and time zone."""
+        if self.page_number < 1:
+            raise ValueError(f"pages are numbered from 1, got {self.page_number}")
+        if self.created_at.tzinfo is None:
+            raise ValueError("created_at must say its time zone")
+
+    @property
+    def version(self) -> str:
+        """What tells the versions of the page's result apart: "" is the first, preliminary one."""
+        return version_of(self.revision, self.final)

@@ -1,0 +1,77 @@
+"""What arrives: objects and HL7 messages, before and after they are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from gateway.domain.context import StudyContext
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedObject:
+    """One file or DICOM object on its way in.
+
+    Parameters
+    ----------
+    source
+        "dicom:<calling AE title>", "dicomweb:<name>", "folder:<path>" or "submit".
+    source_key
+        SOP Instance UID of a DICOM object, `gateway.intake.accept.file_key` of any other file.
+    media_type
+        "application/dicom", "application/pdf", "image/png", ...
+    data
+        The bytes as received.
+    context
+        What the object, its name or its sidecar says about its identity.
+    actor
+        Who received it, for the audit trail.
+    destinations
+        Names of the destinations the results go to; None for all of them.
+    """
+
+    source: str
+    source_key: str
+    media_type: str
+    data: bytes
+    context: StudyContext
+    actor: str
+    destinations: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """The job that stands for what was sent, and whether it was there before."""
+
+    job_id: str
+    duplicate: bool
+
+
+Keep = Callable[[ReceivedObject], Accepted]  # raises StorageError where the object cannot be kept now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboundMessage:
+    """An HL7 message that is known to be usable.
+
+    Parameters
+    ----------
+    digest
+        SHA-256 of the segments after MSH: a sender may use a control ID twice.
+    message_type
+        As in "ADT^A08".
+    data
+        The message as received.
+    answer
+        The acknowledgements it gets, separated by FS (0x1C).
+    """
+
+    sending_application: str
+    sending_facility: str
+    control_id: str  # MSH-10
+    digest: str
+    message_type: str
+    data: bytes
+    answer: bytes
+    received_at: datetime

@@ -1,0 +1,155 @@
+"""The truth about the gateway's health: what is checked, and what Prometheus reads."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, SummaryMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from gateway import __version__
+from gateway.domain.clock import utc_now
+from gateway.errors import StorageError
+from gateway.security.certificates import certificates
+from gateway.settings import Settings
+from gateway.spool.folder import Spool
+from gateway.store.store import Store
+from gateway.web.site import Site
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that must hold; `detail` says in words what does not."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """All checks, and how long the oldest queued job has waited in s (None: the database cannot be read)."""
+
+    checks: tuple[Check, ...]
+    oldest_queued_age_s: float | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check holds."""
+        return all(check.ok for check in self.checks)
+
+
+def routes(site: Site) -> APIRouter:
+    """Return the probes: /healthz for people and monitors, /metrics for Prometheus."""
+    router = APIRouter()
+    registry = metrics_registry(site.store, site.spool, site.settings)
+
+    @router.get("/healthz")
+    def healthz() -> Response:
+        health = check_health(site.store, site.spool, site.alive, site.settings)
+        body = {
+            "status": "ok" if health.ok else "failing",
+            "version": __version__,
+            "checks": [asdict(check) for check in health.checks],
+            "oldest_queued_age_s": health.oldest_queued_age_s,
+        }
+        return JSONResponse(body, status_code=200 if health.ok else 503)
+
+    @router.get("/metrics")
+    def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+def check_health(store: Store, spool: Spool, alive: Callable[[], list[str]], settings: Settings) -> Health:
+    """Try what the gateway needs: a write to the database, free space, every thread and worker running, certificates.
+
+    A certificate that expires soon is named in the detail of a check that still passes.
+
+    Parameters
+    ----------
+    alive
+        Returns, in words, what should be running and is not; empty when everything is alive.
+    """
+    dead = alive()
+    known = certificates(settings, utc_now())
+    checks = (
+        _attempt("database", store.database.ping),
+        _attempt("spool", spool.check_space),
+        Check(name="running", ok=not dead, detail="; ".join(dead)),
+        Check(
+            name="certificates",
+            ok=all(certificate.usable for certificate in known),
+            detail="; ".join(certificate.problem for certificate in known if certificate.problem),
+        ),
+    )
+    try:
+        age_s = store.jobs.oldest_queued_age_s()
+    except StorageError:
+        age_s = None
+    return Health(checks=checks, oldest_queued_age_s=age_s)
+
+
+def _attempt(name: str, action: Callable[[], None]) -> Check:
+    try:
+        action()
+    except StorageError as error:
+        return Check(name=name, ok=False, detail=str(error))
+    return Check(name=name, ok=True)
+
+
+class _StoreCollector(Collector):
+    """Reads every figure from the store when it is scraped: nothing is counted twice, nothing lost by a restart."""
+
+    def __init__(self, store: Store, spool: Spool, settings: Settings) -> None:
+        self._store = store
+        self._spool = spool
+        self._settings = settings
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics; raise StorageError where the database cannot be read."""
+        jobs = GaugeMetricFamily("ecg_gateway_jobs", "Jobs by status", labels=["status"])
+        for status, count in self._store.jobs.counts().items():
+            jobs.add_metric([status.value], count)
+        yield jobs
+        deliveries = GaugeMetricFamily(
+            "ecg_gateway_deliveries", "Deliveries by status and destination", labels=["status", "destination"]
+        )
+        for (delivery_status, destination), count in self._store.deliveries.counts_by_destination().items():
+            deliveries.add_metric([delivery_status.value, destination], count)
+        yield deliveries
+        yield GaugeMetricFamily(
+            "ecg_gateway_oldest_queued_age_seconds",
+            "How long the oldest queued job has waited; 0 when none waits",
+            value=self._store.jobs.oldest_queued_age_s(),
+        )
+        yield GaugeMetricFamily(
+            "ecg_gateway_spool_free_bytes",
+            "Free space where the spool is",
+            value=shutil.disk_usage(self._spool.path).free,
+        )
+        expiry = GaugeMetricFamily(
+            "ecg_gateway_certificate_not_after_timestamp_seconds", "When a certificate file ends", labels=["file"]
+        )
+        for certificate in certificates(self._settings, utc_now()):
+            if certificate.not_after is not None:
+                expiry.add_metric([str(certificate.file)], certificate.not_after.timestamp())
+        yield expiry
+        pages, seconds = self._store.jobs.digitization_seconds()
+        yield SummaryMetricFamily(
+            "ecg_gateway_digitization_seconds", "Digitization time of the pages", count_value=pages, sum_value=seconds
+        )
+
+
+def metrics_registry(store: Store, spool: Spool, settings: Settings) -> CollectorRegistry:
+    """Return a registry of its own that reads the store, and the certificates, at every scrape."""
+    registry = CollectorRegistry()
+    registry.register(_StoreCollector(store, spool, settings))
+    return registry

@@ -1,0 +1,29 @@
+"""What every page has at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastapi.templating import Jinja2Templates
+
+from gateway.settings import Settings
+from gateway.spool.folder import Spool
+from gateway.store.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """The store, the files and the settings behind the pages.
+
+    Parameters
+    ----------
+    alive
+        Returns, in words, what should run and does not (threads, workers); empty when everything runs.
+    """
+
+    store: Store
+    spool: Spool
+    settings: Settings
+    templates: Jinja2Templates
+    alive: Callable[[], list[str]]

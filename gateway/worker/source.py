@@ -1,0 +1,49 @@
+"""The file of a job: its pages, the codes on them, and what is known about its identity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.dicom.images.pages import read_instance
+from gateway.domain.context import StudyContext
+from gateway.errors import IntakeError
+from gateway.identity.decide import combined
+from gateway.spool.folder import Spool
+from gateway.store.tables import Job
+from pipeline import PageImage
+from pipeline.source.codes import read_codes
+from pipeline.source.page import load_pages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSource:
+    """What the file of a job holds; `context` is the job's, completed from the object itself."""
+
+    context: StudyContext
+    pages: tuple[PageImage, ...]
+    codes: tuple[str, ...]
+
+
+def read_source(job: Job, spool: Spool, *, with_codes: bool) -> JobSource:
+    """Read the file of a job.
+
+    Raises
+    ------
+    IntakeError
+        The file is gone, or its object cannot be read.
+    DigitizationError
+        The file is no image or document that can be read.
+    """
+    try:
+        data = spool.source_path(job.id).read_bytes()
+    except OSError as error:
+        raise IntakeError(f"the job's file is gone: {error.strerror}") from error
+    context = job.context
+    if job.media_type == "application/dicom":
+        instance = read_instance(data)
+        pages = list(instance.pages) if instance.document is None else load_pages(instance.document)
+        context = combined(instance.context, job.context)
+    else:
+        pages = load_pages(data)
+    codes = [code for page in pages for code in read_codes(page)] if with_codes else []
+    return JobSource(context=context, pages=tuple(pages), codes=tuple(codes))

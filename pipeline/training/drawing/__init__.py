@@ -1,0 +1,1 @@
+"""Drawn pages: signals, a layout and a style go in, pictures with their exact truth come out."""
