@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, timedelta
 from pathlib import Path
@@ -22,13 +22,16 @@ from sqlalchemy import URL, text
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.patients import OrderUpdate, PatientMerge, PatientUpdate
+from gateway.domain.received import InboundMessage
 from gateway.domain.status import DeliveryStatus, JobStatus
 from gateway.errors import IllegalTransition, StorageError
+from gateway.identity.decide import decide
 from gateway.settings import StorageSettings
 from gateway.store.commitments import Settlement
 from gateway.store.database import lock_job
+from gateway.store.jobs import JobResult
 from gateway.store.store import Store
-from gateway.store.tables import CommitmentRequest, Job, Patient, ReceivedMessage
+from gateway.store.tables import CommitmentRequest, Delivery, Job, Page, Patient
 from tests.gateway.store.test_store import claimed, delivery, new_job, page, submitted
 from tests.postgresql import PASSWORD, Server
 from tests.waiting import PATIENCE_S, wait_for
@@ -49,6 +52,10 @@ def hasty(postgresql_url: URL) -> Iterator[Store]:
     store.close()
 
 
+def done(pages: Sequence[Page], deliveries: Sequence[Delivery]) -> JobResult:
+    return JobResult(status=JobStatus.DONE, pages=pages, deliveries=deliveries)
+
+
 def at_once(*works: Callable[[], object]) -> None:
     """Do all of it in threads that begin together; raise what one of them raised."""
     start = threading.Barrier(len(works))
@@ -62,8 +69,8 @@ def at_once(*works: Callable[[], object]) -> None:
             running.result(PATIENCE_S)
 
 
-def message(control_id: str) -> ReceivedMessage:
-    return ReceivedMessage(
+def message(control_id: str) -> InboundMessage:
+    return InboundMessage(
         sending_application="A",
         sending_facility="F",
         control_id=control_id,
@@ -71,6 +78,7 @@ def message(control_id: str) -> ReceivedMessage:
         message_type="ADT^A08",
         data=b"",
         answer=b"",
+        received_at=utc_now(),
     )
 
 
@@ -236,7 +244,7 @@ def test_eight_senders_that_name_one_patient_make_one_record(postgresql_url: URL
             update = PatientUpdate(patient_id=f"P{repeat}", patient_name=f"NAME^{number}")
             order = OrderUpdate(patient=update, placer_order_number=f"O{repeat}", accession_number=f"A{repeat}")
             told_at = start + timedelta(seconds=number)
-            stores[number].patients.receive(message(f"{number}-{repeat}"), [order], told_at)
+            stores[number].patients.receive(message(f"{number}-{repeat}"), [order], told_at, decide)
 
     at_once(*(lambda number=number: tell(number) for number in range(8)))
     for repeat in range(10):
@@ -251,7 +259,7 @@ def test_one_message_over_two_connections_counts_once(store: Store) -> None:
 
     def receive(of: Store) -> None:
         try:
-            of.patients.receive(message("1"), [PatientUpdate(patient_id="P1")], utc_now())
+            of.patients.receive(message("1"), [PatientUpdate(patient_id="P1")], utc_now(), decide)
             outcomes.append(True)
         except StorageError:
             outcomes.append(False)
@@ -278,14 +286,14 @@ def test_a_merge_and_a_delivery_at_once_leave_a_notice_where_something_arrived(s
         store.jobs.submit(job, "scp")
         taken = store.jobs.claim("w1", 60)
         assert taken is not None
-        store.jobs.complete(taken.id, "w1", [page(taken.id)], [delivery(taken.id)], JobStatus.DONE)
+        store.jobs.complete(taken.id, "w1", done([page(taken.id)], [delivery(taken.id)]))
         (sent,) = store.deliveries.of_job(taken.id)
         merge = PatientMerge(
             prior=PatientUpdate(patient_id=f"OLD{number}"), surviving=PatientUpdate(patient_id=f"NEW{number}")
         )
         at_once(
             lambda sent=sent: store.deliveries.delivered(sent.id, "0x0000"),
-            lambda number=number, merge=merge: other.patients.receive(message(str(number)), [merge], utc_now()),
+            lambda number=number, merge=merge: other.patients.receive(message(str(number)), [merge], utc_now(), decide),
         )
         assert store.jobs.get(taken.id).patient_id == f"NEW{number}"
         assert store.deliveries.of_job(taken.id)[0].status == DeliveryStatus.DELIVERED
@@ -337,7 +345,7 @@ def change_something(store: Store, job_id: str, rng: random.Random, mark: str) -
         lambda: store.commitments.ask(f"1.{mark}", ids, utc_now()),
         lambda: store.commitments.settle("", [Settlement(delivery=each, action=None) for each in ids]),
         lambda: store.commitments.deliver_unasked("ehr"),
-        lambda: store.patients.receive(message(mark), [PatientMerge(prior=one, surviving=two)], utc_now()),
+        lambda: store.patients.receive(message(mark), [PatientMerge(prior=one, surviving=two)], utc_now(), decide),
     ]
     rng.choice(changes)()
 
@@ -346,7 +354,7 @@ def run_a_job(store: Store, worker: str) -> None:
     job = store.jobs.claim(worker, lease_s=PATIENCE_S)
     if job is not None:
         made = [delivery(job.id, name) for name in ("pacs", "ehr")]
-        store.jobs.complete(job.id, worker, [page(job.id)], made, JobStatus.DONE, context=job.context)
+        store.jobs.complete(job.id, worker, done([page(job.id)], made), job.context)
 
 
 # -- lost connections ----------------------------------------------------------------------------------------------

@@ -19,11 +19,15 @@ import gateway.store
 from gateway.domain.artefact import Role
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
+from gateway.domain.identity import Decision
 from gateway.domain.patients import OrderUpdate, PatientMerge, PatientUpdate
+from gateway.domain.received import InboundMessage
 from gateway.domain.status import DeliveryStatus, JobStatus
+from gateway.identity.decide import decide
 from gateway.store.commitments import Settlement
+from gateway.store.jobs import JobResult
 from gateway.store.store import Store
-from gateway.store.tables import Delivery, Job, Page, ReceivedMessage
+from gateway.store.tables import Delivery, Job, Page
 
 NEWEST = "0006"
 
@@ -247,11 +251,11 @@ def test_the_work_of_version_0005_goes_on(empty: URL) -> None:
         role=Role.WAVEFORM,
     )
     page = Page(job_id=claimed.id, page_number=1, status=JobStatus.DONE)
-    jobs.complete(claimed.id, "w1", [page], [made], JobStatus.DONE, context=claimed.context)
+    jobs.complete(claimed.id, "w1", JobResult(status=JobStatus.DONE, pages=[page], deliveries=[made]), claimed.context)
     # a person
     jobs.retry("FAILED", "cli")
     jobs.retry("CANCELLED", "cli")
-    jobs.identify("ordered", StudyContext(patient_id="P2"), "web")
+    jobs.decide(jobs.get("ordered"), Decision(context=StudyContext(patient_id="P2")), "web")
     jobs.confirm("NEEDS_REVIEW", [], "web")
     # outbox
     due = {delivery.destination: delivery.id for delivery in store.deliveries.due(utc_now())}
@@ -266,12 +270,19 @@ def test_the_work_of_version_0005_goes_on(empty: URL) -> None:
     assert [delivery.id for delivery in store.commitments.due(now, "STORED", 10)] == [asked.id]
     assert store.commitments.deliver_unasked("STORED") == 1
     # HL7
-    message = ReceivedMessage(
-        sending_application="A", sending_facility="F", control_id="1", digest="", message_type="", data=b"", answer=b""
+    message = InboundMessage(
+        sending_application="A",
+        sending_facility="F",
+        control_id="1",
+        digest="",
+        message_type="",
+        data=b"",
+        answer=b"",
+        received_at=now,
     )
     order = OrderUpdate(patient=PatientUpdate(patient_id="P2"), placer_order_number="ORD1", accession_number="A2")
     merge = PatientMerge(prior=PatientUpdate(patient_id="P1"), surviving=PatientUpdate(patient_id="P2"))
-    changed = store.patients.receive(message, [order, merge], now + timedelta(seconds=1))
+    changed = store.patients.receive(message, [order, merge], now + timedelta(seconds=1), decide)
     assert set(changed) == {*map(str, JobStatus)}
     assert {jobs.get(job_id).patient_id for job_id in changed} == {"P2"}
     assert [notice.job_id for notice in store.patients.merge_notices()] == ["DONE"]
