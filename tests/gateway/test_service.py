@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import socket
 import sys
 import threading
@@ -30,7 +31,7 @@ from gateway.settings import Settings
 from gateway.spool.folder import Spool
 from gateway.store.jobs import JobResult
 from gateway.store.store import Store
-from gateway.store.tables import Delivery, Job, Page
+from gateway.store.tables import Delivery, Job, Page, new_id
 from gateway.worker.supervisor import WorkerPool
 from tests.acceptance.peers import free_port
 from tests.tls_samples import Authority
@@ -216,6 +217,24 @@ def test_worker_that_is_down_shows_in_the_health_and_ends_nothing(
     with stopped_when(service, lambda: service.problems() == []):  # it was started again
         assert service.watch() == 0
     assert service.problems() == []
+
+
+def test_a_lost_database_does_not_start_as_new(
+    start: Callable[..., tuple[Service, Settings]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = Spool(tmp_path / "spool", 0)
+    job_id = new_id()
+    spool.write_source(job_id, b"acknowledged")
+    os.utime(spool.path / job_id, (0, 0))
+    settings = settings_for(tmp_path)
+    assert Service(settings, worker_command=SLEEPER).run() == 1
+    assert "gateway.db is empty" in caplog.text and "serve --new" in caplog.text
+    service = Service(settings, worker_command=SLEEPER, new=True)
+    service.start()
+    with stopped_when(service, lambda: spool.quarantined() == [job_id]):
+        assert service.watch() == 0
+    service.stop()
+    assert spool.quarantined() == [job_id]
 
 
 def test_taken_port_is_told_and_what_was_started_is_stopped(tmp_path: Path) -> None:
