@@ -1,14 +1,18 @@
 """The watched folder, and the folder that results are dropped into.
 
-A file is *ready* when it was renamed into the folder, was closed after writing, or did not change for `settle_s`;
-its sidecar gets as long to come.  A ready file is claimed by renaming it into a folder of its own under
-`processing/`, taken in, and moved to `done/` or, with `<name>.reason.txt` beside it, to `rejected/`:
+A file is *ready* when it is whole, and was renamed into the folder, was closed after writing, or had one size and
+time for `settle_s`; its sidecar gets as long to come.  One that the kernel reports as being written is not ready
+before it is closed.  One that ends too early is waited for, and rejected when it did not change for `incomplete_s`.
+A ready file is claimed by renaming it into a folder of its own under `processing/`, taken in, and moved to `done/` or,
+with `<name>.reason.txt` beside it, to `rejected/`:
 
     inbox/page.png [page.png.json]  ->  inbox/processing/<claim>/  ->  inbox/done/ | inbox/rejected/
 
 The outcome is written into the claim before anything moves on, so a crash at any point neither loses a file nor
-takes it twice: what is left under `processing/` is taken up at the next start.  The kernel reports nothing about
-network shares, and a report may be missed: every `rescan_s` the folder is read anew.
+takes it twice: what is left under `processing/` is taken up at the next start.  A file that changes after it was taken
+(its writer had it open still) goes back into the folder and is taken again: it is another file.
+
+The kernel reports nothing about network shares, and a report may be missed: every `rescan_s` the folder is read anew.
 
 File names may hold a patient's identity; they never reach the log.
 """
@@ -24,6 +28,7 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 
 from watchdog.events import (
@@ -47,6 +52,7 @@ from gateway.identity.filename import read_filename
 from gateway.identity.forms import compile_pattern
 from gateway.identity.sidecar import read_sidecar
 from gateway.intake.accept import Intake, file_key, media_type_of
+from gateway.intake.whole import what_is_missing
 from gateway.settings import FolderSettings
 from gateway.spool.folder import write_durably
 
@@ -62,13 +68,25 @@ _TEMPORARY = (".part", ".tmp", "~")
 _SIDECAR = ".json"
 
 
+_Signature = tuple[int, int]  # size and mtime
+
+
+class _Writer(Enum):
+    """What the kernel reported last of who writes a file; of a file on a network share it reports nothing."""
+
+    UNKNOWN = auto()
+    WRITING = auto()
+    DONE = auto()
+
+
 @dataclass(slots=True)
 class _Seen:
-    """A file that is not taken yet: its size and mtime, since when (monotonic, s), and whether its writer is done."""
+    """A file that is not taken yet: its size and mtime, since when (monotonic, s), and what is known of its writer."""
 
-    signature: tuple[int, int]
+    signature: _Signature
     since: float
-    settled: bool
+    writer: _Writer
+    whole: bool | None = None  # None: not looked at
 
 
 class FolderWatcher:
@@ -88,7 +106,8 @@ class FolderWatcher:
         self._pattern = None if settings.identity == "sidecar" else compile_pattern(settings.filename_pattern)
         compile_pattern(settings.barcode_pattern)  # of the worker: a wrong one is reported here
         self._seen: dict[str, _Seen] = {}
-        self._events: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
+        self._put: dict[Path, tuple[_Signature, float]] = {}  # what was put away: how it looked, and when
+        self._events: queue.SimpleQueue[tuple[str, _Writer]] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"folder-{self._path.name}", daemon=True)
         self._observer: BaseObserver = (
@@ -106,7 +125,7 @@ class FolderWatcher:
             self._path.mkdir(parents=True, exist_ok=True)
             for name in (_PROCESSING, _DONE, _REJECTED):
                 (self._path / name).mkdir(exist_ok=True)
-            self._observer.schedule(_Listener(self._events), str(self._path))
+            self._observer.schedule(_Listener(self._events, polling=self._settings.polling), str(self._path))
             self._observer.start()
         except OSError as error:
             raise StorageError(f"folder {self._path}: {error.strerror}") from error
@@ -115,7 +134,7 @@ class FolderWatcher:
     def stop(self) -> None:
         """Stop; return when the file at hand is done."""
         self._stopping.set()
-        self._events.put(("", False))
+        self._events.put(("", _Writer.UNKNOWN))
         if self._observer.is_alive():
             self._observer.stop()
             self._observer.join()
@@ -140,10 +159,10 @@ class FolderWatcher:
     def _listen(self, timeout_s: float) -> None:
         """Wait for the first report, then note all that have come."""
         try:
-            name, settled = self._events.get(timeout=timeout_s)
+            name, writer = self._events.get(timeout=timeout_s)
             while True:
-                self._note(name, settled)
-                name, settled = self._events.get_nowait()
+                self._note(name, writer)
+                name, writer = self._events.get_nowait()
         except queue.Empty:
             return
 
@@ -151,10 +170,11 @@ class FolderWatcher:
         """Take up what an earlier attempt left, and note what is in the folder."""
         for claim in sorted((self._path / _PROCESSING).iterdir()):
             self._process(claim)
+        self._take_back()
         for name in os.listdir(self._path):
-            self._note(name, settled=False)
+            self._note(name)
 
-    def _note(self, name: str, settled: bool) -> None:
+    def _note(self, name: str, writer: _Writer = _Writer.UNKNOWN) -> None:
         """Remember how a file looks now, or forget one that is gone or is none."""
         if not name or name.startswith(".") or name.lower().endswith(_TEMPORARY):
             return
@@ -165,16 +185,20 @@ class FolderWatcher:
             return
         if not stat.S_ISREG(status.st_mode):
             return
-        signature = (status.st_size, status.st_mtime_ns)
+        signature = _signature(status)
         seen = self._seen.get(name)
+        if seen is not None and seen.writer == _Writer.DONE and seen.signature[0] == signature[0]:
+            writer = _Writer.DONE  # its times or permissions were set after it was closed
+        elif seen is not None and writer == _Writer.UNKNOWN:
+            writer = seen.writer if seen.signature == signature or seen.writer == _Writer.WRITING else writer
         if seen is None or seen.signature != signature:
-            self._seen[name] = _Seen(signature, time.monotonic(), settled)
-        elif settled:
-            seen.settled = True
+            self._seen[name] = _Seen(signature, time.monotonic(), writer)
+        else:
+            seen.writer = writer
 
     def _take_ready(self) -> None:
         for name in sorted(self._seen):
-            self._note(name, settled=False)
+            self._note(name)
         for name in sorted(self._seen, key=lambda name: self._seen[name].signature[1]):
             if self._stopping.is_set():
                 return
@@ -186,18 +210,36 @@ class FolderWatcher:
         return self._sidecars and name.endswith(_SIDECAR)
 
     def _is_ready(self, name: str) -> bool:
-        if not self._is_unchanged(name) and not self._seen[name].settled:
+        seen = self._seen[name]
+        if not self._is_written(seen) or not (self._is_whole(name) or self._is_given_up(seen)):
             return False
         if not self._sidecars:
             return True
         sidecar = name + _SIDECAR
-        self._note(sidecar, settled=False)
-        if sidecar in self._seen:
-            return self._seen[sidecar].settled or self._is_unchanged(sidecar)
-        return self._is_unchanged(name)
+        self._note(sidecar)
+        return self._is_written(self._seen[sidecar]) if sidecar in self._seen else self._is_unchanged(seen)
 
-    def _is_unchanged(self, name: str) -> bool:
-        return time.monotonic() - self._seen[name].since >= self._settings.settle_s
+    def _is_written(self, seen: _Seen) -> bool:
+        if seen.writer == _Writer.WRITING:
+            return self._is_given_up(seen)
+        return seen.writer == _Writer.DONE or self._is_unchanged(seen)
+
+    def _is_unchanged(self, seen: _Seen) -> bool:
+        return time.monotonic() - seen.since >= self._settings.settle_s
+
+    def _is_given_up(self, seen: _Seen) -> bool:
+        return time.monotonic() - seen.since >= self._settings.incomplete_s
+
+    def _is_whole(self, name: str) -> bool:
+        """Return whether a file is whole, or is none that could be: then it is rejected with its own reason."""
+        seen = self._seen[name]
+        if seen.whole is None:
+            try:
+                data = _read(self._path / name)
+                seen.whole = bool(data) and not what_is_missing(media_type_of(data), data)
+            except (IntakeError, StorageError):
+                seen.whole = True
+        return seen.whole
 
     # -- claim, take in, put away ---------------------------------------------------------------------------------
 
@@ -223,7 +265,12 @@ class FolderWatcher:
                 return
             attempt = claim / f"{_ATTEMPT}{len(list(claim.glob(_ATTEMPT + '*')))}"
             try:
+                before = _signature(os.lstat(original))
                 reason = self._take_in(original, attempt)
+                if _signature(os.lstat(original)) != before:
+                    logger.warning("A file changed while it was taken: it is taken again", extra={"action": "folder"})
+                    attempt.unlink(missing_ok=True)
+                    return
                 write_durably(claim / _OUTCOME, reason.encode())
             except (StorageError, OSError) as error:
                 attempt.unlink(missing_ok=True)
@@ -255,6 +302,8 @@ class FolderWatcher:
         data = _read(original)
         source = f"folder:{self._path}"
         media_type = media_type_of(data)
+        if missing := what_is_missing(media_type, data):
+            raise IntakeError(missing)
         if media_type == "application/dicom":
             context = read_context(data)
             source_key = context.source_sop_instance_uid
@@ -308,24 +357,53 @@ class FolderWatcher:
             if reason and not self._is_sidecar(name):
                 (target / f"{name}.reason.txt").write_text(reason + "\n", encoding="utf-8")
             path.rename(target / name)
+            self._put[target / name] = (_signature(os.lstat(target / name)), time.monotonic())
         shutil.rmtree(claim)
+
+    def _take_back(self) -> None:
+        """Return what changed after it was put away to the folder: its writer was not done."""
+        for path, (signature, when) in list(self._put.items()):
+            try:
+                changed = _signature(os.lstat(path)) != signature
+            except FileNotFoundError:
+                del self._put[path]
+                continue
+            if changed and not (self._path / path.name).exists():
+                logger.warning("A file changed after it was taken: it is taken again", extra={"action": "folder"})
+                path.with_name(f"{path.name}.reason.txt").unlink(missing_ok=True)
+                sidecar = path.with_name(path.name + _SIDECAR)
+                if self._sidecars and sidecar.exists() and not (self._path / sidecar.name).exists():
+                    sidecar.rename(self._path / sidecar.name)
+                path.rename(self._path / path.name)
+                del self._put[path]
+            elif time.monotonic() - when >= self._settings.incomplete_s:
+                del self._put[path]
 
 
 class _Listener(FileSystemEventHandler):
-    """Passes on which file the kernel reported, and whether its writer is done with it."""
+    """Passes on which file was reported, and what that says about its writer; polling never sees a file closed."""
 
-    def __init__(self, events: queue.SimpleQueue[tuple[str, bool]]) -> None:
+    def __init__(self, events: queue.SimpleQueue[tuple[str, _Writer]], *, polling: bool) -> None:
         self._events = events
+        self._polling = polling
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Note a file; directories and mere readers are nothing to us."""
         if event.is_directory:
             return
         if event.event_type == EVENT_TYPE_MOVED:
-            self._events.put((os.path.basename(os.fsdecode(event.dest_path)), True))
+            self._events.put((os.path.basename(os.fsdecode(event.dest_path)), _Writer.DONE))
         elif event.event_type in (EVENT_TYPE_CREATED, EVENT_TYPE_MODIFIED, EVENT_TYPE_CLOSED):
-            settled = event.event_type == EVENT_TYPE_CLOSED
-            self._events.put((os.path.basename(os.fsdecode(event.src_path)), settled))
+            writer = _Writer.UNKNOWN
+            if event.event_type == EVENT_TYPE_CLOSED:
+                writer = _Writer.DONE
+            elif event.event_type == EVENT_TYPE_MODIFIED and not self._polling:
+                writer = _Writer.WRITING
+            self._events.put((os.path.basename(os.fsdecode(event.src_path)), writer))
+
+
+def _signature(status: os.stat_result) -> _Signature:
+    return status.st_size, status.st_mtime_ns
 
 
 def _free_name(target: Path, name: str, token: str) -> str:

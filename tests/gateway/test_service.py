@@ -34,6 +34,7 @@ from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, Page, new_id
 from gateway.worker.supervisor import WorkerPool
 from tests.acceptance.peers import free_port
+from tests.fake_digitizer import page_png
 from tests.tls_samples import Authority
 from tests.waiting import PATIENCE_S, eventually, wait_for
 
@@ -162,7 +163,7 @@ def test_orders_come_in_by_mllp_and_say_whose_a_scan_is(
     with socket.create_connection(("127.0.0.1", settings.hl7.port), PATIENCE_S) as connection:
         connection.sendall(b"\x0b" + message + b"\x1c\r")
         assert b"MSA|AA|M1\r" in connection.recv(1000)
-    (tmp_path / "inbox" / "A7.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (tmp_path / "inbox" / "A7.png").write_bytes(page_png())
     store = Store(tmp_path / "gateway.db")
     job = wait_for("the scan", lambda: next(iter(store.jobs.newest()), None))
     assert job.status == JobStatus.QUEUED

@@ -17,8 +17,9 @@ from io import BytesIO
 
 from pydicom import config, dcmread
 from pydicom import uid as u
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset
+from pydicom.filereader import data_element_generator, read_dataset
 from pydicom.multival import MultiValue
 
 from gateway.dicom.images.pixels import DECODE_ERRORS, decode_pages
@@ -83,6 +84,7 @@ _UIDS = {
 }
 _SCANNED = {"SD", "DF"}  # ConversionType: scanned document, digitized film
 
+_UNDEFINED = 0xFFFFFFFF  # length
 _SEX = re.compile(r"[MFO]")
 
 # A value that breaks its VR is no reason to refuse a page, and pydicom's warnings would print the value.
@@ -133,6 +135,26 @@ def read_instance(data: bytes) -> DicomSource:
     if sop_class not in IMAGE_SOP_CLASSES:
         raise UnsupportedSopClass(f"SOP Class {sop_class if is_uid(sop_class) else '(invalid)'} holds no pages")
     return DicomSource(context=study_context(dataset), pages=decode_pages(dataset))
+
+
+def read_whole(data: bytes) -> Dataset:
+    """Return the data set of a DICOM file that does not end too early.
+
+    Raises
+    ------
+    UndecodableDataset
+        It ends too early, or cannot be parsed.
+    """
+    syntax, start = data_set_of(data)
+    buffer = BytesIO(data)
+    buffer.seek(start)
+    try:  # `dcmread` leaves out what ends too early
+        for raw in data_element_generator(buffer, syntax == u.ImplicitVRLittleEndian, is_little_endian=True):
+            if isinstance(raw, RawDataElement) and raw.length != _UNDEFINED and len(raw.value or b"") < raw.length:
+                raise EOFError
+    except DECODE_ERRORS as error:
+        raise UndecodableDataset("the file is cut short, or cannot be parsed to its end") from error
+    return _read(data, header_only=False)
 
 
 def _read(data: bytes, *, header_only: bool) -> Dataset:

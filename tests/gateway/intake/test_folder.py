@@ -27,7 +27,8 @@ from gateway.store.store import Store
 from gateway.store.tables import Job, new_id
 from tests.waiting import PATIENCE_S, eventually
 
-PNG = b"\x89PNG\r\n\x1a\n page "
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\x06tEXt page abcd" + PNG_END
 JANE = {"patient_id": "4711", "patient_name": "Doe^Jane", "patient_birth_date": "19700131"}
 
 Start = Callable[..., FolderWatcher]
@@ -45,7 +46,7 @@ def watch(inbox: Path, intake: Intake) -> Iterator[Start]:
     watchers: list[FolderWatcher] = []
 
     def start(door: Intake = intake, settle_s: float = 0.1, rescan_s: float = 60, **settings: object) -> FolderWatcher:
-        tree = {"path": inbox, "settle_s": settle_s, "rescan_s": rescan_s, **settings}
+        tree = {"path": inbox, "settle_s": settle_s, "rescan_s": rescan_s, "incomplete_s": 0.5, **settings}
         watchers.append(FolderWatcher(FolderSettings.model_validate(tree), door))
         watchers[-1].start()
         return watchers[-1]
@@ -209,6 +210,43 @@ def test_a_file_is_not_taken_while_it_is_written(watch: Start, inbox: Path, stor
             assert store.jobs.newest() == []
     eventually(lambda: files(inbox / "done") == ["page.png"])
     assert spool.source_path(only_job(store).id).read_bytes() == PNG * 10
+
+
+@pytest.mark.parametrize("polling", [False, True])
+def test_a_slow_writer_s_file_is_not_taken_half(
+    watch: Start, inbox: Path, store: Store, spool: Spool, polling: bool
+) -> None:
+    watch(polling=polling, incomplete_s=60)
+    with open(inbox / "page.png", "wb") as file:
+        file.write(PNG[:20])
+        file.flush()
+        time.sleep(1)  # ten times what it has to settle
+        assert store.jobs.newest() == []
+        file.write(PNG[20:])
+    eventually(lambda: files(inbox / "done") == ["page.png"])
+    assert spool.source_path(only_job(store).id).read_bytes() == PNG
+
+
+def test_a_file_that_is_never_finished_is_rejected(watch: Start, inbox: Path, store: Store) -> None:
+    watch(incomplete_s=0.3)
+    (inbox / "page.png").write_bytes(PNG[:20])
+    eventually(lambda: "page.png" in files(inbox / "rejected"))
+    eventually(lambda: "cut short" in (inbox / "rejected" / "page.png.reason.txt").read_text())
+    assert store.jobs.newest() == []
+
+
+def test_a_file_that_changes_after_it_was_taken_is_taken_again(
+    watch: Start, inbox: Path, store: Store, spool: Spool
+) -> None:
+    watch(polling=True, incomplete_s=60, rescan_s=0.2)
+    with open(inbox / "page.png", "wb") as file:
+        file.write(PNG)
+        file.flush()
+        eventually(lambda: files(inbox / "done") == ["page.png"])
+        file.write(b"more")
+    eventually(lambda: len(store.jobs.newest()) == 2)
+    eventually(lambda: files(inbox / "done") == ["page.png"])
+    assert {spool.source_path(job.id).read_bytes() for job in store.jobs.newest()} == {PNG, PNG + b"more"}
 
 
 @pytest.mark.parametrize("how", ["renamed", "closed"])
