@@ -154,6 +154,8 @@ class FolderWatcher:
                 self._take_ready()
             except OSError as error:
                 logger.error("Folder %s: %s", self._path, error.strerror, extra={"action": "folder"})
+            except ValueError as error:  # of one file: its claim is rejected after three attempts
+                logger.error("Folder %s: %s", self._path, type(error).__name__, extra={"action": "folder"})
             self._listen(tick_s if self._seen else max(0.0, next_scan - time.monotonic()))
 
     def _listen(self, timeout_s: float) -> None:
@@ -332,6 +334,8 @@ class FolderWatcher:
         sidecar = original.with_name(original.name + _SIDECAR)
         if self._sidecars and sidecar.exists():
             return read_sidecar(_read(sidecar))
+        if self._pattern and not _is_unicode(original.name):
+            raise IntakeError("the file's name is not in UTF-8, and the identity is read from it: rename the file")
         named = read_filename(self._pattern, original.stem) if self._pattern else None
         return named or StudyContext()
 
@@ -404,6 +408,15 @@ class _Listener(FileSystemEventHandler):
 
 def _signature(status: os.stat_result) -> _Signature:
     return status.st_size, status.st_mtime_ns
+
+
+def _is_unicode(name: str) -> bool:
+    """Return whether a file's name is text; bytes that are not UTF-8 must reach no object, database or log."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _free_name(target: Path, name: str, token: str) -> str:

@@ -324,6 +324,29 @@ def test_a_name_too_long_for_what_is_added_is_rejected(watch: Start, inbox: Path
     assert store.jobs.newest() == []
 
 
+@pytest.mark.parametrize("identity", ["filename", "sidecar_or_filename"])
+def test_a_name_that_is_not_utf_8_gives_no_identity_and_stops_nobody(
+    watch: Start, inbox: Path, store: Store, caplog: pytest.LogCaptureFixture, identity: str
+) -> None:
+    watcher = watch(identity=identity, filename_pattern=r"(?P<patient_id>\w+|M.LLER)")
+    name = os.fsdecode(b"M\xdcLLER.png")
+    drop(inbox, name)
+    eventually(lambda: files(inbox / "rejected") == [name, name + ".reason.txt"])
+    eventually(lambda: "not in UTF-8" in (inbox / "rejected" / (name + ".reason.txt")).read_text())
+    drop(inbox, "4711.png")
+    eventually(lambda: files(inbox / "done") == ["4711.png"])
+    assert context(store).patient_id == "4711" and watcher.alive
+    assert "LLER" not in caplog.text
+
+
+def test_a_name_that_is_not_utf_8_may_have_a_sidecar(watch: Start, inbox: Path, store: Store) -> None:
+    watch()
+    name = os.fsdecode(b"M\xdcLLER.png")
+    drop(inbox, name, sidecar=JANE)
+    eventually(lambda: files(inbox / "done") == [name, name + ".json"])
+    assert context(store) == StudyContext(**JANE)
+
+
 def test_the_log_names_no_file(watch: Start, inbox: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", logger="gateway")
     watch(identity="filename", filename_pattern=r"(?P<patient_id>\w+)")
