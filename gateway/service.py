@@ -186,8 +186,9 @@ class Service:
         return [name for name, alive in parts.items() if not alive]
 
     def problems(self) -> list[str]:
-        """Return, in words, what does not run now: dead parts, and workers that wait to be started again."""
-        return [f"{name} does not run" for name in self.dead()] + self._workers.problems()
+        """Return, in words, what does not run now: dead parts, missing folders, workers that wait for their start."""
+        folders = [watcher.problem for watcher in self._watchers if watcher.problem]
+        return [f"{name} does not run" for name in self.dead()] + folders + self._workers.problems()
 
     def _settle_destinations(self) -> None:
         """Follow what the settings say of destinations now: what waits for one that is gone is named."""

@@ -62,6 +62,7 @@ _PROCESSING, _DONE, _REJECTED = "processing", "done", "rejected"
 _OUTCOME = ".outcome"  # in a claim: "" for done, else the reason it was rejected
 _ATTEMPT = ".attempt"  # in a claim, numbered: begun and not ended; a file that kills the process stops at three
 _MAXIMUM_ATTEMPTS = 3
+_MISSING_S = 2.0  # how often a missing folder is looked for
 _MAXIMUM_BYTES = 512 * 1024 * 1024
 _MAXIMUM_NAME = 230  # bytes of a file's name that leave room for the claim's mark and ".reason.txt"
 _TEMPORARY = (".part", ".tmp", "~")
@@ -110,23 +111,27 @@ class FolderWatcher:
         self._events: queue.SimpleQueue[tuple[str, _Writer]] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"folder-{self._path.name}", daemon=True)
-        self._observer: BaseObserver = (
-            PollingObserver() if settings.polling else InotifyObserver(generate_full_events=True)
-        )
+        self._observer: BaseObserver | None = None
+        self._place: tuple[int, int] | None = None  # device and inode: another file system may be mounted there
+        self._problem = ""
+
+    @property
+    def problem(self) -> str:
+        """Why the folder cannot be watched now, in words; "" where it is."""
+        return self._problem
 
     @property
     def alive(self) -> bool:
         """Whether the folder is watched; False before `start` and after `stop` too."""
-        return self._thread.is_alive() and self._observer.is_alive() and not self._stopping.is_set()
+        observed = self._observer is None or self._observer.is_alive()
+        return self._thread.is_alive() and observed and not self._stopping.is_set()
 
     def start(self) -> None:
-        """Begin to watch; raise StorageError where the folder cannot be made or watched."""
+        """Begin to watch, as soon as the folder is there; raise StorageError where it cannot be made or watched."""
         try:
-            self._path.mkdir(parents=True, exist_ok=True)
-            for name in (_PROCESSING, _DONE, _REJECTED):
-                (self._path / name).mkdir(exist_ok=True)
-            self._observer.schedule(_Listener(self._events, polling=self._settings.polling), str(self._path))
-            self._observer.start()
+            if self._settings.create:
+                self._path.mkdir(parents=True, exist_ok=True)
+            self._follow()
         except OSError as error:
             raise StorageError(f"folder {self._path}: {error.strerror}") from error
         self._thread.start()
@@ -135,11 +140,47 @@ class FolderWatcher:
         """Stop; return when the file at hand is done."""
         self._stopping.set()
         self._events.put(("", _Writer.UNKNOWN))
-        if self._observer.is_alive():
-            self._observer.stop()
-            self._observer.join()
         if self._thread.is_alive():
             self._thread.join()
+        self._unwatch()
+
+    # -- the folder may be missing, or not mounted ----------------------------------------------------------------
+
+    def _follow(self) -> bool:
+        """Watch the folder that is at the path now; return whether there is one."""
+        place = _place(self._path)
+        if place is None:
+            problem = f"folder {self._path} is missing: is it mounted?"
+        elif place == self._place:
+            problem = ""
+        elif self._place and not self._settings.create and not (self._path / _PROCESSING).is_dir():
+            problem = f"folder {self._path} is another one now, without {_PROCESSING}/: is it mounted?"
+        else:
+            problem = ""
+            self._unwatch()
+            self._watch()
+            self._place = place
+        if problem != self._problem:
+            self._problem = problem
+            level = logging.ERROR if problem else logging.INFO
+            logger.log(level, problem or f"folder {self._path} is there again", extra={"action": "folder"})
+        return not problem
+
+    def _watch(self) -> None:
+        for name in (_PROCESSING, _DONE, _REJECTED):
+            (self._path / name).mkdir(exist_ok=True)
+        observer = PollingObserver() if self._settings.polling else InotifyObserver(generate_full_events=True)
+        observer.schedule(_Listener(self._events, polling=self._settings.polling), str(self._path))
+        observer.start()
+        self._observer = observer
+
+    def _unwatch(self) -> None:
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer.join()
+        self._observer = None
+        self._seen.clear()
+        self._put.clear()
 
     # -- what is ready --------------------------------------------------------------------------------------------
 
@@ -148,12 +189,17 @@ class FolderWatcher:
         next_scan = time.monotonic()
         while not self._stopping.is_set():
             try:
+                if not self._follow():
+                    next_scan = time.monotonic()  # read it as soon as it is there
+                    self._stopping.wait(min(_MISSING_S, self._settings.rescan_s))
+                    continue
                 if time.monotonic() >= next_scan:
                     next_scan = time.monotonic() + self._settings.rescan_s
                     self._scan()
                 self._take_ready()
             except OSError as error:
                 logger.error("Folder %s: %s", self._path, error.strerror, extra={"action": "folder"})
+                self._stopping.wait(tick_s)
             except ValueError as error:  # of one file: its claim is rejected after three attempts
                 logger.error("Folder %s: %s", self._path, type(error).__name__, extra={"action": "folder"})
             self._listen(tick_s if self._seen else max(0.0, next_scan - time.monotonic()))
@@ -248,7 +294,8 @@ class FolderWatcher:
     def _claim(self, name: str) -> None:
         """Make a file ours; its sidecar goes first, and comes back should the file have gone."""
         claim = self._path / _PROCESSING / str(uuid.uuid4())
-        claim.mkdir(parents=True)
+        claim.parent.mkdir(exist_ok=True)
+        claim.mkdir()
         if self._sidecars and name + _SIDECAR in self._seen:
             del self._seen[name + _SIDECAR]
             (self._path / (name + _SIDECAR)).rename(claim / (name + _SIDECAR))
@@ -404,6 +451,15 @@ class _Listener(FileSystemEventHandler):
             elif event.event_type == EVENT_TYPE_MODIFIED and not self._polling:
                 writer = _Writer.WRITING
             self._events.put((os.path.basename(os.fsdecode(event.src_path)), writer))
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    """Return what tells a folder from every other; None where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
 
 
 def _signature(status: os.stat_result) -> _Signature:

@@ -52,7 +52,7 @@ def settings_for(root: Path, **changes: Any) -> Settings:
         "dicom": {"port": free_port()},
         "web": {"port": free_port()},
         "storage": {"path": root, "minimum_free_mib": 0},
-        "folders": ({"path": root / "inbox", "settle_s": 0.1},),
+        "folders": ({"path": root / "inbox", "create": True, "settle_s": 0.1},),
         "worker": {"processes": 0},
     }
     return Settings.model_validate(tree | changes)
@@ -153,7 +153,7 @@ def test_settings_that_changed_leave_no_delivery_behind(
 def test_orders_come_in_by_mllp_and_say_whose_a_scan_is(
     start: Callable[..., tuple[Service, Settings]], tmp_path: Path
 ) -> None:
-    scans = {"path": tmp_path / "inbox", "settle_s": 0.1, "identity": "filename"}
+    scans = {"path": tmp_path / "inbox", "create": True, "settle_s": 0.1, "identity": "filename"}
     pattern = "(?P<accession_number>A[0-9]+)"
     _, settings = start(hl7={"enabled": True, "port": free_port()}, folders=({**scans, "filename_pattern": pattern},))
     message = (

@@ -444,10 +444,45 @@ def test_a_crash_between_sidecar_and_file_gives_the_sidecar_back(
 
 def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path, intake: Intake) -> None:
     (tmp_path / "file").touch()
-    watcher = FolderWatcher(FolderSettings(path=tmp_path / "file" / "inbox"), intake)
+    watcher = FolderWatcher(FolderSettings(path=tmp_path / "file" / "inbox", create=True), intake)
     with pytest.raises(StorageError):
         watcher.start()
     watcher.stop()
+
+
+@pytest.mark.parametrize("polling", [False, True])
+def test_a_missing_folder_is_an_error_until_it_appears(
+    watch: Start, inbox: Path, store: Store, caplog: pytest.LogCaptureFixture, polling: bool
+) -> None:
+    inbox.rmdir()
+    watcher = watch(polling=polling, rescan_s=0.2)
+    assert watcher.alive and "is missing" in watcher.problem
+    time.sleep(0.6)
+    assert not inbox.exists()
+    assert [record.levelname for record in caplog.records if "is missing" in record.message] == ["ERROR"]
+    inbox.mkdir()
+    eventually(lambda: watcher.problem == "")
+    drop(inbox, "1.png", sidecar=JANE)
+    eventually(lambda: files(inbox / "done"))
+    inbox.rename(inbox.with_name("unmounted"))
+    eventually(lambda: "is missing" in watcher.problem)
+    inbox.mkdir()  # the mount point without its file system
+    eventually(lambda: "without processing/" in watcher.problem)
+    drop(inbox, "2.png")
+    time.sleep(0.6)
+    assert files(inbox) == ["2.png"] and watcher.alive
+    inbox.rename(inbox.with_name("mount point"))
+    inbox.with_name("unmounted").rename(inbox)
+    eventually(lambda: watcher.problem == "")
+    drop(inbox, "3.png", PNG + b"3")
+    eventually(lambda: "3.png" in files(inbox / "done"))
+    assert watcher.alive and len(store.jobs.newest()) == 2
+
+
+def test_a_missing_folder_is_made_where_that_is_wanted(watch: Start, inbox: Path) -> None:
+    inbox.rmdir()
+    assert watch(create=True).problem == ""
+    assert files(inbox) == ["done", "processing", "rejected"]
 
 
 def test_an_unknown_group_is_a_settings_error(tmp_path: Path, intake: Intake) -> None:
