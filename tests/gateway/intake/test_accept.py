@@ -13,17 +13,21 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from gateway.dicom.images.pages import read_context
 from gateway.dicom.images.receive import announced_object
+from gateway.dicom.network.scp import StorageScp
 from gateway.domain.context import StudyContext
 from gateway.domain.identity import Evidence
 from gateway.domain.received import Accepted, ReceivedObject
 from gateway.domain.status import JobStatus
 from gateway.errors import IntakeError, StorageError
 from gateway.intake.accept import Intake, file_key, media_type_of
+from gateway.settings import DicomSettings
 from gateway.spool.folder import Spool
 from gateway.store.jobs import Jobs
 from gateway.store.store import Store
 from gateway.store.tables import Job, new_id
 from tests.gateway.dicom.samples import part10, secondary_capture
+from tests.gateway.dicom.scp_peers import encoded
+from tests.gateway.dicom.scp_peers import store as c_store
 
 
 def accept(
@@ -102,6 +106,25 @@ def test_another_object_under_a_known_uid_is_kept_and_held(intake: Intake, spool
     assert store.jobs.get(job.job_id).status == JobStatus.QUEUED
     assert send(intake, second) == Accepted(job_id=held.job_id, duplicate=True)
     assert send(intake, first) == Accepted(job_id=job.job_id, duplicate=True)
+
+
+def test_c_store_drops_nothing_under_a_success(intake: Intake, spool: Spool, store: Store) -> None:
+    scp = StorageScp(DicomSettings(port=0), intake.keep)
+    scp.start()
+    try:
+        first, second = secondary_capture(), secondary_capture(PatientID="P-9")
+        answers = [c_store(scp, encoded(dataset)).Status for dataset in (first, second, first, second)]
+        assert answers == [0x0000] * 4
+        jobs = store.jobs.newest()
+        assert sorted(job.context.patient_id for job in jobs) == ["P-1001", "P-9"]
+        for job in jobs:
+            assert read_context(spool.source_path(job.id).read_bytes()).patient_id == job.context.patient_id
+        shutil.rmtree(spool.path)
+        spool.path.mkdir()
+        assert c_store(scp, encoded(first)).Status == 0x0000
+        assert len(os.listdir(spool.path)) == 1
+    finally:
+        scp.stop(grace_s=0.0)
 
 
 def test_the_same_object_in_another_encoding_is_a_repeat(intake: Intake, store: Store) -> None:

@@ -16,6 +16,7 @@ from gateway.domain.status import JobStatus
 from gateway.errors import DeliveryDeferred, DeliveryRefused, SettingsError
 from gateway.intake.accept import Intake
 from gateway.intake.pull import Progress, Wanted, months, pull, show_pull
+from gateway.spool.folder import Spool
 from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import Delivery
@@ -94,6 +95,17 @@ def test_batches_of_one_study_each_and_nothing_twice(intake: Intake, store: Stor
     assert (end.studies, end.studies_done, end.fetched, end.known, end.failed) == (2, 2, 6, 0, 0)
     again = run(archive, store)
     assert (again.fetched, again.known) == (0, 6) and len(archive.batches) == 4
+
+
+def test_an_object_whose_file_was_lost_is_fetched_again(intake: Intake, spool: Spool, store: Store) -> None:
+    archive = Archive(intake, 1)
+    run(archive, store)
+    job = store.jobs.find("1.0.1.1")
+    assert job is not None
+    spool.remove(job.id)
+    again = run(archive, store)
+    assert (again.fetched, again.known) == (1, 2) and archive.batches[-1] == ["1.0.1.1"]
+    assert spool.source_path(job.id).exists() and len(store.jobs.newest()) == 3
 
 
 def test_what_we_made_and_sent_there_is_not_taken_for_a_page(intake: Intake, store: Store) -> None:
