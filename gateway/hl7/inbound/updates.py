@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 from gateway.dicom.objects.uids import is_uid
 from gateway.domain.patients import OrderUpdate, PatientData, PatientMerge, PatientUpdate
+from gateway.hl7.inbound.acknowledgement import Problem
 from gateway.hl7.inbound.parsing import Message, Segment
 
 PATIENT_EVENTS = ("A01", "A04", "A05", "A08", "A28", "A31")
@@ -26,12 +27,24 @@ _CANCELLED = ("CA", "OC", "DC", "OD", "CR", "DR")  # ORC-1, table 0119
 
 
 class MessageRejected(Exception):
-    """The message cannot be used; `code` is AE or AR, `error_code` of HL7 table 0357."""
+    """The message cannot be used; `code` is AE or AR, `problem` says why."""
 
-    def __init__(self, code: str, error_code: str, words: str) -> None:
+    def __init__(self, code: str, error_code: str, words: str, *, segment: str = "", field: int = 0) -> None:
         super().__init__(words)
         self.code = code
-        self.error_code = error_code
+        self.problem = Problem(error_code=error_code, words=words, segment=segment, field=field)
+
+
+def check_kind(message: Message) -> None:
+    """Raise MessageRejected (AR) for a message or event that is not taken; the MSH decides."""
+    code, event = message.kind
+    if code == "ADT":
+        if event not in (*PATIENT_EVENTS, *MERGE_EVENTS):
+            raise MessageRejected("AR", "201", "event not taken", segment="MSH", field=9)
+    elif code not in ORDER_MESSAGES:
+        raise MessageRejected("AR", "200", "message type not taken", segment="MSH", field=9)
+    elif event not in ("", ORDER_MESSAGES[code]):
+        raise MessageRejected("AR", "201", "event not taken", segment="MSH", field=9)
 
 
 def read_updates(message: Message) -> list[PatientData]:
@@ -40,20 +53,14 @@ def read_updates(message: Message) -> list[PatientData]:
     Raises
     ------
     MessageRejected
-        AR for a message or event that is not taken, AE for one that lacks what it needs.
+        AR for a message or event that is not taken or has too much for one message, AE for one that lacks what it
+        needs.
     """
+    check_kind(message)
     code, event = message.kind
-    if code == "ADT":
-        if event in PATIENT_EVENTS:
-            return [_patient(_required(message, "PID"))]
-        if event in MERGE_EVENTS:
-            return _merges(message, event)
-        raise MessageRejected("AR", "201", "event not taken")
-    if code in ORDER_MESSAGES:
-        if event not in ("", ORDER_MESSAGES[code]):
-            raise MessageRejected("AR", "201", "event not taken")
+    if code != "ADT":
         return _orders(message)
-    raise MessageRejected("AR", "200", "message type not taken")
+    return [_patient(_required(message, "PID"))] if event in PATIENT_EVENTS else _merges(message, event)
 
 
 def made_at(message: Message, received_at: datetime) -> datetime:
@@ -89,8 +96,13 @@ def _patient(pid: Segment) -> PatientUpdate:
     )
 
 
-def _merges(message: Message, event: str) -> list[PatientData]:
-    """Return the patients of each PID, and the merge of the MRG that follows it (A35 merges accounts, not patients)."""
+def _merges(message: Message, event: str, maximum: int = 100) -> list[PatientData]:
+    """Return the patients of each PID, and the merge of the MRG that follows it (A35 merges accounts, not patients).
+
+    `maximum` bounds the segments of each, for `_check_number`.
+    """
+    for name in ("PID", "MRG"):
+        _check_number(message, name, maximum, "merges")
     updates: list[PatientData] = []
     surviving: PatientUpdate | None = None
     for segment in message.segments:
@@ -110,8 +122,22 @@ def _merges(message: Message, event: str) -> list[PatientData]:
     return updates
 
 
-def _orders(message: Message) -> list[PatientData]:
-    """Return one update per ORC, with what the OBR and IPC (or, before 2.5, IHE's ZDS) after it add."""
+def _check_number(message: Message, name: str, maximum: int, what: str) -> None:
+    """Raise MessageRejected (AR) for more segments of a name than one message may have.
+
+    A message is one transaction, and nobody else writes while it lasts.  A real message has one merge and a few orders;
+    100 of either take about a tenth of a second.
+    """
+    if sum(segment.name == name for segment in message.segments) > maximum:
+        raise MessageRejected("AR", "207", f"more than {maximum} {what} in one message", segment=name)
+
+
+def _orders(message: Message, maximum: int = 100) -> list[PatientData]:
+    """Return one update per ORC, with what the OBR and IPC (or, before 2.5, IHE's ZDS) after it add.
+
+    `maximum` bounds the orders, for `_check_number`.
+    """
+    _check_number(message, "ORC", maximum, "orders")
     patient = _patient(_required(message, "PID"))
     visit = message.first("PV1")
     attending = _stated(visit, 8, _clinician) if visit else None
