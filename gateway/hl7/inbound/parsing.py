@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 from gateway.hl7.inbound.acknowledgement import scan_header
@@ -40,6 +41,7 @@ class Segment:
     name: str
     fields: tuple[str, ...]
     delimiters: str  # field, component, repetition, escape, sub-component
+    ordinal: int = 1  # among the segments of its name
 
     def field(self, number: int) -> str:
         """Return a field as it stands, "" where the segment ends earlier."""
@@ -118,7 +120,8 @@ def parse(data: bytes, default_character_set: str) -> Message:
         raise ValueError("the MSH has no delimiters")
     encoding = lines[0][4:260].split(lines[0][3])[0]
     delimiters = (lines[0][3] + encoding + "^~\\&"[len(encoding) :])[:5]
-    return Message(tuple(_segment(line, delimiters) for line in lines if line.strip(" \x00")))
+    seen: Counter[str] = Counter()
+    return Message(tuple(_segment(line, delimiters, seen) for line in lines if line.strip(" \x00")))
 
 
 def count_lines(data: bytes) -> int:
@@ -126,7 +129,7 @@ def count_lines(data: bytes) -> int:
     return data.count(b"\r") + data.count(b"\n") - data.count(b"\r\n")
 
 
-def _segment(line: str, delimiters: str) -> Segment:
+def _segment(line: str, delimiters: str, seen: Counter[str]) -> Segment:
     name = line[:8].strip("\x00").partition(delimiters[0])[0].strip()
     if name not in _READ:
         return Segment(name, (name,), delimiters)
@@ -135,7 +138,8 @@ def _segment(line: str, delimiters: str) -> Segment:
     parts = line.strip("\x00").split(delimiters[0])
     if parts[0] == "MSH":
         parts.insert(1, delimiters[0])
-    return Segment(parts[0].strip(), tuple(parts), delimiters)
+    seen[name] += 1
+    return Segment(name, tuple(parts), delimiters, seen[name])
 
 
 def _hexadecimal(digits: str) -> str:

@@ -96,12 +96,13 @@ class Receiver:
 
     def _keep(self, data: bytes, header: Header) -> tuple[bytes, ...]:
         if not header.field(10):
-            raise MessageRejected("AR", "101", "no MSH-10", segment="MSH", field=10)
+            raise MessageRejected("AR", "101", "no MSH-10", ("MSH", 10))
         try:
             check_kind(parse(_first_line(data), self._character_set))
             if count_lines(data) > MAXIMUM_SEGMENTS:
                 raise MessageRejected("AR", "207", _LONG_MESSAGE)
             message = parse(data, self._character_set)
+            _check_header(message)
         except ValueError as error:
             raise MessageRejected("AR", "102", str(error)) from error
         received = _received(data, message)
@@ -139,6 +140,15 @@ def answers(data: bytes, header: Header, code: AckCode, problem: Problem | None 
         if _WANTED.get(application, (False, False))[0 if well else 1] and (well or not given):
             given.append(code)
     return tuple(build_ack(data, answer, problem=problem) for answer in given)
+
+
+def _check_header(message: Message) -> None:
+    """Raise MessageRejected where a database cannot keep what tells messages apart."""
+    for number in (3, 4, 10):
+        value = message.header.field(number)
+        if len(value) > 250 or re.search(r"[\x00-\x1f\x7f]", value):  # HL7's longest: an HD of 227
+            words = f"MSH-{number} must be at most 250 characters without control characters"
+            raise MessageRejected("AR", "102", words, ("MSH", number))
 
 
 def _first_line(data: bytes) -> bytes:

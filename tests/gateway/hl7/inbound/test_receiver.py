@@ -107,6 +107,44 @@ def test_feed_that_is_not_filtered_may_be_acknowledged(store):
     assert codes(receiver(b"hello")) == [("AR", "100")]
 
 
+LONG = "at most 64 characters without backslash and control characters"
+
+
+@pytest.mark.parametrize(
+    ("data", "place", "words"),
+    [
+        (adt(pid="PID|1||P\\X1C\\1^^^HOSP^MR||A^B"), "PID^1^3", f"patient_id must be {LONG}"),
+        (adt(pid="PID|1||P\\E\\1^^^HOSP^MR||A^B"), "PID^1^3", f"patient_id must be {LONG}"),
+        (adt(pid=f"PID|1||{'P' * 65}||A^B"), "PID^1^3", f"patient_id must be {LONG}"),
+        (adt(pid="PID|1|P\\X0D\\1||"), "PID^1^2", f"patient_id must be {LONG}"),
+        (adt(pid=f"PID|1||P1^^^{'H' * 65}||A^B"), "PID^1^3", f"issuer_of_patient_id must be {LONG}"),
+        (adt(pid=f"PID|1||P1||{'N' * 65}^B"), "PID^1^5", "patient_name must be a DICOM name of at most 64"),
+        (adt("A40", PID, "MRG|OLD", PID, "MRG|O\\X00\\LD"), "MRG^2^1", f"patient_id must be {LONG}"),
+        (orm("A" * 17), "OBR^1^18", "accession_number must be at most 16 characters"),
+        (message("ORM^O01", PID, "ORC|NW|1", "ORC|NW|2\\X1B\\"), "ORC^2^2", f"placer_order_number must be {LONG}"),
+        (
+            message("ORM^O01", PID, "ORC|NW|1", f"OBR|1|||||||||||||||7^{'D' * 65}"),
+            "OBR^1^16",
+            "referring_physician_name must be a DICOM name",
+        ),
+    ],
+)
+def test_value_that_dicom_forbids_is_refused_and_the_field_named(receiver, store, data, place, words):
+    (answer,) = receiver(data)
+    assert f"ERR||{place}|102^Data type error^HL70357|E||||{words}" in answer.decode()
+    assert b"MSA|AE|M1" in answer
+    assert store.patients.patient("P1", "HOSP") is None
+
+
+@pytest.mark.parametrize("number", [3, 4, 10])
+@pytest.mark.parametrize("value", ["\x00A\x00B", "A\x1b[31m", "A" * 251])
+def test_header_that_cannot_be_kept_is_refused(receiver, number, value):
+    fields = adt().decode().split("|")
+    fields[number - 1] = value
+    (answer,) = receiver("|".join(fields).encode())
+    assert f"ERR||MSH^1^{number}|102^" in answer.decode()
+
+
 def orders(count: int, control_id: str = "M1") -> bytes:
     return message("ORM^O01", PID, *(f"ORC|NW|N{number}" for number in range(count)), control_id=control_id)
 
