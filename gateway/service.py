@@ -225,6 +225,8 @@ class Service:
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_S
             self._intake.sweep(self._settings.storage.retention_days)
+            for watcher in self._watchers:
+                watcher.prune(self._settings.storage.retention_days)
             self._store.patients.forget_messages(utc_now() - timedelta(days=self._settings.storage.retention_days))
 
     def _make_listener(self) -> MllpListener:
