@@ -179,14 +179,14 @@ def read_whole(data: bytes) -> Dataset:
         It ends too early, or cannot be parsed.
     """
     syntax, start = data_set_of(data)
-    buffer = BytesIO(data)
-    buffer.seek(start)
+    reader = BoundedReader(data, maximum_elements=MAXIMUM_ELEMENTS)
+    reader.seek(start)
     try:  # `dcmread` leaves out what ends too early
-        for raw in data_element_generator(buffer, syntax == u.ImplicitVRLittleEndian, is_little_endian=True):
+        for raw in data_element_generator(reader, syntax == u.ImplicitVRLittleEndian, is_little_endian=True):
             if isinstance(raw, RawDataElement) and raw.length != _UNDEFINED and len(raw.value or b"") < raw.length:
                 raise EOFError
     except DECODE_ERRORS as error:
-        raise UndecodableDataset("the file is cut short, or cannot be parsed to its end") from error
+        raise UndecodableDataset(reader.problem or "the file is cut short, or cannot be parsed to its end") from error
     return _read(data, header_only=False)
 
 

@@ -29,7 +29,7 @@ from pydicom.uid import (
     VLPhotographicImageStorage,
 )
 
-from gateway.dicom.images.pages import read_context, read_instance
+from gateway.dicom.images.pages import read_context, read_instance, read_whole
 from gateway.dicom.objects.waveform import build_waveform, encode
 from gateway.errors import UndecodableDataset, UnsupportedSopClass
 from gateway.settings import ObjectSettings
@@ -516,6 +516,12 @@ def test_metadata_bomb_is_refused_with_the_bound_before_it_costs_anything(bomb: 
     with pytest.raises(UndecodableDataset, match=f"^{reason}$"):
         read(data)  # type: ignore[operator]
     assert time.process_time() - begun < 1.0
+
+
+def test_a_file_is_walked_to_its_end_within_the_bound() -> None:
+    added, reason = BOMBS["items"]
+    with pytest.raises(UndecodableDataset, match=f"^{reason}$"):
+        read_whole(with_elements(added))
 
 
 @pytest.mark.parametrize(
