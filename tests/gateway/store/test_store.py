@@ -381,6 +381,30 @@ def test_a_deferred_delivery_blocks_its_destination_only(store: Store) -> None:
     assert (deferred.status, deferred.attempts, deferred.reason) == (DeliveryStatus.PENDING, 1, "connection refused")
 
 
+def test_a_delivery_that_failed_twice_steps_aside_but_not_from_its_page(store: Store) -> None:
+    (first,), (second,) = done(store, "pacs"), done(store, "pacs")
+    assert first.id and second.id
+    later = utc_now() + timedelta(hours=1)
+    for due in ([], [second.id]):
+        store.deliveries.defer(first.id, "0x0110", later)
+        assert [d.id for d in store.deliveries.due(utc_now())] == due
+    assert [d.id for d in store.deliveries.due(later)] == [second.id, first.id]  # what never failed goes first
+    store.jobs.retry(first.job_id, "cli")  # nothing arrived: the same delivery again, and one more about its page
+    claimed = store.jobs.claim("w1", 60)
+    assert claimed
+    note = delivery(claimed.id, "pacs")
+    note.artefact = "page-1.r1.rejection.pacs.dcm"
+    result = JobResult(status=JobStatus.DONE, deliveries=[delivery(claimed.id, "pacs"), note])
+    store.jobs.complete(claimed.id, "w1", result)
+    for _ in range(2):
+        store.deliveries.defer(first.id, "0x0110", later)
+    store.deliveries.delivered(second.id, "0x0000")
+    assert store.deliveries.due(utc_now()) == []
+    assert [d.id for d in store.deliveries.due(later)] == [first.id]
+    store.deliveries.delivered(first.id, "0x0000")
+    assert [d.artefact for d in store.deliveries.due(utc_now())] == [note.artefact]
+
+
 @pytest.mark.parametrize("end", ["refuse", "give_up"])
 def test_a_delivery_that_ended_blocks_nothing(store: Store, end: str) -> None:
     (first,), (second,) = done(store, "pacs"), done(store, "pacs")
