@@ -78,15 +78,16 @@ class Jobs:
             return session.exec(select(Job).where(Job.source_key == source_key)).one_or_none()
 
     def claim(self, worker: str, lease_s: float) -> Job | None:
-        """Take the oldest queued job under a lease; None when nothing waits.
+        """Take a queued job under a lease, the oldest first; None when nothing waits.
 
+        One that was tried and ended its worker waits behind those that were tried less, so that it delays none of them.
         The attempt is counted here, so that a page that kills its worker is counted too; `rescue` gives such a job
         up when its attempts are used.
         """
         oldest = (
             select(Job.id)
             .where(Job.status == JobStatus.QUEUED)
-            .order_by(col(Job.created_at), col(Job.id))
+            .order_by(col(Job.attempts), col(Job.created_at), col(Job.id))
             .limit(1)
             .with_for_update(key_share=True, skip_locked=True)  # PostgreSQL: what another worker takes now is not free
             .scalar_subquery()

@@ -4,7 +4,9 @@ One that runs keeps its job: its own heartbeat is a thread beside code that comp
 long for its turn.  How long a page may take is bounded all the same, by the worker and by the kernel.
 
 The waiting time before a restart doubles each time a worker dies young, so that one that cannot start (weights
-missing, no memory) does not keep the machine busy.  A worker ends by itself when this process is gone.
+missing, no memory) does not keep the machine busy.  Where a job was at hand it may have been the job, whose attempts
+are bounded: the next worker, with the jobs that wait, is not kept back for long.  A worker ends by itself when
+this process is gone.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 _FIRST_RESTART_S = 0.25
 _MAXIMUM_RESTART_S = 60.0
+_MAXIMUM_RESTART_AFTER_A_JOB_S = 1.0
 _YOUNG_S = 60.0  # a worker that lived longer did some work: its death says nothing about the next one's
 
 
@@ -108,13 +111,15 @@ class WorkerPool:
         slot.process = subprocess.Popen([*self._command, "--name", slot.name, "--parent", str(os.getpid())])
 
     def _bury(self, slot: _Slot, status: int) -> None:
+        held = self._held_by(slot.name)
         young = time.monotonic() - slot.started_at < _YOUNG_S
-        slot.restart_s = min(2 * slot.restart_s, _MAXIMUM_RESTART_S) if young else _FIRST_RESTART_S
+        maximum_s = _MAXIMUM_RESTART_AFTER_A_JOB_S if held else _MAXIMUM_RESTART_S
+        slot.restart_s = min(2 * slot.restart_s, maximum_s) if young else _FIRST_RESTART_S
         slot.restart_at = time.monotonic() + slot.restart_s
         slot.process = None
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
         logger.error("%s ended with %s", slot.name, how, extra={"action": "worker_died"})
-        for job in self._held_by(slot.name):  # end the lease now: nobody extends it any more
+        for job in held:  # end the lease now: nobody extends it any more
             self._store.jobs.heartbeat(job.id, slot.name, 0.0)
         self._store.jobs.rescue(self._maximum_attempts)
 

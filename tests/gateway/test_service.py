@@ -346,6 +346,25 @@ def test_job_of_a_dead_worker_goes_back_at_once_and_is_counted(
     assert (job.status, job.attempts) == (JobStatus.QUEUED, 1)
 
 
+def test_pages_that_end_their_worker_do_not_keep_the_next_one_back(
+    pool: Callable[..., WorkerPool], store: Store, intake: Intake
+) -> None:
+    workers = pool(SLEEPER, 2)
+    slot, other = workers._slots
+    assert other.process is not None
+    for number in range(8):
+        accept(intake, str(number))
+        assert store.jobs.claim(slot.name, 600.0) is not None
+        assert slot.process is not None
+        slot.process.kill()
+        slot.process.wait()
+        workers.check()
+        assert slot.process is None and slot.restart_at <= time.monotonic() + 1.0
+        slot.restart_at = 0.0
+        workers.check()
+        assert other.process.poll() is None
+
+
 def test_worker_that_will_not_stop_is_killed_and_its_job_goes_back_uncounted(
     pool: Callable[..., WorkerPool], store: Store, intake: Intake, capfd: pytest.CaptureFixture[str]
 ) -> None:
