@@ -83,9 +83,7 @@ class Service:
         self._outbox = Outbox(self._store, self._spool, self._destinations, random.Random())
         peers = {f"folder:{folder.path}": folder.lookup for folder in settings.folders if folder.lookup}
         self._lookup = Lookup(self._store, peers, settings.dicom.ae_title)
-        self._workers = WorkerPool(
-            worker_command, settings.worker.processes, self._store, settings.worker.maximum_attempts
-        )
+        self._workers = WorkerPool(worker_command, self._store, settings.worker)
         self._web: _WebServer | None = None
         if settings.web.enabled:
             app = create_app(self._store, self._spool, settings, self.problems)
@@ -204,7 +202,7 @@ class Service:
                     logger.warning("Certificate: %s", certificate.problem, extra={"action": "certificate"})
         if now >= self._next_rescue:
             self._next_rescue = now + min(_RESCUE_S, self._settings.worker.lease_s)
-            self._workers.extend(self._settings.worker.lease_s)
+            self._workers.extend()
             for job_id in self._store.jobs.rescue(self._settings.worker.maximum_attempts):
                 logger.warning("Taken from a silent worker", extra={"action": "rescue", "job_id": job_id})
         if now >= self._next_sweep:

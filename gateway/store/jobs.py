@@ -118,8 +118,20 @@ class Jobs:
                 job = _leased(session, job_id, worker)
             except (NotFound, IllegalTransition):
                 return False
-            job.lease_expires_at = utc_now() + timedelta(seconds=lease_s)
+            job.updated_at = utc_now()
+            job.lease_expires_at = job.updated_at + timedelta(seconds=lease_s)
             return True
+
+    def extend(self, job_id: str, worker: str, lease_s: float, silence_s: float) -> None:
+        """Extend the lease for a worker that cannot do it itself now, unless it was silent for `silence_s`."""
+        with self._database.write() as session:
+            try:
+                job = _leased(session, job_id, worker)
+            except (NotFound, IllegalTransition):
+                return
+            now = utc_now()
+            if now - job.updated_at < timedelta(seconds=silence_s):
+                job.lease_expires_at = now + timedelta(seconds=lease_s)
 
     def holds(self, job: Job, worker: str) -> bool:
         """Return whether `worker` still holds a job as it claimed it; a merge takes it away for another patient."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -50,6 +51,11 @@ class Lease:
         timeout_s = self._settings.page_timeout_s
         self._work = (what, time.monotonic() + timeout_s)
         self._alarm(timeout_s + _ALARM_MARGIN_S)
+
+    def rest(self) -> None:
+        """Stop the clock: what comes now waits for the store."""
+        self._work = ("", math.inf)
+        self._alarm(0.0)
 
     def _run(self) -> None:
         beat_s = self._settings.lease_s / 3

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import socket
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from gateway.domain.received import ReceivedObject
 from gateway.domain.status import DeliveryStatus, JobStatus
 from gateway.intake.accept import Intake
 from gateway.service import Service, notify
-from gateway.settings import Settings
+from gateway.settings import Settings, WorkerSettings
 from gateway.spool.folder import Spool
 from gateway.store.jobs import JobResult
 from gateway.store.store import Store
@@ -37,6 +39,7 @@ from tests.tls_samples import Authority
 from tests.waiting import PATIENCE_S, eventually, wait_for
 
 SLEEPER = (sys.executable, "-c", "import time; time.sleep(600)")
+BUSY = (sys.executable, "-c", "import time\nwhile True: time.sleep(0.001); sum(range(100_000))")
 STUBBORN = (
     sys.executable,
     "-c",
@@ -60,9 +63,9 @@ def settings_for(root: Path, **changes: Any) -> Settings:
 def start(tmp_path: Path) -> Iterator[Callable[..., tuple[Service, Settings]]]:
     services: list[Service] = []
 
-    def start(**changes: Any) -> tuple[Service, Settings]:
+    def start(command: Sequence[str] = SLEEPER, **changes: Any) -> tuple[Service, Settings]:
         settings = settings_for(tmp_path, **changes)
-        services.append(Service(settings, worker_command=SLEEPER))
+        services.append(Service(settings, worker_command=command))
         services[-1].start()
         return services[-1], settings
 
@@ -259,7 +262,7 @@ def test_expired_lease_is_taken_back(start: Callable[..., tuple[Service, Setting
 def test_lease_of_a_worker_that_runs_is_extended_though_it_does_not_itself(
     start: Callable[..., tuple[Service, Settings]], store: Store
 ) -> None:
-    service, settings = start(worker={"processes": 1, "lease_s": PATIENCE_S})
+    service, settings = start(worker={"processes": 1, "lease_s": PATIENCE_S}, command=BUSY)
     (slot,) = service._workers._slots
     intake = Intake(Spool(settings.storage.path / "spool", 0), store)
     running, silent = accept(intake), accept(intake, "2")
@@ -306,8 +309,8 @@ def test_notify_speaks_to_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def pool(store: Store) -> Iterator[Callable[..., WorkerPool]]:
     pools: list[WorkerPool] = []
 
-    def make(command: tuple[str, ...], count: int = 1) -> WorkerPool:
-        pools.append(WorkerPool(command, count, store, maximum_attempts=3))
+    def make(command: tuple[str, ...], count: int = 1, page_timeout_s: float = 300.0) -> WorkerPool:
+        pools.append(WorkerPool(command, store, WorkerSettings(processes=count, page_timeout_s=page_timeout_s)))
         pools[-1].start()
         return pools[-1]
 
@@ -363,6 +366,50 @@ def test_pages_that_end_their_worker_do_not_keep_the_next_one_back(
         slot.restart_at = 0.0
         workers.check()
         assert other.process.poll() is None
+
+
+def test_lease_of_a_stopped_worker_expires_and_the_worker_is_replaced(
+    pool: Callable[..., WorkerPool], store: Store, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.worker.supervisor._MARGIN_S", 0.0)
+    workers = pool(BUSY, page_timeout_s=1.0)
+    (slot,) = workers._slots
+    job_id = accept(intake)
+    assert store.jobs.claim(slot.name, 0.1) is not None
+
+    def lease() -> datetime:
+        lease = store.jobs.get(job_id).lease_expires_at
+        assert lease is not None
+        return lease
+
+    first = lease()
+    wait_for("the lease of a worker that computes", lambda: workers.extend() or lease() > first)
+    assert slot.process is not None
+    slot.process.send_signal(signal.SIGSTOP)
+    wait_for("the stop", lambda: not slot.look())
+    store.jobs.heartbeat(job_id, slot.name, 0.1)
+    last = lease()
+    wait_for("its end", lambda: workers.extend() or (slot.process and slot.process.poll()) == -signal.SIGKILL)
+    assert lease() == last
+    workers.check()
+    job = store.jobs.get(job_id)
+    assert (job.status, job.attempts) == (JobStatus.QUEUED, 1)
+
+
+def test_lease_of_a_worker_that_works_at_something_else_expires(
+    pool: Callable[..., WorkerPool], store: Store, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gave the job up without being able to say so, and gets on."""
+    monkeypatch.setattr("gateway.worker.supervisor._MARGIN_S", 0.0)
+    workers = pool(BUSY, page_timeout_s=0.5)
+    (slot,) = workers._slots
+    job_id = accept(intake)
+    assert store.jobs.claim(slot.name, 0.1) is not None
+    time.sleep(0.6)
+    for _ in range(3):
+        workers.extend()
+        time.sleep(0.05)
+    assert store.jobs.rescue(3) == [job_id]
 
 
 def test_worker_that_will_not_stop_is_killed_and_its_job_goes_back_uncounted(
