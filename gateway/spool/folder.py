@@ -58,7 +58,7 @@ class Spool:
             raise StorageError(f"spool: {free // _MIB} MiB free, {self._minimum_free_bytes // _MIB} MiB must stay free")
 
     def write_source(self, job_id: str, data: bytes) -> Path:
-        """Store the bytes of a job as received; they are durable when this returns.
+        """Store the bytes of a job as received, in place of earlier ones; they are durable when this returns.
 
         Raises
         ------
@@ -67,14 +67,23 @@ class Spool:
         """
         path = self.source_path(job_id)
         self.check_space(len(data))
+        new = not path.parent.exists()
         try:
             path.parent.mkdir(mode=0o700, exist_ok=True)
             write_durably(path, data)
             sync_folder(self.path)
         except OSError as error:
-            shutil.rmtree(path.parent, ignore_errors=True)
+            if new:
+                shutil.rmtree(path.parent, ignore_errors=True)
             raise _storage_error(error) from error
         return path
+
+    def read_source(self, job_id: str) -> bytes | None:
+        """Return the bytes of a job as received; None where they are gone or cannot be read."""
+        try:
+            return self.source_path(job_id).read_bytes()
+        except OSError:
+            return None
 
     def source_path(self, job_id: str) -> Path:
         """Return the path of the source of a job, whether it exists or not."""

@@ -236,6 +236,40 @@ class Jobs:
             apply_decision(session, now, decision, actor, detail)
             return now
 
+    def renew_source(self, job: Job, digest: str, actor: str, decision: Decision | None = None) -> bool:
+        """Record that the source of a job was replaced by what was received again, and queue the job.
+
+        A job that waits for a person goes on to wait.
+
+        Parameters
+        ----------
+        job : Job
+            The job that this was decided for.
+        decision : Decision or None
+            The identity, where other bytes than the first ones were received.
+
+        Returns
+        -------
+        bool
+            False if the job has another state now: then nothing is changed.
+        """
+        with self._database.write() as session:
+            now = lock_job(session, job.id)
+            if _state(now) != _state(job):
+                return False
+            what = "the same bytes" if decision is None else "other bytes"
+            log_event(session, now.id, "RECEIVED", actor, f"again, {what}: the source was replaced")
+            now.source_digest = digest
+            if decision is not None:
+                now.context, now.unmatched = decision.context, decision.unmatched
+            if now.status in (JobStatus.FAILED, JobStatus.DONE):
+                _queue_again(session, now, actor, "")
+            elif now.status == JobStatus.RUNNING:  # its worker may have read what was there before
+                advance_job(session, now, JobAction.RELEASE, actor, "the source was replaced")
+            if decision is not None and decision.hold_reason:
+                advance_job(session, now, JobAction.HOLD, actor, decision.hold_reason)
+            return True
+
     def retry(self, job_id: str, actor: str) -> None:
         """Queue a job for another run with fresh attempts; what it has not delivered yet is cancelled.
 

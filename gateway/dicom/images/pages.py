@@ -136,7 +136,7 @@ def read_instance(data: bytes) -> DicomSource:
 
 
 def _read(data: bytes, *, header_only: bool) -> Dataset:
-    syntax = _transfer_syntax_uid(data)
+    syntax, _ = data_set_of(data)
     if syntax not in IMAGE_TRANSFER_SYNTAXES:
         raise UndecodableDataset(f"transfer syntax {syntax if is_uid(syntax) else '(none)'} is not read here")
     try:
@@ -145,8 +145,14 @@ def _read(data: bytes, *, header_only: bool) -> Dataset:
         raise UndecodableDataset(f"the data set cannot be parsed ({type(error).__name__})") from error
 
 
-def _transfer_syntax_uid(data: bytes) -> str:
-    """Return what the file meta information names, before anything is inflated."""
+def data_set_of(data: bytes) -> tuple[str, int]:
+    """Return the transfer syntax that a DICOM file names, and where its data set begins; nothing is inflated.
+
+    Raises
+    ------
+    UndecodableDataset
+        The bytes are no DICOM file.
+    """
     if data[128:132] != b"DICM":
         raise UndecodableDataset("not a DICOM file: no DICM at byte 128")
     buffer = BytesIO(data)
@@ -157,7 +163,7 @@ def _transfer_syntax_uid(data: bytes) -> str:
         )
     except DECODE_ERRORS as error:
         raise UndecodableDataset(f"the file meta information cannot be parsed ({type(error).__name__})") from error
-    return _text(meta, "TransferSyntaxUID")
+    return _text(meta, "TransferSyntaxUID"), buffer.tell()
 
 
 def study_context(dataset: Dataset) -> StudyContext:
