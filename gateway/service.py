@@ -41,6 +41,7 @@ from gateway.settings import Settings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.web.app import create_app
+from gateway.web.pages.health import silence_s
 from gateway.worker.supervisor import WorkerPool
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class Service:
             self._web = _WebServer(app, settings.web.host, settings.web.port)
         self._stopping = threading.Event()
         self._running = ExitStack()
+        self._started_at = time.monotonic()
         self._next_rescue = self._next_sweep = self._next_certificates = 0.0
 
     def run(self) -> int:
@@ -171,7 +173,20 @@ class Service:
 
     def problems(self) -> list[str]:
         """Return, in words, what does not run now: dead parts, and workers that wait to be started again."""
-        return [f"{name} does not run" for name in self.dead()] + self._workers.problems()
+        return [f"{name} does not run" for name in self.dead()] + self._workers.problems() + self._unseen()
+
+    def _unseen(self) -> list[str]:
+        """Return, in words, that no worker was seen for too long: of those that others start, nothing else is known."""
+        bound_s = silence_s(self._settings.worker)
+        if time.monotonic() - self._started_at < bound_s:
+            return []
+        try:
+            seen_at = self._store.workers.last_seen()
+        except StorageError:  # the health says so itself
+            return []
+        if seen_at is not None and (utc_now() - seen_at).total_seconds() < bound_s:
+            return []
+        return [f"no worker was seen for {bound_s:.0f} s: is one running on this database?"]
 
     def _settle_destinations(self) -> None:
         """Follow what the settings say of destinations now: what waits for one that is gone is named."""

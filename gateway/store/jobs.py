@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import func, update
 from sqlmodel import Session, col, delete, select
@@ -364,6 +364,15 @@ class Jobs:
                 select(Job.created_at).where(Job.status == JobStatus.QUEUED).order_by(col(Job.created_at)).limit(1)
             ).one_or_none()
         return 0.0 if oldest is None else max(0.0, (utc_now() - oldest).total_seconds())
+
+    def moved_at(self) -> datetime | None:
+        """Return when a job last ended, or a worker last said that it is at one."""
+        ended = select(JobEvent.at).where(col(JobEvent.action).in_(_RESULT_ACTIONS.values()))
+        running = select(func.max(Job.updated_at)).where(Job.status == JobStatus.RUNNING)
+        with self._database.read() as session:
+            last = session.exec(ended.order_by(col(JobEvent.id).desc()).limit(1)).one_or_none()
+            times = [time for time in (last, session.exec(running).one()) if time is not None]
+        return max(times, default=None)
 
     def needs_files(self, job_id: str) -> bool:
         """Return whether a job's files may still be asked for: it is not DONE or CANCELLED, or has to deliver yet."""

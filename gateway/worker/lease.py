@@ -72,6 +72,7 @@ class Lease:
         """Extend the lease; return False where that has to be tried again soon, as long as it still may be in time."""
         try:
             self.lost = self.lost or not self._store.jobs.heartbeat(self._job.id, self._worker, self._settings.lease_s)
+            self._store.workers.seen(self._worker)
         except StorageError as error:
             logger.error("The lease was not extended: %s", error, extra={"action": "heartbeat", "job_id": self._job.id})
             return False

@@ -108,9 +108,13 @@ class Worker:
     def run(self, orphaned: Callable[[], bool] = lambda: False) -> None:
         """Work until `stop`, or until `orphaned` says that nobody needs this process any more."""
         logger.info("Worker started", extra={"action": "worker_start"})
+        next_sign = 0.0
         while not self._stopping.is_set() and not orphaned():
             try:
                 worked = self.run_once()
+                if time.monotonic() >= next_sign:
+                    self._store.workers.seen(self._name)
+                    next_sign = time.monotonic() + self._settings.worker.lease_s / 3
             except StorageError as error:
                 logger.error("Storage is not usable: %s", error, extra={"action": "worker_storage"})
                 worked = False

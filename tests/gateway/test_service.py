@@ -221,6 +221,39 @@ def test_worker_that_is_down_shows_in_the_health_and_ends_nothing(
     assert service.problems() == []
 
 
+def test_workers_that_are_missing_show_in_the_health(
+    start: Callable[..., tuple[Service, Settings]], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.web.pages.health._SILENCE_S", 0.5)
+    service, settings = start(worker={"processes": 0, "lease_s": 0.1})
+    assert service.problems() == []  # it may still come
+    wait_for("the time to be over", service.problems)
+    status, body = health(settings)
+    assert status == 503 and "no worker was seen for 0 s" in body
+    store.workers.seen("w1")
+    assert service.problems() == []
+
+
+def test_queue_that_does_not_move_shows_in_the_health(
+    start: Callable[..., tuple[Service, Settings]], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, settings = start(worker={"processes": 0})
+    intake = Intake(Spool(settings.storage.path / "spool", 0), store)
+    accept(intake)
+    assert health(settings)[0] == 200
+    monkeypatch.setattr("gateway.web.pages.health.silence_s", lambda _worker: 0.3)
+    time.sleep(0.4)
+    status, body = health(settings)
+    assert status == 503 and "none ended" in body
+    assert store.jobs.claim("w1", 60.0)
+    accept(intake, "2")
+    assert health(settings)[0] == 200
+    time.sleep(0.4)
+    assert health(settings)[0] == 503
+    store.jobs.fail(store.jobs.newest(JobStatus.RUNNING)[0].id, "w1", "no grid")
+    assert health(settings)[0] == 200
+
+
 def test_taken_port_is_told_and_what_was_started_is_stopped(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = settings_for(tmp_path, dicom={"port": taken.getsockname()[1]})

@@ -39,7 +39,7 @@ from gateway.errors import IllegalTransition, NotFound, StorageError
 from gateway.store.database import lock_job
 from gateway.store.jobs import JobResult
 from gateway.store.store import Store
-from gateway.store.tables import Delivery, Job, Page
+from gateway.store.tables import Delivery, Job, Page, WorkerSeen
 from tests.waiting import PATIENCE_S
 
 _keys = itertools.count()
@@ -376,6 +376,21 @@ def test_an_unknown_id_is_not_found(store: Store) -> None:
             reader()
 
 
+# -- workers -------------------------------------------------------------------------------------------------------
+
+
+def test_the_last_sign_of_any_worker_is_known(store: Store) -> None:
+    assert store.workers.last_seen() is None
+    before = utc_now()
+    for name in ("w1", "w2", "w1"):
+        store.workers.seen(name)
+    seen_at = store.workers.last_seen()
+    assert seen_at is not None and seen_at >= before
+    with store.database.write() as session:  # by a clock that stood ten years ahead
+        session.add(WorkerSeen(name="w3", seen_at=before + timedelta(days=3650)))
+    assert store.workers.last_seen() == seen_at
+
+
 # -- deliveries ----------------------------------------------------------------------------------------------------
 
 
@@ -591,7 +606,7 @@ def test_a_newer_database_is_refused(store: Store) -> None:
         session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(StorageError, match="9999") as caught:
         Store(store.database.url)
-    assert "newer gateway" in str(caught.value) and "up to 0007" in str(caught.value)
+    assert "newer gateway" in str(caught.value) and "up to 0008" in str(caught.value)
 
 
 _SUBMIT_FOREVER = """
