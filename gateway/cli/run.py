@@ -13,6 +13,7 @@ from gateway.cli.arguments import Config, open_spool, open_store
 from gateway.logs import configure_logging
 from gateway.service import Service
 from gateway.settings import load_settings
+from gateway.spool.owner import owned
 
 
 def serve(config: Config = None) -> None:
@@ -20,7 +21,9 @@ def serve(config: Config = None) -> None:
     settings = load_settings(config)
     configure_logging(settings.log)
     command = [sys.executable, "-m", "gateway", "worker", *(["--config", str(config)] if config else [])]
-    sys.exit(Service(settings, worker_command=command).run())
+    with owned(settings.storage.path):
+        status = Service(settings, worker_command=command).run()
+    sys.exit(status)
 
 
 def worker(
