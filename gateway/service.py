@@ -217,6 +217,7 @@ class Service:
                     logger.warning("Certificate: %s", certificate.problem, extra={"action": "certificate"})
         if now >= self._next_rescue:
             self._next_rescue = now + min(_RESCUE_S, self._settings.worker.lease_s)
+            self._bound()
             self._workers.extend()
             for job_id in self._store.jobs.rescue(self._settings.worker.maximum_attempts):
                 logger.warning("Taken from a silent worker", extra={"action": "rescue", "job_id": job_id})
@@ -224,6 +225,16 @@ class Service:
             self._next_sweep = now + _SWEEP_S
             self._intake.sweep(self._settings.storage.retention_days)
             self._store.patients.forget_messages(utc_now() - timedelta(days=self._settings.storage.retention_days))
+
+    def _bound(self) -> None:
+        """Pull in what a clock that stood ahead put off beyond all bounds."""
+        for job_id in self._store.jobs.bound_leases(self._settings.worker.lease_s):
+            logger.warning("The clock was set back: its lease ends sooner", extra={"action": "clock", "job_id": job_id})
+        for kind in self._destinations:
+            if count := self._store.deliveries.bound_pauses(kind.name, kind.longest_pause_s):
+                logger.warning(
+                    "The clock was set back: %d deliveries to %s are due", count, kind.name, extra={"action": "clock"}
+                )
 
     def _make_listener(self) -> MllpListener:
         hl7 = self._settings.hl7

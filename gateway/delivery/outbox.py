@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 
-from gateway.delivery.kind import Kind
+from gateway.delivery.kind import JITTER, Kind
 from gateway.domain.clock import utc_now
 from gateway.errors import DeliveryDeferred, DeliveryRefused, IllegalTransition, NotReached, StorageError
 from gateway.logs import bind_job
@@ -159,4 +159,4 @@ class Outbox(Threads):
 def backoff_s(retry: RetrySettings, attempts: int, rng: random.Random) -> float:
     """Return the pause after `attempts` + 1 failed attempts, in s: doubled each time, capped, then +-25 %."""
     doubled = retry.first_s * 2.0 ** min(attempts, 60)
-    return min(doubled, retry.maximum_s) * rng.uniform(0.75, 1.25)
+    return min(doubled, retry.maximum_s) * rng.uniform(1 - JITTER, 1 + JITTER)

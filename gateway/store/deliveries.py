@@ -7,15 +7,15 @@ The outbox advances them.  A change of status is looked up in the table of `gate
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, cast
 
 from sqlalchemy import func, or_
 from sqlmodel import Session, col, select
 
 from gateway.domain.clock import utc_now
 from gateway.domain.status import ARRIVED, UNDELIVERED, UNSETTLED, DeliveryAction, DeliveryStatus
-from gateway.store.database import Database, advance_delivery, lock_delivery
+from gateway.store.database import SEVERAL_JOBS, Database, advance_delivery, lock_delivery
 from gateway.store.tables import Delivery
 
 _STEPS_ASIDE = 2  # failed attempts: one is waited for, as a peer that is busy for a moment refuses anything
@@ -93,6 +93,22 @@ class Deliveries:
             delivery.attempts += 1
             detail = " ".join(part for part in (changes.get("response"), changes["reason"]) if part)
             advance_delivery(session, delivery, action, "outbox", detail)
+
+    def bound_pauses(self, destination: str, longest_s: float) -> int:
+        """Make due what waits for longer than any pause can be: a clock stood ahead.  Return how many they were."""
+        now = utc_now()
+        longer = select(Delivery.id).where(
+            Delivery.destination == destination,
+            col(Delivery.status).in_(UNSETTLED),
+            Delivery.next_attempt_at > now + timedelta(seconds=longest_s),
+        )
+        with self._database.read() as session:
+            waiting = session.exec(longer).all()
+        if waiting:
+            with self._database.write(SEVERAL_JOBS) as session:
+                for delivery_id in waiting:
+                    lock_delivery(session, cast(int, delivery_id)).next_attempt_at = now
+        return len(waiting)
 
     def of_job(self, job_id: str) -> list[Delivery]:
         """Return a job's deliveries in the order they were made."""

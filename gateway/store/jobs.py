@@ -169,6 +169,18 @@ class Jobs:
                 advance_job(session, job, JobAction.FAIL if used_up else JobAction.RELEASE, "rescue", reason)
             return [job.id for job in jobs]
 
+    def bound_leases(self, lease_s: float) -> list[str]:
+        """End leases within `lease_s` that last longer: a clock stood ahead when they began.  Return the jobs' ids."""
+        with self._database.write() as session:
+            latest = utc_now() + timedelta(seconds=lease_s)
+            longer = select(Job).where(
+                Job.status == JobStatus.RUNNING, col(Job.lease_expires_at) > latest + timedelta(seconds=1)
+            )
+            jobs = session.exec(longer.with_for_update(key_share=True, skip_locked=True)).all()
+            for job in jobs:
+                job.lease_expires_at = latest
+            return [job.id for job in jobs]
+
     def complete(
         self,
         job_id: str,

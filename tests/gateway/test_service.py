@@ -308,6 +308,17 @@ def test_lease_of_a_worker_that_runs_is_extended_though_it_does_not_itself(
     assert job.lease_expires_at is not None and job.lease_expires_at > utc_now()
 
 
+def test_what_a_clock_that_stood_ahead_put_off_goes_on(
+    start: Callable[..., tuple[Service, Settings]], store: Store
+) -> None:
+    service, settings = start(worker={"processes": 0, "lease_s": 1.0})
+    job_id = accept(Intake(Spool(settings.storage.path / "spool", 0), store))
+    assert store.jobs.claim("w", 7200.0) is not None
+    with stopped_when(service, lambda: store.jobs.get(job_id).status == JobStatus.QUEUED):
+        service.watch()
+    assert store.jobs.get(job_id).status == JobStatus.QUEUED
+
+
 def accept(intake: Intake, source_key: str = "1") -> str:
     return intake.accept(
         ReceivedObject(

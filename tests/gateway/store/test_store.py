@@ -181,6 +181,16 @@ def test_rescue_leaves_live_leases_alone(store: Store) -> None:
     assert store.jobs.get(job_id).status == JobStatus.RUNNING
 
 
+def test_a_lease_of_a_clock_that_stood_ahead_is_bounded(store: Store) -> None:
+    ahead, usual = claimed(store, lease_s=7200), claimed(store, lease_s=60)
+    before = store.jobs.get(usual).lease_expires_at
+    assert store.jobs.bound_leases(60) == [ahead]
+    lease = store.jobs.get(ahead).lease_expires_at
+    assert lease is not None and lease <= utc_now() + timedelta(seconds=60)
+    assert store.jobs.get(usual).lease_expires_at == before
+    assert store.jobs.get(ahead).status == JobStatus.RUNNING and store.jobs.bound_leases(60) == []
+
+
 def test_a_page_that_kills_its_worker_ends_failed(store: Store) -> None:
     job_id = submitted(store)
     for attempt in (1, 2, 3):
@@ -431,6 +441,16 @@ def test_a_delivery_that_failed_twice_steps_aside_but_not_from_its_page(store: S
     assert [d.id for d in store.deliveries.due(later)] == [first.id]
     store.deliveries.delivered(first.id, "0x0000")
     assert [d.artefact for d in store.deliveries.due(utc_now())] == [note.artefact]
+
+
+def test_a_delivery_put_off_by_a_clock_that_stood_ahead_is_due(store: Store) -> None:
+    (ahead,), (usual,), (other,) = done(store, "pacs"), done(store, "pacs"), done(store, "ehr")
+    assert ahead.id and usual.id and other.id
+    for delivery_id, days in ((ahead.id, 3650.0), (usual.id, 0.04), (other.id, 3650.0)):
+        store.deliveries.defer(delivery_id, "0xA700", utc_now() + timedelta(days=days))
+    assert store.deliveries.bound_pauses("pacs", 4500) == 1
+    assert [d.id for d in store.deliveries.due(utc_now())] == [ahead.id]
+    assert store.deliveries.bound_pauses("pacs", 4500) == 0
 
 
 @pytest.mark.parametrize("end", ["refuse", "give_up"])
