@@ -90,7 +90,9 @@ def scan_acknowledgement(message: bytes) -> Acknowledgement | None:
     )
 
 
-def build_ack(message: bytes, code: AckCode, *, error_code: str = "207", created_at: datetime | None = None) -> bytes:
+def build_ack(
+    message: bytes, code: AckCode, *, error_code: str = "207", text: str = "", created_at: datetime | None = None
+) -> bytes:
     """Return the ACK to any message in its own delimiters and version; codes other than AA and CA add an ERR.
 
     Parameters
@@ -102,6 +104,8 @@ def build_ack(message: bytes, code: AckCode, *, error_code: str = "207", created
         MSA-1 (HL7 table 0008).
     error_code
         ERR-3 (HL7 table 0357), written unless the code is AA or CA.
+    text
+        MSA-3, in ASCII.
     created_at
         MSH-7; None: now.
 
@@ -127,6 +131,8 @@ def build_ack(message: bytes, code: AckCode, *, error_code: str = "207", created
     if header.field(18):
         fields += [b""] * 5 + [header.field(18)]
     segments = [fields, [b"MSA", code.encode("ascii"), header.field(10)]]
+    if text:
+        segments[-1].append(text.encode("ascii"))
     if code not in ("AA", "CA"):
         coded = [error_code.encode("ascii"), _ERRORS[error_code].encode("ascii"), b"HL70357"]
         if version.split(component)[0] < b"2.5":
