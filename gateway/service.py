@@ -2,9 +2,9 @@
 
     web page -> outbox -> identity look-up -> storage commitment -> workers -> DICOM, MLLP listeners -> watched folders
 
-So nothing is received before it can be worked on, and a stop begins with the intake: no new jobs, then running jobs
-finish or go back to the queue, then the outbox ends its send.  A thread that dies takes the process with it: systemd
-(or a person) starts a whole one, and a half-alive one never goes on.
+Nothing is received before it can be processed.  A stop begins with the intake: no new jobs, then running jobs finish or
+return to the queue, then the outbox ends its current send.  If a thread dies, the process ends, and systemd or a person
+starts a complete one: the gateway never continues with a part missing.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ def rooms_are_small(sources: Sources) -> list[str]:
     return [
         f"{room} has {count} modules"
         for room, count in modules.items()
-        if room not in ("", *PACKAGES) and count > MOST_MODULES_IN_A_ROOM and "evaluation" not in room
+        if room not in ("", *PACKAGES) and count > MOST_MODULES_IN_A_ROOM
     ]
 
 

@@ -35,11 +35,17 @@ _LINE_S = 60.0  # where no terminal shows the bar
 class Archive(Protocol):
     """Who has the history: `DimseArchive` or `WebArchive` of `gateway.dicom.network`."""
 
-    def studies(self, query: StudyQuery) -> Sequence[Study]: ...  # noqa: D102
+    def studies(self, query: StudyQuery) -> Sequence[Study]:
+        """Return the studies that match (C-FIND or QIDO-RS)."""
+        ...
 
-    def instances(self, study_instance_uid: str, modalities: Sequence[str]) -> Sequence[Instance]: ...  # noqa: D102
+    def instances(self, study_instance_uid: str, modalities: Sequence[str]) -> Sequence[Instance]:
+        """Return the instances of one study that are of these modalities."""
+        ...
 
-    def fetch(self, instances: Sequence[Instance]) -> None: ...  # noqa: D102
+    def fetch(self, instances: Sequence[Instance]) -> None:
+        """Fetch instances (C-MOVE, C-GET or WADO-RS); each is kept before it is acknowledged."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

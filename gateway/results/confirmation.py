@@ -71,14 +71,14 @@ def confirm(store: Store, spool: Spool, settings: Settings, job_id: str, actor: 
 
 def known_context(job: Job, spool: Spool) -> StudyContext:
     """Return the identity of a job: what the intake received has priority over what the object itself says."""
-    told = job.context
+    stated = job.context
     if job.media_type != "application/dicom":
-        return told
+        return stated
     try:
         read = read_context(spool.source_path(job.id).read_bytes())
     except OSError as error:
         raise IllegalTransition(f"the job's file is gone: {error.strerror}") from error
-    return combined(read, told)
+    return combined(read, stated)
 
 
 def _kept_page(facts: JobFacts, spool: Spool, row: Page) -> DigitizedPage:

@@ -2,8 +2,8 @@
 
 A4 landscape, 25 mm a second and 10 mm a millivolt whatever the paper had; a page holds ten seconds.  Leads printed one
 after the other share a row, as on the paper; leads printed all the time have rows of their own below.  Where nothing
-was read nothing is drawn.  The header says whose ECG it is, that it was digitized from paper, and how well; the same
-inputs give the same bytes.
+was read nothing is drawn.  The header states the patient, that the ECG was digitized from paper, and the quality.  The
+same inputs give the same bytes.
 """
 
 from __future__ import annotations

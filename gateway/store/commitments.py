@@ -86,7 +86,7 @@ class Commitments:
     def settle(self, transaction_uid: str, settlements: Sequence[Settlement]) -> None:
         """Record what was reported, or why nothing will be, all of it or nothing.
 
-        That a peer has committed counts whenever it is told, anything else only as long as that was waited for.
+        That a peer has committed counts at any time; anything else counts only while the gateway waits for it.
         """
         with self._database.write(SEVERAL_JOBS) as session:
             for settlement in settlements:
@@ -115,7 +115,7 @@ class Commitments:
                 known.sqlmodel_update(values)
 
     def due_requests(self, now: datetime, limit: int = 10) -> list[CommitmentRequest]:
-        """Return requests whose report is to be sent, the oldest first."""
+        """Return requests with a commitment result to send, the oldest first."""
         due = select(CommitmentRequest).where(col(CommitmentRequest.waiting), CommitmentRequest.next_attempt_at <= now)
         with self._database.read() as session:
             return list(session.exec(due.order_by(col(CommitmentRequest.id)).limit(limit)).all())

@@ -153,7 +153,7 @@ class Jobs:
             advance_job(session, job, JobAction.RELEASE, worker, reason)
 
     def rescue(self, maximum_attempts: int) -> list[str]:
-        """Take back every job whose lease expired: QUEUED again, or FAILED when its attempts are used up.
+        """Take back every job with an expired lease: QUEUED again, or FAILED when its attempts are used up.
 
         Returns
         -------
@@ -340,7 +340,7 @@ class Jobs:
             return list(session.exec(statement).all())
 
     def unmatched(self, limit: int = 100) -> list[Job]:
-        """Return the jobs that wait until somebody says whose ECG they are, oldest first."""
+        """Return the jobs that wait for their identity, oldest first."""
         statement = select(Job).where(col(Job.unmatched), Job.status == JobStatus.NEEDS_REVIEW)
         with self._database.read() as session:
             return list(session.exec(statement.order_by(col(Job.created_at), col(Job.id)).limit(limit)).all())

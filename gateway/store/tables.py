@@ -2,7 +2,7 @@
 
 A *job* is one accepted object (a DICOM instance or a file).  It has *pages*; every page that holds an ECG gives one
 waveform.  A *delivery* is one page's result on its way to one destination.  *Job events* are the audit trail.
-*Patients* and *orders* are what HL7 messages told; they say whose a page is that only names an order.
+*Patients* and *orders* come from HL7 messages; they give the patient of a page that names only an order.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ class Job(SQLModel, table=True):
     updated_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     lease_expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     worker: str = ""
-    unmatched: bool = Field(default=False, index=True)  # waits for an order, or a person, to say whose it is
+    unmatched: bool = Field(default=False, index=True)  # waits for an order, or a person, to give the identity
     revision: int = 0  # how often it ran again after something of it had been delivered
-    confirmed_by: str = ""  # who looked at the result as it is now and found it right
+    confirmed_by: str = ""  # who confirmed the result as it is now
 
 
 @event.listens_for(Job, "before_insert")
@@ -162,7 +162,7 @@ class JobEvent(SQLModel, table=True):
 
 
 class Patient(SQLModel, table=True):
-    """A patient as HL7 messages told; fields in their DICOM form."""
+    """A patient as HL7 messages describe one; fields in their DICOM form."""
 
     __table_args__ = (UniqueConstraint("patient_id", "issuer_of_patient_id"),)
 
@@ -178,7 +178,7 @@ class Patient(SQLModel, table=True):
 
 
 class Order(SQLModel, table=True):
-    """An order as HL7 messages told; at least one of its numbers is not empty."""
+    """An order as HL7 messages describe one; at least one of its numbers is not empty."""
 
     __tablename__ = "patient_order"
 
@@ -213,7 +213,7 @@ class ReceivedMessage(SQLModel, table=True):
 
 
 class MergeNotice(SQLModel, table=True):
-    """A job whose result was delivered under an identity that has since been merged: the archive must be told."""
+    """A job with a result that was delivered under an identity that was merged later: the archive must follow."""
 
     id: int | None = Field(default=None, primary_key=True)
     job_id: str = Field(foreign_key="job.id", index=True)
