@@ -73,6 +73,10 @@ class Records:
         """Return what a message was answered that was received before; None where it is new."""
         return self._store.patients.answer_to(message)
 
+    def is_outdated(self, updates: Sequence[PatientData], made_at: datetime) -> bool:
+        """Return whether a newer message said otherwise: then that stands."""
+        return self._store.patients.is_outdated(updates, made_at)
+
     def receive(self, message: InboundMessage, updates: Sequence[PatientData], made_at: datetime) -> list[str]:
         """Keep a message and do what it says; return the jobs that changed.
 

@@ -104,7 +104,12 @@ def scan_acknowledgement(message: bytes) -> Acknowledgement | None:
 
 
 def build_ack(
-    message: bytes, code: AckCode, *, problem: Problem | None = None, created_at: datetime | None = None
+    message: bytes,
+    code: AckCode,
+    *,
+    problem: Problem | None = None,
+    text: str = "",
+    created_at: datetime | None = None,
 ) -> bytes:
     """Return the ACK to any message in its own delimiters and version; codes other than AA and CA add an ERR.
 
@@ -117,6 +122,8 @@ def build_ack(
         MSA-1 (HL7 table 0008).
     problem
         What ERR says: the code, the place and the words; None: an internal error.  Not written for AA and CA.
+    text
+        MSA-3, in ASCII.
     created_at
         MSH-7; None: now.
 
@@ -143,6 +150,8 @@ def build_ack(
     if header.field(18):
         fields += [b""] * 5 + [header.field(18)]
     segments = [fields, [b"MSA", code.encode("ascii"), header.field(10)]]
+    if text:
+        segments[-1].append(text.encode("ascii"))
     if code not in ("AA", "CA"):
         _add_error(segments, problem or Problem(), header)
     return b"".join(header.field_separator.join(segment) + b"\r" for segment in segments)

@@ -35,11 +35,18 @@ _LONG_BATCH = f"more than {MAXIMUM_BATCH_SEGMENTS} segments in one batch"
 _WANTED = {"AL": (True, True), "ER": (False, True), "SU": (True, False)}  # table 0155: on success, on failure
 
 
+_OUTDATED = "older than what is known: what a newer message said stands"
+
+
 class Records(Protocol):
     """Keeps messages and what they say; raises StorageError where it cannot now."""
 
     def answer_to(self, message: InboundMessage) -> bytes | None:
         """Return what a message was answered that was received before; None where it is new."""
+        ...
+
+    def is_outdated(self, updates: Sequence[PatientData], made_at: datetime) -> bool:
+        """Return whether a newer message said otherwise: then that stands."""
         ...
 
     def receive(self, message: InboundMessage, updates: Sequence[PatientData], made_at: datetime) -> Sequence[str]:
@@ -111,15 +118,26 @@ class Receiver:
             logger.info("A repeat of an HL7 message", extra={"action": "hl7_repeat"})
             return tuple(known.split(FS)) if known else ()
         updates = read_updates(message)
-        given = answers(data, header, "AA")
-        received = replace(received, answer=FS.join(given))
         code, event = message.kind
-        changed = self._records.receive(received, updates, made_at(message, received.received_at))
+        made = made_at(message, received.received_at)
+        outdated = self._records.is_outdated(updates, made)
+        if outdated:
+            logger.warning(
+                "%s^%s is older than what is known, which stands",
+                code,
+                event,
+                extra={"action": "hl7_old"},
+            )
+        given = answers(data, header, "AA", text=_OUTDATED if outdated else "")
+        received = replace(received, answer=FS.join(given))
+        changed = self._records.receive(received, updates, made)
         logger.info("Took %s^%s: %d jobs changed", code, event, len(changed), extra={"action": "hl7_received"})
         return given
 
 
-def answers(data: bytes, header: Header, code: AckCode, problem: Problem | None = None) -> tuple[bytes, ...]:
+def answers(
+    data: bytes, header: Header, code: AckCode, problem: Problem | None = None, text: str = ""
+) -> tuple[bytes, ...]:
     """Return the answers a message asks for; none where it wants none.
 
     Parameters
@@ -128,6 +146,8 @@ def answers(data: bytes, header: Header, code: AckCode, problem: Problem | None 
         AA, AE or AR: what became of it.
     problem
         Why, where the code is not AA.
+    text
+        MSA-3: what a person should know about it.
     """
     well = code == "AA"
     accept, application = (header.field(number).decode("ascii", "replace").strip() for number in (15, 16))
@@ -139,7 +159,7 @@ def answers(data: bytes, header: Header, code: AckCode, problem: Problem | None 
             given.append(cast(AckCode, f"C{code[1]}"))
         if _WANTED.get(application, (False, False))[0 if well else 1] and (well or not given):
             given.append(code)
-    return tuple(build_ack(data, answer, problem=problem) for answer in given)
+    return tuple(build_ack(data, answer, problem=problem, text=text) for answer in given)
 
 
 def _check_header(message: Message) -> None:

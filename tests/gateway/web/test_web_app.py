@@ -288,6 +288,7 @@ def test_healthy(client, sample):
     assert {check["name"]: check["ok"] for check in body["checks"]} == {
         "database": True,
         "spool": True,
+        "queue": True,
         "running": True,
         "certificates": True,
     }

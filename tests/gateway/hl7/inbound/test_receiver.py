@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlmodel import select
 
 from gateway.domain.artefact import Role
 from gateway.domain.clock import utc_now
@@ -27,7 +28,7 @@ from gateway.settings import CharacterSet
 from gateway.store.commitments import Settlement
 from gateway.store.jobs import JobResult
 from gateway.store.store import Store
-from gateway.store.tables import Delivery, Job, Page
+from gateway.store.tables import Delivery, Job, Page, Patient
 from tests.waiting import PATIENCE_S
 
 PID = "PID|1||P1^^^HOSP^MR||Muster^Zoë^M^Jr^Dr||19610504|F"
@@ -414,6 +415,33 @@ def test_an_older_message_fills_only_what_is_empty(receiver, store):
     receiver(adt(pid="PID|1||P1^^^HOSP^MR||Old^Name||19610504", control_id="M2", made="20261122110000+0000"))
     patient = store.patients.patient("P1")
     assert (patient.patient_name, patient.patient_birth_date) == ("New^Name", "19610504")
+
+
+def test_an_older_message_that_is_not_followed_says_so(receiver, store, caplog):
+    stated = "older than what is known: what a newer message said stands"
+    other = PID.replace("Muster", "Master")
+    assert stated not in receiver(adt(made="20261122101530+0100"))[0].decode()
+    assert stated not in receiver(adt(made="20261122101500+0100", control_id="M2"))[0].decode()  # it says the same
+    late = adt(pid=other, made="20261122101500+0100", control_id="M3")
+    (answer,) = receiver(late)
+    assert b"\rMSA|AA|M3|" + stated.encode() + b"\r" in answer
+    assert [record.action for record in caplog.records if record.levelname == "WARNING"] == ["hl7_old"]
+    assert store.patients.patient("P1", "HOSP").patient_name.startswith("Muster")
+    assert receiver(late) == (answer,)  # a repeat
+    receiver(orm(made="20261122101530+0100", control_id="M4"))
+    (answer,) = receiver(orm(control="CA", made="20261122101500+0100", control_id="M5"))
+    assert stated in answer.decode()
+
+
+def test_what_a_clock_that_stood_ahead_told_does_not_stand_for_years(receiver, store):
+    receiver(adt())
+    with store.database.write() as session:
+        (patient,) = session.exec(select(Patient)).all()
+        patient.told_at = utc_now() + timedelta(days=3650)
+    receiver(adt(pid=PID.replace("Muster", "Master"), control_id="M2"))
+    assert store.patients.patient("P1", "HOSP").patient_name.startswith("Master")
+    with store.database.read() as session:
+        assert session.exec(select(Patient)).one().told_at < utc_now()
 
 
 def test_a_cancelled_order_stays_cancelled_when_its_start_comes_late(receiver, store):
