@@ -15,12 +15,17 @@ from gateway.service import Service
 from gateway.settings import load_settings
 
 
-def serve(config: Config = None) -> None:
+def serve(
+    config: Config = None,
+    new: Annotated[
+        bool, typer.Option("--new", help="Start even if the spool holds files that the database does not know.")
+    ] = False,
+) -> None:
     """Run the gateway: receive, digitize and deliver until SIGINT or SIGTERM."""
     settings = load_settings(config)
     configure_logging(settings.log)
     command = [sys.executable, "-m", "gateway", "worker", *(["--config", str(config)] if config else [])]
-    sys.exit(Service(settings, worker_command=command).run())
+    sys.exit(Service(settings, worker_command=command, new=new).run())
 
 
 def worker(

@@ -1,9 +1,16 @@
 """What every way in does alike: bytes to the spool, a row to the store, and only then the acknowledgement.
 
 The C-STORE SCP, the folder watcher and `gateway submit` all call `Intake.accept`.  When it returns, the object is
-fsynced and its job is committed; when it raises, the sender is refused and may try again.  A repeat (same SOP
-Instance UID, or same file from the same source under the same identity) is answered like the first and makes
-nothing new.
+fsynced and its job is committed; when it raises, the sender is refused and may try again.
+
+What comes under the key of a job (its SOP Instance UID, or the hash of a file with its source and identity) is
+compared with what was received first:
+
+    the same object, source at hand          a repeat: answered like the first, nothing is new
+    the same object, source gone or FAILED   the source is replaced, the job is queued
+    another object, job FAILED or its        the same if it is of the same patient and study: a file that was cut
+      source gone before it ran              short comes again whole
+    any other object                         a job of its own, held for a person; both are kept
 """
 
 from __future__ import annotations
@@ -11,21 +18,25 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from contextlib import suppress
 from dataclasses import replace
 
+from gateway.dicom.images.difference import data_set_digest, differences
 from gateway.domain.context import StudyContext
-from gateway.domain.identity import Evidence
+from gateway.domain.identity import Decision, Evidence
 from gateway.domain.received import Accepted, ReceivedObject
 from gateway.domain.status import JobStatus
-from gateway.errors import IntakeError
+from gateway.errors import IntakeError, StorageError, UndecodableDataset
 from gateway.identity.decide import decide
 from gateway.identity.orders import search
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
-from gateway.store.tables import Job
+from gateway.store.tables import Job, new_id
 
 logger = logging.getLogger(__name__)
 
+_DICOM = "application/dicom"
+_REPLACEABLE = (JobStatus.FAILED, JobStatus.QUEUED, JobStatus.RUNNING)  # nothing was made of their source yet
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -40,9 +51,9 @@ class Intake:
 
     def __init__(self, spool: Spool, store: Store) -> None:
         self._spool = spool
-        self._store = store
+        self.store = store
 
-    def accept(self, received: ReceivedObject, evidence: Evidence | None = None) -> Accepted:
+    def accept(self, received: ReceivedObject, evidence: Evidence | None = None, job_id: str = "") -> Accepted:
         """Take one object; it is safe when this returns.
 
         Parameters
@@ -50,20 +61,26 @@ class Intake:
         evidence
             What else is known about its identity.  An object without patient ID gets the patient of the order it names;
             one that names neither, or contradicts its order or its patient's record, waits for a person.
+        job_id
+            What a new job is called, where its files are in the spool already.
 
         Raises
         ------
         StorageError
             Spool or database cannot take it now.
         """
-        known = self._store.jobs.find(received.source_key)
+        evidence = replace(evidence or Evidence(), registered=received.media_type == _DICOM)
+        known = self.store.jobs.find(received.source_key)
         if known is not None:
-            return self._duplicate(known.id)
-        evidence = replace(evidence or Evidence(), registered=received.media_type == "application/dicom")
-        decision = decide(received.context, search(self._store.patients, received.context, evidence))
+            return self._again(known, received, evidence)
+        return self._new(received, evidence, self._decide(received, evidence), job_id)
+
+    def _new(self, received: ReceivedObject, evidence: Evidence, decision: Decision, job_id: str = "") -> Accepted:
         job = Job(
+            id=job_id or new_id(),
             source=received.source,
             source_key=received.source_key,
+            source_digest=source_digest(received.media_type, received.data),
             media_type=received.media_type,
             status=JobStatus.NEEDS_REVIEW if decision.hold_reason else JobStatus.QUEUED,
             reason=decision.hold_reason,
@@ -72,10 +89,15 @@ class Intake:
             unmatched=decision.unmatched,
         )
         self._spool.write_source(job.id, received.data)
-        stored, created = self._store.jobs.submit(job, received.actor)  # a failure leaves an orphan, never acknowledged
+        try:
+            stored, created = self.store.jobs.submit(job, received.actor)
+        except StorageError:
+            if not job_id:
+                self._forget(job.id)
+            raise
         if not created:
             self._spool.remove(job.id)
-            return self._duplicate(stored.id)
+            return self._again(stored, received, evidence)
         logger.info("Accepted %s from %s", job.media_type, job.source, extra={"action": "accept", "job_id": job.id})
         return Accepted(job_id=job.id, duplicate=False)
 
@@ -84,7 +106,9 @@ class Intake:
         return self.accept(received, Evidence(sent_by_peer=True))
 
     def sweep(self, retention_days: int) -> list[str]:
-        """Delete files nobody needs: those without a job after a day, those of finished jobs after `retention_days`.
+        """Delete the files of finished jobs after `retention_days`; files that no job explains go to quarantine.
+
+        They were never acknowledged, or the database is not the one that they were received for: nobody knows.
 
         Returns
         -------
@@ -92,16 +116,99 @@ class Intake:
             The jobs that have no files any more.
         """
         day_s = 86400.0
-        useless = self._spool.orphans(self._store.jobs.exists, day_s)
-        useless += self._spool.orphans(self._store.jobs.needs_files, retention_days * day_s)
-        for job_id in dict.fromkeys(useless):
+        for job_id in self._spool.orphans(self.store.jobs.exists, day_s):
+            if self._spool.quarantine(job_id):
+                logger.warning("Quarantined files without a job", extra={"action": "quarantine", "job_id": job_id})
+        useless = self._spool.orphans(self.store.jobs.needs_files, retention_days * day_s)
+        for job_id in useless:
             self._spool.remove(job_id)
             logger.info("Removed the files of a job", extra={"action": "sweep", "job_id": job_id})
-        return list(dict.fromkeys(useless))
+        return useless
 
-    def _duplicate(self, job_id: str) -> Accepted:
-        logger.info("Received a duplicate", extra={"action": "duplicate", "job_id": job_id})
-        return Accepted(job_id=job_id, duplicate=True)
+    def has(self, source_key: str) -> bool:
+        """Return whether nothing would be gained by receiving this again: it is a job's, and so is its source."""
+        known = self.store.jobs.find(source_key)
+        return known is not None and not self._lacks_source(known, self._kept(known))
+
+    # -- what comes under the key of a job ------------------------------------------------------------------------
+
+    def _again(self, known: Job, received: ReceivedObject, evidence: Evidence) -> Accepted:
+        kept = self._kept(known)
+        difference = _difference(known, kept, received)
+        broken = known.status == JobStatus.FAILED or self._lacks_source(known, kept)
+        if not difference and not broken:
+            logger.info("Received a duplicate", extra={"action": "duplicate", "job_id": known.id})
+            return Accepted(job_id=known.id, duplicate=True)
+        same_owner = _same_owner(known.context, received.context)
+        if difference and not (broken and same_owner and known.status in _REPLACEABLE):
+            return self._beside(known, received, evidence, difference)
+        if difference and kept is not None:
+            self._spool.write_artefact(known.id, f"earlier-source-{source_digest(known.media_type, kept)[:16]}", kept)
+        self._spool.write_source(known.id, received.data)
+        digest = source_digest(received.media_type, received.data)
+        decision = self._decide(received, evidence) if difference else None
+        if not self.store.jobs.renew_source(known, digest, received.actor, decision):
+            return self.accept(received, evidence)  # a worker or a person was faster: look again
+        logger.warning("Replaced the source of a job", extra={"action": "renew", "job_id": known.id})
+        return Accepted(job_id=known.id, duplicate=True)
+
+    def _beside(self, known: Job, received: ReceivedObject, evidence: Evidence, difference: str) -> Accepted:
+        """Keep another object with the key of a job as a job of its own, which only a person can let go on."""
+        key = f"{received.source_key}:{source_digest(received.media_type, received.data)[:32]}"
+        second = replace(received, source_key=key)
+        repeat = self.store.jobs.find(key)
+        if repeat is not None:
+            return self._again(repeat, second, evidence)
+        reason = f"another object with the SOP Instance UID of job {known.id} was received; {difference}"
+        logger.warning("Received another object under the UID of a job", extra={"action": "hold", "job_id": known.id})
+        evidence = replace(evidence, contradictions=(*evidence.contradictions, reason))
+        return self._new(second, evidence, replace(self._decide(second, evidence), unmatched=False))
+
+    def _forget(self, job_id: str) -> None:
+        """Remove the source of a job that was not committed, if that is certain: its sender is refused."""
+        with suppress(StorageError):
+            if not self.store.jobs.exists(job_id):
+                self._spool.remove(job_id)
+
+    def _decide(self, received: ReceivedObject, evidence: Evidence) -> Decision:
+        return decide(received.context, search(self.store.patients, received.context, evidence))
+
+    def _kept(self, job: Job) -> bytes | None:
+        """Return the source of a job; None where it is gone, cannot be read, or is not what was received."""
+        data = self._spool.read_source(job.id)
+        if data is None or job.source_digest not in ("", source_digest(job.media_type, data)):
+            return None
+        return data
+
+    def _lacks_source(self, job: Job, kept: bytes | None) -> bool:
+        return kept is None and self.store.jobs.needs_files(job.id)
+
+
+def source_digest(media_type: str, data: bytes) -> str:
+    """Return the SHA-256 of what was received: of a DICOM object its transfer syntax and data set, else all bytes."""
+    try:
+        return data_set_digest(data) if media_type == _DICOM else hashlib.sha256(data).hexdigest()
+    except UndecodableDataset:
+        return hashlib.sha256(data).hexdigest()
+
+
+def _difference(known: Job, kept: bytes | None, received: ReceivedObject) -> str:
+    """Return in words in what an object differs from the one of a job; "" where it is the same."""
+    digest = source_digest(received.media_type, received.data)
+    if received.media_type != _DICOM or known.source_digest == digest:  # the key of a file is made of its bytes
+        return ""
+    if kept is None:
+        return "it cannot be compared: the bytes of that job are not kept any more"
+    if source_digest(known.media_type, kept) == digest:
+        return ""
+    found = differences(kept, received.data)
+    return f"it differs in: {', '.join(found)}" if found else ""
+
+
+def _same_owner(one: StudyContext, other: StudyContext) -> bool:
+    """Return whether two contexts name the same patient and study, or one of them none."""
+    pairs = ((one.patient_id, other.patient_id), (one.study_instance_uid, other.study_instance_uid))
+    return all(not first or not second or first == second for first, second in pairs)
 
 
 def file_key(source: str, context: StudyContext, data: bytes) -> str:

@@ -1,6 +1,7 @@
 """History from an archive: find, leave out what is here already, fetch the rest in batches.
 
-A pull may be ended at any time and asked for again: what arrived is a job, and a job's object is not fetched twice.
+A pull may be ended at any time and asked for again: what arrived is a job, and a job's object is not fetched twice
+unless its source was lost.
 Long spans of study dates are asked for month by month, since archives cut long lists short without saying so.
 """
 
@@ -23,7 +24,7 @@ from gateway.dicom.network.find import Study, StudyQuery
 from gateway.dicom.network.retrieve import Instance
 from gateway.domain.status import JobStatus
 from gateway.errors import DeliveryDeferred, DeliveryRefused, SettingsError
-from gateway.store.store import Store
+from gateway.intake.accept import Intake
 
 _TAKEN = {"", *map(str, IMAGE_SOP_CLASSES), *map(str, DOCUMENT_SOP_CLASSES)}
 _FAILURES_IN_A_ROW = 3
@@ -71,7 +72,7 @@ class Progress:
     problem: str = ""  # the last one
 
 
-def pull(archive: Archive, store: Store, wanted: Wanted, report: Callable[[Progress], None]) -> Progress:
+def pull(archive: Archive, intake: Intake, wanted: Wanted, report: Callable[[Progress], None]) -> Progress:
     """Fetch what is wanted and is not here; `report` is called after every step.
 
     Raises
@@ -89,7 +90,7 @@ def pull(archive: Archive, store: Store, wanted: Wanted, report: Callable[[Progr
     failures = 0
     for study in studies:
         try:
-            progress = _pull_study(archive, store, wanted, study, progress, report)
+            progress = _pull_study(archive, intake, wanted, study, progress, report)
             failures = 0
         except (DeliveryDeferred, DeliveryRefused) as error:  # of this study, perhaps: others may still come
             failures += 1
@@ -101,7 +102,7 @@ def pull(archive: Archive, store: Store, wanted: Wanted, report: Callable[[Progr
     return replace(progress, doing="done")
 
 
-def show_pull(archive: Archive, store: Store, wanted: Wanted, console: Console) -> Progress:
+def show_pull(archive: Archive, intake: Intake, wanted: Wanted, console: Console) -> Progress:
     """Pull with a progress bar, or away from a terminal a line now and then; print what came of it, raise as `pull`."""
     columns = ("{task.description}", BarColumn(), "{task.completed}/{task.total} studies", TimeRemainingColumn())
     said, line_due = Progress(), time.monotonic() + _LINE_S
@@ -117,7 +118,7 @@ def show_pull(archive: Archive, store: Store, wanted: Wanted, console: Console) 
                     console.print(f"{progress.studies_done}/{progress.studies} studies, {words}")
                     line_due = time.monotonic() + _LINE_S
 
-            end = pull(archive, store, wanted, report)
+            end = pull(archive, intake, wanted, report)
     except (DeliveryDeferred, DeliveryRefused):
         console.print(f"ended after {said.studies_done} of {said.studies} studies: {_figures(said)}")
         console.print("a repeated pull continues where this one ended")
@@ -133,19 +134,19 @@ def _figures(progress: Progress) -> str:
 
 
 def _pull_study(
-    archive: Archive, store: Store, wanted: Wanted, study: str, progress: Progress, report: Callable[[Progress], None]
+    archive: Archive, intake: Intake, wanted: Wanted, study: str, progress: Progress, report: Callable[[Progress], None]
 ) -> Progress:
     """Fetch one study's missing objects."""
     instances = [each for each in archive.instances(study, wanted.modalities) if each.sop_class_uid in _TAKEN]
-    missing = [each for each in instances if not _is_known(store, each.sop_instance_uid)]
+    missing = [each for each in instances if not _is_known(intake, each.sop_instance_uid)]
     progress = replace(progress, doing="fetching", known=progress.known + len(instances) - len(missing))
     for start in range(0, len(missing), wanted.batch):
         batch = missing[start : start + wanted.batch]
-        while (queued := store.jobs.counts()[JobStatus.QUEUED]) >= wanted.maximum_queued:
+        while (queued := intake.store.jobs.counts()[JobStatus.QUEUED]) >= wanted.maximum_queued:
             report(replace(progress, doing=f"waiting: {queued} jobs are queued"))
             time.sleep(_POLL_S)
         archive.fetch(batch)
-        arrived = sum(store.jobs.find(each.sop_instance_uid) is not None for each in batch)
+        arrived = sum(intake.has(each.sop_instance_uid) for each in batch)
         lost = len(batch) - arrived
         progress = replace(progress, fetched=progress.fetched + arrived, failed=progress.failed + lost)
         if lost:
@@ -155,9 +156,9 @@ def _pull_study(
     return progress
 
 
-def _is_known(store: Store, sop_instance_uid: str) -> bool:
+def _is_known(intake: Intake, sop_instance_uid: str) -> bool:
     """Return whether an object is a job's already, or one that we made and sent there."""
-    return store.jobs.find(sop_instance_uid) is not None or store.deliveries.made_here(sop_instance_uid)
+    return intake.has(sop_instance_uid) or intake.store.deliveries.made_here(sop_instance_uid)
 
 
 def _queries(wanted: Wanted) -> Iterator[StudyQuery]:

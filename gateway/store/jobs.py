@@ -22,6 +22,7 @@ from gateway.store.database import Database, advance_job, arrived, cancel_undeli
 from gateway.store.deliveries import put_delivery
 from gateway.store.tables import Delivery, Job, JobEvent, Page
 
+_IDS_AT_ONCE = 500  # parameters of one statement
 _RESULT_ACTIONS = {
     JobStatus.DONE: JobAction.COMPLETE,
     JobStatus.NEEDS_REVIEW: JobAction.HOLD,
@@ -223,6 +224,40 @@ class Jobs:
             apply_decision(session, now, decision, actor, detail)
             return now
 
+    def renew_source(self, job: Job, digest: str, actor: str, decision: Decision | None = None) -> bool:
+        """Record that the source of a job was replaced by what was received again, and queue the job.
+
+        A job that waits for a person goes on to wait.
+
+        Parameters
+        ----------
+        job : Job
+            The job that this was decided for.
+        decision : Decision or None
+            The identity, where other bytes than the first ones were received.
+
+        Returns
+        -------
+        bool
+            False if the job has another state now: then nothing is changed.
+        """
+        with self._database.write() as session:
+            now = lock_job(session, job.id)
+            if _state(now) != _state(job):
+                return False
+            what = "the same bytes" if decision is None else "other bytes"
+            log_event(session, now.id, "RECEIVED", actor, f"again, {what}: the source was replaced")
+            now.source_digest = digest
+            if decision is not None:
+                now.context, now.unmatched = decision.context, decision.unmatched
+            if now.status in (JobStatus.FAILED, JobStatus.DONE):
+                _queue_again(session, now, actor, "")
+            elif now.status == JobStatus.RUNNING:  # its worker may have read what was there before
+                advance_job(session, now, JobAction.RELEASE, actor, "the source was replaced")
+            if decision is not None and decision.hold_reason:
+                advance_job(session, now, JobAction.HOLD, actor, decision.hold_reason)
+            return True
+
     def retry(self, job_id: str, actor: str) -> None:
         """Queue a job for another run with fresh attempts; what it has not delivered yet is cancelled.
 
@@ -264,6 +299,15 @@ class Jobs:
         """Return whether this id is a job's."""
         with self._database.read() as session:
             return session.get(Job, job_id) is not None
+
+    def unknown(self, job_ids: Sequence[str]) -> list[str]:
+        """Return those of these ids that are no job's."""
+        found: set[str] = set()
+        with self._database.read() as session:
+            for start in range(0, len(job_ids), _IDS_AT_ONCE):
+                some = job_ids[start : start + _IDS_AT_ONCE]
+                found |= set(session.exec(select(Job.id).where(col(Job.id).in_(some))).all())
+        return [job_id for job_id in job_ids if job_id not in found]
 
     def ids(self, beginning: str, limit: int = 100) -> list[str]:
         """Return the job ids that begin with these characters, in upper or lower case, newest job first."""
@@ -319,11 +363,14 @@ class Jobs:
         return 0.0 if oldest is None else max(0.0, (utc_now() - oldest).total_seconds())
 
     def needs_files(self, job_id: str) -> bool:
-        """Return whether a job's files may still be asked for: it is not DONE or CANCELLED, or has to deliver yet."""
+        """Return whether a job's files may still be asked for: it is not DONE or CANCELLED, or has to deliver yet.
+
+        Of files that no job explains nobody knows: they may.
+        """
         pending = select(Delivery.id).where(Delivery.job_id == job_id, col(Delivery.status).in_(UNSETTLED))
         with self._database.read() as session:
             job = session.get(Job, job_id)
-            finished = job is None or job.status in (JobStatus.DONE, JobStatus.CANCELLED)
+            finished = job is not None and job.status in (JobStatus.DONE, JobStatus.CANCELLED)
             return not finished or session.exec(pending.limit(1)).first() is not None
 
 

@@ -68,12 +68,14 @@ _ROLE = Enum(Role, native_enum=False, length=16, values_callable=lambda roles: [
 class Job(SQLModel, table=True):
     """One accepted object.
 
-    `source_key` alone is unique: the same SOP Instance UID is the same object whoever sends it.
+    `source_key` alone is unique: the same SOP Instance UID is the same object whoever sends it.  Another object under
+    the UID of a job has its digest behind the UID in its key.
     """
 
     id: str = Field(default_factory=new_id, primary_key=True)
     source: str  # "dicom:<calling AE title>" | "folder:<path>" | "submit"
     source_key: str = Field(unique=True)  # SOP Instance UID, or `gateway.intake.file_key` of a file
+    source_digest: str = ""  # SHA-256 of what was received (`gateway.intake.accept.source_digest`); "" in old rows
     media_type: str  # "application/dicom" | "application/pdf" | "image/png" | ...
     status: JobStatus = Field(default=JobStatus.QUEUED, sa_column=Column(_JOB_STATUS, nullable=False, index=True))
     reason: str = ""  # why it needs a person or failed, in words, no patient data

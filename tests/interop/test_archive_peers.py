@@ -75,7 +75,7 @@ class Gateway:
         return DimseArchive(peer, "ECGGW", "ECGGW", self.intake.keep, 64)
 
     def pulled(self, archive: Archive, wanted: Wanted = WANTED) -> Progress:
-        return pull(archive, self.store, wanted, lambda progress: None)
+        return pull(archive, self.intake, wanted, lambda progress: None)
 
     def uids(self) -> list[str]:
         return sorted(job.source_key for job in self.store.jobs.newest())

@@ -182,7 +182,7 @@ def test_node_servers_take_results(script: str) -> None:
 @pytest.mark.parametrize("script", ["node_hl7_server.mjs", "simple_hl7_server.js"])
 def test_node_servers_take_every_kind_of_message(script: str, destination: dict[str, str]) -> None:
     with serving(script, "AA") as server, closing(client(server)) as ours:
-        assert ours.send(built(destination=destination, report=b"%PDF-1.4" * 30_000)) == "AA"
+        assert ours.send(built(destination=destination, report_pdf=b"%PDF-1.4" * 30_000)) == "AA"
 
 
 @pytest.mark.parametrize("script", ["node_hl7_server.mjs", "simple_hl7_server.js"])

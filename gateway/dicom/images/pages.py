@@ -17,8 +17,9 @@ from dataclasses import dataclass
 
 from pydicom import config, dcmread
 from pydicom import uid as u
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset
+from pydicom.filereader import data_element_generator, read_dataset
 from pydicom.multival import MultiValue
 
 from gateway.dicom.images.bounded import (
@@ -116,6 +117,7 @@ _DESCRIPTIVE = (  # LO: what is longer than 64 characters (PS3.5 table 6.2-1) is
 )
 _SCANNED = {"SD", "DF"}  # ConversionType: scanned document, digitized film
 
+_UNDEFINED = 0xFFFFFFFF  # length
 _SEX = re.compile(r"[MFO]")
 
 # A value that breaks its VR is no reason to refuse a page, and pydicom's warnings would print the value.
@@ -168,8 +170,28 @@ def read_instance(data: bytes) -> DicomSource:
     return DicomSource(context=study_context(dataset), pages=decode_pages(dataset))
 
 
+def read_whole(data: bytes) -> Dataset:
+    """Return the data set of a DICOM file that does not end too early.
+
+    Raises
+    ------
+    UndecodableDataset
+        It ends too early, or cannot be parsed.
+    """
+    syntax, start = data_set_of(data)
+    buffer = BytesIO(data)
+    buffer.seek(start)
+    try:  # `dcmread` leaves out what ends too early
+        for raw in data_element_generator(buffer, syntax == u.ImplicitVRLittleEndian, is_little_endian=True):
+            if isinstance(raw, RawDataElement) and raw.length != _UNDEFINED and len(raw.value or b"") < raw.length:
+                raise EOFError
+    except DECODE_ERRORS as error:
+        raise UndecodableDataset("the file is cut short, or cannot be parsed to its end") from error
+    return _read(data, header_only=False)
+
+
 def _read(data: bytes, *, header_only: bool) -> Dataset:
-    syntax = _transfer_syntax_uid(data)
+    syntax, _ = data_set_of(data)
     if syntax not in IMAGE_TRANSFER_SYNTAXES:
         raise UndecodableDataset(f"transfer syntax {syntax if is_uid(syntax) else '(none)'} is not read here")
     limits = {**dict.fromkeys(_USED, MAXIMUM_TEXT_BYTES), _REQUESTS: MAXIMUM_SEQUENCE_BYTES}
@@ -183,8 +205,14 @@ def _read(data: bytes, *, header_only: bool) -> Dataset:
         raise UndecodableDataset(reader.problem or f"the data set cannot be parsed ({type(error).__name__})") from error
 
 
-def _transfer_syntax_uid(data: bytes) -> str:
-    """Return what the file meta information names, before anything is inflated."""
+def data_set_of(data: bytes) -> tuple[str, int]:
+    """Return the transfer syntax that a DICOM file names, and where its data set begins; nothing is inflated.
+
+    Raises
+    ------
+    UndecodableDataset
+        The bytes are no DICOM file.
+    """
     if data[128:132] != b"DICM":
         raise UndecodableDataset("not a DICOM file: no DICM at byte 128")
     buffer = BoundedReader(data, maximum_elements=MAXIMUM_ELEMENTS)
@@ -195,7 +223,7 @@ def _transfer_syntax_uid(data: bytes) -> str:
         )
     except DECODE_ERRORS as error:
         raise UndecodableDataset(f"the file meta information cannot be parsed ({type(error).__name__})") from error
-    return _text(meta, "TransferSyntaxUID")
+    return _text(meta, "TransferSyntaxUID"), buffer.tell()
 
 
 def study_context(dataset: Dataset) -> StudyContext:

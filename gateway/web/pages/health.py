@@ -71,7 +71,7 @@ def routes(site: Site) -> APIRouter:
 def check_health(store: Store, spool: Spool, alive: Callable[[], list[str]], settings: Settings) -> Health:
     """Try what the gateway needs: a write to the database, free space, every thread and worker running, certificates.
 
-    A certificate that expires soon is named in the detail of a check that still passes.
+    A certificate that expires soon, and files in quarantine, are named in the detail of a check that still passes.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def check_health(store: Store, spool: Spool, alive: Callable[[], list[str]], set
     known = certificates(settings, utc_now())
     checks = (
         _attempt("database", store.database.ping),
-        _attempt("spool", spool.check_space),
+        _check_spool(spool),
         Check(name="running", ok=not dead, detail="; ".join(dead)),
         Check(
             name="certificates",
@@ -95,6 +95,16 @@ def check_health(store: Store, spool: Spool, alive: Callable[[], list[str]], set
     except StorageError:
         age_s = None
     return Health(checks=checks, oldest_queued_age_s=age_s)
+
+
+def _check_spool(spool: Spool) -> Check:
+    try:
+        spool.check_space()
+        count = len(spool.quarantined())
+    except StorageError as error:
+        return Check(name="spool", ok=False, detail=str(error))
+    detail = f"{count} files in quarantine belong to no job: `ecg-gateway recover --list`" if count else ""
+    return Check(name="spool", ok=True, detail=detail)
 
 
 def _attempt(name: str, action: Callable[[], None]) -> Check:

@@ -1,11 +1,18 @@
 """Intake: spool, then row, then yes; a repeat makes nothing new; a failure leaves nothing acknowledged."""
 
 import os
+import shutil
 import threading
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pydicom import dcmread
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from gateway.dicom.images.pages import read_context
+from gateway.dicom.images.receive import announced_object
 from gateway.domain.context import StudyContext
 from gateway.domain.identity import Evidence
 from gateway.domain.received import Accepted, ReceivedObject
@@ -15,7 +22,8 @@ from gateway.intake.accept import Intake, file_key, media_type_of
 from gateway.spool.folder import Spool
 from gateway.store.jobs import Jobs
 from gateway.store.store import Store
-from gateway.store.tables import Job
+from gateway.store.tables import Job, new_id
+from tests.gateway.dicom.samples import part10, secondary_capture
 
 
 def accept(
@@ -64,6 +72,113 @@ def test_a_duplicate_is_the_same_job_and_no_second_file(intake: Intake, spool: S
     assert store.jobs.counts()[JobStatus.QUEUED] == 1
 
 
+def object_of(pixel: int = 200, **attributes: object) -> bytes:
+    return part10(secondary_capture(np.full((16, 16, 3), pixel, np.uint8), **attributes))
+
+
+def send(intake: Intake, data: bytes) -> Accepted:
+    context = read_context(data)
+    return intake.keep(announced_object(data, context.source_sop_class_uid, "2.25.1003", "dicom:CART1", "scp"))
+
+
+def fail(store: Store, job_id: str) -> None:
+    claimed = store.jobs.claim("worker", 60)
+    assert claimed is not None and claimed.id == job_id
+    store.jobs.fail(job_id, "worker", "the file cannot be read")
+
+
+def test_another_object_under_a_known_uid_is_kept_and_held(intake: Intake, spool: Spool, store: Store) -> None:
+    first, second = object_of(), object_of(100, PatientID="P-9", PatientName="Other^One")
+    job = send(intake, first)
+    held = send(intake, second)
+    assert not held.duplicate and held.job_id != job.job_id
+    assert spool.source_path(job.job_id).read_bytes() == first
+    assert spool.source_path(held.job_id).read_bytes() == second
+    row = store.jobs.get(held.job_id)
+    assert (row.status, row.unmatched) == (JobStatus.NEEDS_REVIEW, False)
+    assert row.reason == (
+        f"another object with the SOP Instance UID of job {job.job_id} was received; it differs in: patient, pixel data"
+    )
+    assert store.jobs.get(job.job_id).status == JobStatus.QUEUED
+    assert send(intake, second) == Accepted(job_id=held.job_id, duplicate=True)
+    assert send(intake, first) == Accepted(job_id=job.job_id, duplicate=True)
+
+
+def test_the_same_object_in_another_encoding_is_a_repeat(intake: Intake, store: Store) -> None:
+    first = send(intake, object_of())
+    data = dcmread(BytesIO(object_of()))
+    data.add_new(0xFFFCFFFC, "OB", bytes(10))
+    for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
+        assert send(intake, part10(data, syntax)) == Accepted(job_id=first.job_id, duplicate=True)
+    assert len(store.jobs.newest()) == 1
+
+
+def test_a_whole_object_replaces_one_that_was_cut_short_and_failed(intake: Intake, spool: Spool, store: Store) -> None:
+    whole = object_of()
+    cut = whole[:-100]
+    job_id = send(intake, cut).job_id
+    fail(store, job_id)
+    assert send(intake, whole) == Accepted(job_id=job_id, duplicate=True)
+    assert spool.source_path(job_id).read_bytes() == whole
+    assert store.jobs.get(job_id).status == JobStatus.QUEUED
+    assert [file.read_bytes() for file in (spool.path / job_id).glob("earlier-source-*")] == [cut]
+    assert "again, other bytes: the source was replaced" in [event.detail for event in store.jobs.events(job_id)]
+
+
+def test_another_patient_under_the_uid_of_a_failed_job_is_kept_beside_it(intake: Intake, store: Store) -> None:
+    job_id = send(intake, object_of()).job_id
+    fail(store, job_id)
+    assert send(intake, object_of(PatientID="P-9")).job_id != job_id
+    assert store.jobs.get(job_id).status == JobStatus.FAILED
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+@pytest.mark.parametrize("status", [JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.FAILED, JobStatus.NEEDS_REVIEW])
+def test_a_lost_source_is_replaced_by_the_next_repeat(
+    intake: Intake, spool: Spool, store: Store, damage: str, status: JobStatus
+) -> None:
+    data = object_of(PatientID="" if status == JobStatus.NEEDS_REVIEW else "P-1001")
+    job_id = send(intake, data).job_id
+    if status == JobStatus.RUNNING:
+        store.jobs.claim("worker", 60)
+    elif status == JobStatus.FAILED:
+        fail(store, job_id)
+    path = spool.source_path(job_id)
+    path.write_bytes(data[:-1])
+    if damage == "gone":
+        shutil.rmtree(path.parent)
+    assert not intake.has("2.25.1003")
+    assert send(intake, data) == Accepted(job_id=job_id, duplicate=True)
+    assert path.read_bytes() == data and intake.has("2.25.1003")
+    waits = JobStatus.NEEDS_REVIEW if status == JobStatus.NEEDS_REVIEW else JobStatus.QUEUED
+    assert store.jobs.get(job_id).status == waits
+
+
+def test_a_job_whose_files_were_removed_after_its_end(intake: Intake, spool: Spool, store: Store) -> None:
+    job_id = send(intake, object_of()).job_id
+    store.jobs.cancel(job_id, "cli")
+    spool.remove(job_id)
+    assert send(intake, object_of()) == Accepted(job_id=job_id, duplicate=True)
+    assert intake.has("2.25.1003") and store.jobs.get(job_id).status == JobStatus.CANCELLED
+    other = store.jobs.get(send(intake, object_of(100)).job_id)
+    assert other.status == JobStatus.NEEDS_REVIEW and "not kept any more" in other.reason
+
+
+def test_a_file_that_failed_runs_again_when_it_comes_again(intake: Intake, store: Store) -> None:
+    page = ReceivedObject(
+        source="submit",
+        source_key="hash",
+        media_type="image/png",
+        data=b"page",
+        context=StudyContext(patient_id="1"),
+        actor="cli",
+    )
+    job_id = intake.accept(page).job_id
+    fail(store, job_id)
+    assert intake.accept(page) == Accepted(job_id=job_id, duplicate=True)
+    assert store.jobs.get(job_id).status == JobStatus.QUEUED
+
+
 def test_senders_that_race_make_one_job(intake: Intake, spool: Spool) -> None:
     answers: list[Accepted] = []
     start = threading.Barrier(8)
@@ -99,12 +214,23 @@ def test_a_database_that_fails_is_told_the_sender(spool: Spool, store: Store) ->
     intake = Intake(spool, failing)
     with pytest.raises(StorageError):
         accept(intake)
-    (orphan,) = os.listdir(spool.path)
-    assert intake.sweep(retention_days=30) == []  # it may still be on its way
-    os.utime(spool.path / orphan, (0, 0))
-    assert intake.sweep(retention_days=30) == [orphan]
-    assert os.listdir(spool.path) == []
+    assert os.listdir(spool.path) == []  # the sender is refused, and sends it again
     failing.close()
+
+
+def test_sweep_quarantines_what_no_job_explains(intake: Intake, spool: Spool) -> None:
+    orphan, half = new_id(), new_id()
+    spool.write_source(orphan, b"acknowledged, and then the database was lost")
+    spool.write_artefact(orphan, "page-1.dcm", b"result")
+    (spool.path / half).mkdir()
+    (spool.path / half / ".source.tmp").write_bytes(b"was never whole")
+    assert intake.sweep(retention_days=1) == [] and spool.quarantined() == []  # it may still be on its way
+    for job_id in (orphan, half):
+        os.utime(spool.path / job_id, (0, 0))
+    assert intake.sweep(retention_days=1) == []
+    assert spool.quarantined() == [orphan]
+    assert os.listdir(spool.path) == ["quarantine"]
+    assert (spool.path / "quarantine" / orphan / "page-1.dcm").read_bytes() == b"result"
 
 
 def test_sweep_keeps_what_is_not_finished(intake: Intake, spool: Spool, store: Store) -> None:

@@ -28,7 +28,7 @@ class Archive:
     """Studies "1.1" .. "1.n" of three pages and a CT slice; `lost` never arrives, `down` studies fail."""
 
     def __init__(self, intake: Intake, n_studies: int = 2) -> None:
-        self._intake, self._n_studies = intake, n_studies
+        self.intake, self._n_studies = intake, n_studies
         self.queries: list[StudyQuery] = []
         self.batches: list[list[str]] = []
         self.lost: set[str] = set()
@@ -69,7 +69,7 @@ class Archive:
         self.batches.append([instance.sop_instance_uid for instance in instances])
         for uid in self.batches[-1]:
             if uid not in self.lost:
-                self._intake.accept(
+                self.intake.accept(
                     ReceivedObject(
                         source="dicom:PACS",
                         source_key=uid,
@@ -84,7 +84,7 @@ class Archive:
 
 def run(archive: Archive, store: Store, **changes: object) -> Progress:
     wanted = {"query": StudyQuery(), "batch": 2, **changes}
-    return pull(archive, store, Wanted(**wanted), lambda progress: None)  # type: ignore[arg-type]
+    return pull(archive, archive.intake, Wanted(**wanted), lambda progress: None)  # type: ignore[arg-type]
 
 
 def test_batches_of_one_study_each_and_nothing_twice(intake: Intake, store: Store) -> None:
@@ -155,7 +155,7 @@ def test_how_far_a_pull_came_that_ended_is_said(intake: Intake, store: Store, mo
     archive.down = {"1.3", "1.4", "1.5"}
     console = Console(record=True, width=200, force_terminal=False)
     with pytest.raises(DeliveryDeferred):
-        show_pull(archive, store, Wanted(query=StudyQuery()), console)
+        show_pull(archive, archive.intake, Wanted(query=StudyQuery()), console)
     text = console.export_text()
     assert "2/6 studies, fetching: 6 fetched, 0 known before, 0 failed" in text
     assert "ended after 5 of 6 studies: 9 fetched, 0 known before, 2 failed" in text
@@ -203,5 +203,5 @@ def test_nothing_is_fetched_while_too_many_jobs_wait(
 
 def test_what_came_of_it_is_printed(intake: Intake, store: Store) -> None:
     console = Console(record=True, width=200, force_terminal=False)
-    show_pull(Archive(intake), store, Wanted(query=StudyQuery()), console)
+    show_pull(Archive(intake), intake, Wanted(query=StudyQuery()), console)
     assert "2 studies: 6 fetched, 0 known before, 0 failed" in console.export_text()

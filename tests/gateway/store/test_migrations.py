@@ -29,7 +29,7 @@ from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, Page
 
-NEWEST = "0006"
+NEWEST = "0007"
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.interop)])
