@@ -109,6 +109,7 @@ _OTHERS = (
 )
 _USED = (*_TEXT.values(), *_UIDS.values(), *_DEVICE, *_OTHERS)  # what a context is made of, besides the requests
 _REQUESTS = "RequestAttributesSequence"
+_LIMITS = {**dict.fromkeys(_USED, MAXIMUM_TEXT_BYTES), _REQUESTS: MAXIMUM_SEQUENCE_BYTES}
 _DESCRIPTIVE = (  # LO: what is longer than 64 characters (PS3.5 table 6.2-1) is cut, since it identifies nobody
     "study_description",
     "institution_name",
@@ -179,7 +180,7 @@ def read_whole(data: bytes) -> Dataset:
         It ends too early, or cannot be parsed.
     """
     syntax, start = data_set_of(data)
-    reader = BoundedReader(data, maximum_elements=MAXIMUM_ELEMENTS)
+    reader = _reader(data)
     reader.seek(start)
     try:  # `dcmread` leaves out what ends too early
         for raw in data_element_generator(reader, syntax == u.ImplicitVRLittleEndian, is_little_endian=True):
@@ -194,15 +195,17 @@ def _read(data: bytes, *, header_only: bool) -> Dataset:
     syntax, _ = data_set_of(data)
     if syntax not in IMAGE_TRANSFER_SYNTAXES:
         raise UndecodableDataset(f"transfer syntax {syntax if is_uid(syntax) else '(none)'} is not read here")
-    limits = {**dict.fromkeys(_USED, MAXIMUM_TEXT_BYTES), _REQUESTS: MAXIMUM_SEQUENCE_BYTES}
-    reader = BoundedReader(data, maximum_elements=MAXIMUM_ELEMENTS, maximum_bytes=limits)
-    used = [*limits] if header_only else None
+    reader, used = _reader(data), [*_LIMITS] if header_only else None
     try:
         return dcmread(reader, stop_before_pixels=header_only, specific_tags=used)
     except RecursionError as error:
         raise UndecodableDataset("sequences are nested too deeply") from error
     except DECODE_ERRORS as error:
         raise UndecodableDataset(reader.problem or f"the data set cannot be parsed ({type(error).__name__})") from error
+
+
+def _reader(data: bytes) -> BoundedReader:
+    return BoundedReader(data, maximum_elements=MAXIMUM_ELEMENTS, maximum_bytes=_LIMITS)
 
 
 def data_set_of(data: bytes) -> tuple[str, int]:

@@ -28,6 +28,7 @@ _ERRORS = {  # HL7 table 0357
     "207": "Application internal error",
 }
 LEADING = b"\xef\xbb\xbf\r\n\t \x00"  # bytes that may stand before a message
+_ANSWER_BYTES = 65_536  # of an answer, looked at: MSH, MSA and ERR come first, and millions of lines may follow
 _MSH_FIELDS = 25  # of version 2.8, the longest
 
 
@@ -86,6 +87,7 @@ def scan_header(message: bytes) -> Header | None:
 
 def scan_acknowledgement(message: bytes) -> Acknowledgement | None:
     """Return the MSA and ERR of an answer in any version, None where it is no acknowledgement."""
+    message = message[:_ANSWER_BYTES]
     message = (split_batch(message) or [message])[0]
     header = scan_header(message)
     if header is None:

@@ -507,10 +507,14 @@ BOMBS = {
 }
 
 
-@pytest.mark.parametrize("read", [read_context, read_instance])
+@pytest.mark.parametrize("read", [read_context, read_instance, read_whole])
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_metadata_bomb_is_refused_with_the_bound_before_it_costs_anything(bomb: str, read: object) -> None:
     added, reason = BOMBS[bomb]
+    if read is read_whole and bomb == "depth":
+        reason = "the file is cut short, or cannot be parsed to its end"
+    if read is read_whole and bomb == "text of a request":
+        pytest.skip("what is kept of the requests is not asked for")
     data = with_elements(added)
     begun = time.process_time()
     with pytest.raises(UndecodableDataset, match=f"^{reason}$"):

@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import Engine, event
 from sqlmodel import select
 
 from gateway.domain.artefact import Role
@@ -185,6 +186,23 @@ def test_as_much_as_a_message_may_have_is_taken(receiver, store):
     assert codes(receiver(merges(100))) == [("AA", "")]
     assert len(store.patients.prior_ids("P1")) == 100
     assert codes(receiver(adt("A08", PID, *["ZZ"] * 9_900, control_id="M3"))) == [("AA", "")]
+
+
+def test_merge_into_a_long_line_of_merged_records_takes_no_statement_for_each_of_them(receiver, store):
+    line = message("ADT^A40", "EVN|A40", *(f"PID|1||L{n + 1}\rMRG|L{n}" for n in range(100)), control_id="M2")
+    assert codes(receiver(line)) == [("AA", "")]
+    statements = []
+
+    def count(_connection, _cursor, statement, *_) -> None:
+        statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", count)
+    try:
+        assert codes(receiver(message("ADT^A40", "PID|1||L0", "MRG|NEW", control_id="M3"))) == [("AA", "")]
+    finally:
+        event.remove(Engine, "before_cursor_execute", count)
+    assert len(statements) < 30
+    assert store.patients.patient("NEW").patient_id == "L100"
 
 
 def test_long_message_that_is_not_taken_may_still_be_acknowledged(store):

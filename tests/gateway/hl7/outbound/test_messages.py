@@ -565,6 +565,14 @@ def test_what_has_no_msh_still_gets_an_answer(message):
     assert (found.code, found.message_control_id, found.error_code) == ("AR", b"", "100")
 
 
+@pytest.mark.parametrize("head", [b"", b"BHS|^~\\&\r"])
+def test_of_a_long_answer_only_the_beginning_is_looked_at(head):
+    answer = head + b"MSH|^~\\&|A|B|C|D|20261122||ACK|X|P|2.5\rMSA|AA|ID7\r" + b"ZZ\r" * 5_000_000
+    begun = time.process_time()
+    assert scan_acknowledgement(answer).message_control_id == b"ID7"
+    assert time.process_time() - begun < 0.5
+
+
 def test_acks_have_their_own_control_ids():
     message = b"MSH|^~\\&|A|B|C|D|20261122||ADT^A08|ID7|P|2.5\r"
     at = datetime.now(UTC)
