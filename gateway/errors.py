@@ -10,6 +10,7 @@ GatewayError
 |-- IllegalTransition         the state table does not allow this change of a job or delivery
 `-- DeliveryError
     |-- DeliveryDeferred      try again later
+    |   `-- NotReached        and nothing else before: it is the peer, not the delivery
     `-- DeliveryRefused       do not try again: a person must act
         `-- IdentityMissing   the patient is not known: no message can be made
 """
@@ -57,6 +58,10 @@ class DeliveryError(GatewayError):
 
 class DeliveryDeferred(DeliveryError):
     """The peer cannot accept it now: try again later."""
+
+
+class NotReached(DeliveryDeferred):
+    """The peer cannot be reached, or takes nothing from us now: no other delivery would fare better."""
 
 
 class DeliveryRefused(DeliveryError):

@@ -42,6 +42,7 @@ from gateway.settings import Settings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.web.app import create_app
+from gateway.web.pages.health import silence_s
 from gateway.worker.supervisor import WorkerPool
 
 logger = logging.getLogger(__name__)
@@ -87,15 +88,14 @@ class Service:
         self._outbox = Outbox(self._store, self._spool, self._destinations, random.Random())
         peers = {f"folder:{folder.path}": folder.lookup for folder in settings.folders if folder.lookup}
         self._lookup = Lookup(self._store, peers, settings.dicom.ae_title)
-        self._workers = WorkerPool(
-            worker_command, settings.worker.processes, self._store, settings.worker.maximum_attempts
-        )
+        self._workers = WorkerPool(worker_command, self._store, settings.worker)
         self._web: _WebServer | None = None
         if settings.web.enabled:
             app = create_app(self._store, self._spool, settings, self.problems)
             self._web = _WebServer(app, settings.web.host, settings.web.port)
         self._stopping = threading.Event()
         self._running = ExitStack()
+        self._started_at = time.monotonic()
         self._next_rescue = self._next_sweep = self._next_certificates = 0.0
 
     def run(self) -> int:
@@ -188,7 +188,20 @@ class Service:
     def problems(self) -> list[str]:
         """Return, in words, what does not run now: dead parts, missing folders, workers that wait for their start."""
         folders = [watcher.problem for watcher in self._watchers if watcher.problem]
-        return [f"{name} does not run" for name in self.dead()] + folders + self._workers.problems()
+        return [f"{name} does not run" for name in self.dead()] + folders + self._workers.problems() + self._unseen()
+
+    def _unseen(self) -> list[str]:
+        """Return, in words, that no worker was seen for too long: of those that others start, nothing else is known."""
+        bound_s = silence_s(self._settings.worker)
+        if time.monotonic() - self._started_at < bound_s:
+            return []
+        try:
+            seen_at = self._store.workers.last_seen()
+        except StorageError:  # the health says so itself
+            return []
+        if seen_at is not None and (utc_now() - seen_at).total_seconds() < bound_s:
+            return []
+        return [f"no worker was seen for {bound_s:.0f} s: is one running on this database?"]
 
     def _settle_destinations(self) -> None:
         """Follow what the settings say of destinations now: what waits for one that is gone is named."""
@@ -219,13 +232,26 @@ class Service:
                     logger.warning("Certificate: %s", certificate.problem, extra={"action": "certificate"})
         if now >= self._next_rescue:
             self._next_rescue = now + min(_RESCUE_S, self._settings.worker.lease_s)
-            self._workers.extend(self._settings.worker.lease_s)
+            self._bound()
+            self._workers.extend()
             for job_id in self._store.jobs.rescue(self._settings.worker.maximum_attempts):
                 logger.warning("Taken from a silent worker", extra={"action": "rescue", "job_id": job_id})
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_S
             self._intake.sweep(self._settings.storage.retention_days)
+            for watcher in self._watchers:
+                watcher.prune(self._settings.storage.retention_days)
             self._store.patients.forget_messages(utc_now() - timedelta(days=self._settings.storage.retention_days))
+
+    def _bound(self) -> None:
+        """Pull in what a clock that stood ahead put off beyond all bounds."""
+        for job_id in self._store.jobs.bound_leases(self._settings.worker.lease_s):
+            logger.warning("The clock was set back: its lease ends sooner", extra={"action": "clock", "job_id": job_id})
+        for kind in self._destinations:
+            if count := self._store.deliveries.bound_pauses(kind.name, kind.longest_pause_s):
+                logger.warning(
+                    "The clock was set back: %d deliveries to %s are due", count, kind.name, extra={"action": "clock"}
+                )
 
     def _make_listener(self) -> MllpListener:
         hl7 = self._settings.hl7

@@ -13,6 +13,7 @@ from gateway.cli.arguments import Config, open_spool, open_store
 from gateway.logs import configure_logging
 from gateway.service import Service
 from gateway.settings import load_settings
+from gateway.spool.owner import owned
 
 
 def serve(
@@ -25,7 +26,9 @@ def serve(
     settings = load_settings(config)
     configure_logging(settings.log)
     command = [sys.executable, "-m", "gateway", "worker", *(["--config", str(config)] if config else [])]
-    sys.exit(Service(settings, worker_command=command, new=new).run())
+    with owned(settings.storage.path):
+        status = Service(settings, worker_command=command, new=new).run()
+    sys.exit(status)
 
 
 def worker(

@@ -11,7 +11,7 @@ from gateway.delivery.kind import Kind, Objects
 from gateway.delivery.steps import Step
 from gateway.domain.artefact import Artefact
 from gateway.domain.digitized_page import DigitizedPage
-from gateway.errors import DeliveryDeferred
+from gateway.errors import DeliveryDeferred, NotReached
 from gateway.settings import FolderDestination, Hl7CodeSettings, Hl7Destination
 from gateway.spool.folder import write_durably
 from gateway.store.tables import Delivery
@@ -49,7 +49,8 @@ class FolderKind(Kind):
 def deliver_to_folder(folder: Path, artefact: Path, delivery: Delivery) -> str:
     """Write a result into a folder, whole or not at all, as `<job id>-<artefact>`; a repeat writes the same file.
 
-    The folder must exist: one that is missing may be a share that is not mounted.
+    The folder must exist: one that is missing may be a share that is not mounted.  Owner and group may read the file,
+    and nobody else: it names a patient.
 
     Returns
     -------
@@ -58,13 +59,15 @@ def deliver_to_folder(folder: Path, artefact: Path, delivery: Delivery) -> str:
 
     Raises
     ------
+    NotReached
+        The folder is not there.
     DeliveryDeferred
-        The folder is not there or cannot take the file now.
+        It cannot take the file now.
     """
     if not folder.is_dir():
-        raise DeliveryDeferred("the destination folder is not there")
+        raise NotReached("the destination folder is not there")
     try:
-        write_durably(folder / f"{delivery.job_id}-{artefact.name}", artefact.read_bytes(), mode=0o666)
+        write_durably(folder / f"{delivery.job_id}-{artefact.name}", artefact.read_bytes(), mode=0o640)
     except OSError as error:
         raise DeliveryDeferred(f"the destination folder cannot take it: {error.strerror}") from error
     return "stored"

@@ -23,6 +23,7 @@ from gateway.errors import SettingsError
 from gateway.settings import Destination, DicomDestination
 from gateway.store.tables import Delivery
 
+JITTER = 0.25  # of the pauses between attempts
 Objects = Mapping[ObjectKind, Artefact]
 
 
@@ -59,6 +60,12 @@ class Kind(ABC):
         self.name = destination.name
         self.word = destination.kind
         self.retry = destination.retry
+
+    @property
+    def longest_pause_s(self) -> float:
+        """How long at most a delivery waits for its next attempt, or for the answer about its commitment."""
+        wait_s = self.committing.commitment_wait_s if self.committing else 0.0
+        return max(self.retry.maximum_s * (1 + JITTER), wait_s)
 
     @property
     def objects(self) -> tuple[ObjectKind, ...]:

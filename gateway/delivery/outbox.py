@@ -1,7 +1,9 @@
 """Deliveries on their way out: due delivery -> sender -> delivered, later, or never.
 
-Every destination has a thread of its own, so a slow or dead peer holds up nobody else, and its deliveries leave in
-the order they were made.  What is sent is the artefact file, the same bytes on every attempt.  A crash between a
+Every destination has a thread of its own, so a slow or dead peer holds up nobody else.  A delivery that fails twice
+steps aside until its own time comes, so that one object holds up nobody behind it (`Deliveries.due`); a peer that is
+not reached at all is left in peace with everything that waits for it, for a time that doubles up to its maximum.
+What is sent is the artefact file, the same bytes on every attempt.  A crash between a
 send and its record repeats the send; the peer knows the repeat by its SOP Instance UID or MSH-10.
 """
 
@@ -9,13 +11,14 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 
-from gateway.delivery.kind import Kind
+from gateway.delivery.kind import JITTER, Kind
 from gateway.domain.clock import utc_now
-from gateway.errors import DeliveryDeferred, DeliveryRefused, IllegalTransition, StorageError
+from gateway.errors import DeliveryDeferred, DeliveryRefused, IllegalTransition, NotReached, StorageError
 from gateway.logs import bind_job
 from gateway.settings import RetrySettings
 from gateway.spool.folder import Spool
@@ -24,6 +27,27 @@ from gateway.store.tables import Delivery
 from gateway.threads import Threads
 
 logger = logging.getLogger(__name__)
+
+
+class _Reach:
+    """Whether a destination is reached now, and until when it is left in peace where it is not."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._until = 0.0
+
+    @property
+    def paused(self) -> bool:
+        return time.monotonic() < self._until
+
+    def failed(self, retry: RetrySettings, rng: random.Random) -> None:
+        """Begin a pause, or a longer one."""
+        self._until = time.monotonic() + backoff_s(retry, self._failures, rng)
+        self._failures += 1
+
+    def restored(self) -> None:
+        """Forget what was."""
+        self._failures, self._until = 0, 0.0
 
 
 class Outbox(Threads):
@@ -52,10 +76,14 @@ class Outbox(Threads):
         self._destinations = {kind.name: kind for kind in destinations}
         self._rng = rng
         self._poll_s = poll_s
+        self._reach = {name: _Reach() for name in self._destinations}
         super().__init__({f"outbox-{name}": partial(self._run, name) for name in self._destinations})
 
     def _run(self, destination: str) -> None:
         while not self._stopping.is_set():
+            if self._reach[destination].paused:
+                self._stopping.wait(self._poll_s)
+                continue
             try:
                 due = self._store.deliveries.due(utc_now(), limit=1, destination=destination)
             except StorageError as error:
@@ -75,18 +103,28 @@ class Outbox(Threads):
         path = self._spool.artefact_path(delivery.job_id, delivery.artefact)
         if not path.is_file():
             return lambda: self._store.deliveries.give_up(identity, "the file to send is gone")
+        reach = self._reach[destination]
         try:
             response = kind.send(path, delivery)
+        except NotReached as error:
+            logger.warning("%s not reached: %s", destination, error, extra={"action": "defer"})
+            if self._is_last(delivery):
+                reach.restored()  # a person looks at it now, and may send again what waits for the next try
+            reach.failed(kind.retry, self._rng)
+            return self._later(delivery, str(error))
         except DeliveryRefused as error:
+            reach.restored()
             refusal, answer = str(error), error.response
             logger.error("%s refused: %s", destination, refusal, extra={"action": "refuse"})
             return lambda: self._store.deliveries.refuse(identity, refusal, answer)
         except DeliveryDeferred as error:
-            logger.warning("%s not reached: %s", destination, error, extra={"action": "defer"})
+            reach.restored()
+            logger.warning("%s did not take it: %s", destination, error, extra={"action": "defer"})
             return self._later(delivery, str(error))
         except Exception as error:  # one bad delivery must not stop those behind it; it is recorded and retried
             logger.exception("Sending to %s broke", destination, extra={"action": "defer"})
             return self._later(delivery, f"internal error: {type(error).__name__}")
+        reach.restored()
         if kind.committing is not None:  # STORED until the peer commits (`gateway.delivery.committer`)
             logger.info("Stored at %s: %s", destination, response, extra={"action": "store"})
             return lambda: self._store.deliveries.stored(identity, response)
@@ -97,10 +135,13 @@ class Outbox(Threads):
         """Return the step that follows a failed attempt: another one after a pause, or none."""
         assert delivery.id is not None
         identity, retry = delivery.id, self._destinations[delivery.destination].retry
-        if delivery.attempts + 1 >= retry.attempts:
+        if self._is_last(delivery):
             return lambda: self._store.deliveries.give_up(identity, reason)
         when = utc_now() + timedelta(seconds=backoff_s(retry, delivery.attempts, self._rng))
         return lambda: self._store.deliveries.defer(identity, reason, when)
+
+    def _is_last(self, delivery: Delivery) -> bool:
+        return delivery.attempts + 1 >= self._destinations[delivery.destination].retry.attempts
 
     def _record(self, step: Callable[[], None]) -> None:
         """Tell the store, however long it takes: what is not recorded would be sent again at once."""
@@ -118,4 +159,4 @@ class Outbox(Threads):
 def backoff_s(retry: RetrySettings, attempts: int, rng: random.Random) -> float:
     """Return the pause after `attempts` + 1 failed attempts, in s: doubled each time, capped, then +-25 %."""
     doubled = retry.first_s * 2.0 ** min(attempts, 60)
-    return min(doubled, retry.maximum_s) * rng.uniform(0.75, 1.25)
+    return min(doubled, retry.maximum_s) * rng.uniform(1 - JITTER, 1 + JITTER)

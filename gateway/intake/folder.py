@@ -182,6 +182,26 @@ class FolderWatcher:
         self._seen.clear()
         self._put.clear()
 
+    def prune(self, retention_days: int) -> int:
+        """Delete the files that were put into `done/` so long ago; return how many.
+
+        A job has its own copy of them.  The time of the last change of the inode counts, which is that of the move.
+        """
+        oldest = time.time() - retention_days * 86400
+        done, pruned = self._path / _DONE, 0
+        try:
+            with os.scandir(done) as entries:
+                old = [each for each in entries if each.stat(follow_symlinks=False).st_ctime < oldest]
+            for entry in old:
+                if entry.is_file(follow_symlinks=False):
+                    os.unlink(entry)
+                    pruned += 1
+        except OSError as error:
+            logger.warning("Cannot delete old files of %s: %s", done, error.strerror, extra={"action": "folder"})
+        if pruned:
+            logger.info("Deleted %d old files of %s", pruned, done, extra={"action": "sweep"})
+        return pruned
+
     # -- what is ready --------------------------------------------------------------------------------------------
 
     def _run(self) -> None:

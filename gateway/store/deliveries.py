@@ -7,16 +7,18 @@ The outbox advances them.  A change of status is looked up in the table of `gate
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, cast
 
-from sqlalchemy import func
+from sqlalchemy import func, or_
 from sqlmodel import Session, col, select
 
 from gateway.domain.clock import utc_now
 from gateway.domain.status import ARRIVED, UNDELIVERED, UNSETTLED, DeliveryAction, DeliveryStatus
-from gateway.store.database import Database, advance_delivery, lock_delivery
+from gateway.store.database import SEVERAL_JOBS, Database, advance_delivery, lock_delivery
 from gateway.store.tables import Delivery
+
+_STEPS_ASIDE = 2  # failed attempts: one is waited for, as a peer that is busy for a moment refuses anything
 
 
 class Deliveries:
@@ -26,18 +28,23 @@ class Deliveries:
         self._database = database
 
     def due(self, now: datetime, limit: int = 100, destination: str | None = None) -> list[Delivery]:
-        """Return what may be sent now: at most the oldest pending delivery of each destination, to keep its order.
+        """Return what may be sent now: what has not failed twice first, then what has, the oldest first.
 
-        A deferred delivery blocks those behind it; one that was refused or given up does not.
+        The deliveries of one page to one destination leave in the order they were made: a correction, or the note that
+        rejects an object, never overtakes what it follows.  Between pages, one that failed once is waited for; one that
+        failed twice steps aside, so that it holds up nobody.
         """
-        oldest = select(func.min(Delivery.id)).where(Delivery.status == DeliveryStatus.PENDING)
+        identity = col(Delivery.id)
+        pending = select(func.min(Delivery.id)).where(Delivery.status == DeliveryStatus.PENDING)
         if destination is not None:
-            oldest = oldest.where(Delivery.destination == destination)
-        due = select(Delivery).where(
-            col(Delivery.id).in_(oldest.group_by(col(Delivery.destination))), Delivery.next_attempt_at <= now
-        )
+            pending = pending.where(Delivery.destination == destination)
+        of_pages = pending.group_by(col(Delivery.job_id), col(Delivery.page_number), col(Delivery.destination))
+        first = identity.in_(of_pages)
+        aside = col(Delivery.attempts) >= _STEPS_ASIDE
+        heads = pending.where(first, ~aside).group_by(col(Delivery.destination))
+        due = select(Delivery).where(first, or_(aside, identity.in_(heads)), Delivery.next_attempt_at <= now)
         with self._database.read() as session:
-            return list(session.exec(due.order_by(col(Delivery.id)).limit(limit)).all())
+            return list(session.exec(due.order_by(aside, identity).limit(limit)).all())
 
     def delivered(self, delivery_id: int, response: str) -> None:
         """Record that the peer took it."""
@@ -86,6 +93,22 @@ class Deliveries:
             delivery.attempts += 1
             detail = " ".join(part for part in (changes.get("response"), changes["reason"]) if part)
             advance_delivery(session, delivery, action, "outbox", detail)
+
+    def bound_pauses(self, destination: str, longest_s: float) -> int:
+        """Make due what waits for longer than any pause can be: a clock stood ahead.  Return how many they were."""
+        now = utc_now()
+        longer = select(Delivery.id).where(
+            Delivery.destination == destination,
+            col(Delivery.status).in_(UNSETTLED),
+            Delivery.next_attempt_at > now + timedelta(seconds=longest_s),
+        )
+        with self._database.read() as session:
+            waiting = session.exec(longer).all()
+        if waiting:
+            with self._database.write(SEVERAL_JOBS) as session:
+                for delivery_id in waiting:
+                    lock_delivery(session, cast(int, delivery_id)).next_attempt_at = now
+        return len(waiting)
 
     def of_job(self, job_id: str) -> list[Delivery]:
         """Return a job's deliveries in the order they were made."""

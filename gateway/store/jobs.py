@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import func, update
 from sqlmodel import Session, col, delete, select
@@ -79,15 +79,16 @@ class Jobs:
             return session.exec(select(Job).where(Job.source_key == source_key)).one_or_none()
 
     def claim(self, worker: str, lease_s: float) -> Job | None:
-        """Take the oldest queued job under a lease; None when nothing waits.
+        """Take a queued job under a lease, the oldest first; None when nothing waits.
 
+        One that was tried and ended its worker waits behind those that were tried less, so that it delays none of them.
         The attempt is counted here, so that a page that kills its worker is counted too; `rescue` gives such a job
         up when its attempts are used.
         """
         oldest = (
             select(Job.id)
             .where(Job.status == JobStatus.QUEUED)
-            .order_by(col(Job.created_at), col(Job.id))
+            .order_by(col(Job.attempts), col(Job.created_at), col(Job.id))
             .limit(1)
             .with_for_update(key_share=True, skip_locked=True)  # PostgreSQL: what another worker takes now is not free
             .scalar_subquery()
@@ -118,8 +119,20 @@ class Jobs:
                 job = _leased(session, job_id, worker)
             except (NotFound, IllegalTransition):
                 return False
-            job.lease_expires_at = utc_now() + timedelta(seconds=lease_s)
+            job.updated_at = utc_now()
+            job.lease_expires_at = job.updated_at + timedelta(seconds=lease_s)
             return True
+
+    def extend(self, job_id: str, worker: str, lease_s: float, silence_s: float) -> None:
+        """Extend the lease for a worker that cannot do it itself now, unless it was silent for `silence_s`."""
+        with self._database.write() as session:
+            try:
+                job = _leased(session, job_id, worker)
+            except (NotFound, IllegalTransition):
+                return
+            now = utc_now()
+            if now - job.updated_at < timedelta(seconds=silence_s):
+                job.lease_expires_at = now + timedelta(seconds=lease_s)
 
     def holds(self, job: Job, worker: str) -> bool:
         """Return whether `worker` still holds a job as it claimed it; a merge takes it away for another patient."""
@@ -155,6 +168,18 @@ class Jobs:
                 reason = f"worker {job.worker} stopped answering in attempt {job.attempts} of {maximum_attempts}"
                 used_up = job.attempts >= maximum_attempts
                 advance_job(session, job, JobAction.FAIL if used_up else JobAction.RELEASE, "rescue", reason)
+            return [job.id for job in jobs]
+
+    def bound_leases(self, lease_s: float) -> list[str]:
+        """End leases within `lease_s` that last longer: a clock stood ahead when they began.  Return the jobs' ids."""
+        with self._database.write() as session:
+            latest = utc_now() + timedelta(seconds=lease_s)
+            longer = select(Job).where(
+                Job.status == JobStatus.RUNNING, col(Job.lease_expires_at) > latest + timedelta(seconds=1)
+            )
+            jobs = session.exec(longer.with_for_update(key_share=True, skip_locked=True)).all()
+            for job in jobs:
+                job.lease_expires_at = latest
             return [job.id for job in jobs]
 
     def complete(
@@ -361,6 +386,15 @@ class Jobs:
                 select(Job.created_at).where(Job.status == JobStatus.QUEUED).order_by(col(Job.created_at)).limit(1)
             ).one_or_none()
         return 0.0 if oldest is None else max(0.0, (utc_now() - oldest).total_seconds())
+
+    def moved_at(self) -> datetime | None:
+        """Return when a job last ended, or a worker last said that it is at one."""
+        ended = select(JobEvent.at).where(col(JobEvent.action).in_(_RESULT_ACTIONS.values()))
+        running = select(func.max(Job.updated_at)).where(Job.status == JobStatus.RUNNING)
+        with self._database.read() as session:
+            last = session.exec(ended.order_by(col(JobEvent.id).desc()).limit(1)).one_or_none()
+            times = [time for time in (last, session.exec(running).one()) if time is not None]
+        return max(times, default=None)
 
     def needs_files(self, job_id: str) -> bool:
         """Return whether a job's files may still be asked for: it is not DONE or CANCELLED, or has to deliver yet.

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import or_
+from sqlalchemy import literal, or_
 from sqlmodel import Session, col, delete, select
 
+from gateway.domain.clock import utc_now
 from gateway.domain.identity import Decide, Evidence, OrderRecord, PatientRecord, same_issuer
 from gateway.domain.patients import OrderUpdate, PatientData, PatientMerge, PatientUpdate
 from gateway.domain.received import InboundMessage
@@ -36,6 +37,9 @@ from gateway.store.jobs import apply_decision
 from gateway.store.tables import Delivery, Job, MergeNotice, Order, Page, Patient, ReceivedMessage
 
 _ACTOR = "hl7"
+_PATIENT_FIELDS = ("patient_name", "patient_birth_date", "patient_sex")
+_ORDER_FIELDS = ("description", "referring_physician_name")
+_CLOCKS = timedelta(days=1)  # between our clock and those of senders: what is later was told by a wrong one
 
 
 class Patients:
@@ -89,6 +93,11 @@ class Patients:
                 else:
                     _put_patient(session, item, made_at)
         return changed
+
+    def is_outdated(self, updates: Sequence[PatientData], made_at: datetime) -> bool:
+        """Return whether a message says something else than a newer one did, and so will not be followed in that."""
+        with self._database.read() as session:
+            return any(_is_outdated(session, update, made_at) for update in updates)
 
     def forget_messages(self, before: datetime) -> int:
         """Delete the messages received before a moment; return how many there were."""
@@ -148,15 +157,22 @@ def _find_patient(session: Session, patient_id: str, issuer: str) -> Patient | N
 
 
 def _surviving(session: Session, patient: Patient) -> Patient:
-    return _lineage(session, patient)[-1]
+    return session.get_one(Patient, _lineage(session, patient)[-1])
 
 
-def _lineage(session: Session, patient: Patient) -> list[Patient]:
-    """Return a record and those it was merged into, one after the other; `_merge` keeps it free of circles."""
-    lineage = [patient]
-    while (into := lineage[-1].merged_into) is not None:
-        lineage.append(session.exec(select(Patient).where(Patient.id == into)).one())
-    return lineage
+def _lineage(session: Session, patient: Patient) -> list[int | None]:
+    """Return the numbers of a record and of those it was merged into, one after the other.
+
+    `_merge` keeps the line free of circles.  One query reads it, however long it is: a sender may have merged thousands
+    of records one into the other.
+    """
+    if patient.merged_into is None:
+        return [patient.id]
+    first = select(col(Patient.id), col(Patient.merged_into), literal(0).label("place")).where(Patient.id == patient.id)
+    line = first.cte("line", recursive=True)
+    into = select(col(Patient.id), col(Patient.merged_into), line.c.place + 1).where(Patient.id == line.c.merged_into)
+    line = line.union_all(into)
+    return [number for number, _ in session.exec(select(line.c.id, line.c.place).order_by(line.c.place)).all()]
 
 
 def _patient_of(session: Session, order: Order) -> Patient:
@@ -194,7 +210,7 @@ def _put_patient(session: Session, update: PatientUpdate, made_at: datetime) -> 
         patient = Patient(**stated, told_at=made_at)
         session.add(patient)
     else:
-        _take_over(patient, update, ("patient_name", "patient_birth_date", "patient_sex"), made_at)
+        _take_over(patient, update, _PATIENT_FIELDS, made_at)
     session.flush()
     return patient
 
@@ -203,12 +219,42 @@ def _take_over(
     row: Patient | Order, update: PatientUpdate | OrderUpdate, fields: Sequence[str], made_at: datetime
 ) -> None:
     """Copy what a message says; an older message fills only what is empty."""
-    newer = made_at >= row.told_at
+    newer = made_at >= _told_at(row, made_at)
     for name in fields:
         value = getattr(update, name)
         if value is not None and (newer or not getattr(row, name)):
             setattr(row, name, value)
-    row.told_at = max(row.told_at, made_at)
+    row.told_at = max(_told_at(row, made_at), made_at)
+
+
+def _told_at(row: Patient | Order, made_at: datetime) -> datetime:
+    """Return when a record's newest message was made; the time of a clock that stood far ahead does not count."""
+    return row.told_at if row.told_at < utc_now() + _CLOCKS else made_at
+
+
+def _is_outdated(session: Session, update: PatientData, made_at: datetime) -> bool:
+    if isinstance(update, PatientMerge):
+        return False
+    stated = update.patient if isinstance(update, OrderUpdate) else update
+    key = (Patient.patient_id == stated.patient_id, Patient.issuer_of_patient_id == stated.issuer_of_patient_id)
+    patient = session.exec(select(Patient).where(*key)).one_or_none()
+    if patient is None:
+        return False
+    if _differs(patient, stated, _PATIENT_FIELDS, made_at):
+        return True
+    order = _known_order(session, update, patient) if isinstance(update, OrderUpdate) else None
+    return order is not None and _differs(order, update, ("cancelled", *_ORDER_FIELDS), made_at)
+
+
+def _differs(
+    row: Patient | Order, update: PatientUpdate | OrderUpdate, fields: Sequence[str], made_at: datetime
+) -> bool:
+    """Return whether an older message states otherwise what a newer one stated."""
+    known = {name: getattr(row, name) for name in fields}
+    told = {name: getattr(update, name) for name in fields}
+    return made_at < _told_at(row, made_at) and any(
+        told[name] is not None and known[name] not in ("", told[name]) for name in fields
+    )
 
 
 def _put_order(session: Session, update: OrderUpdate, made_at: datetime, decide: Decide) -> list[str]:
@@ -221,11 +267,11 @@ def _put_order(session: Session, update: OrderUpdate, made_at: datetime, decide:
         order = Order(**stated, patient=patient.id, told_at=made_at)
         session.add(order)
     else:
-        if made_at >= order.told_at:
+        if made_at >= _told_at(order, made_at):
             order.cancelled = update.cancelled
         numbers = ("placer_order_number", "placer_order_issuer", "filler_order_number", "filler_order_issuer")
         fields = [name for name in (*numbers, "accession_number", "study_instance_uid") if getattr(update, name)]
-        _take_over(order, update, [*fields, "description", "referring_physician_name"], made_at)
+        _take_over(order, update, [*fields, *_ORDER_FIELDS], made_at)
     session.flush()
     return [] if order.cancelled else _match_waiting(session, order, decide)
 
@@ -274,17 +320,18 @@ def _merge(session: Session, merge: PatientMerge, made_at: datetime, decide: Dec
     if prior is surviving or _is_newer(prior.merged_at, made_at):
         return []
     lineage = _lineage(session, surviving)
-    if prior in lineage:  # merged the other way round
+    if prior.id in lineage:  # merged the other way round
         if _is_newer(surviving.merged_at, made_at):
             return []
         surviving.merged_into, surviving.merged_at = None, made_at
-        lineage = [surviving]
+        lineage = [surviving.id]
     prior.merged_into, prior.merged_at = surviving.id, made_at
+    survivor = session.get_one(Patient, lineage[-1])
     changed: list[str] = []
     jobs = select(Job).where(Job.patient_id == prior.patient_id).with_for_update(key_share=True)
     for job in session.exec(jobs).all():
         if same_issuer(job.context.issuer_of_patient_id, prior.issuer_of_patient_id):
-            _repoint(session, job, prior, lineage[-1], decide)
+            _repoint(session, job, prior, survivor, decide)
             changed.append(job.id)
     return changed
 

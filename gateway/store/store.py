@@ -15,6 +15,7 @@ from gateway.store.database import Database
 from gateway.store.deliveries import Deliveries
 from gateway.store.jobs import Jobs
 from gateway.store.patients import Patients
+from gateway.store.workers import Workers
 
 
 class Store:
@@ -39,6 +40,7 @@ class Store:
         self.deliveries = Deliveries(self.database)
         self.patients = Patients(self.database)
         self.commitments = Commitments(self.database)
+        self.workers = Workers(self.database)
 
     @classmethod
     def open(cls, settings: StorageSettings) -> Self:

@@ -253,3 +253,10 @@ class CommitmentRequest(SQLModel, table=True):
     next_attempt_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     waiting: bool = Field(default=True, index=True)  # for its report
     reason: str = ""  # why the last attempt to report failed
+
+
+class WorkerSeen(SQLModel, table=True):
+    """When a worker was last seen."""
+
+    name: str = Field(primary_key=True)
+    seen_at: datetime = Field(sa_type=UtcDateTime)

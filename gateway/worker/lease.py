@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -51,6 +52,11 @@ class Lease:
         self._work = (what, time.monotonic() + timeout_s)
         self._alarm(timeout_s + _ALARM_MARGIN_S)
 
+    def rest(self) -> None:
+        """Stop the clock: what comes now waits for the store."""
+        self._work = ("", math.inf)
+        self._alarm(0.0)
+
     def _run(self) -> None:
         beat_s = self._settings.lease_s / 3
         next_beat = time.monotonic() + beat_s
@@ -66,6 +72,7 @@ class Lease:
         """Extend the lease; return False where that has to be tried again soon, as long as it still may be in time."""
         try:
             self.lost = self.lost or not self._store.jobs.heartbeat(self._job.id, self._worker, self._settings.lease_s)
+            self._store.workers.seen(self._worker)
         except StorageError as error:
             logger.error("The lease was not extended: %s", error, extra={"action": "heartbeat", "job_id": self._job.id})
             return False

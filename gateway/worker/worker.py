@@ -108,10 +108,14 @@ class Worker:
     def run(self, orphaned: Callable[[], bool] = lambda: False) -> None:
         """Work until `stop`, or until `orphaned` says that nobody needs this process any more."""
         logger.info("Worker started", extra={"action": "worker_start"})
+        next_sign = 0.0
         while not self._stopping.is_set() and not orphaned():
             try:
                 worked = self.run_once()
-            except StorageError as error:  # an unfinished job comes back when its lease expires
+                if time.monotonic() >= next_sign:
+                    self._store.workers.seen(self._name)
+                    next_sign = time.monotonic() + self._settings.worker.lease_s / 3
+            except StorageError as error:
                 logger.error("Storage is not usable: %s", error, extra={"action": "worker_storage"})
                 worked = False
             if not worked:
@@ -126,10 +130,37 @@ class Worker:
         with bind_job(job.id), Lease(self._store, job, self._name, self._settings, self._alarm) as lease:
             logger.info("Claimed, attempt %d", job.attempts, extra={"action": "claim"})
             try:
-                self._work(job, lease)
+                self._work_or_put_back(job, lease)
             except IllegalTransition:
                 logger.warning("The lease is lost: the result is dropped", extra={"action": "lease_lost"})
         return True
+
+    def _work_or_put_back(self, job: Job, lease: Lease) -> None:
+        try:
+            self._work(job, lease)
+        except StorageError as error:  # a full disk, or a database that is away: nothing of this is the job's fault
+            reason = f"storage was not usable: {error}"
+            self._settle(lease, lambda: self._store.jobs.release(job.id, self._name, reason))
+            raise
+
+    def _settle(self, lease: Lease, step: Callable[[], None]) -> None:
+        """Tell the store how the job ended, however long that takes: it is ours until then.
+
+        Raises
+        ------
+        IllegalTransition
+            The lease is lost.
+        StorageError
+            The worker is to stop; the lease will expire.
+        """
+        lease.rest()
+        while True:
+            try:
+                return step()
+            except StorageError as error:
+                logger.error("Not recorded yet: %s", error, extra={"action": "worker_storage"})
+                if lease.lost or self._stopping.wait(_POLL_S):
+                    raise
 
     def _work(self, job: Job, lease: Lease) -> None:
         try:
@@ -153,13 +184,13 @@ class Worker:
                 self._digitize(job, lease, facts, source.pages)
             return
         logger.warning("The file cannot be read", extra={"action": "fail"})
-        self._store.jobs.fail(job.id, self._name, reason)
+        self._settle(lease, lambda: self._store.jobs.fail(job.id, self._name, reason))
 
     def _digitize(self, job: Job, lease: Lease, facts: JobFacts, images: Sequence[PageImage]) -> None:
         results: list[PageResult] = []
         for image in images:
             if self._stopping.is_set():
-                self._store.jobs.release(job.id, self._name, "the worker was stopped")
+                self._settle(lease, lambda: self._store.jobs.release(job.id, self._name, "the worker was stopped"))
                 logger.info("Put back: the worker is stopping", extra={"action": "release"})
                 return
             if lease.lost:
@@ -179,7 +210,7 @@ class Worker:
         write_artefacts(self._spool, job.id, notes)
         deliveries += rejecting
         outcome = JobResult(pages=pages, deliveries=deliveries, status=status, reason=reason)
-        self._store.jobs.complete(job.id, self._name, outcome, job.context)
+        self._settle(lease, lambda: self._store.jobs.complete(job.id, self._name, outcome, job.context))
         logger.info(
             "Completed %s: %d pages, %d deliveries",
             status,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from gateway.domain.received import ReceivedObject
 from gateway.domain.status import DeliveryStatus, JobStatus
 from gateway.intake.accept import Intake
 from gateway.service import Service, notify
-from gateway.settings import Settings
+from gateway.settings import Settings, WorkerSettings
 from gateway.spool.folder import Spool
 from gateway.store.jobs import JobResult
 from gateway.store.store import Store
@@ -39,6 +41,7 @@ from tests.tls_samples import Authority
 from tests.waiting import PATIENCE_S, eventually, wait_for
 
 SLEEPER = (sys.executable, "-c", "import time; time.sleep(600)")
+BUSY = (sys.executable, "-c", "import time\nwhile True: time.sleep(0.001); sum(range(100_000))")
 STUBBORN = (
     sys.executable,
     "-c",
@@ -62,9 +65,9 @@ def settings_for(root: Path, **changes: Any) -> Settings:
 def start(tmp_path: Path) -> Iterator[Callable[..., tuple[Service, Settings]]]:
     services: list[Service] = []
 
-    def start(**changes: Any) -> tuple[Service, Settings]:
+    def start(command: Sequence[str] = SLEEPER, **changes: Any) -> tuple[Service, Settings]:
         settings = settings_for(tmp_path, **changes)
-        services.append(Service(settings, worker_command=SLEEPER))
+        services.append(Service(settings, worker_command=command))
         services[-1].start()
         return services[-1], settings
 
@@ -238,6 +241,39 @@ def test_a_lost_database_does_not_start_as_new(
     assert spool.quarantined() == [job_id]
 
 
+def test_workers_that_are_missing_show_in_the_health(
+    start: Callable[..., tuple[Service, Settings]], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.web.pages.health._SILENCE_S", 0.5)
+    service, settings = start(worker={"processes": 0, "lease_s": 0.1})
+    assert service.problems() == []  # it may still come
+    wait_for("the time to be over", service.problems)
+    status, body = health(settings)
+    assert status == 503 and "no worker was seen for 0 s" in body
+    store.workers.seen("w1")
+    assert service.problems() == []
+
+
+def test_queue_that_does_not_move_shows_in_the_health(
+    start: Callable[..., tuple[Service, Settings]], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, settings = start(worker={"processes": 0})
+    intake = Intake(Spool(settings.storage.path / "spool", 0), store)
+    accept(intake)
+    assert health(settings)[0] == 200
+    monkeypatch.setattr("gateway.web.pages.health.silence_s", lambda _worker: 0.3)
+    time.sleep(0.4)
+    status, body = health(settings)
+    assert status == 503 and "none ended" in body
+    assert store.jobs.claim("w1", 60.0)
+    accept(intake, "2")
+    assert health(settings)[0] == 200
+    time.sleep(0.4)
+    assert health(settings)[0] == 503
+    store.jobs.fail(store.jobs.newest(JobStatus.RUNNING)[0].id, "w1", "no grid")
+    assert health(settings)[0] == 200
+
+
 def test_taken_port_is_told_and_what_was_started_is_stopped(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = settings_for(tmp_path, dicom={"port": taken.getsockname()[1]})
@@ -279,7 +315,7 @@ def test_expired_lease_is_taken_back(start: Callable[..., tuple[Service, Setting
 def test_lease_of_a_worker_that_runs_is_extended_though_it_does_not_itself(
     start: Callable[..., tuple[Service, Settings]], store: Store
 ) -> None:
-    service, settings = start(worker={"processes": 1, "lease_s": PATIENCE_S})
+    service, settings = start(worker={"processes": 1, "lease_s": PATIENCE_S}, command=BUSY)
     (slot,) = service._workers._slots
     intake = Intake(Spool(settings.storage.path / "spool", 0), store)
     running, silent = accept(intake), accept(intake, "2")
@@ -290,6 +326,17 @@ def test_lease_of_a_worker_that_runs_is_extended_though_it_does_not_itself(
     job = store.jobs.get(running)
     assert (job.status, job.worker) == (JobStatus.RUNNING, slot.name)
     assert job.lease_expires_at is not None and job.lease_expires_at > utc_now()
+
+
+def test_what_a_clock_that_stood_ahead_put_off_goes_on(
+    start: Callable[..., tuple[Service, Settings]], store: Store
+) -> None:
+    service, settings = start(worker={"processes": 0, "lease_s": 1.0})
+    job_id = accept(Intake(Spool(settings.storage.path / "spool", 0), store))
+    assert store.jobs.claim("w", 7200.0) is not None
+    with stopped_when(service, lambda: store.jobs.get(job_id).status == JobStatus.QUEUED):
+        service.watch()
+    assert store.jobs.get(job_id).status == JobStatus.QUEUED
 
 
 def accept(intake: Intake, source_key: str = "1") -> str:
@@ -326,8 +373,8 @@ def test_notify_speaks_to_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def pool(store: Store) -> Iterator[Callable[..., WorkerPool]]:
     pools: list[WorkerPool] = []
 
-    def make(command: tuple[str, ...], count: int = 1) -> WorkerPool:
-        pools.append(WorkerPool(command, count, store, maximum_attempts=3))
+    def make(command: tuple[str, ...], count: int = 1, page_timeout_s: float = 300.0) -> WorkerPool:
+        pools.append(WorkerPool(command, store, WorkerSettings(processes=count, page_timeout_s=page_timeout_s)))
         pools[-1].start()
         return pools[-1]
 
@@ -364,6 +411,69 @@ def test_job_of_a_dead_worker_goes_back_at_once_and_is_counted(
     workers.check()
     job: Job = store.jobs.get(job_id)
     assert (job.status, job.attempts) == (JobStatus.QUEUED, 1)
+
+
+def test_pages_that_end_their_worker_do_not_keep_the_next_one_back(
+    pool: Callable[..., WorkerPool], store: Store, intake: Intake
+) -> None:
+    workers = pool(SLEEPER, 2)
+    slot, other = workers._slots
+    assert other.process is not None
+    for number in range(8):
+        accept(intake, str(number))
+        assert store.jobs.claim(slot.name, 600.0) is not None
+        assert slot.process is not None
+        slot.process.kill()
+        slot.process.wait()
+        workers.check()
+        assert slot.process is None and slot.restart_at <= time.monotonic() + 1.0
+        slot.restart_at = 0.0
+        workers.check()
+        assert other.process.poll() is None
+
+
+def test_lease_of_a_stopped_worker_expires_and_the_worker_is_replaced(
+    pool: Callable[..., WorkerPool], store: Store, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.worker.supervisor._MARGIN_S", 0.0)
+    workers = pool(BUSY, page_timeout_s=1.0)
+    (slot,) = workers._slots
+    job_id = accept(intake)
+    assert store.jobs.claim(slot.name, 0.1) is not None
+
+    def lease() -> datetime:
+        lease = store.jobs.get(job_id).lease_expires_at
+        assert lease is not None
+        return lease
+
+    first = lease()
+    wait_for("the lease of a worker that computes", lambda: workers.extend() or lease() > first)
+    assert slot.process is not None
+    slot.process.send_signal(signal.SIGSTOP)
+    wait_for("the stop", lambda: not slot.look())
+    store.jobs.heartbeat(job_id, slot.name, 0.1)
+    last = lease()
+    wait_for("its end", lambda: workers.extend() or (slot.process and slot.process.poll()) == -signal.SIGKILL)
+    assert lease() == last
+    workers.check()
+    job = store.jobs.get(job_id)
+    assert (job.status, job.attempts) == (JobStatus.QUEUED, 1)
+
+
+def test_lease_of_a_worker_that_works_at_something_else_expires(
+    pool: Callable[..., WorkerPool], store: Store, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gave the job up without being able to say so, and gets on."""
+    monkeypatch.setattr("gateway.worker.supervisor._MARGIN_S", 0.0)
+    workers = pool(BUSY, page_timeout_s=0.5)
+    (slot,) = workers._slots
+    job_id = accept(intake)
+    assert store.jobs.claim(slot.name, 0.1) is not None
+    time.sleep(0.6)
+    for _ in range(3):
+        workers.extend()
+        time.sleep(0.05)
+    assert store.jobs.rescue(3) == [job_id]
 
 
 def test_worker_that_will_not_stop_is_killed_and_its_job_goes_back_uncounted(

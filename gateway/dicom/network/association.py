@@ -17,16 +17,16 @@ from pynetdicom.presentation import PresentationContext
 
 from gateway.dicom.network.transport import MAXIMUM_IDENTIFIER_BYTES, Requestor
 from gateway.dicom.objects.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from gateway.errors import DeliveryDeferred, DeliveryRefused, SettingsError
+from gateway.errors import DeliveryRefused, NotReached, SettingsError
 from gateway.security.tls import client_context, server_name, words
 from gateway.settings import DicomDestination
 
 
-class NoConnection(DeliveryDeferred):
+class NoConnection(NotReached):
     """The name does not resolve, nobody listens, the TLS handshake failed, or the connection broke."""
 
 
-class AssociationRejected(DeliveryDeferred):
+class AssociationRejected(NotReached):
     """The peer said no to the association (PS3.8 table 9-21): `rejection` is its result, source and reason."""
 
     def __init__(self, message: str, rejection: tuple[int, int, int]) -> None:

@@ -222,8 +222,10 @@ def _request(
             return response.status_code, response.headers, bytes(body)
     except SettingsError as error:
         raise NoConnection(f"{name}: {error}") from error
-    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL, ssl.SSLError) as error:
         raise NoConnection(f"{name}: {_reason(error)}") from error
+    except httpx.HTTPError as error:  # it was there, and broke off: perhaps because of what it was sent
+        raise DeliveryDeferred(f"{name}: {_reason(error)}") from error
 
 
 def _authorization(destination: DicomWebDestination) -> dict[str, str]:

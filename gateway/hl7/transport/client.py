@@ -13,7 +13,7 @@ import socket
 import ssl
 import time
 
-from gateway.errors import DeliveryDeferred, DeliveryRefused, SettingsError
+from gateway.errors import DeliveryDeferred, DeliveryRefused, NotReached, SettingsError
 from gateway.hl7.inbound.acknowledgement import scan_acknowledgement, scan_header, split_batch
 from gateway.hl7.transport.frames import FrameParser, FrameTooLong, frame
 from gateway.security.tls import client_context, server_name
@@ -80,15 +80,13 @@ class MllpClient:
             self.close()
         try:
             if self._socket is None:
-                self._socket = self._connect()
+                self._socket = self._reach()
             self._socket.settimeout(self._destination.timeout_s)
             self._socket.sendall(framed)
             answer = self._receive_answer(self._socket, control_id)
         except TimeoutError:
             self.close()
             raise DeliveryDeferred(f"{self._name}: no answer within {self._destination.timeout_s:g} s") from None
-        except SettingsError as error:
-            raise DeliveryDeferred(f"{self._name}: {error}") from error
         except (ConnectionError, ssl.SSLEOFError) as error:
             self.close()
             if kept and not self._parser.unfinished:
@@ -102,6 +100,16 @@ class MllpClient:
             raise
         self._answered.add(control_id)
         return self._judge(answer)
+
+    def _reach(self) -> socket.socket:
+        try:
+            return self._connect()
+        except TimeoutError:
+            raise NotReached(f"{self._name}: no answer within {self._destination.timeout_s:g} s") from None
+        except SettingsError as error:
+            raise NotReached(f"{self._name}: {error}") from error
+        except OSError as error:
+            raise NotReached(f"{self._name}: {_words(error)}") from error
 
     def _connect(self) -> socket.socket:
         self._parser = FrameParser()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
@@ -17,10 +18,12 @@ from gateway import __version__
 from gateway.domain.clock import utc_now
 from gateway.errors import StorageError
 from gateway.security.certificates import certificates
-from gateway.settings import Settings
+from gateway.settings import Settings, WorkerSettings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.web.site import Site
+
+_SILENCE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +72,7 @@ def routes(site: Site) -> APIRouter:
 
 
 def check_health(store: Store, spool: Spool, alive: Callable[[], list[str]], settings: Settings) -> Health:
-    """Try what the gateway needs: a write to the database, free space, every thread and worker running, certificates.
+    """Try what the gateway needs: database, space, a queue that moves, every thread and worker running, certificates.
 
     A certificate that expires soon, and files in quarantine, are named in the detail of a check that still passes.
 
@@ -83,6 +86,7 @@ def check_health(store: Store, spool: Spool, alive: Callable[[], list[str]], set
     checks = (
         _attempt("database", store.database.ping),
         _check_spool(spool),
+        _attempt("queue", partial(_check_queue, store, silence_s(settings.worker))),
         Check(name="running", ok=not dead, detail="; ".join(dead)),
         Check(
             name="certificates",
@@ -105,6 +109,20 @@ def _check_spool(spool: Spool) -> Check:
         return Check(name="spool", ok=False, detail=str(error))
     detail = f"{count} files in quarantine belong to no job: `ecg-gateway recover --list`" if count else ""
     return Check(name="spool", ok=True, detail=detail)
+
+
+def silence_s(worker: WorkerSettings) -> float:
+    """Return after how long without a sign of a worker something is wrong, in s: one gives three in a lease."""
+    return max(_SILENCE_S, 3 * worker.lease_s)
+
+
+def _check_queue(store: Store, bound_s: float) -> None:
+    """Raise StorageError where jobs wait and nothing becomes of any."""
+    waited_s = store.jobs.oldest_queued_age_s()
+    if waited_s > bound_s:
+        moved_at = store.jobs.moved_at()
+        if moved_at is None or (utc_now() - moved_at).total_seconds() > bound_s:
+            raise StorageError(f"the oldest job has waited for {waited_s:.0f} s, and none ended for {bound_s:.0f} s")
 
 
 def _attempt(name: str, action: Callable[[], None]) -> Check:

@@ -2,8 +2,10 @@
 
 import random
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +15,7 @@ from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.received import ReceivedObject
 from gateway.domain.status import DeliveryStatus, JobStatus
-from gateway.errors import DeliveryDeferred, DeliveryRefused, StorageError
+from gateway.errors import DeliveryDeferred, DeliveryRefused, NotReached, StorageError
 from gateway.intake.accept import Intake
 from gateway.settings import RetrySettings
 from gateway.spool.folder import Spool
@@ -108,12 +110,13 @@ def test_a_deferred_delivery_is_sent_again_with_the_same_bytes(house: House) -> 
     assert len(pacs.sent) == 3 and len(set(pacs.sent)) == 1
 
 
-def test_attempts_are_bounded_and_the_next_one_goes_on(house: House) -> None:
-    lost, next_one = house.finished_job("pacs"), house.finished_job("pacs")
-    house.outbox(pacs=FakeDestination(script=[DeliveryDeferred("connection refused")] * 4))
+@pytest.mark.parametrize("error", [DeliveryDeferred, NotReached])
+def test_attempts_are_bounded_and_the_next_one_goes_on(house: House, error: type[DeliveryDeferred]) -> None:
+    lost = house.finished_job("pacs")
+    house.outbox(pacs=FakeDestination(script=[error("connection refused")] * 4))
     (delivery,) = house.wait_for(lost, DeliveryStatus.FAILED)
     assert (delivery.attempts, delivery.reason) == (4, "connection refused")
-    house.wait_for(next_one, DeliveryStatus.DELIVERED)
+    house.wait_for(house.finished_job("pacs"), DeliveryStatus.DELIVERED)
 
 
 def test_a_refused_delivery_is_not_tried_again(house: House) -> None:
@@ -132,6 +135,41 @@ def test_order_is_kept_for_each_destination(house: House) -> None:
     house.outbox(pacs=pacs)
     house.wait_for(jobs[-1], DeliveryStatus.DELIVERED)
     assert [sent.identifier for sent in pacs.sent] == [f"2.25.{n}" for n in (1, 1, 2, 2, 3, 4)]
+
+
+def test_an_object_that_is_always_put_off_holds_up_nobody(house: House) -> None:
+    class Pacs(FakeDestination):
+        def send(self, path: Path, delivery: Delivery) -> str:
+            answer = super().send(path, delivery)
+            if delivery.identifier == "2.25.1":
+                raise DeliveryDeferred("status 0x0110", response="0x0110")
+            return answer
+
+    jobs = [house.finished_job("pacs") for _ in range(4)]
+    retry = RetrySettings(first_s=0.1, maximum_s=3600, attempts=50)
+    pacs = Pacs()
+    house.outbox(retry, pacs=pacs)
+    for job_id in jobs[1:]:
+        house.wait_for(job_id, DeliveryStatus.DELIVERED)
+    assert [sent.identifier for sent in pacs.sent][:2] == ["2.25.1"] * 2
+    assert house.store.deliveries.of_job(jobs[0])[0].status == DeliveryStatus.PENDING
+
+
+def test_a_destination_that_is_down_is_not_asked_for_every_delivery(house: House) -> None:
+    jobs = [house.finished_job("pacs") for _ in range(20)]
+    pacs = FakeDestination(script=[NotReached("connection refused")] * 1000)
+    house.outbox(RetrySettings(first_s=0.05, maximum_s=3600, attempts=50), pacs=pacs)
+    eventually(lambda: len(pacs.sent) == 4)  # after 0, 0.05, 0.15 and 0.35 s, more or less
+    time.sleep(0.1)  # and then not for 0.3 s at least
+    assert len(pacs.sent) == 4
+    assert sum(house.store.deliveries.of_job(job_id)[0].attempts for job_id in jobs) == 4
+
+
+def test_a_destination_that_is_reached_again_gets_all_that_waited(house: House) -> None:
+    jobs = [house.finished_job("pacs") for _ in range(5)]
+    house.outbox(pacs=FakeDestination(script=[NotReached("connection refused")] * 3))
+    for job_id in jobs:
+        house.wait_for(job_id, DeliveryStatus.DELIVERED)
 
 
 def test_a_hanging_destination_holds_up_nobody_else(house: House) -> None:

@@ -273,6 +273,24 @@ def test_what_came_while_nobody_watched_is_taken(watch: Start, inbox: Path, stor
     assert context(store).patient_id == "4711"
 
 
+def test_files_that_were_taken_are_deleted_after_the_retention(
+    watch: Start, inbox: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = watch()
+    drop(inbox, "page.png", sidecar=JANE)
+    drop(inbox, "page.txt", b"no page")
+    eventually(lambda: files(inbox / "done") == ["page.png", "page.png.json"] and files(inbox / "rejected") != [])
+    os.utime(inbox / "done" / "page.png", (0, 0))  # scanned long ago, and taken just now
+    (inbox / "done" / "kept").mkdir()
+    assert watcher.prune(retention_days=30) == 0
+    now = time.time()
+    monkeypatch.setattr("gateway.intake.folder.time.time", lambda: now + 31 * 86400)
+    assert watcher.prune(retention_days=30) == 2
+    assert files(inbox / "done") == ["kept"]
+    assert "page.txt" in files(inbox / "rejected")  # for a person
+    assert store.jobs.get(only_job(store).id)
+
+
 def test_what_is_no_page_is_left_alone(watch: Start, inbox: Path, store: Store) -> None:
     watch(settle_s=0, rescan_s=0.1)
     for name in (".hidden.png", "page.png.part", "page.png~", "page.TMP"):

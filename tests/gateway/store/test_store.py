@@ -39,7 +39,7 @@ from gateway.errors import IllegalTransition, NotFound, StorageError
 from gateway.store.database import lock_job
 from gateway.store.jobs import JobResult
 from gateway.store.store import Store
-from gateway.store.tables import Delivery, Job, Page
+from gateway.store.tables import Delivery, Job, Page, WorkerSeen
 from tests.waiting import PATIENCE_S
 
 _keys = itertools.count()
@@ -145,6 +145,19 @@ def test_claim_takes_the_oldest_and_counts_the_attempt(store: Store) -> None:
     assert one.lease_expires_at is not None and one.lease_expires_at > utc_now()
 
 
+def test_a_job_that_ended_its_worker_waits_behind_those_that_were_tried_less(store: Store) -> None:
+    poison, worse = submitted(store), submitted(store)
+    assert [job and job.id for job in (store.jobs.claim("w1", lease_s=-1) for _ in range(2))] == [poison, worse]
+    store.jobs.rescue(3)
+    again = store.jobs.claim("w1", lease_s=-1)
+    assert again and again.id == poison
+    store.jobs.rescue(3)
+    healthy = submitted(store)
+    stopped = submitted(store)
+    order = [store.jobs.claim("w1", 60) for _ in range(4)]
+    assert [job and job.id for job in order] == [healthy, stopped, worse, poison]
+
+
 def test_heartbeat_extends_only_the_own_lease(store: Store) -> None:
     job_id = claimed(store, lease_s=1)
     assert store.jobs.heartbeat(job_id, "w1", 100)
@@ -166,6 +179,16 @@ def test_rescue_leaves_live_leases_alone(store: Store) -> None:
     job_id = claimed(store, lease_s=60)
     assert store.jobs.rescue(3) == []
     assert store.jobs.get(job_id).status == JobStatus.RUNNING
+
+
+def test_a_lease_of_a_clock_that_stood_ahead_is_bounded(store: Store) -> None:
+    ahead, usual = claimed(store, lease_s=7200), claimed(store, lease_s=60)
+    before = store.jobs.get(usual).lease_expires_at
+    assert store.jobs.bound_leases(60) == [ahead]
+    lease = store.jobs.get(ahead).lease_expires_at
+    assert lease is not None and lease <= utc_now() + timedelta(seconds=60)
+    assert store.jobs.get(usual).lease_expires_at == before
+    assert store.jobs.get(ahead).status == JobStatus.RUNNING and store.jobs.bound_leases(60) == []
 
 
 def test_a_page_that_kills_its_worker_ends_failed(store: Store) -> None:
@@ -363,6 +386,21 @@ def test_an_unknown_id_is_not_found(store: Store) -> None:
             reader()
 
 
+# -- workers -------------------------------------------------------------------------------------------------------
+
+
+def test_the_last_sign_of_any_worker_is_known(store: Store) -> None:
+    assert store.workers.last_seen() is None
+    before = utc_now()
+    for name in ("w1", "w2", "w1"):
+        store.workers.seen(name)
+    seen_at = store.workers.last_seen()
+    assert seen_at is not None and seen_at >= before
+    with store.database.write() as session:  # by a clock that stood ten years ahead
+        session.add(WorkerSeen(name="w3", seen_at=before + timedelta(days=3650)))
+    assert store.workers.last_seen() == seen_at
+
+
 # -- deliveries ----------------------------------------------------------------------------------------------------
 
 
@@ -379,6 +417,40 @@ def test_a_deferred_delivery_blocks_its_destination_only(store: Store) -> None:
     assert store.deliveries.due(utc_now(), destination="pacs") == []
     deferred = store.deliveries.of_job(first[0].job_id)[0]
     assert (deferred.status, deferred.attempts, deferred.reason) == (DeliveryStatus.PENDING, 1, "connection refused")
+
+
+def test_a_delivery_that_failed_twice_steps_aside_but_not_from_its_page(store: Store) -> None:
+    (first,), (second,) = done(store, "pacs"), done(store, "pacs")
+    assert first.id and second.id
+    later = utc_now() + timedelta(hours=1)
+    for due in ([], [second.id]):
+        store.deliveries.defer(first.id, "0x0110", later)
+        assert [d.id for d in store.deliveries.due(utc_now())] == due
+    assert [d.id for d in store.deliveries.due(later)] == [second.id, first.id]  # what never failed goes first
+    store.jobs.retry(first.job_id, "cli")  # nothing arrived: the same delivery again, and one more about its page
+    claimed = store.jobs.claim("w1", 60)
+    assert claimed
+    note = delivery(claimed.id, "pacs")
+    note.artefact = "page-1.r1.rejection.pacs.dcm"
+    result = JobResult(status=JobStatus.DONE, deliveries=[delivery(claimed.id, "pacs"), note])
+    store.jobs.complete(claimed.id, "w1", result)
+    for _ in range(2):
+        store.deliveries.defer(first.id, "0x0110", later)
+    store.deliveries.delivered(second.id, "0x0000")
+    assert store.deliveries.due(utc_now()) == []
+    assert [d.id for d in store.deliveries.due(later)] == [first.id]
+    store.deliveries.delivered(first.id, "0x0000")
+    assert [d.artefact for d in store.deliveries.due(utc_now())] == [note.artefact]
+
+
+def test_a_delivery_put_off_by_a_clock_that_stood_ahead_is_due(store: Store) -> None:
+    (ahead,), (usual,), (other,) = done(store, "pacs"), done(store, "pacs"), done(store, "ehr")
+    assert ahead.id and usual.id and other.id
+    for delivery_id, days in ((ahead.id, 3650.0), (usual.id, 0.04), (other.id, 3650.0)):
+        store.deliveries.defer(delivery_id, "0xA700", utc_now() + timedelta(days=days))
+    assert store.deliveries.bound_pauses("pacs", 4500) == 1
+    assert [d.id for d in store.deliveries.due(utc_now())] == [ahead.id]
+    assert store.deliveries.bound_pauses("pacs", 4500) == 0
 
 
 @pytest.mark.parametrize("end", ["refuse", "give_up"])
@@ -555,7 +627,7 @@ def test_a_newer_database_is_refused(store: Store) -> None:
         session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(StorageError, match="9999") as caught:
         Store(store.database.url)
-    assert "newer gateway" in str(caught.value) and "up to 0007" in str(caught.value)
+    assert "newer gateway" in str(caught.value) and "up to 0008" in str(caught.value)
 
 
 _SUBMIT_FOREVER = """

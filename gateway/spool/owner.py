@@ -1,0 +1,47 @@
+"""One service a folder: two on one state would receive, sweep and send side by side, and send everything twice."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from gateway.errors import StorageError
+
+
+@contextmanager
+def owned(root: Path) -> Iterator[None]:
+    """Be the one service of the folder `root` inside the block; the kernel ends that with the process.
+
+    Raises
+    ------
+    StorageError
+        Another service has it: its process is named; or the folder cannot be written.
+    """
+    path = root / "gateway.lock"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)  # no child inherits it
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}") from error
+    try:
+        _lock(file, root)
+        yield
+    finally:
+        os.close(file)
+
+
+def _lock(file: int, root: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(file, 200).decode("ascii", "replace").strip() or "another process"
+        raise StorageError(f"{root.resolve()}: a gateway runs on it already ({holder})") from None
+    except OSError as error:
+        raise StorageError(f"{root.resolve()}: gateway.lock cannot be locked: {error.strerror}") from error
+    with suppress(OSError):  # a full disk: the lock holds all the same
+        os.ftruncate(file, 0)
+        os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
