@@ -1,7 +1,8 @@
 """The log: plain or JSON lines on standard error, the job's id on every line, no patient data.
 
-Our own messages hold identifiers only.  Text of libraries that may quote a value is left out: the pynetdicom handlers
-that print data sets, the text of warnings (pydicom quotes the value), and the text of other libraries' exceptions.
+Our own messages hold identifiers only.  Text of libraries may quote what a peer sent and is left out: their messages
+(pynetdicom quotes UIDs as they came), the pynetdicom handlers that print data sets, the text of warnings (pydicom
+quotes the value), and the text of other libraries' exceptions.  A place in the code that logs too often is counted.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import logging
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -27,7 +29,10 @@ logger = logging.getLogger(__name__)
 
 _job_id: ContextVar[str] = ContextVar("job_id", default="")
 
-_CONTROLS = {code: f"\\x{code:02x}" for code in range(32)}
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}  # C0, DEL and C1
+_CONTROLS |= {code: f"\\u{code:04x}" for code in (0x2028, 0x2029)}  # line and paragraph separator
+_KNOWN = ("gateway", "pipeline", "uvicorn")  # loggers whose messages quote nobody
+_LINES_A_MINUTE = 60  # of one place in the code, without a job: a peer may cause any number of them
 
 # Exceptions whose text is code or our own words, never a value from a data set or message.
 _SAFE = (GatewayError, TypeError, AttributeError, ImportError, NameError)
@@ -51,7 +56,7 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
     stream : TextIO or None
         Where the lines go; None for standard error.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = LimitedHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.format == "json" else PlainFormatter())
     handler.setLevel(settings.level)  # some libraries set a level of their own, which the root does not override
     handler.addFilter(_add_job_id)
@@ -63,6 +68,68 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
     warnings.showwarning = _log_warning
     threading.excepthook = _log_thread_death
     _silence_pynetdicom()
+
+
+class LimitedHandler(logging.StreamHandler[TextIO]):
+    """Writes lines; of one place in the code at most `_LINES_A_MINUTE`, then how many were left out.
+
+    Lines about a job are all written: a job has few of them.
+    """
+
+    def __init__(self, stream: TextIO, period_s: float = 60.0) -> None:
+        super().__init__(stream)
+        self._period_s = period_s
+        self._places: dict[tuple[str, int], _Place] = {}
+        self._next_check = 0.0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, or count it; the handler's lock is held."""
+        now = time.monotonic()
+        if now >= self._next_check:
+            self._next_check = now + 1.0
+            self._end_periods(now)
+        if _extra(record, "job_id") or self._place(record, now).take():
+            super().emit(record)
+
+    def _place(self, record: logging.LogRecord, now: float) -> _Place:
+        key = (record.pathname, record.lineno)
+        if key not in self._places:
+            self._places[key] = _Place(record, now + self._period_s)
+        return self._places[key]
+
+    def _end_periods(self, now: float) -> None:
+        for key, place in list(self._places.items()):
+            if now < place.until:
+                continue
+            del self._places[key]
+            if place.lines > _LINES_A_MINUTE:
+                super().emit(place.left_out())
+
+
+class _LeftOut(logging.LogRecord):
+    """The line that says how many were left out; its words are ours, whichever logger it stands for."""
+
+
+class _Place:
+    """A place in the code, and how often it has logged since its period began."""
+
+    def __init__(self, first: logging.LogRecord, until: float) -> None:
+        self.until = until
+        self.lines = 0
+        self._first = _message(first)  # not the record: its traceback holds what was received
+        self._origin = (first.name, first.levelno, first.pathname, first.lineno)
+        self._action = _extra(first, "action")
+
+    def take(self) -> bool:
+        self.lines += 1
+        return self.lines <= _LINES_A_MINUTE
+
+    def left_out(self) -> logging.LogRecord:
+        words = f"{self.lines - _LINES_A_MINUTE} more lines were left out, like: {self._first}"
+        name, level, path, line = self._origin
+        record = _LeftOut(name, level, path, line, words, None, None)
+        record.action, record.job_id = self._action, ""
+        return record
 
 
 class PlainFormatter(logging.Formatter):
@@ -101,9 +168,11 @@ def _add_job_id(record: logging.LogRecord) -> bool:
 
 
 def _message(record: logging.LogRecord) -> str:
-    """Return the message on one line; for a library's exception that is logged as a message, only its type."""
+    """Return the message on one line; of a library's only where it was logged, and an exception's type."""
     if isinstance(record.msg, BaseException):
         return type(record.msg).__qualname__
+    if record.name.partition(".")[0] not in _KNOWN and not isinstance(record, _LeftOut):
+        return f"a message of this library ({record.filename}:{record.lineno}), left out: it may quote what a peer sent"
     return record.getMessage().translate(_CONTROLS)
 
 
@@ -121,7 +190,7 @@ def _traceback(record: logging.LogRecord) -> str:
     error = record.exc_info[1]
     parts: list[str] = []
     while error is not None:
-        text = f": {error}" if isinstance(error, _SAFE) else ""
+        text = f": {error}".translate(_CONTROLS) if isinstance(error, _SAFE) else ""
         text = f": {error.strerror}" if isinstance(error, OSError) else text  # its full text quotes a file's name
         frames = "".join(traceback.format_tb(error.__traceback__))
         parts.append(f"Traceback (most recent call last):\n{frames}{type(error).__qualname__}{text}")

@@ -35,6 +35,7 @@ from gateway.identity.lookup import Lookup
 from gateway.identity.orders import Records
 from gateway.intake.accept import Intake
 from gateway.intake.folder import FolderWatcher
+from gateway.intake.recover import check_origin
 from gateway.security.certificates import certificates
 from gateway.security.tls import ListenerTls
 from gateway.settings import Settings
@@ -60,6 +61,8 @@ class Service:
     ----------
     worker_command
         How to start a worker process (see `WorkerPool`).
+    new
+        Start even if the spool holds files of jobs that the database does not know.
 
     Raises
     ------
@@ -69,8 +72,9 @@ class Service:
         Certificates cannot be used.
     """
 
-    def __init__(self, settings: Settings, *, worker_command: Sequence[str]) -> None:
+    def __init__(self, settings: Settings, *, worker_command: Sequence[str], new: bool = False) -> None:
         self._settings = settings
+        self._new = new
         root = settings.storage.path
         self._store = Store.open(settings.storage)
         self._spool = Spool(root / "spool", settings.storage.minimum_free_mib)
@@ -112,7 +116,17 @@ class Service:
             self.stop()
 
     def start(self) -> None:
-        """Start everything; raise OSError where an address is taken, StorageError where a folder cannot be had."""
+        """Start everything.
+
+        Raises
+        ------
+        OSError
+            An address is taken.
+        StorageError
+            A folder cannot be had, or the database is not the one of the spool.
+        """
+        if not self._new:
+            check_origin(self._spool, self._store)
         if self._web:
             self._begin("web page", self._web)
         self._settle_destinations()
@@ -172,8 +186,9 @@ class Service:
         return [name for name, alive in parts.items() if not alive]
 
     def problems(self) -> list[str]:
-        """Return, in words, what does not run now: dead parts, and workers that wait to be started again."""
-        return [f"{name} does not run" for name in self.dead()] + self._workers.problems() + self._unseen()
+        """Return, in words, what does not run now: dead parts, missing folders, workers that wait for their start."""
+        folders = [watcher.problem for watcher in self._watchers if watcher.problem]
+        return [f"{name} does not run" for name in self.dead()] + folders + self._workers.problems() + self._unseen()
 
     def _unseen(self) -> list[str]:
         """Return, in words, that no worker was seen for too long: of those that others start, nothing else is known."""
@@ -224,6 +239,8 @@ class Service:
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_S
             self._intake.sweep(self._settings.storage.retention_days)
+            for watcher in self._watchers:
+                watcher.prune(self._settings.storage.retention_days)
             self._store.patients.forget_messages(utc_now() - timedelta(days=self._settings.storage.retention_days))
 
     def _bound(self) -> None:

@@ -75,7 +75,8 @@ OptionalJobId = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON; times are ISO 8601, in UTC.")]
-Limit = Annotated[int, typer.Option(min=1, help="How many at most.")]
+MAXIMUM_NUMBER = 2**31 - 1  # of a row: what a database's integer holds
+Limit = Annotated[int, typer.Option(min=1, max=MAXIMUM_NUMBER, help="How many at most.")]
 
 
 def open_store(settings: Settings, *, create: bool = False) -> Store:

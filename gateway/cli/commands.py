@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli.administration import check_config, example_config
+from gateway.cli.administration import check_config, example_config, recover
 from gateway.cli.destinations import echo, find, pull, resend, send_test, undelivered
 from gateway.cli.jobs import cancel, jobs, retry, show, submit
 from gateway.cli.options import with_options
@@ -22,7 +22,7 @@ _GROUPS = {
     "Jobs": (submit, jobs, show, retry, cancel),
     "Review": (unmatched, identify, confirm, merges),
     "Destinations": (echo, send_test, find, pull, undelivered, resend),
-    "Administration": (check_config, example_config),
+    "Administration": (check_config, example_config, recover),
 }
 
 app = typer.Typer(

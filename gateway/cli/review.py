@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from gateway.cli.arguments import AsJson, Config, JobId, find_job_id, open_spool, open_store
+from gateway.cli.arguments import MAXIMUM_NUMBER, AsJson, Config, JobId, find_job_id, open_spool, open_store
 from gateway.cli.options import IdentityOptions
 from gateway.cli.output import age, job_fields, merge_fields, print_json, print_table
 from gateway.identity.person import identify as identify_job
@@ -53,7 +53,8 @@ def confirm(job: JobId, config: Config = None) -> None:
 def merges(
     config: Config = None,
     settle: Annotated[
-        int | None, typer.Option(help="The number of a line that the archive has been informed of.")
+        int | None,
+        typer.Option(min=1, max=MAXIMUM_NUMBER, help="The number of a line that the archive has been informed of."),
     ] = None,
     patient: Annotated[bool, typer.Option("--patient", help="With --json: print the patient IDs, too.")] = False,
     as_json: AsJson = False,

@@ -16,13 +16,18 @@ from gateway.settings import load_settings
 from gateway.spool.owner import owned
 
 
-def serve(config: Config = None) -> None:
+def serve(
+    config: Config = None,
+    new: Annotated[
+        bool, typer.Option("--new", help="Start even if the spool holds files that the database does not know.")
+    ] = False,
+) -> None:
     """Run the gateway: receive, digitize and deliver until SIGINT or SIGTERM."""
     settings = load_settings(config)
     configure_logging(settings.log)
     command = [sys.executable, "-m", "gateway", "worker", *(["--config", str(config)] if config else [])]
     with owned(settings.storage.path):
-        status = Service(settings, worker_command=command).run()
+        status = Service(settings, worker_command=command, new=new).run()
     sys.exit(status)
 
 

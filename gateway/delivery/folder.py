@@ -49,7 +49,8 @@ class FolderKind(Kind):
 def deliver_to_folder(folder: Path, artefact: Path, delivery: Delivery) -> str:
     """Write a result into a folder, whole or not at all, as `<job id>-<artefact>`; a repeat writes the same file.
 
-    The folder must exist: one that is missing may be a share that is not mounted.
+    The folder must exist: one that is missing may be a share that is not mounted.  Owner and group may read the file,
+    and nobody else: it names a patient.
 
     Returns
     -------
@@ -66,7 +67,7 @@ def deliver_to_folder(folder: Path, artefact: Path, delivery: Delivery) -> str:
     if not folder.is_dir():
         raise NotReached("the destination folder is not there")
     try:
-        write_durably(folder / f"{delivery.job_id}-{artefact.name}", artefact.read_bytes(), mode=0o666)
+        write_durably(folder / f"{delivery.job_id}-{artefact.name}", artefact.read_bytes(), mode=0o640)
     except OSError as error:
         raise DeliveryDeferred(f"the destination folder cannot take it: {error.strerror}") from error
     return "stored"

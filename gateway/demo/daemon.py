@@ -36,6 +36,7 @@ storage.path = {var}
 
 [[folders]]
 path = {inbox}
+create = true
 
 [[destinations]]
 kind = "dicom"

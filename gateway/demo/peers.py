@@ -5,7 +5,7 @@ from __future__ import annotations
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import GeneralECGWaveformStorage, TwelveLeadECGWaveformStorage, Verification
 
-from gateway.hl7.inbound.acknowledgement import build_ack, scan_header
+from gateway.hl7.inbound.acknowledgement import Problem, build_ack, scan_header
 from gateway.hl7.transport.mllp import MllpListener
 
 
@@ -43,7 +43,7 @@ class Ehr:
     def _keep(self, message: bytes) -> tuple[bytes]:
         header = scan_header(message)
         if header is None:
-            return (build_ack(message, "AR", error_code="100"),)
+            return (build_ack(message, "AR", problem=Problem(error_code="100")),)
         self.messages[header.field(10).decode("ascii", "replace")] = message
         return (build_ack(message, "AA"),)
 

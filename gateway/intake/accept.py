@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from contextlib import suppress
 from dataclasses import replace
 
 from gateway.dicom.images.difference import data_set_digest, differences
@@ -25,12 +26,12 @@ from gateway.domain.context import StudyContext
 from gateway.domain.identity import Decision, Evidence
 from gateway.domain.received import Accepted, ReceivedObject
 from gateway.domain.status import JobStatus
-from gateway.errors import IntakeError, UndecodableDataset
+from gateway.errors import IntakeError, StorageError, UndecodableDataset
 from gateway.identity.decide import decide
 from gateway.identity.orders import search
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
-from gateway.store.tables import Job
+from gateway.store.tables import Job, new_id
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Intake:
         self._spool = spool
         self.store = store
 
-    def accept(self, received: ReceivedObject, evidence: Evidence | None = None) -> Accepted:
+    def accept(self, received: ReceivedObject, evidence: Evidence | None = None, job_id: str = "") -> Accepted:
         """Take one object; it is safe when this returns.
 
         Parameters
@@ -60,6 +61,8 @@ class Intake:
         evidence
             What else is known about its identity.  An object without patient ID gets the patient of the order it names;
             one that names neither, or contradicts its order or its patient's record, waits for a person.
+        job_id
+            What a new job is called, where its files are in the spool already.
 
         Raises
         ------
@@ -70,10 +73,11 @@ class Intake:
         known = self.store.jobs.find(received.source_key)
         if known is not None:
             return self._again(known, received, evidence)
-        return self._new(received, evidence, self._decide(received, evidence))
+        return self._new(received, evidence, self._decide(received, evidence), job_id)
 
-    def _new(self, received: ReceivedObject, evidence: Evidence, decision: Decision) -> Accepted:
+    def _new(self, received: ReceivedObject, evidence: Evidence, decision: Decision, job_id: str = "") -> Accepted:
         job = Job(
+            id=job_id or new_id(),
             source=received.source,
             source_key=received.source_key,
             source_digest=source_digest(received.media_type, received.data),
@@ -85,7 +89,12 @@ class Intake:
             unmatched=decision.unmatched,
         )
         self._spool.write_source(job.id, received.data)
-        stored, created = self.store.jobs.submit(job, received.actor)  # a failure leaves an orphan, never acknowledged
+        try:
+            stored, created = self.store.jobs.submit(job, received.actor)
+        except StorageError:
+            if not job_id:
+                self._forget(job.id)
+            raise
         if not created:
             self._spool.remove(job.id)
             return self._again(stored, received, evidence)
@@ -97,7 +106,9 @@ class Intake:
         return self.accept(received, Evidence(sent_by_peer=True))
 
     def sweep(self, retention_days: int) -> list[str]:
-        """Delete files nobody needs: those without a job after a day, those of finished jobs after `retention_days`.
+        """Delete the files of finished jobs after `retention_days`; files that no job explains go to quarantine.
+
+        They were never acknowledged, or the database is not the one that they were received for: nobody knows.
 
         Returns
         -------
@@ -105,12 +116,14 @@ class Intake:
             The jobs that have no files any more.
         """
         day_s = 86400.0
-        useless = self._spool.orphans(self.store.jobs.exists, day_s)
-        useless += self._spool.orphans(self.store.jobs.needs_files, retention_days * day_s)
-        for job_id in dict.fromkeys(useless):
+        for job_id in self._spool.orphans(self.store.jobs.exists, day_s):
+            if self._spool.quarantine(job_id):
+                logger.warning("Quarantined files without a job", extra={"action": "quarantine", "job_id": job_id})
+        useless = self._spool.orphans(self.store.jobs.needs_files, retention_days * day_s)
+        for job_id in useless:
             self._spool.remove(job_id)
             logger.info("Removed the files of a job", extra={"action": "sweep", "job_id": job_id})
-        return list(dict.fromkeys(useless))
+        return useless
 
     def has(self, source_key: str) -> bool:
         """Return whether nothing would be gained by receiving this again: it is a job's, and so is its source."""
@@ -150,6 +163,12 @@ class Intake:
         logger.warning("Received another object under the UID of a job", extra={"action": "hold", "job_id": known.id})
         evidence = replace(evidence, contradictions=(*evidence.contradictions, reason))
         return self._new(second, evidence, replace(self._decide(second, evidence), unmatched=False))
+
+    def _forget(self, job_id: str) -> None:
+        """Remove the source of a job that was not committed, if that is certain: its sender is refused."""
+        with suppress(StorageError):
+            if not self.store.jobs.exists(job_id):
+                self._spool.remove(job_id)
 
     def _decide(self, received: ReceivedObject, evidence: Evidence) -> Decision:
         return decide(received.context, search(self.store.patients, received.context, evidence))

@@ -1,14 +1,18 @@
 """The watched folder, and the folder that results are dropped into.
 
-A file is *ready* when it was renamed into the folder, was closed after writing, or did not change for `settle_s`;
-its sidecar gets as long to come.  A ready file is claimed by renaming it into a folder of its own under
-`processing/`, taken in, and moved to `done/` or, with `<name>.reason.txt` beside it, to `rejected/`:
+A file is *ready* when it is whole, and was renamed into the folder, was closed after writing, or had one size and
+time for `settle_s`; its sidecar gets as long to come.  One that the kernel reports as being written is not ready
+before it is closed.  One that ends too early is waited for, and rejected when it did not change for `incomplete_s`.
+A ready file is claimed by renaming it into a folder of its own under `processing/`, taken in, and moved to `done/` or,
+with `<name>.reason.txt` beside it, to `rejected/`:
 
     inbox/page.png [page.png.json]  ->  inbox/processing/<claim>/  ->  inbox/done/ | inbox/rejected/
 
 The outcome is written into the claim before anything moves on, so a crash at any point neither loses a file nor
-takes it twice: what is left under `processing/` is taken up at the next start.  The kernel reports nothing about
-network shares, and a report may be missed: every `rescan_s` the folder is read anew.
+takes it twice: what is left under `processing/` is taken up at the next start.  A file that changes after it was taken
+(its writer had it open still) goes back into the folder and is taken again: it is another file.
+
+The kernel reports nothing about network shares, and a report may be missed: every `rescan_s` the folder is read anew.
 
 File names may hold a patient's identity; they never reach the log.
 """
@@ -24,6 +28,7 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 
 from watchdog.events import (
@@ -47,6 +52,7 @@ from gateway.identity.filename import read_filename
 from gateway.identity.forms import compile_pattern
 from gateway.identity.sidecar import read_sidecar
 from gateway.intake.accept import Intake, file_key, media_type_of
+from gateway.intake.whole import what_is_missing
 from gateway.settings import FolderSettings
 from gateway.spool.folder import write_durably
 
@@ -56,19 +62,32 @@ _PROCESSING, _DONE, _REJECTED = "processing", "done", "rejected"
 _OUTCOME = ".outcome"  # in a claim: "" for done, else the reason it was rejected
 _ATTEMPT = ".attempt"  # in a claim, numbered: begun and not ended; a file that kills the process stops at three
 _MAXIMUM_ATTEMPTS = 3
+_MISSING_S = 2.0  # how often a missing folder is looked for
 _MAXIMUM_BYTES = 512 * 1024 * 1024
 _MAXIMUM_NAME = 230  # bytes of a file's name that leave room for the claim's mark and ".reason.txt"
 _TEMPORARY = (".part", ".tmp", "~")
 _SIDECAR = ".json"
 
 
+_Signature = tuple[int, int]  # size and mtime
+
+
+class _Writer(Enum):
+    """What the kernel reported last of who writes a file; of a file on a network share it reports nothing."""
+
+    UNKNOWN = auto()
+    WRITING = auto()
+    DONE = auto()
+
+
 @dataclass(slots=True)
 class _Seen:
-    """A file that is not taken yet: its size and mtime, since when (monotonic, s), and whether its writer is done."""
+    """A file that is not taken yet: its size and mtime, since when (monotonic, s), and what is known of its writer."""
 
-    signature: tuple[int, int]
+    signature: _Signature
     since: float
-    settled: bool
+    writer: _Writer
+    whole: bool | None = None  # None: not looked at
 
 
 class FolderWatcher:
@@ -88,26 +107,31 @@ class FolderWatcher:
         self._pattern = None if settings.identity == "sidecar" else compile_pattern(settings.filename_pattern)
         compile_pattern(settings.barcode_pattern)  # of the worker: a wrong one is reported here
         self._seen: dict[str, _Seen] = {}
-        self._events: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
+        self._put: dict[Path, tuple[_Signature, float]] = {}  # what was put away: how it looked, and when
+        self._events: queue.SimpleQueue[tuple[str, _Writer]] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"folder-{self._path.name}", daemon=True)
-        self._observer: BaseObserver = (
-            PollingObserver() if settings.polling else InotifyObserver(generate_full_events=True)
-        )
+        self._observer: BaseObserver | None = None
+        self._place: tuple[int, int] | None = None  # device and inode: another file system may be mounted there
+        self._problem = ""
+
+    @property
+    def problem(self) -> str:
+        """Why the folder cannot be watched now, in words; "" where it is."""
+        return self._problem
 
     @property
     def alive(self) -> bool:
         """Whether the folder is watched; False before `start` and after `stop` too."""
-        return self._thread.is_alive() and self._observer.is_alive() and not self._stopping.is_set()
+        observed = self._observer is None or self._observer.is_alive()
+        return self._thread.is_alive() and observed and not self._stopping.is_set()
 
     def start(self) -> None:
-        """Begin to watch; raise StorageError where the folder cannot be made or watched."""
+        """Begin to watch, as soon as the folder is there; raise StorageError where it cannot be made or watched."""
         try:
-            self._path.mkdir(parents=True, exist_ok=True)
-            for name in (_PROCESSING, _DONE, _REJECTED):
-                (self._path / name).mkdir(exist_ok=True)
-            self._observer.schedule(_Listener(self._events), str(self._path))
-            self._observer.start()
+            if self._settings.create:
+                self._path.mkdir(parents=True, exist_ok=True)
+            self._follow()
         except OSError as error:
             raise StorageError(f"folder {self._path}: {error.strerror}") from error
         self._thread.start()
@@ -115,12 +139,68 @@ class FolderWatcher:
     def stop(self) -> None:
         """Stop; return when the file at hand is done."""
         self._stopping.set()
-        self._events.put(("", False))
-        if self._observer.is_alive():
-            self._observer.stop()
-            self._observer.join()
+        self._events.put(("", _Writer.UNKNOWN))
         if self._thread.is_alive():
             self._thread.join()
+        self._unwatch()
+
+    # -- the folder may be missing, or not mounted ----------------------------------------------------------------
+
+    def _follow(self) -> bool:
+        """Watch the folder that is at the path now; return whether there is one."""
+        place = _place(self._path)
+        if place is None:
+            problem = f"folder {self._path} is missing: is it mounted?"
+        elif place == self._place:
+            problem = ""
+        elif self._place and not self._settings.create and not (self._path / _PROCESSING).is_dir():
+            problem = f"folder {self._path} is another one now, without {_PROCESSING}/: is it mounted?"
+        else:
+            problem = ""
+            self._unwatch()
+            self._watch()
+            self._place = place
+        if problem != self._problem:
+            self._problem = problem
+            level = logging.ERROR if problem else logging.INFO
+            logger.log(level, problem or f"folder {self._path} is there again", extra={"action": "folder"})
+        return not problem
+
+    def _watch(self) -> None:
+        for name in (_PROCESSING, _DONE, _REJECTED):
+            (self._path / name).mkdir(exist_ok=True)
+        observer = PollingObserver() if self._settings.polling else InotifyObserver(generate_full_events=True)
+        observer.schedule(_Listener(self._events, polling=self._settings.polling), str(self._path))
+        observer.start()
+        self._observer = observer
+
+    def _unwatch(self) -> None:
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer.join()
+        self._observer = None
+        self._seen.clear()
+        self._put.clear()
+
+    def prune(self, retention_days: int) -> int:
+        """Delete the files that were put into `done/` so long ago; return how many.
+
+        A job has its own copy of them.  The time of the last change of the inode counts, which is that of the move.
+        """
+        oldest = time.time() - retention_days * 86400
+        done, pruned = self._path / _DONE, 0
+        try:
+            with os.scandir(done) as entries:
+                old = [each for each in entries if each.stat(follow_symlinks=False).st_ctime < oldest]
+            for entry in old:
+                if entry.is_file(follow_symlinks=False):
+                    os.unlink(entry)
+                    pruned += 1
+        except OSError as error:
+            logger.warning("Cannot delete old files of %s: %s", done, error.strerror, extra={"action": "folder"})
+        if pruned:
+            logger.info("Deleted %d old files of %s", pruned, done, extra={"action": "sweep"})
+        return pruned
 
     # -- what is ready --------------------------------------------------------------------------------------------
 
@@ -129,21 +209,28 @@ class FolderWatcher:
         next_scan = time.monotonic()
         while not self._stopping.is_set():
             try:
+                if not self._follow():
+                    next_scan = time.monotonic()  # read it as soon as it is there
+                    self._stopping.wait(min(_MISSING_S, self._settings.rescan_s))
+                    continue
                 if time.monotonic() >= next_scan:
                     next_scan = time.monotonic() + self._settings.rescan_s
                     self._scan()
                 self._take_ready()
             except OSError as error:
                 logger.error("Folder %s: %s", self._path, error.strerror, extra={"action": "folder"})
+                self._stopping.wait(tick_s)
+            except ValueError as error:  # of one file: its claim is rejected after three attempts
+                logger.error("Folder %s: %s", self._path, type(error).__name__, extra={"action": "folder"})
             self._listen(tick_s if self._seen else max(0.0, next_scan - time.monotonic()))
 
     def _listen(self, timeout_s: float) -> None:
         """Wait for the first report, then note all that have come."""
         try:
-            name, settled = self._events.get(timeout=timeout_s)
+            name, writer = self._events.get(timeout=timeout_s)
             while True:
-                self._note(name, settled)
-                name, settled = self._events.get_nowait()
+                self._note(name, writer)
+                name, writer = self._events.get_nowait()
         except queue.Empty:
             return
 
@@ -151,10 +238,11 @@ class FolderWatcher:
         """Take up what an earlier attempt left, and note what is in the folder."""
         for claim in sorted((self._path / _PROCESSING).iterdir()):
             self._process(claim)
+        self._take_back()
         for name in os.listdir(self._path):
-            self._note(name, settled=False)
+            self._note(name)
 
-    def _note(self, name: str, settled: bool) -> None:
+    def _note(self, name: str, writer: _Writer = _Writer.UNKNOWN) -> None:
         """Remember how a file looks now, or forget one that is gone or is none."""
         if not name or name.startswith(".") or name.lower().endswith(_TEMPORARY):
             return
@@ -165,16 +253,20 @@ class FolderWatcher:
             return
         if not stat.S_ISREG(status.st_mode):
             return
-        signature = (status.st_size, status.st_mtime_ns)
+        signature = _signature(status)
         seen = self._seen.get(name)
+        if seen is not None and seen.writer == _Writer.DONE and seen.signature[0] == signature[0]:
+            writer = _Writer.DONE  # its times or permissions were set after it was closed
+        elif seen is not None and writer == _Writer.UNKNOWN:
+            writer = seen.writer if seen.signature == signature or seen.writer == _Writer.WRITING else writer
         if seen is None or seen.signature != signature:
-            self._seen[name] = _Seen(signature, time.monotonic(), settled)
-        elif settled:
-            seen.settled = True
+            self._seen[name] = _Seen(signature, time.monotonic(), writer)
+        else:
+            seen.writer = writer
 
     def _take_ready(self) -> None:
         for name in sorted(self._seen):
-            self._note(name, settled=False)
+            self._note(name)
         for name in sorted(self._seen, key=lambda name: self._seen[name].signature[1]):
             if self._stopping.is_set():
                 return
@@ -186,25 +278,44 @@ class FolderWatcher:
         return self._sidecars and name.endswith(_SIDECAR)
 
     def _is_ready(self, name: str) -> bool:
-        if not self._is_unchanged(name) and not self._seen[name].settled:
+        seen = self._seen[name]
+        if not self._is_written(seen) or not (self._is_whole(name) or self._is_given_up(seen)):
             return False
         if not self._sidecars:
             return True
         sidecar = name + _SIDECAR
-        self._note(sidecar, settled=False)
-        if sidecar in self._seen:
-            return self._seen[sidecar].settled or self._is_unchanged(sidecar)
-        return self._is_unchanged(name)
+        self._note(sidecar)
+        return self._is_written(self._seen[sidecar]) if sidecar in self._seen else self._is_unchanged(seen)
 
-    def _is_unchanged(self, name: str) -> bool:
-        return time.monotonic() - self._seen[name].since >= self._settings.settle_s
+    def _is_written(self, seen: _Seen) -> bool:
+        if seen.writer == _Writer.WRITING:
+            return self._is_given_up(seen)
+        return seen.writer == _Writer.DONE or self._is_unchanged(seen)
+
+    def _is_unchanged(self, seen: _Seen) -> bool:
+        return time.monotonic() - seen.since >= self._settings.settle_s
+
+    def _is_given_up(self, seen: _Seen) -> bool:
+        return time.monotonic() - seen.since >= self._settings.incomplete_s
+
+    def _is_whole(self, name: str) -> bool:
+        """Return whether a file is whole, or is none that could be: then it is rejected with its own reason."""
+        seen = self._seen[name]
+        if seen.whole is None:
+            try:
+                data = _read(self._path / name)
+                seen.whole = bool(data) and not what_is_missing(media_type_of(data), data)
+            except (IntakeError, StorageError):
+                seen.whole = True
+        return seen.whole
 
     # -- claim, take in, put away ---------------------------------------------------------------------------------
 
     def _claim(self, name: str) -> None:
         """Make a file ours; its sidecar goes first, and comes back should the file have gone."""
         claim = self._path / _PROCESSING / str(uuid.uuid4())
-        claim.mkdir(parents=True)
+        claim.parent.mkdir(exist_ok=True)
+        claim.mkdir()
         if self._sidecars and name + _SIDECAR in self._seen:
             del self._seen[name + _SIDECAR]
             (self._path / (name + _SIDECAR)).rename(claim / (name + _SIDECAR))
@@ -223,7 +334,12 @@ class FolderWatcher:
                 return
             attempt = claim / f"{_ATTEMPT}{len(list(claim.glob(_ATTEMPT + '*')))}"
             try:
+                before = _signature(os.lstat(original))
                 reason = self._take_in(original, attempt)
+                if _signature(os.lstat(original)) != before:
+                    logger.warning("A file changed while it was taken: it is taken again", extra={"action": "folder"})
+                    attempt.unlink(missing_ok=True)
+                    return
                 write_durably(claim / _OUTCOME, reason.encode())
             except (StorageError, OSError) as error:
                 attempt.unlink(missing_ok=True)
@@ -255,6 +371,8 @@ class FolderWatcher:
         data = _read(original)
         source = f"folder:{self._path}"
         media_type = media_type_of(data)
+        if missing := what_is_missing(media_type, data):
+            raise IntakeError(missing)
         if media_type == "application/dicom":
             context = read_context(data)
             source_key = context.source_sop_instance_uid
@@ -283,6 +401,8 @@ class FolderWatcher:
         sidecar = original.with_name(original.name + _SIDECAR)
         if self._sidecars and sidecar.exists():
             return read_sidecar(_read(sidecar))
+        if self._pattern and not _is_unicode(original.name):
+            raise IntakeError("the file's name is not in UTF-8, and the identity is read from it: rename the file")
         named = read_filename(self._pattern, original.stem) if self._pattern else None
         return named or StudyContext()
 
@@ -308,24 +428,71 @@ class FolderWatcher:
             if reason and not self._is_sidecar(name):
                 (target / f"{name}.reason.txt").write_text(reason + "\n", encoding="utf-8")
             path.rename(target / name)
+            self._put[target / name] = (_signature(os.lstat(target / name)), time.monotonic())
         shutil.rmtree(claim)
+
+    def _take_back(self) -> None:
+        """Return what changed after it was put away to the folder: its writer was not done."""
+        for path, (signature, when) in list(self._put.items()):
+            try:
+                changed = _signature(os.lstat(path)) != signature
+            except FileNotFoundError:
+                del self._put[path]
+                continue
+            if changed and not (self._path / path.name).exists():
+                logger.warning("A file changed after it was taken: it is taken again", extra={"action": "folder"})
+                path.with_name(f"{path.name}.reason.txt").unlink(missing_ok=True)
+                sidecar = path.with_name(path.name + _SIDECAR)
+                if self._sidecars and sidecar.exists() and not (self._path / sidecar.name).exists():
+                    sidecar.rename(self._path / sidecar.name)
+                path.rename(self._path / path.name)
+                del self._put[path]
+            elif time.monotonic() - when >= self._settings.incomplete_s:
+                del self._put[path]
 
 
 class _Listener(FileSystemEventHandler):
-    """Passes on which file the kernel reported, and whether its writer is done with it."""
+    """Passes on which file was reported, and what that says about its writer; polling never sees a file closed."""
 
-    def __init__(self, events: queue.SimpleQueue[tuple[str, bool]]) -> None:
+    def __init__(self, events: queue.SimpleQueue[tuple[str, _Writer]], *, polling: bool) -> None:
         self._events = events
+        self._polling = polling
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Note a file; directories and mere readers are nothing to us."""
         if event.is_directory:
             return
         if event.event_type == EVENT_TYPE_MOVED:
-            self._events.put((os.path.basename(os.fsdecode(event.dest_path)), True))
+            self._events.put((os.path.basename(os.fsdecode(event.dest_path)), _Writer.DONE))
         elif event.event_type in (EVENT_TYPE_CREATED, EVENT_TYPE_MODIFIED, EVENT_TYPE_CLOSED):
-            settled = event.event_type == EVENT_TYPE_CLOSED
-            self._events.put((os.path.basename(os.fsdecode(event.src_path)), settled))
+            writer = _Writer.UNKNOWN
+            if event.event_type == EVENT_TYPE_CLOSED:
+                writer = _Writer.DONE
+            elif event.event_type == EVENT_TYPE_MODIFIED and not self._polling:
+                writer = _Writer.WRITING
+            self._events.put((os.path.basename(os.fsdecode(event.src_path)), writer))
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    """Return what tells a folder from every other; None where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
+
+
+def _signature(status: os.stat_result) -> _Signature:
+    return status.st_size, status.st_mtime_ns
+
+
+def _is_unicode(name: str) -> bool:
+    """Return whether a file's name is text; bytes that are not UTF-8 must reach no object, database or log."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _free_name(target: Path, name: str, token: str) -> str:

@@ -28,8 +28,10 @@ class FolderSettings(Section):
     """A watched folder.  The identity is read from a sidecar, the file's name or a code on the page, never guessed."""
 
     path: Path
+    create: bool = False  # make it where it is missing; else a missing folder is an error until it appears
     polling: bool = False  # for network shares, where the kernel reports nothing
     settle_s: float = Field(default=2.0, ge=0)
+    incomplete_s: float = Field(default=600.0, gt=0)  # how long a file that ends too early may stay unchanged
     rescan_s: float = Field(default=30.0, gt=0)
     identity: Literal["sidecar", "filename", "sidecar_or_filename"] = "sidecar"
     filename_pattern: str = ""  # a regular expression with named groups, e.g. (?P<patient_id>\d+)_(?P<study_date>\d{8})

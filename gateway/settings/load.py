@@ -30,7 +30,7 @@ class Settings(Section):
 
     dicom: DicomSettings = DicomSettings()
     hl7: Hl7Settings = Hl7Settings()
-    folders: tuple[FolderSettings, ...] = (FolderSettings(path=Path("var/inbox")),)
+    folders: tuple[FolderSettings, ...] = (FolderSettings(path=Path("var/inbox"), create=True),)
     destinations: tuple[Destination, ...] = ()
     objects: ObjectSettings = ObjectSettings()
     digitizer: DigitizerSettings = DigitizerSettings()
@@ -49,6 +49,21 @@ class Settings(Section):
             unknown = set(folder.destinations or ()) - set(names)
             if unknown:
                 raise ValueError(f"folder {folder.path} names unknown destinations {sorted(unknown)}")
+        return self
+
+    @model_validator(mode="after")
+    def _folders(self) -> Settings:
+        """Refuse a watched folder that would take the gateway's own files, or those of another one."""
+        storage = self.storage.path.resolve()
+        taken: list[tuple[str, Path]] = []
+        for folder in self.folders:
+            path = folder.path.resolve()
+            if storage.is_relative_to(path):
+                raise ValueError(f"folder {folder.path} is or contains the storage path {self.storage.path}")
+            for what, other in (("the spool", storage / "spool"), *taken):
+                if path.is_relative_to(other) or other.is_relative_to(path):
+                    raise ValueError(f"folder {folder.path} is, contains or lies inside {what}")
+            taken.append((f"folder {folder.path}", path))
         return self
 
 
@@ -74,6 +89,8 @@ def load_settings(path: Path | None) -> Settings:
 
 def _breach(error: ErrorDetails) -> str:
     """Name a setting, its value and the rule it breaks; a database URL is not repeated, it may hold a password."""
+    if not error["loc"]:  # a rule about several settings names them itself
+        return error["msg"]
     setting = ".".join(str(part) for part in error["loc"])
     value = "" if setting == "storage.database" else f" = {error.get('input')!r}"
     return f"{setting}{value}: {error['msg']}"

@@ -68,7 +68,7 @@ class StorageSettings(Section):
     database: str = ""  # empty: SQLite in `path`; or postgresql+psycopg://user@host:port/name
     database_password_file: Path | None = None  # holds its password
     minimum_free_mib: int = Field(default=512, ge=0)  # with less free space, nothing is accepted
-    retention_days: int = Field(default=30, ge=1)  # of finished jobs' files
+    retention_days: int = Field(default=30, ge=1)  # of finished jobs' files, and of done/ in watched folders
 
     @field_validator("database")
     @classmethod

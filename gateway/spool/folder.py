@@ -3,6 +3,9 @@
 A file is written under a temporary name, fsynced and renamed, and its folder is fsynced.  The file is complete or
 absent, and it survives a power failure after `write_source` has returned.  Every path is built from our own names,
 never from those of a peer.  Only this module touches the files.
+
+A folder that belongs to no job is never deleted: it goes to `quarantine/`, inside the spool, so that the move is one
+rename.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from pathlib import Path
 from gateway.errors import StorageError
 
 _SOURCE = "source"
+_QUARANTINE = "quarantine"
 _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ARTEFACT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MIB = 1024 * 1024
@@ -130,6 +134,74 @@ class Spool:
         except OSError as error:
             raise _storage_error(error) from error
         return [job_id for job_id in sorted(old) if not known(job_id)]
+
+    def holds_results(self, job_id: str) -> bool:
+        """Return whether anything was made of a job's source: then there was a job."""
+        return any(name != _SOURCE for name in self._files(self._folder(job_id)))
+
+    def quarantine(self, job_id: str) -> bool:
+        """Move a folder that no job explains out of the way; one without a whole file is deleted.
+
+        Returns
+        -------
+        bool
+            Whether it was moved.
+        """
+        folder = self._folder(job_id)
+        if not self._files(folder):
+            self.remove(job_id)
+            return False
+        self._move(folder, self._quarantined(job_id))
+        return True
+
+    def release(self, job_id: str) -> None:
+        """Move a folder back from quarantine."""
+        self._move(self._quarantined(job_id), self._folder(job_id))
+
+    def quarantined(self) -> list[str]:
+        """Return what is in quarantine, each by the id of the job that it was received for."""
+        try:
+            return sorted(name for name in os.listdir(self.path / _QUARANTINE) if _JOB_ID.fullmatch(name))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise _storage_error(error) from error
+
+    def quarantined_path(self, job_id: str) -> Path:
+        """Return the path of a source in quarantine, whether it exists or not."""
+        return self._quarantined(job_id) / _SOURCE
+
+    def read_quarantined(self, job_id: str) -> bytes | None:
+        """Return the bytes of a source in quarantine; None where there are none, or they cannot be read."""
+        try:
+            return self.quarantined_path(job_id).read_bytes()
+        except OSError:
+            return None
+
+    def remove_quarantined(self, job_id: str) -> None:
+        """Delete a folder in quarantine: what it holds is a job's by now."""
+        try:
+            shutil.rmtree(self._quarantined(job_id))
+        except OSError as error:
+            raise _storage_error(error) from error
+
+    def _move(self, folder: Path, target: Path) -> None:
+        try:
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+            os.rename(folder, target)
+            sync_folder(target.parent)
+            sync_folder(folder.parent)
+        except OSError as error:
+            raise _storage_error(error) from error
+
+    def _files(self, folder: Path) -> list[str]:
+        try:
+            return [name for name in os.listdir(folder) if not name.startswith(".")]
+        except OSError as error:
+            raise _storage_error(error) from error
+
+    def _quarantined(self, job_id: str) -> Path:
+        return self.path / _QUARANTINE / self._folder(job_id).name
 
     def _folder(self, job_id: str) -> Path:
         if not _JOB_ID.fullmatch(job_id):

@@ -22,6 +22,7 @@ from gateway.store.database import Database, advance_job, arrived, cancel_undeli
 from gateway.store.deliveries import put_delivery
 from gateway.store.tables import Delivery, Job, JobEvent, Page
 
+_IDS_AT_ONCE = 500  # parameters of one statement
 _RESULT_ACTIONS = {
     JobStatus.DONE: JobAction.COMPLETE,
     JobStatus.NEEDS_REVIEW: JobAction.HOLD,
@@ -324,6 +325,15 @@ class Jobs:
         with self._database.read() as session:
             return session.get(Job, job_id) is not None
 
+    def unknown(self, job_ids: Sequence[str]) -> list[str]:
+        """Return those of these ids that are no job's."""
+        found: set[str] = set()
+        with self._database.read() as session:
+            for start in range(0, len(job_ids), _IDS_AT_ONCE):
+                some = job_ids[start : start + _IDS_AT_ONCE]
+                found |= set(session.exec(select(Job.id).where(col(Job.id).in_(some))).all())
+        return [job_id for job_id in job_ids if job_id not in found]
+
     def ids(self, beginning: str, limit: int = 100) -> list[str]:
         """Return the job ids that begin with these characters, in upper or lower case, newest job first."""
         begins = func.lower(col(Job.id)).startswith(beginning.lower(), autoescape=True)
@@ -387,11 +397,14 @@ class Jobs:
         return max(times, default=None)
 
     def needs_files(self, job_id: str) -> bool:
-        """Return whether a job's files may still be asked for: it is not DONE or CANCELLED, or has to deliver yet."""
+        """Return whether a job's files may still be asked for: it is not DONE or CANCELLED, or has to deliver yet.
+
+        Of files that no job explains nobody knows: they may.
+        """
         pending = select(Delivery.id).where(Delivery.job_id == job_id, col(Delivery.status).in_(UNSETTLED))
         with self._database.read() as session:
             job = session.get(Job, job_id)
-            finished = job is None or job.status in (JobStatus.DONE, JobStatus.CANCELLED)
+            finished = job is not None and job.status in (JobStatus.DONE, JobStatus.CANCELLED)
             return not finished or session.exec(pending.limit(1)).first() is not None
 
 

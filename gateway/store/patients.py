@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
 
-from sqlalchemy import or_
+from sqlalchemy import literal, or_
 from sqlmodel import Session, col, delete, select
 
 from gateway.domain.clock import utc_now
@@ -157,15 +157,22 @@ def _find_patient(session: Session, patient_id: str, issuer: str) -> Patient | N
 
 
 def _surviving(session: Session, patient: Patient) -> Patient:
-    return _lineage(session, patient)[-1]
+    return session.get_one(Patient, _lineage(session, patient)[-1])
 
 
-def _lineage(session: Session, patient: Patient) -> list[Patient]:
-    """Return a record and those it was merged into, one after the other; `_merge` keeps it free of circles."""
-    lineage = [patient]
-    while (into := lineage[-1].merged_into) is not None:
-        lineage.append(session.exec(select(Patient).where(Patient.id == into)).one())
-    return lineage
+def _lineage(session: Session, patient: Patient) -> list[int | None]:
+    """Return the numbers of a record and of those it was merged into, one after the other.
+
+    `_merge` keeps the line free of circles.  One query reads it, however long it is: a sender may have merged thousands
+    of records one into the other.
+    """
+    if patient.merged_into is None:
+        return [patient.id]
+    first = select(col(Patient.id), col(Patient.merged_into), literal(0).label("place")).where(Patient.id == patient.id)
+    line = first.cte("line", recursive=True)
+    into = select(col(Patient.id), col(Patient.merged_into), line.c.place + 1).where(Patient.id == line.c.merged_into)
+    line = line.union_all(into)
+    return [number for number, _ in session.exec(select(line.c.id, line.c.place).order_by(line.c.place)).all()]
 
 
 def _patient_of(session: Session, order: Order) -> Patient:
@@ -313,17 +320,18 @@ def _merge(session: Session, merge: PatientMerge, made_at: datetime, decide: Dec
     if prior is surviving or _is_newer(prior.merged_at, made_at):
         return []
     lineage = _lineage(session, surviving)
-    if prior in lineage:  # merged the other way round
+    if prior.id in lineage:  # merged the other way round
         if _is_newer(surviving.merged_at, made_at):
             return []
         surviving.merged_into, surviving.merged_at = None, made_at
-        lineage = [surviving]
+        lineage = [surviving.id]
     prior.merged_into, prior.merged_at = surviving.id, made_at
+    survivor = session.get_one(Patient, lineage[-1])
     changed: list[str] = []
     jobs = select(Job).where(Job.patient_id == prior.patient_id).with_for_update(key_share=True)
     for job in session.exec(jobs).all():
         if same_issuer(job.context.issuer_of_patient_id, prior.issuer_of_patient_id):
-            _repoint(session, job, prior, lineage[-1], decide)
+            _repoint(session, job, prior, survivor, decide)
             changed.append(job.id)
     return changed
 

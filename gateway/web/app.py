@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
 from starlette.exceptions import HTTPException
@@ -84,6 +85,12 @@ def _explain_errors(app: FastAPI, templates: Jinja2Templates) -> None:
     @app.exception_handler(StorageError)
     def storage_error(request: Request, _: StorageError) -> Response:
         return explain(request, 503, "The database cannot be read now.")
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> Response:
+        if any(problem["loc"][0] == "path" for problem in error.errors()):
+            return explain(request, 404, "There is no such page.")
+        return explain(request, 422, "The address has a value that is not allowed.")
 
     @app.exception_handler(HTTPException)
     def http_error(request: Request, error: HTTPException) -> Response:

@@ -40,7 +40,7 @@ class Gateway:
             "dicom": {"port": self.port},
             "web": {"port": self.web_port},
             "storage": {"path": str(root / "var"), "minimum_free_mib": 0},
-            "folders": [{"path": str(self.inbox), "settle_s": 0.2}],
+            "folders": [{"path": str(self.inbox), "create": True, "settle_s": 0.2, "incomplete_s": 1.0}],
         }
         for name, section in settings.items():
             tree[name] = tree.get(name, {}) | section if isinstance(section, dict) else section

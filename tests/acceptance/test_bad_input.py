@@ -103,7 +103,7 @@ class Bad:
 
 
 FILES = (
-    Bad(name="truncated.jpg", data=encode(".jpg", letter())[:20000], words=("cut short",)),
+    Bad(name="truncated.jpg", data=encode(".jpg", letter())[:20000], words=("cut short",), rejected=True),
     Bad(name="empty.png", data=b"", words=("empty",), rejected=True),
     Bad(name="cat.jpg", data=encode(".jpg", cat()), words=("no ECG", "no row", "no grid", "No ")),
     Bad(name="letter.png", data=encode(".png", letter()), words=("no ECG", "no row", "no grid", "No ")),

@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -12,7 +13,7 @@ import pytest
 from pynetdicom import _config as pynetdicom_config
 
 from gateway.errors import StorageError
-from gateway.logs import bind_job, configure_logging
+from gateway.logs import LimitedHandler, PlainFormatter, bind_job, configure_logging
 from gateway.settings import LogSettings
 
 MARK = "MARKED^NAME"
@@ -145,6 +146,54 @@ def test_a_dying_thread_is_logged_without_its_text(log: Log) -> None:
 def test_a_message_cannot_forge_a_line(log: Log) -> None:
     logger.info("Accepted from %s", "X\n2026-01-01T00:00:00Z INFO forged")
     assert len(log()) == 1
+
+
+def test_a_librarys_message_stays_out(log: Log) -> None:
+    """pynetdicom quotes an Affected SOP Instance UID as it came, in a message that is formatted already."""
+    logging.getLogger("pynetdicom.dimse").error(f"The value '{MARK}' is not a UID")
+    logging.getLogger("pydicom").warning("Invalid value %s", MARK)
+    logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+    first, second, third = log()
+    assert MARK not in first + second and "pynetdicom.dimse" in first and "test_logs.py:" in first
+    assert "Invalid HTTP request received." in third
+
+
+@pytest.mark.parametrize("control", ["\x9b31m", "\x85", "\x7f", "\u2028"])
+def test_control_characters_beyond_ascii_are_escaped(log: Log, control: str) -> None:
+    logger.info("Accepted from %s", f"X{control}")
+    try:
+        raise StorageError(f"disk {control}")
+    except StorageError:
+        logger.exception("It broke")
+    text = "\n".join(log())
+    assert control not in text and f"{ord(control[0]):02x}" in text
+
+
+def test_a_line_that_is_repeated_too_often_is_counted(restored: None) -> None:
+    stream = io.StringIO()
+    handler = LimitedHandler(stream, period_s=0.2)
+    handler.setFormatter(PlainFormatter())
+    flooded, library = logging.getLogger("gateway.flooded"), logging.getLogger("library.flooded")
+    flooded.addHandler(handler)
+    library.addHandler(handler)
+    try:
+        for number in range(1000):
+            flooded.warning("Refused %d", number, extra={"action": "refuse"})
+        flooded.warning("Another place")
+        for number in range(100):
+            flooded.warning("Of a job", extra={"job_id": str(number)})
+        for _ in range(70):
+            library.warning(MARK)
+        assert len(stream.getvalue().splitlines()) == 60 + 1 + 100 + 60
+        time.sleep(1.1)
+        flooded.warning("Later")
+    finally:
+        flooded.removeHandler(handler)
+        library.removeHandler(handler)
+    *_, summary, of_library, last = stream.getvalue().splitlines()
+    assert "library.flooded: 10 more lines were left out" in of_library and MARK not in stream.getvalue()
+    assert last.endswith("Later")
+    assert "action=refuse: 940 more lines were left out, like: Refused 0" in summary
 
 
 def test_pynetdicoms_printing_handlers_are_off(log: Log) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -32,9 +33,10 @@ from gateway.settings import Settings, WorkerSettings
 from gateway.spool.folder import Spool
 from gateway.store.jobs import JobResult
 from gateway.store.store import Store
-from gateway.store.tables import Delivery, Job, Page
+from gateway.store.tables import Delivery, Job, Page, new_id
 from gateway.worker.supervisor import WorkerPool
 from tests.acceptance.peers import free_port
+from tests.fake_digitizer import page_png
 from tests.tls_samples import Authority
 from tests.waiting import PATIENCE_S, eventually, wait_for
 
@@ -53,7 +55,7 @@ def settings_for(root: Path, **changes: Any) -> Settings:
         "dicom": {"port": free_port()},
         "web": {"port": free_port()},
         "storage": {"path": root, "minimum_free_mib": 0},
-        "folders": ({"path": root / "inbox", "settle_s": 0.1},),
+        "folders": ({"path": root / "inbox", "create": True, "settle_s": 0.1},),
         "worker": {"processes": 0},
     }
     return Settings.model_validate(tree | changes)
@@ -154,7 +156,7 @@ def test_settings_that_changed_leave_no_delivery_behind(
 def test_orders_come_in_by_mllp_and_say_whose_a_scan_is(
     start: Callable[..., tuple[Service, Settings]], tmp_path: Path
 ) -> None:
-    scans = {"path": tmp_path / "inbox", "settle_s": 0.1, "identity": "filename"}
+    scans = {"path": tmp_path / "inbox", "create": True, "settle_s": 0.1, "identity": "filename"}
     pattern = "(?P<accession_number>A[0-9]+)"
     _, settings = start(hl7={"enabled": True, "port": free_port()}, folders=({**scans, "filename_pattern": pattern},))
     message = (
@@ -164,7 +166,7 @@ def test_orders_come_in_by_mllp_and_say_whose_a_scan_is(
     with socket.create_connection(("127.0.0.1", settings.hl7.port), PATIENCE_S) as connection:
         connection.sendall(b"\x0b" + message + b"\x1c\r")
         assert b"MSA|AA|M1\r" in connection.recv(1000)
-    (tmp_path / "inbox" / "A7.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (tmp_path / "inbox" / "A7.png").write_bytes(page_png())
     store = Store(tmp_path / "gateway.db")
     job = wait_for("the scan", lambda: next(iter(store.jobs.newest()), None))
     assert job.status == JobStatus.QUEUED
@@ -219,6 +221,24 @@ def test_worker_that_is_down_shows_in_the_health_and_ends_nothing(
     with stopped_when(service, lambda: service.problems() == []):  # it was started again
         assert service.watch() == 0
     assert service.problems() == []
+
+
+def test_a_lost_database_does_not_start_as_new(
+    start: Callable[..., tuple[Service, Settings]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = Spool(tmp_path / "spool", 0)
+    job_id = new_id()
+    spool.write_source(job_id, b"acknowledged")
+    os.utime(spool.path / job_id, (0, 0))
+    settings = settings_for(tmp_path)
+    assert Service(settings, worker_command=SLEEPER).run() == 1
+    assert "gateway.db is empty" in caplog.text and "serve --new" in caplog.text
+    service = Service(settings, worker_command=SLEEPER, new=True)
+    service.start()
+    with stopped_when(service, lambda: spool.quarantined() == [job_id]):
+        assert service.watch() == 0
+    service.stop()
+    assert spool.quarantined() == [job_id]
 
 
 def test_workers_that_are_missing_show_in_the_health(

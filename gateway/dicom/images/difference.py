@@ -6,16 +6,14 @@ The difference is told in words without values, so that it may be logged and sho
 from __future__ import annotations
 
 import hashlib
-from io import BytesIO
 
-from pydicom import dcmread
-from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
-from gateway.dicom.images.pages import data_set_of
+from gateway.dicom.images.pages import data_set_of, read_whole
 from gateway.dicom.images.pixels import DECODE_ERRORS
+from gateway.errors import UndecodableDataset
 
+_UNREADABLE: tuple[type[Exception], ...] = (UndecodableDataset, *DECODE_ERRORS)
 _PADDING = 0xFFFCFFFC  # Data Set Trailing Padding
 _STUDY = {0x00080020, 0x00080030, 0x00080050, 0x0020000D, 0x00200010}  # date, time, accession number, UID, ID
 _DOCUMENT = 0x00420011
@@ -47,19 +45,14 @@ def differences(first: bytes, second: bytes) -> tuple[str, ...]:
         one, other = _elements(first), _elements(second)
         tags = sorted(one.keys() | other.keys())
         found = [_word(tag) for tag in tags if not _equal(one.get(tag), other.get(tag))]
-    except DECODE_ERRORS:
+    except _UNREADABLE:
         return ("one of the two cannot be parsed to its end",)
     return tuple(dict.fromkeys(found))
 
 
 def _elements(data: bytes) -> dict[BaseTag, object]:
-    dataset: Dataset = dcmread(BytesIO(data))
-    tags = [tag for tag in dataset.keys() if tag.element != 0 and tag != _PADDING]
-    for tag in tags:
-        raw = dataset.get_item(tag)
-        if isinstance(raw, RawDataElement) and raw.value is not None and 0 < len(raw.value) < raw.length < 0xFFFFFFFF:
-            raise EOFError
-    return {tag: dataset[tag].value for tag in tags}
+    dataset = read_whole(data)
+    return {tag: dataset[tag].value for tag in dataset.keys() if tag.element != 0 and tag != _PADDING}
 
 
 def _equal(one: object, other: object) -> bool:

@@ -2,8 +2,9 @@
 
 `read_context` reads the header only: the SCP and the folder call it before they acknowledge.  `read_instance` decodes
 the pixels too, in the worker.  Reading is tolerant of what the wild writes (wrong dates, odd character sets, missing
-attributes) and strict about size: every frame's dimensions are checked against the limits, against the length of the
-pixel data and against the header of the compressed stream before anything is decoded.
+attributes) and strict about size: elements, items and the length of what is used are bounded while they are read, and
+every frame's dimensions are checked against the limits, against the length of the pixel data and against the header of
+the compressed stream before anything is decoded.
 
 Which SOP Classes and transfer syntaxes the gateway takes is written here, once; the SCP offers exactly these.
 """
@@ -13,14 +14,20 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from io import BytesIO
 
 from pydicom import config, dcmread
 from pydicom import uid as u
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset
+from pydicom.filereader import data_element_generator, read_dataset
 from pydicom.multival import MultiValue
 
+from gateway.dicom.images.bounded import (
+    MAXIMUM_ELEMENTS,
+    MAXIMUM_SEQUENCE_BYTES,
+    MAXIMUM_TEXT_BYTES,
+    BoundedReader,
+)
 from gateway.dicom.images.pixels import DECODE_ERRORS, decode_pages
 from gateway.dicom.objects.uids import is_uid
 from gateway.dicom.objects.values import is_date, is_date_time, is_offset, is_time
@@ -81,8 +88,37 @@ _UIDS = {
     "source_sop_instance_uid": "SOPInstanceUID",
     "source_series_instance_uid": "SeriesInstanceUID",
 }
+_DEVICE = (
+    "ConversionType",
+    "SecondaryCaptureDeviceManufacturer",
+    "SecondaryCaptureDeviceManufacturerModelName",
+    "Manufacturer",
+    "ManufacturerModelName",
+    "DeviceSerialNumber",
+)
+_OTHERS = (
+    "SpecificCharacterSet",
+    "PatientSex",
+    "PatientBirthDate",
+    "StudyDate",
+    "StudyTime",
+    "AcquisitionDateTime",
+    "AcquisitionDate",
+    "AcquisitionTime",
+    "TimezoneOffsetFromUTC",
+)
+_USED = (*_TEXT.values(), *_UIDS.values(), *_DEVICE, *_OTHERS)  # what a context is made of, besides the requests
+_REQUESTS = "RequestAttributesSequence"
+_LIMITS = {**dict.fromkeys(_USED, MAXIMUM_TEXT_BYTES), _REQUESTS: MAXIMUM_SEQUENCE_BYTES}
+_DESCRIPTIVE = (  # LO: what is longer than 64 characters (PS3.5 table 6.2-1) is cut, since it identifies nobody
+    "study_description",
+    "institution_name",
+    "source_manufacturer",
+    "source_manufacturer_model_name",
+)
 _SCANNED = {"SD", "DF"}  # ConversionType: scanned document, digitized film
 
+_UNDEFINED = 0xFFFFFFFF  # length
 _SEX = re.compile(r"[MFO]")
 
 # A value that breaks its VR is no reason to refuse a page, and pydicom's warnings would print the value.
@@ -135,14 +171,41 @@ def read_instance(data: bytes) -> DicomSource:
     return DicomSource(context=study_context(dataset), pages=decode_pages(dataset))
 
 
+def read_whole(data: bytes) -> Dataset:
+    """Return the data set of a DICOM file that does not end too early.
+
+    Raises
+    ------
+    UndecodableDataset
+        It ends too early, or cannot be parsed.
+    """
+    syntax, start = data_set_of(data)
+    reader = _reader(data)
+    reader.seek(start)
+    try:  # `dcmread` leaves out what ends too early
+        for raw in data_element_generator(reader, syntax == u.ImplicitVRLittleEndian, is_little_endian=True):
+            if isinstance(raw, RawDataElement) and raw.length != _UNDEFINED and len(raw.value or b"") < raw.length:
+                raise EOFError
+    except DECODE_ERRORS as error:
+        raise UndecodableDataset(reader.problem or "the file is cut short, or cannot be parsed to its end") from error
+    return _read(data, header_only=False)
+
+
 def _read(data: bytes, *, header_only: bool) -> Dataset:
     syntax, _ = data_set_of(data)
     if syntax not in IMAGE_TRANSFER_SYNTAXES:
         raise UndecodableDataset(f"transfer syntax {syntax if is_uid(syntax) else '(none)'} is not read here")
+    reader, used = _reader(data), [*_LIMITS] if header_only else None
     try:
-        return dcmread(BytesIO(data), stop_before_pixels=header_only)
+        return dcmread(reader, stop_before_pixels=header_only, specific_tags=used)
+    except RecursionError as error:
+        raise UndecodableDataset("sequences are nested too deeply") from error
     except DECODE_ERRORS as error:
-        raise UndecodableDataset(f"the data set cannot be parsed ({type(error).__name__})") from error
+        raise UndecodableDataset(reader.problem or f"the data set cannot be parsed ({type(error).__name__})") from error
+
+
+def _reader(data: bytes) -> BoundedReader:
+    return BoundedReader(data, maximum_elements=MAXIMUM_ELEMENTS, maximum_bytes=_LIMITS)
 
 
 def data_set_of(data: bytes) -> tuple[str, int]:
@@ -155,7 +218,7 @@ def data_set_of(data: bytes) -> tuple[str, int]:
     """
     if data[128:132] != b"DICM":
         raise UndecodableDataset("not a DICOM file: no DICM at byte 128")
-    buffer = BytesIO(data)
+    buffer = BoundedReader(data, maximum_elements=MAXIMUM_ELEMENTS)
     buffer.seek(132)
     try:
         meta = read_dataset(
@@ -176,6 +239,7 @@ def study_context(dataset: Dataset) -> StudyContext:
     sex, offset = _text(dataset, "PatientSex"), _text(dataset, "TimezoneOffsetFromUTC")
     if _text(dataset, "ConversionType") in _SCANNED:
         fields |= _scanner(dataset)
+    fields |= {field: fields[field][:64] for field in _DESCRIPTIVE if field in fields}
     return StudyContext(
         **fields,
         patient_birth_date=_date(dataset, "PatientBirthDate"),
@@ -242,10 +306,13 @@ def _scanner(dataset: Dataset) -> dict[str, str]:
 
 def _request_attributes(dataset: Dataset) -> str:
     try:
-        items = dataset.get("RequestAttributesSequence") or ()
-        return json.dumps([item.to_json_dict() for item in items]) if items else ""
+        items = dataset.get(_REQUESTS) or ()
+        text = json.dumps([item.to_json_dict() for item in items]) if items else ""
     except DECODE_ERRORS:
         return ""
+    if len(text) > 2 * MAXIMUM_SEQUENCE_BYTES:  # JSON is longer than DICOM; a sequence may not say its length
+        raise UndecodableDataset(f"{_REQUESTS} is longer than {MAXIMUM_SEQUENCE_BYTES} bytes")
+    return text
 
 
 def _document(dataset: Dataset) -> bytes:

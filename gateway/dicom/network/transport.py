@@ -9,6 +9,7 @@ of any size; and waits for the association request of a peer that has gone.  Her
 * the threads of a connection end with it;
 * the TLS handshake has a thread of its own and must end within the network timeout;
 * a PDU is at most `MAXIMUM_PDU_BYTES` and must arrive within the network timeout;
+* of what is decoded, elements and items are at most `MAXIMUM_MESSAGE_ELEMENTS`;
 * a command set is at most `MAXIMUM_COMMAND_BYTES`, and of a data set beyond the limit the rest is dropped as it comes
   in, so that the sender still gets its answer.
 
@@ -24,7 +25,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from io import BytesIO
 from socketserver import BaseServer
 from typing import Any
 
@@ -41,6 +41,7 @@ from pynetdicom.transport import (
     ThreadedAssociationServer,
 )
 
+from gateway.dicom.images.bounded import BoundedReader
 from gateway.security.tls import ListenerTls, accept_tls, words
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ logger = logging.getLogger(__name__)
 MAXIMUM_PDU_BYTES = 1 << 20  # far above the 128 KiB we ask for and any A-ASSOCIATE-RQ
 MAXIMUM_COMMAND_BYTES = 1 << 16
 MAXIMUM_IDENTIFIER_BYTES = 1 << 24  # of an answer to a request of ours, e.g. one C-FIND match
+MAXIMUM_MESSAGE_ELEMENTS = 50_000  # items included: storage commitment of 15,000 objects
 _CHECK_S = 0.1  # how soon it is noticed that a connection has ended
 
 
@@ -238,11 +240,11 @@ def hang_up(connection: socket.socket) -> None:
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
-class BoundedBuffer(BytesIO):
-    """Holds up to `limit` bytes; the rest is dropped, and `overflowed` is set."""
+class BoundedBuffer(BoundedReader):
+    """Holds up to `limit` bytes; the rest is dropped, and `overflowed` is set.  What reads it is bounded too."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__()
+        super().__init__(maximum_elements=MAXIMUM_MESSAGE_ELEMENTS)
         self._limit = limit
         self.overflowed = False
 

@@ -27,6 +27,9 @@ _ERRORS = {  # HL7 table 0357
     "206": "Application record locked",
     "207": "Application internal error",
 }
+LEADING = b"\xef\xbb\xbf\r\n\t \x00"  # bytes that may stand before a message
+_ANSWER_BYTES = 65_536  # of an answer, looked at: MSH, MSA and ERR come first, and millions of lines may follow
+_MSH_FIELDS = 25  # of version 2.8, the longest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,17 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Why a message is refused, and where in it the reason is; no patient data."""
+
+    error_code: str = "207"  # HL7 table 0357
+    words: str = ""
+    segment: str = ""  # its name; "": the whole message
+    sequence: int = 1  # which of the segments with this name, from 1
+    field: int = 0  # 0: the whole segment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Acknowledgement:
     """What a peer answered: MSA-1, MSA-2 and the error code of ERR, if it is a number (table 0357)."""
 
@@ -63,16 +77,17 @@ def timestamp(at: datetime) -> str:
 
 def scan_header(message: bytes) -> Header | None:
     """Return the MSH of a message in any version, None where there is none (HL7 2.5.1 section 2.14.9)."""
-    line = re.split(rb"[\r\n]", message.lstrip(b"\xef\xbb\xbf\r\n\t \x00"), maxsplit=1)[0]
+    line = re.split(rb"[\r\n]", message.lstrip(LEADING), maxsplit=1)[0]
     if not line.startswith(b"MSH") or len(line) < 8:
         return None
     separator = line[3:4]
-    parts = line.split(separator)
+    parts = line.split(separator, _MSH_FIELDS)
     return Header(field_separator=separator, encoding_characters=parts[1], fields=(parts[0], separator, *parts[1:]))
 
 
 def scan_acknowledgement(message: bytes) -> Acknowledgement | None:
     """Return the MSA and ERR of an answer in any version, None where it is no acknowledgement."""
+    message = message[:_ANSWER_BYTES]
     message = (split_batch(message) or [message])[0]
     header = scan_header(message)
     if header is None:
@@ -91,7 +106,12 @@ def scan_acknowledgement(message: bytes) -> Acknowledgement | None:
 
 
 def build_ack(
-    message: bytes, code: AckCode, *, error_code: str = "207", text: str = "", created_at: datetime | None = None
+    message: bytes,
+    code: AckCode,
+    *,
+    problem: Problem | None = None,
+    text: str = "",
+    created_at: datetime | None = None,
 ) -> bytes:
     """Return the ACK to any message in its own delimiters and version; codes other than AA and CA add an ERR.
 
@@ -102,8 +122,8 @@ def build_ack(
         empty MSA-2.
     code
         MSA-1 (HL7 table 0008).
-    error_code
-        ERR-3 (HL7 table 0357), written unless the code is AA or CA.
+    problem
+        What ERR says: the code, the place and the words; None: an internal error.  Not written for AA and CA.
     text
         MSA-3, in ASCII.
     created_at
@@ -111,7 +131,8 @@ def build_ack(
 
     Notes
     -----
-    HL7 2.5.1 sections 2.9.2 and 2.14.8; ERR has another shape before version 2.5.
+    HL7 2.5.1 sections 2.9.2 and 2.14.8 (2.15.5 of ERR).  Before version 2.5 ERR has another shape, and the words are in
+    MSA-3.
     """
     header = scan_header(message) or Header(field_separator=b"|", encoding_characters=b"^~\\&", fields=())
     component = header.component_separator
@@ -134,18 +155,30 @@ def build_ack(
     if text:
         segments[-1].append(text.encode("ascii"))
     if code not in ("AA", "CA"):
-        coded = [error_code.encode("ascii"), _ERRORS[error_code].encode("ascii"), b"HL70357"]
-        if version.split(component)[0] < b"2.5":
-            sub_component = header.encoding_characters[3:4] or b"&"
-            segments.append([b"ERR", component * 3 + sub_component.join(coded)])
-        else:
-            segments.append([b"ERR", b"", b"", component.join(coded), b"E"])
+        _add_error(segments, problem or Problem(), header)
     return b"".join(header.field_separator.join(segment) + b"\r" for segment in segments)
+
+
+def _add_error(segments: list[list[bytes]], problem: Problem, header: Header) -> None:
+    """Add the ERR, with its words where the version has a place for them."""
+    component = header.component_separator
+    coded = [problem.error_code.encode("ascii"), _ERRORS[problem.error_code].encode("ascii"), b"HL70357"]
+    place = [problem.segment, str(problem.sequence), str(problem.field) if problem.field else ""]
+    where = [part.encode("ascii") for part in place] if problem.segment else []
+    delimiters = re.escape(header.field_separator + header.encoding_characters)
+    words = re.sub(b"[%b\r\n]" % delimiters, b" ", problem.words.encode("ascii", "replace"))
+    if (header.field(12) or b"2.5.1").split(component)[0] < b"2.5":
+        sub_component = header.encoding_characters[3:4] or b"&"
+        segments.append([b"ERR", component.join([*(where or [b""] * 3), sub_component.join(coded)])])
+        segments[-2] += [words] if words else []
+    else:
+        error = [b"ERR", b"", component.join(where).rstrip(component), component.join(coded), b"E"]
+        segments.append([*error, b"", b"", b"", words] if words else error)
 
 
 def split_batch(data: bytes) -> list[bytes] | None:
     """Return the messages of a batch or file (BHS, FHS; HL7 2.5.1 section 2.10.3), None where it is neither."""
-    text = data.lstrip(b"\xef\xbb\xbf\r\n\t \x00")
+    text = data.lstrip(LEADING)
     if not text.startswith((b"FHS", b"BHS")):
         return None
     messages: list[list[bytes]] = []

@@ -2,13 +2,15 @@ r"""Reading an HL7 v2 message of any version: character set, segments, fields, c
 
 Tolerant of what senders do: segments end with CR, LF or CRLF; the last one may end with nothing; delimiters are the
 message's own; a character set that is wrongly declared falls back to the configured one.  hl7apy stays out of it: it
-knows only the versions and segments of its tables.
+knows only the versions and segments of its tables.  The work is linear in the size: segments that nobody reads are not
+divided, and those that are read have a greatest length.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 from gateway.hl7.inbound.acknowledgement import scan_header
@@ -27,6 +29,8 @@ CODECS = {  # HL7 table 0211 -> Python's codec
     "UNICODE": "utf-8",  # 2.3.1's only word for Unicode; UTF-16 cannot be framed by MLLP
     "UNICODE UTF-8": "utf-8",
 }
+MAXIMUM_SEGMENT_CHARACTERS = 65_536  # of one that is read: the longest field of version 2.5.1, and 50 times any PID
+_READ = ("MSH", "EVN", "PID", "PV1", "MRG", "ORC", "OBR", "IPC", "ZDS")  # what `gateway.hl7.inbound.updates` reads
 _UNESCAPED = {"F": 0, "S": 1, "R": 2, "E": 3, "T": 4}  # \F\ -> which delimiter
 
 
@@ -37,6 +41,7 @@ class Segment:
     name: str
     fields: tuple[str, ...]
     delimiters: str  # field, component, repetition, escape, sub-component
+    ordinal: int = 1  # among the segments of its name
 
     def field(self, number: int) -> str:
         """Return a field as it stands, "" where the segment ends earlier."""
@@ -94,28 +99,47 @@ class Message:
 
 
 def parse(data: bytes, default_character_set: str) -> Message:
-    """Return a message's segments; raise ValueError where it has no MSH.
+    """Return a message's segments; of those that nobody reads only the names.
 
     Parameters
     ----------
     default_character_set
         HL7 table 0211: tried where MSH-18 says nothing, or what it says does not fit.
+
+    Raises
+    ------
+    ValueError
+        It has no MSH, or a segment that is read is too long; the message holds nothing of the data.
     """
     header = scan_header(data)
     if header is None:
         raise ValueError("the message has no MSH")
     declared = header.field(18).decode("ascii", "replace").split("~" if b"~" in header.encoding_characters else "\0")
     lines = re.split(r"[\r\n]+", _decode(data, declared, default_character_set).lstrip("\ufeff\r\n\t \x00"))
-    encoding = lines[0].split(lines[0][3])[1]
+    if not re.match("MSH.", lines[0]):
+        raise ValueError("the MSH has no delimiters")
+    encoding = lines[0][4:260].split(lines[0][3])[0]
     delimiters = (lines[0][3] + encoding + "^~\\&"[len(encoding) :])[:5]
-    return Message(tuple(_segment(line, delimiters) for line in lines if line.strip(" \x00")))
+    seen: Counter[str] = Counter()
+    return Message(tuple(_segment(line, delimiters, seen) for line in lines if line.strip(" \x00")))
 
 
-def _segment(line: str, delimiters: str) -> Segment:
+def count_lines(data: bytes) -> int:
+    """Return how many lines end in a message, empty ones included: at least as many as it has segments, less one."""
+    return data.count(b"\r") + data.count(b"\n") - data.count(b"\r\n")
+
+
+def _segment(line: str, delimiters: str, seen: Counter[str]) -> Segment:
+    name = line[:8].strip("\x00").partition(delimiters[0])[0].strip()
+    if name not in _READ:
+        return Segment(name, (name,), delimiters)
+    if len(line) > MAXIMUM_SEGMENT_CHARACTERS:
+        raise ValueError(f"the {name} segment has more than {MAXIMUM_SEGMENT_CHARACTERS} characters")
     parts = line.strip("\x00").split(delimiters[0])
     if parts[0] == "MSH":
         parts.insert(1, delimiters[0])
-    return Segment(parts[0].strip(), tuple(parts), delimiters)
+    seen[name] += 1
+    return Segment(name, tuple(parts), delimiters, seen[name])
 
 
 def _hexadecimal(digits: str) -> str:
@@ -130,7 +154,7 @@ def _hexadecimal(digits: str) -> str:
 def _decode(data: bytes, declared: list[str], default: str) -> str:
     names = [name.strip() for name in declared if name.strip()]
     candidates = [CODECS[name] for name in reversed(names) if name in CODECS]  # with several, the last can do most
-    for codec in [*candidates, CODECS[default], "utf-8"]:
+    for codec in dict.fromkeys([*candidates, CODECS[default], "utf-8"]):  # each once, however often it is named
         try:
             return data.decode(codec)
         except UnicodeDecodeError:

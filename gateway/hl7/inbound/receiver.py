@@ -20,12 +20,17 @@ from gateway.domain.clock import utc_now
 from gateway.domain.patients import PatientData
 from gateway.domain.received import InboundMessage
 from gateway.errors import StorageError
-from gateway.hl7.inbound.acknowledgement import AckCode, Header, build_ack, scan_header, split_batch
-from gateway.hl7.inbound.parsing import Message, parse
-from gateway.hl7.inbound.updates import NOT_TAKEN, MessageRejected, made_at, read_updates
+from gateway.hl7.inbound.acknowledgement import LEADING, AckCode, Header, Problem, build_ack, scan_header, split_batch
+from gateway.hl7.inbound.parsing import Message, count_lines, parse
+from gateway.hl7.inbound.updates import NOT_TAKEN, MessageRejected, check_kind, made_at, read_updates
 from gateway.hl7.transport.frames import FS
 
 logger = logging.getLogger(__name__)
+
+MAXIMUM_SEGMENTS = 10_000  # lines of a message: a long order list has hundreds, and 10,000 are read in 0.1 s
+MAXIMUM_BATCH_SEGMENTS = 100_000  # lines of a batch, whose messages are taken one by one: a night of a large hospital
+_LONG_MESSAGE = f"more than {MAXIMUM_SEGMENTS} segments in one message"
+_LONG_BATCH = f"more than {MAXIMUM_BATCH_SEGMENTS} segments in one batch"
 
 _WANTED = {"AL": (True, True), "ER": (False, True), "SU": (True, False)}  # table 0155: on success, on failure
 
@@ -70,6 +75,9 @@ class Receiver:
 
     def __call__(self, data: bytes) -> tuple[bytes, ...]:
         """Take an unframed message, or a batch of them, and return the unframed answers."""
+        if count_lines(data) > MAXIMUM_BATCH_SEGMENTS and data.lstrip(LEADING).startswith((b"FHS", b"BHS")):
+            logger.warning("HL7 batch answered AR: %s", _LONG_BATCH, extra={"action": "hl7_rejected"})
+            return (_batch(data, [build_ack(b"", "AR", problem=Problem(words=_LONG_BATCH))]),)
         messages = split_batch(data)
         if messages is None:
             return self._take(data)
@@ -80,23 +88,30 @@ class Receiver:
         header = scan_header(data)
         if header is None:
             logger.warning("HL7 message without MSH", extra={"action": "hl7_rejected"})
-            return (build_ack(data, "AR", error_code="100"),)
+            return (build_ack(data, "AR", problem=Problem(error_code="100", words="no MSH segment")),)
         try:
             return self._keep(data, header)
         except MessageRejected as error:
-            if self._acknowledge_others and error.error_code in NOT_TAKEN:
+            if self._acknowledge_others and error.problem.error_code in NOT_TAKEN:
                 logger.info("HL7 message passed over: %s", error, extra={"action": "hl7_passed_over"})
-                return answers(data, header, "AA", "")
+                return answers(data, header, "AA")
             logger.warning("HL7 message answered %s: %s", error.code, error, extra={"action": "hl7_rejected"})
-            return answers(data, header, cast(AckCode, error.code), error.error_code)
+            return answers(data, header, cast(AckCode, error.code), error.problem)
         except StorageError as error:
             logger.error("HL7 message not kept: %s", error, extra={"action": "hl7_storage"})
-            return answers(data, header, "AE", "207")
+            return answers(data, header, "AE", Problem(words="it cannot be kept now, send it again later"))
 
     def _keep(self, data: bytes, header: Header) -> tuple[bytes, ...]:
         if not header.field(10):
-            raise MessageRejected("AR", "101", "no MSH-10")
-        message = parse(data, self._character_set)
+            raise MessageRejected("AR", "101", "no MSH-10", ("MSH", 10))
+        try:
+            check_kind(parse(_first_line(data), self._character_set))
+            if count_lines(data) > MAXIMUM_SEGMENTS:
+                raise MessageRejected("AR", "207", _LONG_MESSAGE)
+            message = parse(data, self._character_set)
+            _check_header(message)
+        except ValueError as error:
+            raise MessageRejected("AR", "102", str(error)) from error
         received = _received(data, message)
         known = self._records.answer_to(received)
         if known is not None:
@@ -113,22 +128,24 @@ class Receiver:
                 event,
                 extra={"action": "hl7_old"},
             )
-        given = answers(data, header, "AA", "", _OUTDATED if outdated else "")
+        given = answers(data, header, "AA", text=_OUTDATED if outdated else "")
         received = replace(received, answer=FS.join(given))
         changed = self._records.receive(received, updates, made)
         logger.info("Took %s^%s: %d jobs changed", code, event, len(changed), extra={"action": "hl7_received"})
         return given
 
 
-def answers(data: bytes, header: Header, code: AckCode, error_code: str, text: str = "") -> tuple[bytes, ...]:
+def answers(
+    data: bytes, header: Header, code: AckCode, problem: Problem | None = None, text: str = ""
+) -> tuple[bytes, ...]:
     """Return the answers a message asks for; none where it wants none.
 
     Parameters
     ----------
     code
         AA, AE or AR: what became of it.
-    error_code
-        HL7 table 0357, where the code is not AA.
+    problem
+        Why, where the code is not AA.
     text
         MSA-3: what a person should know about it.
     """
@@ -142,11 +159,24 @@ def answers(data: bytes, header: Header, code: AckCode, error_code: str, text: s
             given.append(cast(AckCode, f"C{code[1]}"))
         if _WANTED.get(application, (False, False))[0 if well else 1] and (well or not given):
             given.append(code)
-    return tuple(build_ack(data, answer, error_code=error_code or "207", text=text) for answer in given)
+    return tuple(build_ack(data, answer, problem=problem, text=text) for answer in given)
+
+
+def _check_header(message: Message) -> None:
+    """Raise MessageRejected where a database cannot keep what tells messages apart."""
+    for number in (3, 4, 10):
+        value = message.header.field(number)
+        if len(value) > 250 or re.search(r"[\x00-\x1f\x7f]", value):  # HL7's longest: an HD of 227
+            words = f"MSH-{number} must be at most 250 characters without control characters"
+            raise MessageRejected("AR", "102", words, ("MSH", number))
+
+
+def _first_line(data: bytes) -> bytes:
+    return re.split(rb"[\r\n]", data.lstrip(LEADING), maxsplit=1)[0]
 
 
 def _received(data: bytes, message: Message) -> InboundMessage:
-    body = re.split(rb"[\r\n]+", data.lstrip(b"\xef\xbb\xbf\r\n\t \x00"), maxsplit=1)[1:]
+    body = re.split(rb"[\r\n]+", data.lstrip(LEADING), maxsplit=1)[1:]
     return InboundMessage(
         sending_application=message.header.field(3),
         sending_facility=message.header.field(4),
@@ -161,9 +191,12 @@ def _received(data: bytes, message: Message) -> InboundMessage:
 
 def _batch(data: bytes, acknowledgements: list[bytes]) -> bytes:
     """Return the answers to a batch as a batch (HL7 2.5.1 section 2.10.3), which refers to it by BHS-12 / FHS-12."""
-    head = data.lstrip(b"\xef\xbb\xbf\r\n\t \x00")
-    separator, encoding = head[3:4], head[4:].split(head[3:4])[0]
-    lines = {line[:3]: line.split(separator) for line in re.split(rb"[\r\n]+", head) if line[:3] in (b"FHS", b"BHS")}
+    head = data.lstrip(LEADING)
+    separator, encoding = head[3:4], head[4:260].split(head[3:4])[0]
+    lines: dict[bytes, list[bytes]] = {}  # FHS and BHS, which come first
+    for line in re.split(rb"[\r\n]+", head, maxsplit=2)[:2]:
+        if line[:3] in (b"FHS", b"BHS"):
+            lines[line[:3]] = line.split(separator, 12)
     now = datetime.now().astimezone().strftime("%Y%m%d%H%M%S%z").encode()
 
     def opening(name: bytes) -> bytes:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
-from gateway.hl7.inbound.acknowledgement import build_ack
+from gateway.hl7.inbound.acknowledgement import Problem, build_ack
 from gateway.hl7.transport.frames import MAXIMUM_FRAME_BYTES, FrameParser, FrameTooLong, frame
 from gateway.security.tls import ListenerTls, accept_tls
 
@@ -223,11 +223,11 @@ class MllpListener:
             self._connections.discard(connection)
         connection.socket.close()
 
-    @staticmethod
-    def _refuse(connection: socket.socket, head: bytes) -> None:
+    def _refuse(self, connection: socket.socket, head: bytes) -> None:
         """Answer AR, then read on for a moment: closing at once would reset the connection under the answer."""
         try:
-            connection.sendall(frame(build_ack(head, "AR")))
+            problem = Problem(words=f"longer than {self._limits.maximum_frame_bytes} bytes")
+            connection.sendall(frame(build_ack(head, "AR", problem=problem)))
             connection.shutdown(socket.SHUT_WR)
             connection.settimeout(1.0)
             for _ in range(1024):

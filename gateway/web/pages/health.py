@@ -74,7 +74,7 @@ def routes(site: Site) -> APIRouter:
 def check_health(store: Store, spool: Spool, alive: Callable[[], list[str]], settings: Settings) -> Health:
     """Try what the gateway needs: database, space, a queue that moves, every thread and worker running, certificates.
 
-    A certificate that expires soon is named in the detail of a check that still passes.
+    A certificate that expires soon, and files in quarantine, are named in the detail of a check that still passes.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def check_health(store: Store, spool: Spool, alive: Callable[[], list[str]], set
     known = certificates(settings, utc_now())
     checks = (
         _attempt("database", store.database.ping),
-        _attempt("spool", spool.check_space),
+        _check_spool(spool),
         _attempt("queue", partial(_check_queue, store, silence_s(settings.worker))),
         Check(name="running", ok=not dead, detail="; ".join(dead)),
         Check(
@@ -99,6 +99,16 @@ def check_health(store: Store, spool: Spool, alive: Callable[[], list[str]], set
     except StorageError:
         age_s = None
     return Health(checks=checks, oldest_queued_age_s=age_s)
+
+
+def _check_spool(spool: Spool) -> Check:
+    try:
+        spool.check_space()
+        count = len(spool.quarantined())
+    except StorageError as error:
+        return Check(name="spool", ok=False, detail=str(error))
+    detail = f"{count} files in quarantine belong to no job: `ecg-gateway recover --list`" if count else ""
+    return Check(name="spool", ok=True, detail=detail)
 
 
 def silence_s(worker: WorkerSettings) -> float:

@@ -25,7 +25,7 @@ from gateway.settings import ReviewSettings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, JobEvent, Page
-from gateway.web.forms import ACTOR, back_to, read_form
+from gateway.web.forms import ACTOR, Number, back_to, read_form
 from gateway.web.pages.words import DELIVERY_WORDS, Badge, clock, delivery_tone, job_badge, per_cent, source_in_words
 from gateway.web.site import Site
 from pipeline import LEADS
@@ -154,11 +154,11 @@ def routes(site: Site) -> APIRouter:
         return FileResponse(path, media_type=job.media_type, filename=job.id)
 
     @router.get("/jobs/{job_id}/pages/{number}/page.png")
-    def page_image(job_id: str, number: int) -> Response:
+    def page_image(job_id: str, number: Number) -> Response:
         return _picture(store, spool, job_id, kept_name(number, Role.PAGE_PICTURE))
 
     @router.get("/jobs/{job_id}/pages/{number}/overlay.png")
-    def overlay_image(job_id: str, number: int) -> Response:
+    def overlay_image(job_id: str, number: Number) -> Response:
         return _picture(store, spool, job_id, kept_name(number, Role.OVERLAY_PICTURE))
 
     return router
@@ -182,7 +182,7 @@ def decisions(site: Site) -> APIRouter:
         return back_to(f"/jobs/{job_id}")
 
     @router.post("/jobs/{job_id}/deliveries/{number}/again")
-    async def send_again(request: Request, job_id: str, number: int) -> Response:
+    async def send_again(request: Request, job_id: str, number: Number) -> Response:
         await read_form(request)
         if number not in {delivery.id for delivery in await run_in_threadpool(store.deliveries.of_job, job_id)}:
             raise NotFound(f"job {job_id} has no delivery {number}")

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from gateway.domain.clock import utc_now
 from gateway.store.store import Store
-from gateway.web.forms import ACTOR, back_to, read_form
+from gateway.web.forms import ACTOR, Number, back_to, read_form
 from gateway.web.pages.words import age_in_words, clock, source_in_words
 from gateway.web.site import Site
 
@@ -47,7 +47,7 @@ def routes(site: Site) -> APIRouter:
         return site.templates.TemplateResponse(request, "unmatched.html", rows | {"show_patient": show_patient})
 
     @router.post("/merges/{number}/settled")
-    async def settle(request: Request, number: int) -> Response:
+    async def settle(request: Request, number: Number) -> Response:
         await read_form(request)
         await run_in_threadpool(store.patients.settle_merge, number, ACTOR)
         return back_to("/unmatched")

@@ -28,6 +28,8 @@ def test_a_result_is_dropped_whole_under_a_name_of_its_job(tmp_path: Path) -> No
     share.mkdir()
     for _ in range(2):
         assert deliver_to_folder(share, tmp_path / "page1.dcm", delivery) == "stored"
+        (name,) = os.listdir(share)
+        assert (share / name).stat().st_mode & 0o777 == 0o640  # it names a patient
     assert files(share) == [f"{delivery.job_id}-page1.dcm"]
     assert (share / files(share)[0]).read_bytes() == b"result"
     (share / f".{delivery.job_id}-page1.dcm.tmp").mkdir()  # something in the way

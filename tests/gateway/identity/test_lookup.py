@@ -102,7 +102,7 @@ class Ward:
         peer = {"host": "127.0.0.1", "port": port, "ae_title": "RIS", "timeout_s": PATIENCE_S}
         peer |= dict(folder.pop("peer", {}))  # type: ignore[call-overload]
         self.folder = FolderSettings.model_validate(
-            {"path": root / "in", "settle_s": 0.0, "lookup": peer if port else None} | folder
+            {"path": root / "in", "create": True, "settle_s": 0.0, "lookup": peer if port else None} | folder
         )
         self.store = store
         self._settings = Settings(folders=(self.folder,))

@@ -22,7 +22,7 @@ from gateway.intake.accept import Intake, file_key, media_type_of
 from gateway.spool.folder import Spool
 from gateway.store.jobs import Jobs
 from gateway.store.store import Store
-from gateway.store.tables import Job
+from gateway.store.tables import Job, new_id
 from tests.gateway.dicom.samples import part10, secondary_capture
 
 
@@ -214,12 +214,23 @@ def test_a_database_that_fails_is_told_the_sender(spool: Spool, store: Store) ->
     intake = Intake(spool, failing)
     with pytest.raises(StorageError):
         accept(intake)
-    (orphan,) = os.listdir(spool.path)
-    assert intake.sweep(retention_days=30) == []  # it may still be on its way
-    os.utime(spool.path / orphan, (0, 0))
-    assert intake.sweep(retention_days=30) == [orphan]
-    assert os.listdir(spool.path) == []
+    assert os.listdir(spool.path) == []  # the sender is refused, and sends it again
     failing.close()
+
+
+def test_sweep_quarantines_what_no_job_explains(intake: Intake, spool: Spool) -> None:
+    orphan, half = new_id(), new_id()
+    spool.write_source(orphan, b"acknowledged, and then the database was lost")
+    spool.write_artefact(orphan, "page-1.dcm", b"result")
+    (spool.path / half).mkdir()
+    (spool.path / half / ".source.tmp").write_bytes(b"was never whole")
+    assert intake.sweep(retention_days=1) == [] and spool.quarantined() == []  # it may still be on its way
+    for job_id in (orphan, half):
+        os.utime(spool.path / job_id, (0, 0))
+    assert intake.sweep(retention_days=1) == []
+    assert spool.quarantined() == [orphan]
+    assert os.listdir(spool.path) == ["quarantine"]
+    assert (spool.path / "quarantine" / orphan / "page-1.dcm").read_bytes() == b"result"
 
 
 def test_sweep_keeps_what_is_not_finished(intake: Intake, spool: Spool, store: Store) -> None:

@@ -27,7 +27,8 @@ from gateway.store.store import Store
 from gateway.store.tables import Job, new_id
 from tests.waiting import PATIENCE_S, eventually
 
-PNG = b"\x89PNG\r\n\x1a\n page "
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\x06tEXt page abcd" + PNG_END
 JANE = {"patient_id": "4711", "patient_name": "Doe^Jane", "patient_birth_date": "19700131"}
 
 Start = Callable[..., FolderWatcher]
@@ -45,7 +46,7 @@ def watch(inbox: Path, intake: Intake) -> Iterator[Start]:
     watchers: list[FolderWatcher] = []
 
     def start(door: Intake = intake, settle_s: float = 0.1, rescan_s: float = 60, **settings: object) -> FolderWatcher:
-        tree = {"path": inbox, "settle_s": settle_s, "rescan_s": rescan_s, **settings}
+        tree = {"path": inbox, "settle_s": settle_s, "rescan_s": rescan_s, "incomplete_s": 0.5, **settings}
         watchers.append(FolderWatcher(FolderSettings.model_validate(tree), door))
         watchers[-1].start()
         return watchers[-1]
@@ -211,6 +212,43 @@ def test_a_file_is_not_taken_while_it_is_written(watch: Start, inbox: Path, stor
     assert spool.source_path(only_job(store).id).read_bytes() == PNG * 10
 
 
+@pytest.mark.parametrize("polling", [False, True])
+def test_a_slow_writer_s_file_is_not_taken_half(
+    watch: Start, inbox: Path, store: Store, spool: Spool, polling: bool
+) -> None:
+    watch(polling=polling, incomplete_s=60)
+    with open(inbox / "page.png", "wb") as file:
+        file.write(PNG[:20])
+        file.flush()
+        time.sleep(1)  # ten times what it has to settle
+        assert store.jobs.newest() == []
+        file.write(PNG[20:])
+    eventually(lambda: files(inbox / "done") == ["page.png"])
+    assert spool.source_path(only_job(store).id).read_bytes() == PNG
+
+
+def test_a_file_that_is_never_finished_is_rejected(watch: Start, inbox: Path, store: Store) -> None:
+    watch(incomplete_s=0.3)
+    (inbox / "page.png").write_bytes(PNG[:20])
+    eventually(lambda: "page.png" in files(inbox / "rejected"))
+    eventually(lambda: "cut short" in (inbox / "rejected" / "page.png.reason.txt").read_text())
+    assert store.jobs.newest() == []
+
+
+def test_a_file_that_changes_after_it_was_taken_is_taken_again(
+    watch: Start, inbox: Path, store: Store, spool: Spool
+) -> None:
+    watch(polling=True, incomplete_s=60, rescan_s=0.2)
+    with open(inbox / "page.png", "wb") as file:
+        file.write(PNG)
+        file.flush()
+        eventually(lambda: files(inbox / "done") == ["page.png"])
+        file.write(b"more")
+    eventually(lambda: len(store.jobs.newest()) == 2)
+    eventually(lambda: files(inbox / "done") == ["page.png"])
+    assert {spool.source_path(job.id).read_bytes() for job in store.jobs.newest()} == {PNG, PNG + b"more"}
+
+
 @pytest.mark.parametrize("how", ["renamed", "closed"])
 def test_a_file_that_is_done_does_not_wait(watch: Start, inbox: Path, store: Store, how: str) -> None:
     watch(settle_s=60, identity="filename", filename_pattern=r"(?P<patient_id>\d+)")
@@ -233,6 +271,24 @@ def test_what_came_while_nobody_watched_is_taken(watch: Start, inbox: Path, stor
     watch()
     eventually(lambda: files(inbox / "done") == ["page.png", "page.png.json"])
     assert context(store).patient_id == "4711"
+
+
+def test_files_that_were_taken_are_deleted_after_the_retention(
+    watch: Start, inbox: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = watch()
+    drop(inbox, "page.png", sidecar=JANE)
+    drop(inbox, "page.txt", b"no page")
+    eventually(lambda: files(inbox / "done") == ["page.png", "page.png.json"] and files(inbox / "rejected") != [])
+    os.utime(inbox / "done" / "page.png", (0, 0))  # scanned long ago, and taken just now
+    (inbox / "done" / "kept").mkdir()
+    assert watcher.prune(retention_days=30) == 0
+    now = time.time()
+    monkeypatch.setattr("gateway.intake.folder.time.time", lambda: now + 31 * 86400)
+    assert watcher.prune(retention_days=30) == 2
+    assert files(inbox / "done") == ["kept"]
+    assert "page.txt" in files(inbox / "rejected")  # for a person
+    assert store.jobs.get(only_job(store).id)
 
 
 def test_what_is_no_page_is_left_alone(watch: Start, inbox: Path, store: Store) -> None:
@@ -284,6 +340,29 @@ def test_a_name_too_long_for_what_is_added_is_rejected(watch: Start, inbox: Path
     (inbox / ("x" * 251 + ".png")).write_bytes(PNG)
     eventually(lambda: files(inbox / "processing") == [] and len(files(inbox / "rejected")) == 2)
     assert store.jobs.newest() == []
+
+
+@pytest.mark.parametrize("identity", ["filename", "sidecar_or_filename"])
+def test_a_name_that_is_not_utf_8_gives_no_identity_and_stops_nobody(
+    watch: Start, inbox: Path, store: Store, caplog: pytest.LogCaptureFixture, identity: str
+) -> None:
+    watcher = watch(identity=identity, filename_pattern=r"(?P<patient_id>\w+|M.LLER)")
+    name = os.fsdecode(b"M\xdcLLER.png")
+    drop(inbox, name)
+    eventually(lambda: files(inbox / "rejected") == [name, name + ".reason.txt"])
+    eventually(lambda: "not in UTF-8" in (inbox / "rejected" / (name + ".reason.txt")).read_text())
+    drop(inbox, "4711.png")
+    eventually(lambda: files(inbox / "done") == ["4711.png"])
+    assert context(store).patient_id == "4711" and watcher.alive
+    assert "LLER" not in caplog.text
+
+
+def test_a_name_that_is_not_utf_8_may_have_a_sidecar(watch: Start, inbox: Path, store: Store) -> None:
+    watch()
+    name = os.fsdecode(b"M\xdcLLER.png")
+    drop(inbox, name, sidecar=JANE)
+    eventually(lambda: files(inbox / "done") == [name, name + ".json"])
+    assert context(store) == StudyContext(**JANE)
 
 
 def test_the_log_names_no_file(watch: Start, inbox: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -383,10 +462,45 @@ def test_a_crash_between_sidecar_and_file_gives_the_sidecar_back(
 
 def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path, intake: Intake) -> None:
     (tmp_path / "file").touch()
-    watcher = FolderWatcher(FolderSettings(path=tmp_path / "file" / "inbox"), intake)
+    watcher = FolderWatcher(FolderSettings(path=tmp_path / "file" / "inbox", create=True), intake)
     with pytest.raises(StorageError):
         watcher.start()
     watcher.stop()
+
+
+@pytest.mark.parametrize("polling", [False, True])
+def test_a_missing_folder_is_an_error_until_it_appears(
+    watch: Start, inbox: Path, store: Store, caplog: pytest.LogCaptureFixture, polling: bool
+) -> None:
+    inbox.rmdir()
+    watcher = watch(polling=polling, rescan_s=0.2)
+    assert watcher.alive and "is missing" in watcher.problem
+    time.sleep(0.6)
+    assert not inbox.exists()
+    assert [record.levelname for record in caplog.records if "is missing" in record.message] == ["ERROR"]
+    inbox.mkdir()
+    eventually(lambda: watcher.problem == "")
+    drop(inbox, "1.png", sidecar=JANE)
+    eventually(lambda: files(inbox / "done"))
+    inbox.rename(inbox.with_name("unmounted"))
+    eventually(lambda: "is missing" in watcher.problem)
+    inbox.mkdir()  # the mount point without its file system
+    eventually(lambda: "without processing/" in watcher.problem)
+    drop(inbox, "2.png")
+    time.sleep(0.6)
+    assert files(inbox) == ["2.png"] and watcher.alive
+    inbox.rename(inbox.with_name("mount point"))
+    inbox.with_name("unmounted").rename(inbox)
+    eventually(lambda: watcher.problem == "")
+    drop(inbox, "3.png", PNG + b"3")
+    eventually(lambda: "3.png" in files(inbox / "done"))
+    assert watcher.alive and len(store.jobs.newest()) == 2
+
+
+def test_a_missing_folder_is_made_where_that_is_wanted(watch: Start, inbox: Path) -> None:
+    inbox.rmdir()
+    assert watch(create=True).problem == ""
+    assert files(inbox) == ["done", "processing", "rejected"]
 
 
 def test_an_unknown_group_is_a_settings_error(tmp_path: Path, intake: Intake) -> None:

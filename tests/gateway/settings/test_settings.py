@@ -50,6 +50,37 @@ def test_other_databases_are_refused_and_no_password_is_repeated(tmp_path: Path,
     assert reason in str(refused.value) and "s3cret" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("paths", "reason"),
+    [
+        (["var"], "folder {}/var is or contains the storage path {}/var"),
+        (["."], "folder {} is or contains the storage path {}/var"),
+        (["var/spool"], "folder {}/var/spool is, contains or lies inside the spool"),
+        (["var/spool/in"], "lies inside the spool"),
+        (["in", "other/../in"], "lies inside folder {}/in"),
+        (["in", "in/done"], "lies inside folder {}/in"),
+        (["in/sub", "in"], "lies inside folder {}/in/sub"),
+        (["link"], "is or contains the storage path"),
+    ],
+)
+def test_a_folder_that_would_take_other_files_is_refused(tmp_path: Path, paths: list[str], reason: str) -> None:
+    (tmp_path / "var").mkdir()
+    (tmp_path / "link").symlink_to("var")
+    text = f'[storage]\npath = "{tmp_path}/var"\n' + "".join(
+        f'[[folders]]\npath = "{tmp_path / path}"\n' for path in paths
+    )
+    with pytest.raises(SettingsError) as refused:
+        load(tmp_path, text)
+    assert reason.replace("{}", str(tmp_path)) in str(refused.value)
+    assert "ae_title" not in str(refused.value)  # the other settings are not repeated
+
+
+def test_folders_beside_each_other_are_taken(tmp_path: Path) -> None:
+    paths = ("var/inbox", "var/inbox2", "in")
+    text = '[storage]\npath = "var"\n' + "".join(f'[[folders]]\npath = "{path}"\n' for path in paths)
+    assert [str(folder.path) for folder in load(tmp_path, text).folders] == list(paths)
+
+
 def test_every_breach_is_named_with_its_value(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as refused:
         load(tmp_path, "[dicom]\nport = 70000\nprot = 104\n[web]\nhost = 7\n")

@@ -539,7 +539,8 @@ def test_finished_jobs_need_no_files_once_delivered(store: Store) -> None:
     store.deliveries.delivered(pending.id, "0x0000")
     assert not store.jobs.needs_files(pending.job_id)
     assert store.jobs.needs_files(submitted(store))
-    assert not store.jobs.needs_files("unknown")
+    assert store.jobs.needs_files("unknown")
+    assert store.jobs.unknown(["unknown", pending.job_id, *map(str, range(1000))])[:2] == ["unknown", "0"]
 
 
 # -- the database --------------------------------------------------------------------------------------------------

@@ -380,3 +380,39 @@ def test_contrast(client, text, ground):
 def test_htmx_comes_with_its_licence(client):
     assert "Zero-Clause BSD" in client.get("/static/htmx.LICENSE.txt").text
     assert client.get("/static/htmx.min.js").headers["content-type"].startswith("text/javascript")
+
+
+@pytest.mark.parametrize("number", ["9" * 20, "9" * 110, "9" * 5000, "-1", "0", "1e3", str(2**63), str(2**31)])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/jobs/{job}/pages/{number}/page.png"),
+        ("GET", "/jobs/{job}/pages/{number}/overlay.png"),
+        ("POST", "/jobs/{job}/deliveries/{number}/again"),
+        ("POST", "/merges/{number}/settled"),
+    ],
+)
+def test_number_that_no_row_can_have_is_not_found(client, sample, method, path, number):
+    headers = {"Origin": str(client.base_url).rstrip("/")}
+    answer = client.request(method, path.format(job=sample.done, number=number), headers=headers)
+    assert answer.status_code == 404
+    assert "There is no such page." in answer.text
+
+
+@pytest.mark.parametrize("query", ["page=" + "9" * 25, "page=" + "9" * 5000, "page=-1", "status=X", "refresh=x"])
+def test_value_that_is_not_allowed_is_answered_with_a_page(client, sample, query):
+    answer = client.get(f"/?{query}")
+    assert answer.status_code == 422
+    assert "The address has a value that is not allowed." in answer.text
+
+
+@pytest.mark.parametrize("job", ["x", "..%2f..", "%00", "%ff%fe", "a" * 5000, "%F0%9F%92%A9"])
+def test_odd_job_id_is_not_found(client, sample, job):
+    for path in (f"/jobs/{job}", f"/jobs/{job}/source", f"/jobs/{job}/pages/1/page.png"):
+        assert client.get(path).status_code == 404
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "//", "null", "http://\xff"])
+def test_odd_origin_is_refused(client, sample, origin):
+    answer = client.post("/merges/1/settled", headers={"Origin": origin.encode("latin-1")})
+    assert answer.status_code == 403

@@ -13,14 +13,19 @@ import httpx
 import pytest
 import uvicorn
 
+from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
-from gateway.domain.received import ReceivedObject
+from gateway.domain.patients import OrderUpdate, PatientUpdate
+from gateway.domain.received import InboundMessage, ReceivedObject
 from gateway.domain.status import JobStatus
 from gateway.hl7.inbound.receiver import Receiver
+from gateway.identity.decide import decide
+from gateway.identity.forms import check_context
 from gateway.identity.orders import Records
 from gateway.intake.accept import Intake
 from gateway.settings import Hl7Destination, Settings, WebSettings
 from gateway.spool.folder import Spool
+from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.web.app import create_app
 from gateway.worker.worker import Worker
@@ -103,6 +108,41 @@ def test_person_names_the_patient_of_a_scan(client, store, intake):
     assert (context.patient_id, context.patient_name, context.accession_number) == ("P1", "Müster^Zoë", "A1")
     assert (store.jobs.get(job_id).status, store.jobs.unmatched()) == (JobStatus.QUEUED, [])
     assert ("IDENTIFY", "web") in [(event.action, event.actor) for event in store.jobs.events(job_id)]
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        PatientUpdate(patient_id="P\x1c1", patient_name="Müster^Zoë"),
+        PatientUpdate(patient_id="P\\1"),
+        PatientUpdate(patient_id="P" * 65),
+        PatientUpdate(patient_id="P1", patient_name="N" * 65 + "^Zoë"),
+    ],
+)
+def test_person_mends_what_was_kept_before_values_were_checked(client, store, intake, kept):
+    order = OrderUpdate(patient=kept, accession_number="A1")
+    message = InboundMessage(
+        sending_application="",
+        sending_facility="",
+        control_id="1",
+        digest="",
+        message_type="ORM^O01",
+        data=b"",
+        answer=b"",
+        received_at=utc_now(),
+    )
+    store.patients.receive(message, [order], utc_now(), decide)
+    stated = {name: value for name, value in kept.model_dump().items() if value}
+    spoiled = submit(intake, page_png(), **stated)  # has been given these values already
+    waiting = submit(intake, page_png(), accession_number="A1")
+    while (job := store.jobs.claim("w", 60)) is not None:
+        store.jobs.complete(job.id, "w", JobResult(status=JobStatus.FAILED, reason="PatientID", pages=[]))
+    for job_id in (spoiled, waiting):
+        told = {"patient_id": "P1", "patient_name": "Müster^Zoë", "accession_number": "A1"}
+        assert client.post(f"/jobs/{job_id}/identity", data=told).status_code == 200
+        context = context_of(store, job_id)
+        assert (context.patient_id, context.patient_name) == ("P1", "Müster^Zoë")
+        check_context(context, "it")
 
 
 def test_held_dicom_job_without_patient_id_gets_one_and_is_delivered(client, store, spool, intake):

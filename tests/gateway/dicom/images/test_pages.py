@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import struct
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
+from pydicom.config import IGNORE
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -27,7 +29,7 @@ from pydicom.uid import (
     VLPhotographicImageStorage,
 )
 
-from gateway.dicom.images.pages import read_context, read_instance
+from gateway.dicom.images.pages import read_context, read_instance, read_whole
 from gateway.dicom.objects.waveform import build_waveform, encode
 from gateway.errors import UndecodableDataset, UnsupportedSopClass
 from gateway.settings import ObjectSettings
@@ -452,3 +454,91 @@ def test_an_empty_header_gives_an_empty_context() -> None:
     dataset.SOPInstanceUID = "2.25.9"
     context = read_context(part10(dataset))
     assert (context.patient_id, context.study_instance_uid, context.acquisition_date_time) == ("", "", "")
+
+
+# ---- what costs more than it is worth
+
+UNDEFINED = 0xFFFFFFFF
+ITEM, END = struct.pack("<HHL", 0xFFFE, 0xE000, 0), struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+OPEN = struct.pack("<HHL", 0xFFFE, 0xE000, UNDEFINED)
+CLOSE = struct.pack("<HHL", 0xFFFE, 0xE00D, 0)
+
+
+def long_element(tag: int, vr: bytes, value: bytes, length: int | None = None) -> bytes:
+    return struct.pack("<HH2sHL", tag >> 16, tag & 0xFFFF, vr, 0, len(value) if length is None else length) + value
+
+
+def with_elements(added: bytes) -> bytes:
+    """A Secondary Capture with encoded elements before its Patient's Name."""
+    data = part10(secondary_capture())
+    at = data.index(b"\x10\x00\x10\x00PN")
+    return data[:at] + added + data[at:]
+
+
+NESTED = struct.pack("<HH2sHL", 8, 0x1140, b"SQ", 0, UNDEFINED) + OPEN
+BOMBS = {
+    "items": (long_element(0x00081140, b"SQ", ITEM * 1_500_000 + END, UNDEFINED), "more than 10000 elements and items"),
+    "elements": (
+        b"".join(struct.pack("<HH2sH", 9, number, b"LO", 0) for number in range(0x1000, 0xF000)),
+        "more than 10000 elements and items",
+    ),
+    "depth": (NESTED * 3_000, "sequences are nested too deeply"),
+    "text": (long_element(0x00081030, b"UT", b"x" * (64 << 20)), "StudyDescription is longer than 2048 bytes"),
+    "character sets": (
+        long_element(0x00080005, b"UT", b"ISO_IR 100\\" * 3_000_000),
+        "SpecificCharacterSet is longer than 2048 bytes",
+    ),
+    "character sets of an item": (
+        long_element(
+            0x00081140, b"SQ", OPEN + long_element(0x00080005, b"UT", b"A\\" * 9_000_000) + CLOSE + END, UNDEFINED
+        ),
+        "SpecificCharacterSet is longer than 2048 bytes",
+    ),
+    "requests": (
+        long_element(0x00400275, b"SQ", ITEM * 1_500_000),
+        "RequestAttributesSequence is longer than 32768 bytes",
+    ),
+    "text of a request": (
+        long_element(
+            0x00400275, b"SQ", OPEN + long_element(0x00400007, b"UT", b"x" * 20_000_000) + CLOSE + END, UNDEFINED
+        ),
+        "RequestAttributesSequence is longer than 32768 bytes",
+    ),
+}
+
+
+@pytest.mark.parametrize("read", [read_context, read_instance, read_whole])
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_metadata_bomb_is_refused_with_the_bound_before_it_costs_anything(bomb: str, read: object) -> None:
+    added, reason = BOMBS[bomb]
+    if read is read_whole and bomb == "depth":
+        reason = "the file is cut short, or cannot be parsed to its end"
+    if read is read_whole and bomb == "text of a request":
+        pytest.skip("what is kept of the requests is not asked for")
+    data = with_elements(added)
+    begun = time.process_time()
+    with pytest.raises(UndecodableDataset, match=f"^{reason}$"):
+        read(data)  # type: ignore[operator]
+    assert time.process_time() - begun < 1.0
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        long_element(0x00081140, b"SQ", ITEM * 9_800 + END, UNDEFINED),
+        long_element(0x00081140, b"SQ", ITEM * 1_000_000),  # nobody looks into it
+        long_element(0x00081030, b"UT", b"x" * 2_048),
+        long_element(0x00091001, b"UN", b"x" * 1_000_000),
+    ],
+    ids=["items", "items of a known length", "text", "private"],
+)
+def test_large_header_within_the_bounds_is_read(added: bytes) -> None:
+    data = with_elements(added)
+    assert read_context(data) == read_instance(data).context
+    assert read_context(data).patient_id == "P-1001"
+
+
+def test_description_is_cut_to_what_its_vr_allows() -> None:
+    dataset = secondary_capture()
+    dataset.add(DataElement("StudyDescription", "LO", "D" * 70, validation_mode=IGNORE))
+    assert read_context(part10(dataset)).study_description == "D" * 64

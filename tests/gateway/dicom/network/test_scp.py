@@ -10,7 +10,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     EncapsulatedPDFStorage,
@@ -160,6 +160,15 @@ def test_contradictions_are_refused_and_nothing_is_kept(
     scp: StorageScp, intake: FakeIntake, changes: dict[str, object], names: dict[str, str], status: int
 ) -> None:
     assert store(scp, encoded(secondary_capture(**changes)), **names).Status == status
+    assert intake.taken == []
+
+
+def test_metadata_bomb_is_refused_with_the_reason(scp: StorageScp, intake: FakeIntake) -> None:
+    dataset = secondary_capture()
+    dataset.ReferencedImageSequence = [Dataset()] * 20_000
+    dataset["ReferencedImageSequence"].is_undefined_length = True
+    answer = store(scp, encoded(dataset))
+    assert (answer.Status, answer.ErrorComment) == (0xC000, "more than 10000 elements and items")
     assert intake.taken == []
 
 

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 from pynetdicom import AE, build_context, evt
+from pynetdicom.dsutils import decode
 
 from gateway.dicom.network.scp import StorageScp
+from gateway.dicom.network.transport import BoundedBuffer
 from gateway.security.tls import client_context
 from gateway.settings import DicomTlsSettings, TlsClientSettings
 from tests.gateway.dicom.samples import secondary_capture
@@ -380,3 +382,15 @@ def test_stop_does_not_wait_for_the_rest_of_a_pdu(quiet: None) -> None:
         scp.stop(grace_s=0.1)
         assert time.monotonic() - started < SOON_S
         eventually(lambda: not association.is_established)
+
+
+def test_items_of_a_message_are_bounded_while_it_is_decoded() -> None:
+    """pynetdicom decodes what N-ACTION and N-EVENT-REPORT bring from the buffer that it arrived in."""
+    buffer = BoundedBuffer(1 << 24)
+    head = struct.pack("<HHL", 0x0008, 0x1199, 0xFFFFFFFF)
+    buffer.write(head + struct.pack("<HHL", 0xFFFE, 0xE000, 0) * 1_500_000)
+    begun = time.process_time()
+    with pytest.raises(OSError):
+        decode(buffer, is_implicit_vr=True, is_little_endian=True)
+    assert time.process_time() - begun < 5
+    assert buffer.problem == "more than 50000 elements and items"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import Engine, event
 from sqlmodel import select
 
 from gateway.domain.artefact import Role
@@ -105,6 +107,107 @@ def test_feed_that_is_not_filtered_may_be_acknowledged(store):
     assert store.patients.patient("P1", "HOSP") is None
     assert codes(receiver(message("ADT^A08"))) == [("AE", "100")]  # what is taken must be whole
     assert codes(receiver(b"hello")) == [("AR", "100")]
+
+
+LONG = "at most 64 characters without backslash and control characters"
+
+
+@pytest.mark.parametrize(
+    ("data", "place", "words"),
+    [
+        (adt(pid="PID|1||P\\X1C\\1^^^HOSP^MR||A^B"), "PID^1^3", f"patient_id must be {LONG}"),
+        (adt(pid="PID|1||P\\E\\1^^^HOSP^MR||A^B"), "PID^1^3", f"patient_id must be {LONG}"),
+        (adt(pid=f"PID|1||{'P' * 65}||A^B"), "PID^1^3", f"patient_id must be {LONG}"),
+        (adt(pid="PID|1|P\\X0D\\1||"), "PID^1^2", f"patient_id must be {LONG}"),
+        (adt(pid=f"PID|1||P1^^^{'H' * 65}||A^B"), "PID^1^3", f"issuer_of_patient_id must be {LONG}"),
+        (adt(pid=f"PID|1||P1||{'N' * 65}^B"), "PID^1^5", "patient_name must be a DICOM name of at most 64"),
+        (adt("A40", PID, "MRG|OLD", PID, "MRG|O\\X00\\LD"), "MRG^2^1", f"patient_id must be {LONG}"),
+        (orm("A" * 17), "OBR^1^18", "accession_number must be at most 16 characters"),
+        (message("ORM^O01", PID, "ORC|NW|1", "ORC|NW|2\\X1B\\"), "ORC^2^2", f"placer_order_number must be {LONG}"),
+        (
+            message("ORM^O01", PID, "ORC|NW|1", f"OBR|1|||||||||||||||7^{'D' * 65}"),
+            "OBR^1^16",
+            "referring_physician_name must be a DICOM name",
+        ),
+    ],
+)
+def test_value_that_dicom_forbids_is_refused_and_the_field_named(receiver, store, data, place, words):
+    (answer,) = receiver(data)
+    assert f"ERR||{place}|102^Data type error^HL70357|E||||{words}" in answer.decode()
+    assert b"MSA|AE|M1" in answer
+    assert store.patients.patient("P1", "HOSP") is None
+
+
+@pytest.mark.parametrize("number", [3, 4, 10])
+@pytest.mark.parametrize("value", ["\x00A\x00B", "A\x1b[31m", "A" * 251])
+def test_header_that_cannot_be_kept_is_refused(receiver, number, value):
+    fields = adt().decode().split("|")
+    fields[number - 1] = value
+    (answer,) = receiver("|".join(fields).encode())
+    assert f"ERR||MSH^1^{number}|102^" in answer.decode()
+
+
+def orders(count: int, control_id: str = "M1") -> bytes:
+    return message("ORM^O01", PID, *(f"ORC|NW|N{number}" for number in range(count)), control_id=control_id)
+
+
+def merges(count: int) -> bytes:
+    return message("ADT^A40", "EVN|A40", *(f"PID|1||P1\rMRG|OLD{number}" for number in range(count)))
+
+
+BATCH = b"BHS|^~\\&|EHR|HOSP|GW|H|20261122||||B7\r"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (orders(101), "more than 100 orders in one message"),
+        (merges(101), "more than 100 merges in one message"),
+        (adt("A08", PID, *["ZZ"] * 10_000), "more than 10000 segments in one message"),
+        (adt("A08", PID, *["ZZ"] * 5_000_000), "more than 10000 segments in one message"),
+        (adt("A08", PID.replace("Muster", "~" * 70_000)), "the PID segment has more than 65536 characters"),
+        (adt("A08", tail="|||||" + "|" * 70_000), "the MSH segment has more than 65536 characters"),
+        (BATCH + b"ZZ\r" * 100_001, "more than 100000 segments in one batch"),
+    ],
+    ids=["orders", "merges", "segments", "15 MiB of segments", "long segment", "long MSH", "batch"],
+)
+def test_too_much_for_one_message_is_answered_at_once_with_the_bound(receiver, store, data, reason):
+    begun = time.process_time()
+    (answer,) = receiver(data)
+    assert time.process_time() - begun < 0.9
+    assert b"MSA|AR|" in answer
+    assert f"|E||||{reason}\r".encode() in answer
+    assert store.patients.patient("P1") is None
+
+
+def test_as_much_as_a_message_may_have_is_taken(receiver, store):
+    assert codes(receiver(orders(100))) == [("AA", "")]
+    assert store.patients.order("N99") is not None
+    assert codes(receiver(merges(100))) == [("AA", "")]
+    assert len(store.patients.prior_ids("P1")) == 100
+    assert codes(receiver(adt("A08", PID, *["ZZ"] * 9_900, control_id="M3"))) == [("AA", "")]
+
+
+def test_merge_into_a_long_line_of_merged_records_takes_no_statement_for_each_of_them(receiver, store):
+    line = message("ADT^A40", "EVN|A40", *(f"PID|1||L{n + 1}\rMRG|L{n}" for n in range(100)), control_id="M2")
+    assert codes(receiver(line)) == [("AA", "")]
+    statements = []
+
+    def count(_connection, _cursor, statement, *_) -> None:
+        statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", count)
+    try:
+        assert codes(receiver(message("ADT^A40", "PID|1||L0", "MRG|NEW", control_id="M3"))) == [("AA", "")]
+    finally:
+        event.remove(Engine, "before_cursor_execute", count)
+    assert len(statements) < 30
+    assert store.patients.patient("NEW").patient_id == "L100"
+
+
+def test_long_message_that_is_not_taken_may_still_be_acknowledged(store):
+    receiver = Receiver(Records(store), "UNICODE UTF-8", acknowledge_others=True)
+    assert codes(receiver(message("ORU^R01", PID, *["OBX|1"] * 20_000))) == [("AA", "")]
 
 
 @pytest.mark.parametrize(

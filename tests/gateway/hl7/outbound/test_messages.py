@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from gateway.domain.context import StudyContext
 from gateway.errors import DeliveryRefused, IdentityMissing
-from gateway.hl7.inbound.acknowledgement import build_ack, scan_acknowledgement, scan_header, split_batch
+from gateway.hl7.inbound.acknowledgement import Problem, build_ack, scan_acknowledgement, scan_header, split_batch
 from gateway.hl7.inbound.parsing import CODECS, parse
 from gateway.hl7.outbound.fields import escape
 from gateway.hl7.outbound.messages import PageMessage, build_message, message_control_id
@@ -519,10 +519,26 @@ def test_ack_mirrors_the_message():
     ],
 )
 def test_ack_of_an_error_is_valid_and_reads_back(version, err):
-    ack = build_ack(b"MSH|^~\\&|A|B|C|D|20261122||ORU^R01|ID7|P|" + version + b"\r", "AE", error_code="204")
+    ack = build_ack(
+        b"MSH|^~\\&|A|B|C|D|20261122||ORU^R01|ID7|P|" + version + b"\r", "AE", problem=Problem(error_code="204")
+    )
     assert err in ack.split(b"\r")
     found = scan_acknowledgement(ack)
     assert (found.code, found.message_control_id, found.error_code) == ("AE", b"ID7", "204")
+    assert parse_message(ack.decode().rstrip("\r")).validate()
+
+
+@pytest.mark.parametrize(
+    ("version", "msa", "err"),
+    [
+        (b"2.5.1", b"MSA|AE|ID7", b"ERR||PID^1^5|102^Data type error^HL70357|E||||a name"),
+        (b"2.3.1", b"MSA|AE|ID7|a name", b"ERR|PID^1^5^102&Data type error&HL70357"),
+    ],
+)
+def test_ack_names_the_field_and_the_reason(version, msa, err):
+    problem = Problem(error_code="102", words="a name", segment="PID", field=5)
+    ack = build_ack(b"MSH|^~\\&|A|B|C|D|20261122||ADT^A08|ID7|P|" + version + b"\r", "AE", problem=problem)
+    assert ack.split(b"\r")[1:3] == [msa, err]
     assert parse_message(ack.decode().rstrip("\r")).validate()
 
 
@@ -545,8 +561,16 @@ def test_any_version_gets_its_answer(message):
 @pytest.mark.parametrize("message", [b"", b"hello", b"MSH", b"MSH|", b"\x00\xff", b"PID|1\rMSH|^~\\&|A\r"])
 def test_what_has_no_msh_still_gets_an_answer(message):
     assert scan_header(message) is None
-    found = scan_acknowledgement(build_ack(message, "AR", error_code="100"))
+    found = scan_acknowledgement(build_ack(message, "AR", problem=Problem(error_code="100")))
     assert (found.code, found.message_control_id, found.error_code) == ("AR", b"", "100")
+
+
+@pytest.mark.parametrize("head", [b"", b"BHS|^~\\&\r"])
+def test_of_a_long_answer_only_the_beginning_is_looked_at(head):
+    answer = head + b"MSH|^~\\&|A|B|C|D|20261122||ACK|X|P|2.5\rMSA|AA|ID7\r" + b"ZZ\r" * 5_000_000
+    begun = time.process_time()
+    assert scan_acknowledgement(answer).message_control_id == b"ID7"
+    assert time.process_time() - begun < 0.5
 
 
 def test_acks_have_their_own_control_ids():
