@@ -1,10 +1,7 @@
-"""The watched folder, and the folder that results are dropped into.
+"""The watched folder.
 
-A file is *ready* when it is whole, and was renamed into the folder, was closed after writing, or had one size and
-time for `settle_s`; its sidecar gets as long to come.  One that the kernel reports as being written is not ready
-before it is closed.  One that ends too early is waited for, and rejected when it did not change for `incomplete_s`.
-A ready file is claimed by renaming it into a folder of its own under `processing/`, taken in, and moved to `done/` or,
-with `<name>.reason.txt` beside it, to `rejected/`:
+`gateway.intake.arrivals` says which files are ready.  A ready file is claimed by renaming it into a folder of its own
+under `processing/`, taken in, and moved to `done/` or, with `<name>.reason.txt` beside it, to `rejected/`:
 
     inbox/page.png [page.png.json]  ->  inbox/processing/<claim>/  ->  inbox/done/ | inbox/rejected/
 
@@ -27,18 +24,8 @@ import stat
 import threading
 import time
 import uuid
-from dataclasses import dataclass
-from enum import Enum, auto
 from pathlib import Path
 
-from watchdog.events import (
-    EVENT_TYPE_CLOSED,
-    EVENT_TYPE_CREATED,
-    EVENT_TYPE_MODIFIED,
-    EVENT_TYPE_MOVED,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.inotify import InotifyObserver
 from watchdog.observers.polling import PollingObserver
@@ -52,6 +39,7 @@ from gateway.identity.filename import read_filename
 from gateway.identity.forms import compile_pattern
 from gateway.identity.sidecar import read_sidecar
 from gateway.intake.accept import Intake, file_key, media_type_of
+from gateway.intake.arrivals import SIDECAR, Arrivals, Listener, Signature, Writer, read_file, signature_of
 from gateway.intake.whole import what_is_missing
 from gateway.settings import FolderSettings
 from gateway.spool.folder import write_durably
@@ -63,31 +51,7 @@ _OUTCOME = ".outcome"  # in a claim: "" for done, else the reason it was rejecte
 _ATTEMPT = ".attempt"  # in a claim, numbered: begun and not ended; a file that kills the process stops at three
 _MAXIMUM_ATTEMPTS = 3
 _MISSING_S = 2.0  # how often a missing folder is looked for
-_MAXIMUM_BYTES = 512 * 1024 * 1024
 _MAXIMUM_NAME = 230  # bytes of a file's name that leave room for the claim's mark and ".reason.txt"
-_TEMPORARY = (".part", ".tmp", "~")
-_SIDECAR = ".json"
-
-
-_Signature = tuple[int, int]  # size and mtime
-
-
-class _Writer(Enum):
-    """What the kernel reported last of who writes a file; of a file on a network share it reports nothing."""
-
-    UNKNOWN = auto()
-    WRITING = auto()
-    DONE = auto()
-
-
-@dataclass(slots=True)
-class _Seen:
-    """A file that is not taken yet: its size and mtime, since when (monotonic, s), and what is known of its writer."""
-
-    signature: _Signature
-    since: float
-    writer: _Writer
-    whole: bool | None = None  # None: not looked at
 
 
 class FolderWatcher:
@@ -106,9 +70,9 @@ class FolderWatcher:
         self._sidecars = settings.identity != "filename"
         self._pattern = None if settings.identity == "sidecar" else compile_pattern(settings.filename_pattern)
         compile_pattern(settings.barcode_pattern)  # of the worker: a wrong one is reported here
-        self._seen: dict[str, _Seen] = {}
-        self._put: dict[Path, tuple[_Signature, float]] = {}  # what was put away: how it looked, and when
-        self._events: queue.SimpleQueue[tuple[str, _Writer]] = queue.SimpleQueue()
+        self._arrivals = Arrivals(settings)
+        self._put: dict[Path, tuple[Signature, float]] = {}  # what was put away: how it looked, and when
+        self._events: queue.SimpleQueue[tuple[str, Writer]] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"folder-{self._path.name}", daemon=True)
         self._observer: BaseObserver | None = None
@@ -139,7 +103,7 @@ class FolderWatcher:
     def stop(self) -> None:
         """Stop; return when the file at hand is done."""
         self._stopping.set()
-        self._events.put(("", _Writer.UNKNOWN))
+        self._events.put(("", Writer.UNKNOWN))
         if self._thread.is_alive():
             self._thread.join()
         self._unwatch()
@@ -170,7 +134,7 @@ class FolderWatcher:
         for name in (_PROCESSING, _DONE, _REJECTED):
             (self._path / name).mkdir(exist_ok=True)
         observer = PollingObserver() if self._settings.polling else InotifyObserver(generate_full_events=True)
-        observer.schedule(_Listener(self._events, polling=self._settings.polling), str(self._path))
+        observer.schedule(Listener(self._events, polling=self._settings.polling), str(self._path))
         observer.start()
         self._observer = observer
 
@@ -179,7 +143,7 @@ class FolderWatcher:
             self._observer.stop()
             self._observer.join()
         self._observer = None
-        self._seen.clear()
+        self._arrivals.clear()
         self._put.clear()
 
     def prune(self, retention_days: int) -> int:
@@ -222,14 +186,14 @@ class FolderWatcher:
                 self._stopping.wait(tick_s)
             except ValueError as error:  # of one file: its claim is rejected after three attempts
                 logger.error("Folder %s: %s", self._path, type(error).__name__, extra={"action": "folder"})
-            self._listen(tick_s if self._seen else max(0.0, next_scan - time.monotonic()))
+            self._listen(tick_s if self._arrivals else max(0.0, next_scan - time.monotonic()))
 
     def _listen(self, timeout_s: float) -> None:
         """Wait for the first report, then note all that have come."""
         try:
             name, writer = self._events.get(timeout=timeout_s)
             while True:
-                self._note(name, writer)
+                self._arrivals.note(name, writer)
                 name, writer = self._events.get_nowait()
         except queue.Empty:
             return
@@ -240,74 +204,13 @@ class FolderWatcher:
             self._process(claim)
         self._take_back()
         for name in os.listdir(self._path):
-            self._note(name)
-
-    def _note(self, name: str, writer: _Writer = _Writer.UNKNOWN) -> None:
-        """Remember how a file looks now, or forget one that is gone or is none."""
-        if not name or name.startswith(".") or name.lower().endswith(_TEMPORARY):
-            return
-        try:
-            status = os.lstat(self._path / name)
-        except OSError:  # gone, or its sidecar's name would be too long for the file system
-            self._seen.pop(name, None)
-            return
-        if not stat.S_ISREG(status.st_mode):
-            return
-        signature = _signature(status)
-        seen = self._seen.get(name)
-        if seen is not None and seen.writer == _Writer.DONE and seen.signature[0] == signature[0]:
-            writer = _Writer.DONE  # its times or permissions were set after it was closed
-        elif seen is not None and writer == _Writer.UNKNOWN:
-            writer = seen.writer if seen.signature == signature or seen.writer == _Writer.WRITING else writer
-        if seen is None or seen.signature != signature:
-            self._seen[name] = _Seen(signature, time.monotonic(), writer)
-        else:
-            seen.writer = writer
+            self._arrivals.note(name)
 
     def _take_ready(self) -> None:
-        for name in sorted(self._seen):
-            self._note(name)
-        for name in sorted(self._seen, key=lambda name: self._seen[name].signature[1]):
+        for name in self._arrivals.ready():
+            self._claim(name)
             if self._stopping.is_set():
                 return
-            if not self._is_sidecar(name) and self._is_ready(name):
-                del self._seen[name]
-                self._claim(name)
-
-    def _is_sidecar(self, name: str) -> bool:
-        return self._sidecars and name.endswith(_SIDECAR)
-
-    def _is_ready(self, name: str) -> bool:
-        seen = self._seen[name]
-        if not self._is_written(seen) or not (self._is_whole(name) or self._is_given_up(seen)):
-            return False
-        if not self._sidecars:
-            return True
-        sidecar = name + _SIDECAR
-        self._note(sidecar)
-        return self._is_written(self._seen[sidecar]) if sidecar in self._seen else self._is_unchanged(seen)
-
-    def _is_written(self, seen: _Seen) -> bool:
-        if seen.writer == _Writer.WRITING:
-            return self._is_given_up(seen)
-        return seen.writer == _Writer.DONE or self._is_unchanged(seen)
-
-    def _is_unchanged(self, seen: _Seen) -> bool:
-        return time.monotonic() - seen.since >= self._settings.settle_s
-
-    def _is_given_up(self, seen: _Seen) -> bool:
-        return time.monotonic() - seen.since >= self._settings.incomplete_s
-
-    def _is_whole(self, name: str) -> bool:
-        """Return whether a file is whole, or is none that could be: then it is rejected with its own reason."""
-        seen = self._seen[name]
-        if seen.whole is None:
-            try:
-                data = _read(self._path / name)
-                seen.whole = bool(data) and not what_is_missing(media_type_of(data), data)
-            except (IntakeError, StorageError):
-                seen.whole = True
-        return seen.whole
 
     # -- claim, take in, put away ---------------------------------------------------------------------------------
 
@@ -316,9 +219,8 @@ class FolderWatcher:
         claim = self._path / _PROCESSING / str(uuid.uuid4())
         claim.parent.mkdir(exist_ok=True)
         claim.mkdir()
-        if self._sidecars and name + _SIDECAR in self._seen:
-            del self._seen[name + _SIDECAR]
-            (self._path / (name + _SIDECAR)).rename(claim / (name + _SIDECAR))
+        if self._arrivals.take_sidecar(name):
+            (self._path / (name + SIDECAR)).rename(claim / (name + SIDECAR))
         try:
             (self._path / name).rename(claim / name)
         except FileNotFoundError:
@@ -334,9 +236,9 @@ class FolderWatcher:
                 return
             attempt = claim / f"{_ATTEMPT}{len(list(claim.glob(_ATTEMPT + '*')))}"
             try:
-                before = _signature(os.lstat(original))
+                before = signature_of(os.lstat(original))
                 reason = self._take_in(original, attempt)
-                if _signature(os.lstat(original)) != before:
+                if signature_of(os.lstat(original)) != before:
                     logger.warning("A file changed while it was taken: it is taken again", extra={"action": "folder"})
                     attempt.unlink(missing_ok=True)
                     return
@@ -349,7 +251,11 @@ class FolderWatcher:
         self._put_away(claim)
 
     def _original(self, claim: Path) -> Path | None:
-        files = [path for path in claim.iterdir() if not path.name.startswith(".") and not self._is_sidecar(path.name)]
+        files = [
+            path
+            for path in claim.iterdir()
+            if not path.name.startswith(".") and not self._arrivals.is_sidecar(path.name)
+        ]
         return files[0] if files else None
 
     def _take_in(self, original: Path, attempt: Path) -> str:
@@ -368,7 +274,7 @@ class FolderWatcher:
     def _accept(self, original: Path) -> Accepted:
         if len(os.fsencode(original.name)) > _MAXIMUM_NAME:
             raise IntakeError(f"the file's name is longer than {_MAXIMUM_NAME} bytes")
-        data = _read(original)
+        data = read_file(original)
         source = f"folder:{self._path}"
         media_type = media_type_of(data)
         if missing := what_is_missing(media_type, data):
@@ -398,9 +304,9 @@ class FolderWatcher:
 
     def _identity(self, original: Path) -> StudyContext:
         """Return what sidecar or file name say; an empty context where they say nothing."""
-        sidecar = original.with_name(original.name + _SIDECAR)
+        sidecar = original.with_name(original.name + SIDECAR)
         if self._sidecars and sidecar.exists():
-            return read_sidecar(_read(sidecar))
+            return read_sidecar(read_file(sidecar))
         if self._pattern and not _is_unicode(original.name):
             raise IntakeError("the file's name is not in UTF-8, and the identity is read from it: rename the file")
         named = read_filename(self._pattern, original.stem) if self._pattern else None
@@ -425,52 +331,30 @@ class FolderWatcher:
         target.mkdir(exist_ok=True)
         for path in sorted(path for path in claim.iterdir() if not path.name.startswith(".")):
             name = _free_name(target, path.name, claim.name)
-            if reason and not self._is_sidecar(name):
+            if reason and not self._arrivals.is_sidecar(name):
                 (target / f"{name}.reason.txt").write_text(reason + "\n", encoding="utf-8")
             path.rename(target / name)
-            self._put[target / name] = (_signature(os.lstat(target / name)), time.monotonic())
+            self._put[target / name] = (signature_of(os.lstat(target / name)), time.monotonic())
         shutil.rmtree(claim)
 
     def _take_back(self) -> None:
         """Return what changed after it was put away to the folder: its writer was not done."""
         for path, (signature, when) in list(self._put.items()):
             try:
-                changed = _signature(os.lstat(path)) != signature
+                changed = signature_of(os.lstat(path)) != signature
             except FileNotFoundError:
                 del self._put[path]
                 continue
             if changed and not (self._path / path.name).exists():
                 logger.warning("A file changed after it was taken: it is taken again", extra={"action": "folder"})
                 path.with_name(f"{path.name}.reason.txt").unlink(missing_ok=True)
-                sidecar = path.with_name(path.name + _SIDECAR)
+                sidecar = path.with_name(path.name + SIDECAR)
                 if self._sidecars and sidecar.exists() and not (self._path / sidecar.name).exists():
                     sidecar.rename(self._path / sidecar.name)
                 path.rename(self._path / path.name)
                 del self._put[path]
             elif time.monotonic() - when >= self._settings.incomplete_s:
                 del self._put[path]
-
-
-class _Listener(FileSystemEventHandler):
-    """Passes on which file was reported, and what that says about its writer; polling never sees a file closed."""
-
-    def __init__(self, events: queue.SimpleQueue[tuple[str, _Writer]], *, polling: bool) -> None:
-        self._events = events
-        self._polling = polling
-
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        """Note a file; directories and mere readers are nothing to us."""
-        if event.is_directory:
-            return
-        if event.event_type == EVENT_TYPE_MOVED:
-            self._events.put((os.path.basename(os.fsdecode(event.dest_path)), _Writer.DONE))
-        elif event.event_type in (EVENT_TYPE_CREATED, EVENT_TYPE_MODIFIED, EVENT_TYPE_CLOSED):
-            writer = _Writer.UNKNOWN
-            if event.event_type == EVENT_TYPE_CLOSED:
-                writer = _Writer.DONE
-            elif event.event_type == EVENT_TYPE_MODIFIED and not self._polling:
-                writer = _Writer.WRITING
-            self._events.put((os.path.basename(os.fsdecode(event.src_path)), writer))
 
 
 def _place(path: Path) -> tuple[int, int] | None:
@@ -480,10 +364,6 @@ def _place(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
-
-
-def _signature(status: os.stat_result) -> _Signature:
-    return status.st_size, status.st_mtime_ns
 
 
 def _is_unicode(name: str) -> bool:
@@ -500,16 +380,3 @@ def _free_name(target: Path, name: str, token: str) -> str:
     if len(os.fsencode(name)) > _MAXIMUM_NAME:
         return token + Path(name).suffix[:20]
     return f"{token[:8]}-{name}" if (target / name).exists() else name
-
-
-def _read(path: Path) -> bytes:
-    """Return a file's bytes; raise IntakeError where they may never be had, StorageError where not now."""
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-            if os.fstat(file.fileno()).st_size > _MAXIMUM_BYTES:
-                raise IntakeError(f"the file is larger than {_MAXIMUM_BYTES // 1024**2} MiB")
-            return file.read()
-    except PermissionError:
-        raise IntakeError("the gateway has no permission to read the file") from None
-    except OSError as error:
-        raise StorageError(f"the file cannot be read: {error.strerror}") from error
