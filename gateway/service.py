@@ -236,6 +236,8 @@ class Service:
             self._workers.extend()
             for job_id in self._store.jobs.rescue(self._settings.worker.maximum_attempts):
                 logger.warning("Taken from a silent worker", extra={"action": "rescue", "job_id": job_id})
+            for job_id in Records(self._store).match_waiting():
+                logger.info("An order names the patient", extra={"action": "match", "job_id": job_id})
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_S
             self._intake.sweep(self._settings.storage.retention_days)

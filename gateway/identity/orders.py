@@ -86,3 +86,13 @@ class Records:
             Nothing is kept.
         """
         return self._store.patients.receive(message, updates, made_at, decide)
+
+    def match_waiting(self) -> list[str]:
+        """Decide again about the jobs that wait for an order that is known; return their ids.
+
+        Raises
+        ------
+        StorageError
+            Nothing is changed.
+        """
+        return self._store.patients.match_waiting(decide)

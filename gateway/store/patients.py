@@ -94,6 +94,21 @@ class Patients:
                     _put_patient(session, item, made_at)
         return changed
 
+    def match_waiting(self, decide: Decide) -> list[str]:
+        """Decide again about the jobs that wait for an order that is known; return their ids.
+
+        An order may be committed between the search for it and the commit of the job that names it.
+        """
+        numbers = (Order.accession_number, Order.placer_order_number, Order.filler_order_number)
+        named = or_(*(col(number) == Job.accession_number for number in numbers))
+        waits = (col(Job.unmatched), Job.status == JobStatus.NEEDS_REVIEW, Job.accession_number != "")
+        known = select(Order).where(col(Order.cancelled).is_(False), select(Job.id).where(*waits, named).exists())
+        with self._database.read() as session:
+            if session.exec(known.limit(1)).first() is None:
+                return []
+        with self._database.write(SEVERAL_JOBS) as session:
+            return [job_id for order in session.exec(known).all() for job_id in _match_waiting(session, order, decide)]
+
     def is_outdated(self, updates: Sequence[PatientData], made_at: datetime) -> bool:
         """Return whether a message says something else than a newer one did, and so will not be followed in that."""
         with self._database.read() as session:

@@ -590,6 +590,25 @@ def test_scan_waits_for_its_order(receiver, store, intake):
     assert "MATCH" in [event.action for event in store.jobs.events(job_id)]
 
 
+def test_order_that_comes_while_its_page_is_taken_is_found(receiver, store):
+    receiver(orm())  # committed after the page's search for it, and before the page's job
+    for number, context in enumerate(({"accession_number": "A1"}, {"accession_number": "A2"})):
+        job = Job(
+            source="submit",
+            source_key=f"page {number}",
+            media_type="image/png",
+            status=JobStatus.NEEDS_REVIEW,
+            context=StudyContext(**context),
+            unmatched=True,
+        )
+        store.jobs.submit(job, "test")
+    matched = Records(store).match_waiting()
+    assert [store.jobs.get(job_id).source_key for job_id in matched] == ["page 0"]
+    assert store.jobs.get(matched[0]).status == JobStatus.QUEUED
+    assert context_of(store, matched[0]).patient_id == "P1"
+    assert Records(store).match_waiting() == []
+
+
 def test_scan_is_not_matched_by_a_cancelled_order(receiver, store, intake):
     job_id = scan(intake, "a", accession_number="A1")
     receiver(orm(control="CA"))
