@@ -79,6 +79,7 @@ class Service:
         self._store = Store.open(settings.storage)
         self._spool = Spool(root / "spool", settings.storage.minimum_free_mib)
         self._intake = Intake(self._spool, self._store)
+        self._records = Records(self._store)
         self._destinations = [kind_of(destination, settings) for destination in settings.destinations]
         committing = [kind.committing for kind in self._destinations if kind.committing is not None]
         self._committer = Committer(self._store, self._spool, settings.dicom, committing, random.Random())
@@ -236,7 +237,7 @@ class Service:
             self._workers.extend()
             for job_id in self._store.jobs.rescue(self._settings.worker.maximum_attempts):
                 logger.warning("Taken from a silent worker", extra={"action": "rescue", "job_id": job_id})
-            for job_id in Records(self._store).match_waiting():
+            for job_id in self._records.match_waiting():
                 logger.info("An order names the patient", extra={"action": "match", "job_id": job_id})
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_S
@@ -260,7 +261,7 @@ class Service:
         return MllpListener(
             hl7.host,
             hl7.port,
-            Receiver(Records(self._store), hl7.character_set, acknowledge_others=hl7.other_messages == "acknowledge"),
+            Receiver(self._records, hl7.character_set, acknowledge_others=hl7.other_messages == "acknowledge"),
             tls=ListenerTls(hl7.tls) if hl7.tls else None,
             limits=MllpLimits(
                 hosts=hl7.hosts,

@@ -178,13 +178,6 @@ class Spool:
         except OSError:
             return None
 
-    def remove_quarantined(self, job_id: str) -> None:
-        """Delete a folder in quarantine: what it holds is a job's by now."""
-        try:
-            shutil.rmtree(self._quarantined(job_id))
-        except OSError as error:
-            raise _storage_error(error) from error
-
     def _move(self, folder: Path, target: Path) -> None:
         try:
             target.parent.mkdir(mode=0o700, exist_ok=True)
