@@ -65,10 +65,11 @@ class _Owner:
     """The stretch that a piece of ink most likely belongs to."""
 
     stretch: int
-    gap_mm: float  # from its explained band; inf = its line is not in the record there
+    gap_mm: float  # from its explained band; inf = its line is not there
     reach_mm: float  # from its line to the farthest ink
     missing_mm2: float
-    steep: bool  # the line goes up or down beside the piece
+    steep: bool = False  # the line goes up or down beside the piece
+    lost: bool = False  # the record has no line where most of the piece is
 
 
 def _owner(piece: Piece, scene: _Scene) -> _Owner | None:
@@ -76,8 +77,10 @@ def _owner(piece: Piece, scene: _Scene) -> _Owner | None:
     raster = scene.raster
     top, bottom = raster.top_mm[:, piece.columns], raster.bottom_mm[:, piece.columns]
     gap = np.maximum(np.maximum(top - piece.bottom_mm, piece.top_mm - bottom) - scene.margin_mm, 0.0).min(1)
+    if gap.min() > scene.limits.touch_mm and (lost := _owner_without_line(piece, scene)) is not None:
+        return lost
     if not np.isfinite(gap).any():
-        return _owner_without_line(piece, scene)
+        return None
     touched = np.flatnonzero(gap <= gap.min() + scene.limits.touch_mm)
     towards = [_towards(piece, scene, int(k)) for k in touched]
     best = int(touched[int(np.argmax(towards))])
@@ -87,7 +90,8 @@ def _owner(piece: Piece, scene: _Scene) -> _Owner | None:
         return None
     columns = max(off.size - scene.ink.pen_mm * PX_PER_MM, 1.0) / off.size  # a stroke is as wide as the pen
     missing = float((off.astype(np.float64) ** 2).sum()) / PX_PER_MM * columns
-    return _Owner(best, float(gap[best]), float(off.max()), missing, _is_steep(piece, scene, best))
+    few = 2 * off.size < piece.columns.stop - piece.columns.start
+    return _Owner(best, float(gap[best]), float(off.max()), missing, _is_steep(piece, scene, best), few)
 
 
 def _is_steep(piece: Piece, scene: _Scene, stretch: int) -> bool:
@@ -114,16 +118,18 @@ def _towards(piece: Piece, scene: _Scene, stretch: int) -> float:
 
 
 def _owner_without_line(piece: Piece, scene: _Scene) -> _Owner | None:
-    """Find the nearest stretch that has no line where a piece is."""
+    """Find the nearest stretch that runs at the height of a piece and has no line where it is."""
     middle = (piece.y0_mm + piece.y1_mm) / 2
     found = []
     for number, (one, line) in enumerate(zip(scene.stretches, scene.raster.line_mm, strict=True)):
-        if one.x0_mm <= piece.x0_mm + 0.5 and piece.x1_mm - 0.5 <= one.x1_mm and np.isfinite(line).any():
+        inside = one.x0_mm <= piece.x0_mm + 0.5 and piece.x1_mm - 0.5 <= one.x1_mm
+        if inside and np.isfinite(line).any() and not np.isfinite(line[piece.columns]).any():
             level = float(np.nanmedian(line))
             off = np.maximum(np.abs(piece.top_mm - level), np.abs(piece.bottom_mm - level))
-            owner = _Owner(number, np.inf, float(off.max()), float((off**2).sum()) / PX_PER_MM, False)
+            owner = _Owner(number, np.inf, float(off.max()), float((off**2).sum()) / PX_PER_MM, lost=True)
             found.append((abs(level - middle), owner))
-    return min(found, key=lambda item: item[0])[1] if found else None
+    distance, owner = min(found, key=lambda item: item[0], default=(np.inf, None))
+    return owner if distance < scene.limits.lost_mm else None
 
 
 def _kind(piece: Piece, owner: _Owner, scene: _Scene) -> Mark:
@@ -134,15 +140,21 @@ def _kind(piece: Piece, owner: _Owner, scene: _Scene) -> Mark:
     return Mark.LINE if scene.is_long(piece) else Mark.BLOT
 
 
+def _upright(piece: Piece, scene: _Scene) -> bool:
+    """Tell whether a piece is an upright stroke."""
+    return piece.height_mm >= 2 * max(piece.width_mm, scene.limits.least_mm)
+
+
 def _doubtful(kind: Mark, piece: Piece, owner: _Owner, scene: _Scene) -> bool:
     """Tell whether a piece may be signal: it belongs to a row, and is tall or long enough to matter."""
     limits = scene.limits
-    touches = owner.gap_mm <= limits.touch_mm
+    touches = owner.gap_mm <= (limits.touch_mm if _upright(piece, scene) else limits.close_mm)
+    if not owner.lost and (piece.columns.start == 0 or piece.columns.stop == scene.raster.x_mm.size):
+        return False  # it goes on outside the time that is printed: a pulse, a frame
     if kind is Mark.LINE:
         level = piece.height_mm <= limits.thin_mm / 2  # a line of the grid, if it is short
-        lost = not np.isfinite(owner.gap_mm)
-        near = (touches or lost) and not level
-        return (near or piece.width_mm >= limits.long_mm) and owner.reach_mm >= limits.least_mm
+        beside = touches and not level and owner.reach_mm >= limits.least_mm
+        return owner.lost or beside or piece.width_mm >= limits.long_mm
     gain = abs(scene.stretches[owner.stretch].mm_per_mv)
     return touches and owner.reach_mm >= limits.least_mv * gain and piece.height_mm >= limits.least_mm
 
@@ -155,8 +167,8 @@ def _unexplained(pieces: Sequence[Piece], scene: _Scene) -> Iterator[AuditMark]:
         if owner is None:
             continue
         kind = _kind(piece, owner, scene)
-        upright = kind in (Mark.SPIKE, Mark.WAVE) and piece.height_mm >= 2 * max(piece.width_mm, limits.least_mm)
-        if piece.seen < limits.least_seen and not (upright and owner.gap_mm <= limits.touch_mm):
+        stands = _upright(piece, scene) and owner.gap_mm <= limits.touch_mm
+        if piece.seen < limits.least_seen and not stands:
             continue
         one = scene.stretches[owner.stretch]
         yield AuditMark(

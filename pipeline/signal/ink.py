@@ -152,12 +152,18 @@ def find_strokes(ink: Ink, raster: Raster, limits: AuditLimits) -> Strokes:
 
 
 def _rules(ink: Ink, limits: AuditLimits) -> Mask:
-    """Mark straight lines that no pen drew: level ones paler than it, and upright ones longer than any wave."""
+    """Mark lines of the grid and of a form: level ones paler than the pen, and all that are longer than any wave."""
     line = (ink.contrast > limits.supported * ink.pen_contrast).astype(np.uint8)
-    level = _straight(line, limits.level_mm, upright=False) & (ink.contrast < limits.level_share * ink.pen_contrast)
-    return np.asarray(
-        level | _straight(line, limits.rule_mm, upright=False) | _straight(line, limits.upright_mm, upright=True)
-    )
+    level = _straight(line, limits.level_mm, upright=False) & (ink.contrast < limits.pale_line * ink.pen_contrast)
+    long = _long_line(ink.contrast, line, limits.rule_mm, limits.stands_out, upright=False)
+    return np.asarray(level | long | _long_line(ink.contrast, line, limits.upright_mm, limits.stands_out, upright=True))
+
+
+def _long_line(contrast: FloatArray, line: ByteArray, length_mm: float, stands_out: float, *, upright: bool) -> Mask:
+    """Mark long straight lines; a stroke that lies on one and stands out against its mean is no part of it."""
+    n = round(length_mm * PX_PER_MM)
+    mean = cv2.blur(contrast, (1, n) if upright else (n, 1))
+    return np.asarray(_straight(line, length_mm, upright=upright) & (contrast < stands_out * mean))
 
 
 def _straight(mask: ByteArray, length_mm: float, *, upright: bool) -> Mask:

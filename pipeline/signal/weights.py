@@ -144,18 +144,21 @@ class AuditLimits:
     tick_mm: float = 1.2  # height of a separator in a row
     beside_mm: float = 0.4  # beside a separator
     level_mm: float = 8.0  # length of a level line of the grid
-    level_share: float = 0.8  # of the pen's darkness, below which a level line is one of the grid
+    pale_line: float = 0.8  # of the pen's darkness, below which a level line is one of the grid
     rule_mm: float = 30.0  # length of a level line that is a rule
-    upright_mm: float = 45.0  # length of an upright line that is a rule or one of the grid
+    upright_mm: float = 45.0  # length of an upright line that is one of the grid, or a rule
+    stands_out: float = 1.4  # times a long line's mean darkness, from which on a stroke on it is none of it
     on_print: float = 0.6  # share of a piece that lies on print and makes it print
     least_seen: float = 0.15  # share of a piece that the page network takes for trace
 
     # What may be signal.
-    touch_mm: float = 0.8  # mm from the explained band to ink that belongs to it
+    touch_mm: float = 0.8  # mm from the explained band to an upright stroke that belongs to it
+    close_mm: float = 0.3  # mm to ink of another shape
     thin_mm: float = 1.3  # mm, width of a spike
     steep_mm: float = 3.0  # mm that a line goes up or down beside the rest of a wave
     least_mm: float = 1.0  # mm, height of a piece
-    long_mm: float = 10.0  # mm, length of a line away from all rows
+    lost_mm: float = 8.0  # mm from the level of a stretch that has no line to ink that may be it
+    long_mm: float = 25.0  # mm, length of a line away from all rows: shorter ones are scribbles
     least_mv: float = 0.27  # mV that ink reaches beyond the record
     least_s: float = 0.1  # s of a second line, or of a line without ink
     doubtful_confidence: float = 0.2  # of the samples beside it, at most

@@ -160,9 +160,28 @@ def test_a_stretch_that_is_shifted_is_found(case: Case) -> None:
     assert {lead for _, lead in case.doubtful()} == {Lead.AVL}
 
 
-def test_a_gap_of_the_record_over_ink_is_found(case: Case) -> None:
-    case.change(Lead.V6, 8.0, 9.5, lambda part: np.full_like(part, np.nan))
+@pytest.mark.parametrize("seconds", [0.3, 1.5])
+def test_a_gap_of_the_record_over_ink_is_found(case: Case, seconds: float) -> None:
+    start_s = case.calm(Lead.V6) - 0.15
+    case.change(Lead.V6, start_s, start_s + seconds, lambda part: np.full_like(part, np.nan))
     assert (Mark.LINE, Lead.V6) in case.doubtful()
+
+
+@pytest.mark.parametrize("darkness", [130, 60])
+def test_a_spike_on_a_line_of_the_grid_is_found(case: Case, darkness: int) -> None:
+    time_s = case.calm(Lead.V2)
+    x, y = case.at(Lead.V2, time_s)
+    case.paper.pixels[:, round(x * PX) - 1 : round(x * PX) + 2] = 255 - darkness
+    assert case.doubtful() == []
+    case.paper.stroke([(x, y), (x, y + 12)])
+    assert case.doubtful() == [(Mark.SPIKE, Lead.V2)]
+
+
+def test_dust_and_scribbles_between_the_rows_are_not_doubtful(case: Case) -> None:
+    x, y = case.at(Lead.V1, case.calm(Lead.V1))
+    case.paper.stroke([(x, y - 2.2), (x + 1.0, y - 2.2)], width_mm=1.2)
+    case.paper.stroke([(x, y + 8), (x + 4, y + 11), (x + 9, y + 8.5), (x + 14, y + 10)])
+    assert case.doubtful() == []
 
 
 def test_what_is_printed_beside_the_signal_is_none(case: Case) -> None:
