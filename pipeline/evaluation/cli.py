@@ -28,6 +28,7 @@ from pipeline.layout.file import load_layouts
 from pipeline.output.files import read_csv
 from pipeline.output.overlay import draw_overlay
 from pipeline.source.page import load_pages
+from pipeline.training.drawing.families import FAMILIES
 from pipeline.training.drawing.render import draw_pictures
 from pipeline.training.recordings.records import load_records
 from pipeline.training.recordings.simulate import simulate_ecg
@@ -271,15 +272,18 @@ def budget(
     kind: Annotated[str, typer.Option(help="clean, scan, copy or photo.")] = "scan",
     count: Annotated[int, typer.Option(help="How many pages.")] = 8,
     seed: Annotated[int, typer.Option(help="The seed of the drawing.")] = 0,
+    family: Annotated[str, typer.Option(help=f"{', '.join(FAMILIES)}; not set: usual pages.")] = "",
     signals: Signals = None,
     device: Device = "auto",
 ) -> None:
     """Draw pages and measure what each stage costs in dB: geometry, rows, layout, speed and gain, trace."""
+    if family and family not in FAMILIES:
+        raise typer.BadParameter(f"{family!r} is no family of pages; there are {', '.join(FAMILIES)}")
     records = _recordings(signals)
     digitizer = Digitizer.load(device=device)
     pages = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        pictures = draw_pictures(records, count=count, kind=kind, seed=seed)
+        pictures = draw_pictures(records, count=count, kind=kind, seed=seed, family=family)
         for picture in progress.track(pictures, total=count, description="measuring"):
             pages.append(measure_page(picture, digitizer))
     console = Console(width=max(Console().width, 2 * _WIDTH))
