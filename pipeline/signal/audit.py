@@ -120,7 +120,7 @@ def _towards(piece: Piece, scene: _Scene, stretch: int) -> float:
 def _owner_without_line(piece: Piece, scene: _Scene) -> _Owner | None:
     """Find the nearest stretch that runs at the height of a piece and has no line where it is."""
     middle = (piece.y0_mm + piece.y1_mm) / 2
-    found = []
+    found: list[tuple[float, _Owner]] = []
     for number, (one, line) in enumerate(zip(scene.stretches, scene.raster.line_mm, strict=True)):
         inside = one.x0_mm <= piece.x0_mm + 0.5 and piece.x1_mm - 0.5 <= one.x1_mm
         if inside and np.isfinite(line).any() and not np.isfinite(line[piece.columns]).any():
@@ -128,8 +128,8 @@ def _owner_without_line(piece: Piece, scene: _Scene) -> _Owner | None:
             off = np.maximum(np.abs(piece.top_mm - level), np.abs(piece.bottom_mm - level))
             owner = _Owner(number, np.inf, float(off.max()), float((off**2).sum()) / PX_PER_MM, lost=True)
             found.append((abs(level - middle), owner))
-    distance, owner = min(found, key=lambda item: item[0], default=(np.inf, None))
-    return owner if distance < scene.limits.lost_mm else None
+    distance, nearest = min(found, key=lambda item: item[0], default=(np.inf, None))
+    return nearest if distance < scene.limits.lost_mm else None
 
 
 def _kind(piece: Piece, owner: _Owner, scene: _Scene) -> Mark:
@@ -149,8 +149,10 @@ def _doubtful(kind: Mark, piece: Piece, owner: _Owner, scene: _Scene) -> bool:
     """Tell whether a piece may be signal: it belongs to a row, and is tall or long enough to matter."""
     limits = scene.limits
     touches = owner.gap_mm <= (limits.touch_mm if _upright(piece, scene) else limits.close_mm)
-    if not owner.lost and (piece.columns.start == 0 or piece.columns.stop == scene.raster.x_mm.size):
-        return False  # it goes on outside the time that is printed: a pulse, a frame
+    edges_mm = scene.raster.x_mm[0] + limits.edge_mm, scene.raster.x_mm[-1] - limits.edge_mm
+    outside = piece.columns.start == 0 or piece.columns.stop == scene.raster.x_mm.size
+    if not owner.lost and (outside or piece.x1_mm < edges_mm[0] or piece.x0_mm > edges_mm[1]):
+        return False  # where the rows start and end: the flank of a pulse, a frame
     if kind is Mark.LINE:
         level = piece.height_mm <= limits.thin_mm / 2  # a line of the grid, if it is short
         beside = touches and not level and owner.reach_mm >= limits.least_mm

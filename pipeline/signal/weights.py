@@ -140,6 +140,7 @@ class AuditLimits:
     sideways_mm: float = 0.45  # beside the record, along time
     upward_mm: float = 0.4  # beside half the pen's width, across time
     widest_pen_mm: float = 1.2
+    edge_mm: float = 2.0  # from the start and the end of the rows
     separator_mm: float = 1.4  # from a column's boundary to the separator
     tick_mm: float = 1.2  # height of a separator in a row
     beside_mm: float = 0.4  # beside a separator

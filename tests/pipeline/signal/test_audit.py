@@ -273,3 +273,10 @@ def test_json_and_overlay_show_the_marks(case: Case) -> None:
     rows, columns = np.nonzero(red)
     scale = before.shape[1] / 290
     assert abs(columns.mean() / scale - x) < 0.5 and abs(rows.mean() / scale - (y - 4.5)) < 1.5
+
+
+def test_a_stroke_where_the_rows_start_is_not_doubtful(case: Case) -> None:
+    """Beside the start stands the flank of a calibration pulse."""
+    x, y = case.at(Lead.II, 0.05)
+    case.paper.stroke([(x, y), (x, y - 9)])
+    assert case.doubtful() == []
