@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import socket
 import struct
 import sys
 import threading
@@ -15,6 +16,7 @@ from pynetdicom import build_context
 
 from gateway.dicom.network.transport import Requestor
 from tests.acceptance.conftest import Gateway
+from tests.acceptance.peers import CR, FS, VT, free_port
 from tests.gateway.dicom.samples import secondary_capture
 from tests.gateway.dicom.scp_peers import encoded, paused, store_pdus
 from tests.waiting import PATIENCE_S
@@ -24,6 +26,8 @@ MakeGateway = Callable[..., Gateway]
 GOAL_MIB = 300
 ASSOCIATIONS = 8
 OBJECT_MIB = 48
+CONNECTIONS = 12
+MESSAGE_MIB = 15
 REAL = (sys.executable, "-m", "gateway")
 _PIECE = bytes(1 << 16)
 
@@ -37,6 +41,36 @@ def test_large_objects_on_many_associations_at_once(make_gateway: MakeGateway) -
     assert len(sources) == ASSOCIATIONS
     assert all(source.stat().st_size > OBJECT_MIB << 20 for source in sources)
     assert peak_mib(gateway) < GOAL_MIB
+
+
+def test_large_messages_on_many_connections_at_once(make_gateway: MakeGateway) -> None:
+    port = free_port()
+    gateway = make_gateway(command=REAL, worker={"processes": 0}, hl7={"enabled": True, "port": port})
+    gateway.start()
+    answers: list[bytes] = []
+    senders = [
+        threading.Thread(target=lambda number=number: answers.append(send_message(port, number)))
+        for number in range(CONNECTIONS)
+    ]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+    assert [b"MSA|AA|" in answer for answer in answers] == [True] * CONNECTIONS
+    assert peak_mib(gateway) < GOAL_MIB
+
+
+def send_message(port: int, number: int) -> bytes:
+    """Send a message of `MESSAGE_MIB`; return its answer."""
+    head = f"MSH|^~\\&|A|B|C|D|20260101||ADT^A08|{number}|P|2.5.1\rPID|1||N{number}\rOBX|1|ED|PDF||"
+    source = f"127.0.0.{2 + number % 2}"
+    with socket.create_connection(("127.0.0.1", port), PATIENCE_S, source_address=(source, 0)) as connection:
+        connection.settimeout(CONNECTIONS * PATIENCE_S)
+        connection.sendall(VT + head.encode())
+        for _ in range(MESSAGE_MIB):
+            connection.sendall(b"x" * (1 << 20))
+        connection.sendall(CR + FS + CR)
+        return connection.recv(1000)
 
 
 def send_all(port: int, uids: list[str]) -> list[int | None]:
