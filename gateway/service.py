@@ -83,7 +83,7 @@ class Service:
         self._destinations = [kind_of(destination, settings) for destination in settings.destinations]
         committing = [kind.committing for kind in self._destinations if kind.committing is not None]
         self._committer = Committer(self._store, self._spool, settings.dicom, committing, random.Random())
-        self._scp = StorageScp(settings.dicom, self._intake.keep, self._committer)
+        self._scp = StorageScp(settings.dicom, self._intake.accept, self._committer)
         self._listener = self._make_listener() if settings.hl7.enabled else None
         self._watchers = [FolderWatcher(folder, self._intake) for folder in settings.folders]
         self._outbox = Outbox(self._store, self._spool, self._destinations, random.Random())

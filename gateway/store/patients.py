@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
 
-from sqlalchemy import literal, or_
+from sqlalchemy import and_, literal, or_
 from sqlmodel import Session, col, delete, select
 
 from gateway.domain.clock import utc_now
@@ -29,17 +29,20 @@ from gateway.store.database import (
     SEVERAL_JOBS,
     Database,
     advance_job,
+    apply_decision,
     cancel_undelivered,
     lock_job,
     log_event,
 )
-from gateway.store.jobs import apply_decision
 from gateway.store.tables import Delivery, Job, MergeNotice, Order, Page, Patient, ReceivedMessage
 
 _ACTOR = "hl7"
 _PATIENT_FIELDS = ("patient_name", "patient_birth_date", "patient_sex")
 _ORDER_FIELDS = ("description", "referring_physician_name")
 _CLOCKS = timedelta(days=1)  # between our clock and those of senders: what is later was told by a wrong one
+
+
+_WAITS = and_(col(Job.unmatched), col(Job.status) == JobStatus.NEEDS_REVIEW, col(Job.patient_id) == "")
 
 
 class Patients:
@@ -97,11 +100,11 @@ class Patients:
     def match_waiting(self, decide: Decide) -> list[str]:
         """Decide again about the jobs that wait for an order that is known; return their ids.
 
-        An order may be committed between the search for it and the commit of the job that names it.
+        An order may be committed between the search for it and the commit of what a code or a look-up said.
         """
         numbers = (Order.accession_number, Order.placer_order_number, Order.filler_order_number)
         named = or_(*(col(number) == Job.accession_number for number in numbers))
-        waits = (col(Job.unmatched), Job.status == JobStatus.NEEDS_REVIEW, Job.accession_number != "")
+        waits = (_WAITS, Job.accession_number != "")
         known = select(Order).where(col(Order.cancelled).is_(False), select(Job.id).where(*waits, named).exists())
         with self._database.read() as session:
             if session.exec(known.limit(1)).first() is None:
@@ -309,19 +312,21 @@ def _known_order(session: Session, update: OrderUpdate, patient: Patient) -> Ord
 
 
 def _match_waiting(session: Session, order: Order, decide: Decide) -> list[str]:
-    """Decide about the jobs that waited for an order; return their ids."""
+    """Decide about the jobs that waited for an order; return the ids of those that changed."""
     numbers = {order.accession_number, order.placer_order_number, order.filler_order_number} - {""}
-    has_number = col(Job.accession_number).in_(numbers)
-    waiting = select(Job).where(col(Job.unmatched), Job.status == JobStatus.NEEDS_REVIEW, has_number)
-    evidence = Evidence(order=_order_record(session, order))
-    matched: list[str] = []
-    for job in session.exec(waiting.with_for_update(key_share=True)).all():
-        if job.context.patient_id or _find_order(session, job.context.accession_number) is not order:
-            continue  # it contradicts an order, or there are two: a person decides
-        decision = decide(job.context, evidence)
-        apply_decision(session, job, decision, _ACTOR, "an order names the patient", event="MATCH")
-        matched.append(job.id)
-    return matched
+    waiting = select(Job).where(_WAITS, col(Job.accession_number).in_(numbers)).with_for_update(key_share=True)
+    return [job.id for job in session.exec(waiting).all() if match_order(session, job, decide)]
+
+
+def match_order(session: Session, job: Job, decide: Decide) -> bool:
+    """Decide about a locked job that waits, if the order it names is known; return whether that changed it."""
+    order = _find_order(session, job.context.accession_number)
+    if job.context.patient_id or order is None or order.cancelled:
+        return False  # it contradicts an order, or there are none or two: it waits on, or a person decides
+    before = job.status, job.reason
+    decision = decide(job.context, Evidence(order=_order_record(session, order)))
+    apply_decision(session, job, decision, _ACTOR, "an order names the patient", event="MATCH")
+    return before != (job.status, job.reason)
 
 
 def _merge(session: Session, merge: PatientMerge, made_at: datetime, decide: Decide) -> list[str]:

@@ -61,7 +61,7 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
     folder.mkdir()
     store = Store(folder / "gateway.db")
     settings = DicomSettings(port=0, callers=(CallerSettings(ae_title="CART1"), CallerSettings(ae_title="ORTHANC")))
-    scp = StorageScp(settings, Intake(Spool(folder / "spool", 1), store).keep)
+    scp = StorageScp(settings, Intake(Spool(folder / "spool", 1), store).accept)
     scp.start()
     yield Gateway(scp.port, folder)
     scp.stop()

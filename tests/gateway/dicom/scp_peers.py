@@ -36,10 +36,10 @@ class FakeIntake:
     error: Exception | None = None
     taken: list[dict[str, object]] = field(default_factory=list)
 
-    def keep(self, received: ReceivedObject) -> Accepted:
+    def accept(self, received: ReceivedObject) -> Accepted:
         if self.error is not None:
             raise self.error
-        decision = decide(received.context, Evidence(registered=True, sent_by_peer=True))
+        decision = decide(received.context, Evidence(registered=True))
         fields = {each.name: getattr(received, each.name) for each in dataclasses.fields(received)}
         self.taken.append(fields | {"hold_reason": decision.hold_reason})
         return Accepted(job_id="1", duplicate=len(self.taken) > 1)
@@ -47,7 +47,7 @@ class FakeIntake:
 
 def listen(intake: FakeIntake, **changes: object) -> StorageScp:
     settings = DicomSettings(**{"port": 0, "timeout_s": PATIENCE_S, **changes})  # type: ignore[arg-type]
-    scp = StorageScp(settings, intake.keep)
+    scp = StorageScp(settings, intake.accept)
     scp.start()
     return scp
 

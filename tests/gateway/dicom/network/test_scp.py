@@ -109,7 +109,9 @@ def test_a_large_object_in_many_pdus_arrives_whole(scp: StorageScp, intake: Fake
 
 def test_an_object_without_patient_id_is_kept_and_held(scp: StorageScp, intake: FakeIntake) -> None:
     assert store(scp, encoded(secondary_capture(PatientID=""))).Status == 0x0000
-    assert "Patient ID" in str(intake.taken[0]["hold_reason"])
+    assert "no order" in str(intake.taken[0]["hold_reason"])
+    assert store(scp, encoded(secondary_capture(PatientID="", AccessionNumber=""))).Status == 0x0000
+    assert "no patient ID" in str(intake.taken[1]["hold_reason"])
 
 
 def test_several_objects_on_one_association(scp: StorageScp, intake: FakeIntake) -> None:
