@@ -132,7 +132,7 @@ class House:
             port=0,
             timeout_s=PATIENCE_S,
             callers=(
-                CallerSettings(ae_title="PACS", commitment=ReportSettings(port=peer.port)),
+                CallerSettings(ae_title="CART", commitment=ReportSettings(port=peer.port)),
                 CallerSettings(ae_title="NOBODY"),
             ),
         )
@@ -188,7 +188,7 @@ class House:
         eventually(lambda: self.now(delivery).status == status)
         return self.now(delivery)
 
-    def ask(self, *references: tuple[str, str], calling: str = "PACS", transaction: str = "2.25.999") -> int | None:
+    def ask(self, *references: tuple[str, str], calling: str = "CART", transaction: str = "2.25.999") -> int | None:
         """Ask the gateway to commit, as a modality does."""
         information = Dataset()
         information.TransactionUID = transaction
