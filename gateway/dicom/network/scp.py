@@ -35,9 +35,10 @@ from gateway.dicom.images.pages import (
 )
 from gateway.dicom.images.receive import PROCESSING_FAILURE, answer_store, status
 from gateway.dicom.network.commitment import CommitmentResult, Reference, answer_request, answer_result
-from gateway.dicom.network.transport import Acceptor, ConnectionLimit
+from gateway.dicom.network.transport import Acceptor
 from gateway.dicom.objects.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gateway.domain.received import Keep
+from gateway.security.connections import ConnectionLimit
 from gateway.security.tls import ListenerTls, peer_names
 from gateway.settings import CallerSettings, DicomSettings
 
@@ -79,6 +80,11 @@ class StorageScp:
     commitments
         Who answers for storage commitment; without, it is not offered.
 
+    Attributes
+    ----------
+    maximum_connections : int
+        How many connections may be open at once, with an association or not.
+
     Raises
     ------
     SettingsError
@@ -93,9 +99,8 @@ class StorageScp:
         if commitments is not None:
             self._ae.add_supported_context(StorageCommitmentPushModel, _UNCOMPRESSED, scu_role=True, scp_role=True)
         self._tls = ListenerTls(settings.tls) if settings.tls else None
-        self._limit = ConnectionLimit(
-            _CONNECTIONS_PER_ASSOCIATION * settings.maximum_associations, settings.maximum_connections_per_host
-        )
+        self.maximum_connections = _CONNECTIONS_PER_ASSOCIATION * settings.maximum_associations
+        self._limit = ConnectionLimit("DICOM", self.maximum_connections, settings.maximum_connections_per_host)
         self._lock = threading.Lock()
         self._admitted: list[Association] = []
         self._listening: dict[str, tuple[Acceptor, threading.Thread]] = {}

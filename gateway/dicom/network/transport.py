@@ -19,10 +19,11 @@ A requestor's association has the same bounds, and says in `BoundedSocket.error`
 from __future__ import annotations
 
 import logging
+import select
 import socket
+import ssl
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from socketserver import BaseServer
@@ -42,6 +43,7 @@ from pynetdicom.transport import (
 )
 
 from gateway.dicom.images.bounded import BoundedReader
+from gateway.security.connections import ConnectionLimit
 from gateway.security.tls import ListenerTls, accept_tls, words
 
 logger = logging.getLogger(__name__)
@@ -51,39 +53,6 @@ MAXIMUM_COMMAND_BYTES = 1 << 16
 MAXIMUM_IDENTIFIER_BYTES = 1 << 24  # of an answer to a request of ours, e.g. one C-FIND match
 MAXIMUM_MESSAGE_ELEMENTS = 50_000  # items included: storage commitment of 15,000 objects
 _CHECK_S = 0.1  # how soon it is noticed that a connection has ended
-
-
-class ConnectionLimit:
-    """Counts open connections, on all ports that share it."""
-
-    def __init__(self, maximum: int, maximum_per_host: int) -> None:
-        self._maximum = maximum
-        self._maximum_per_host = maximum_per_host
-        self._lock = threading.Lock()
-        self._open: Counter[str] = Counter()
-        self._full = False
-
-    def admit(self, host: str) -> bool:
-        """Count a connection from `host`, or return False: there are too many."""
-        with self._lock:
-            full = self._open[host] >= self._maximum_per_host or self._open.total() >= self._maximum
-            if full and not self._full:  # said once: a flood of connections must not become one of log lines
-                logger.warning(
-                    "Closing connections: %d are open, %d of them from %s",
-                    *(self._open.total(), self._open[host], host),
-                    extra={"action": "connection_refused"},
-                )
-            self._full = full
-            if not full:
-                self._open[host] += 1
-            return not full
-
-    def leave(self, host: str) -> None:
-        """Take back a connection that was admitted and is about to be closed."""
-        with self._lock:
-            self._open[host] -= 1
-            if not self._open[host]:
-                del self._open[host]
 
 
 class Acceptor(ThreadedAssociationServer):  # type: ignore[misc]
@@ -191,6 +160,21 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc]
             primitive.result = "Evt2"
         self.provider_queue.put(primitive)
         self._ready.set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to read; the stock socket asks `select`, which knows descriptors to 1023 only."""
+        connection = self.socket
+        if connection is None or not self._is_connected:
+            return False
+        poll = select.poll()
+        try:
+            poll.register(connection, select.POLLIN)
+            found = bool(poll.poll(0))
+        except (OSError, ValueError):  # it is closed
+            self.event_queue.put("Evt17")
+            return False
+        return found or (isinstance(connection, ssl.SSLSocket) and bool(connection.pending()))
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read `nr_bytes`, all of them within the network timeout; fewer only where the peer closed.
