@@ -26,6 +26,7 @@ from functools import partial
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import generate_uid
 
+from gateway.delivery.kind import JITTER
 from gateway.delivery.outbox import backoff_s
 from gateway.dicom.images.pixels import DECODE_ERRORS
 from gateway.dicom.network import commitment
@@ -248,7 +249,7 @@ class Committer(Threads):
 
     def _send_results(self) -> bool:
         """Send the results that are due; return whether there were any."""
-        due = self._store.commitments.due_requests(utc_now())
+        due = self._store.commitments.due_requests(utc_now(), _RETRY.maximum_s * (1 + JITTER))
         for request in due:
             if self._stopping.is_set():
                 break

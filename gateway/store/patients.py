@@ -221,8 +221,7 @@ def _find_order(session: Session, number: str) -> Order | None:
 
 
 def _put_patient(session: Session, update: PatientUpdate, made_at: datetime) -> Patient:
-    key = (Patient.patient_id == update.patient_id, Patient.issuer_of_patient_id == update.issuer_of_patient_id)
-    patient = session.exec(select(Patient).where(*key)).one_or_none()
+    patient = _known_patient(session, update)
     if patient is None:
         stated = {name: value for name, value in update.model_dump().items() if value is not None}
         patient = Patient(**stated, told_at=made_at)
@@ -231,6 +230,11 @@ def _put_patient(session: Session, update: PatientUpdate, made_at: datetime) -> 
         _take_over(patient, update, _PATIENT_FIELDS, made_at)
     session.flush()
     return patient
+
+
+def _known_patient(session: Session, update: PatientUpdate) -> Patient | None:
+    key = (Patient.patient_id == update.patient_id, Patient.issuer_of_patient_id == update.issuer_of_patient_id)
+    return session.exec(select(Patient).where(*key)).one_or_none()
 
 
 def _take_over(
@@ -252,10 +256,12 @@ def _told_at(row: Patient | Order, made_at: datetime) -> datetime:
 
 def _is_outdated(session: Session, update: PatientData, made_at: datetime) -> bool:
     if isinstance(update, PatientMerge):
-        return False
+        prior, surviving = _known_patient(session, update.prior), _known_patient(session, update.surviving)
+        if prior is None or surviving is None:
+            return prior is not None and _is_newer(prior.merged_at, made_at)
+        return prior.merged_into != surviving.id and _is_overruled(session, prior, surviving, made_at)
     stated = update.patient if isinstance(update, OrderUpdate) else update
-    key = (Patient.patient_id == stated.patient_id, Patient.issuer_of_patient_id == stated.issuer_of_patient_id)
-    patient = session.exec(select(Patient).where(*key)).one_or_none()
+    patient = _known_patient(session, stated)
     if patient is None:
         return False
     if _differs(patient, stated, _PATIENT_FIELDS, made_at):
@@ -337,12 +343,10 @@ def _merge(session: Session, merge: PatientMerge, made_at: datetime, decide: Dec
     """
     prior = _put_patient(session, merge.prior, made_at)
     surviving = _put_patient(session, merge.surviving, made_at)
-    if prior is surviving or _is_newer(prior.merged_at, made_at):
+    if prior is surviving or _is_overruled(session, prior, surviving, made_at):
         return []
     lineage = _lineage(session, surviving)
     if prior.id in lineage:  # merged the other way round
-        if _is_newer(surviving.merged_at, made_at):
-            return []
         surviving.merged_into, surviving.merged_at = None, made_at
         lineage = [surviving.id]
     prior.merged_into, prior.merged_at = surviving.id, made_at
@@ -356,8 +360,16 @@ def _merge(session: Session, merge: PatientMerge, made_at: datetime, decide: Dec
     return changed
 
 
+def _is_overruled(session: Session, prior: Patient, surviving: Patient, made_at: datetime) -> bool:
+    """Return whether a newer merge stands against this one: of the prior record, or the other way round."""
+    if _is_newer(prior.merged_at, made_at):
+        return True
+    return _is_newer(surviving.merged_at, made_at) and prior.id in _lineage(session, surviving)
+
+
 def _is_newer(merged_at: datetime | None, made_at: datetime) -> bool:
-    return merged_at is not None and merged_at > made_at
+    """Return whether a merge is newer; one that was told by a clock that stood far ahead does not count."""
+    return merged_at is not None and made_at < merged_at < utc_now() + _CLOCKS
 
 
 def _repoint(session: Session, job: Job, prior: Patient, surviving: Patient, decide: Decide) -> None:

@@ -339,7 +339,7 @@ def test_what_we_hold_is_committed(house: House) -> None:
     assert [item.ReferencedSOPInstanceUID for item in report.ReferencedSOPSequence] == ["2.25.42"]
     assert "FailedSOPSequence" not in report
     time.sleep(0.2)
-    assert len(house.peer.reports) == 1 and house.store.commitments.due_requests(far_away()) == []
+    assert len(house.peer.reports) == 1 and house.store.commitments.due_requests(far_away(), 0) == []
 
 
 def far_away() -> datetime:
@@ -377,4 +377,4 @@ def test_requests_that_break_the_standard_and_strangers_are_told_no(house: House
     assert house.ask() == 0x0115
     assert house.ask((SecondaryCaptureImageStorage, "not a uid")) == 0x0115
     assert house.ask((SecondaryCaptureImageStorage, "2.25.42"), calling="NOBODY") == 0x0124
-    assert house.store.commitments.due_requests(far_away()) == []
+    assert house.store.commitments.due_requests(far_away(), 0) == []

@@ -939,6 +939,33 @@ def test_older_merge_into_another_record_changes_nothing(receiver, store):
     assert store.patients.patient("P1").patient_id == "P4"
 
 
+def test_older_merge_that_is_not_followed_says_so(receiver, store):
+    stated = b"older than what is known: what a newer message said stands"
+
+    def told(prior: str, surviving: str, made: str, control_id: str) -> bytes:
+        pid = f"PID|1||{surviving}^^^HOSP^MR"
+        (answer,) = receiver(adt("A40", pid, f"MRG|{prior}^^^HOSP^MR", made=made, control_id=control_id))
+        assert codes((answer,)) == [("AA", "")]
+        return answer
+
+    assert stated not in told("P1", "P2", "20261122120000+0000", "M1")
+    assert stated not in told("P1", "P2", "20261122110000+0000", "M2")  # it says the same
+    assert stated in told("P1", "P3", "20261122110000+0000", "M3")  # into another one
+    assert stated in told("P2", "P1", "20261122110000+0000", "M4")  # the other way round
+    assert store.patients.patient("P1").patient_id == "P2"
+    assert stated not in told("P1", "P3", "20261122130000+0000", "M5")
+    assert store.patients.patient("P1").patient_id == "P3"
+
+
+def test_merge_told_by_a_clock_that_stood_ahead_does_not_stand_for_years(receiver, store):
+    merge(receiver)
+    with store.database.write() as session:
+        for patient in session.exec(select(Patient).where(Patient.patient_id == "P1")).all():
+            patient.merged_at = utc_now() + timedelta(days=3650)
+    receiver(adt("A40", "PID|1||P3^^^HOSP^MR", "MRG|P1^^^HOSP^MR", control_id="M10"))
+    assert store.patients.patient("P1").patient_id == "P3"
+
+
 def test_merge_in_a_circle_ends(receiver, store):
     for hour, (survivor, prior) in enumerate([("P2", "P1"), ("P3", "P2"), ("P1", "P3")], start=10):
         second_merge(receiver, survivor, prior, f"20261122{hour}0000+0100", f"M{hour}")
