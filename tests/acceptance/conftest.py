@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -33,12 +34,14 @@ class Gateway:
         self.root = root
         self.port = free_port()
         self.web_port = free_port()
+        self.hl7_port = free_port()
         self.inbox = root / "inbox"
         self.log_path = root / "log.txt"
         self.config = root / "gateway.toml"
         tree: dict[str, Any] = {
             "dicom": {"port": self.port},
             "web": {"port": self.web_port},
+            "hl7": {"port": self.hl7_port},
             "storage": {"path": str(root / "var"), "minimum_free_mib": 0},
             "folders": [{"path": str(self.inbox), "create": True, "settle_s": 0.2, "incomplete_s": 1.0}],
         }
@@ -64,11 +67,14 @@ class Gateway:
     def log(self) -> str:
         return self.log_path.read_text(encoding="utf-8", errors="replace")
 
-    def start(self) -> None:
+    def start(self, limits: tuple[int, int] | None = None) -> None:
+        """Start the service; `limits` of open files, soft and hard."""
         arguments = ["serve", "--config", str(self.config)] if self._command != FAKE else ["serve", str(self.config)]
         started = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen([*self._command, *arguments], cwd=ROOT, stdout=log, stderr=log)
+        if limits is not None:
+            resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, limits)
         wait_for("the gateway to receive", lambda: self._is_ready(started), PROCESSES_S)
 
     def _is_ready(self, started: int) -> bool:

@@ -62,7 +62,7 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
     store = Store(folder / "gateway.db")
     settings = DicomSettings(port=0, callers=(CallerSettings(ae_title="CART1"), CallerSettings(ae_title="ORTHANC")))
     spool = Spool(folder / "spool", 1)
-    scp = StorageScp(settings, Intake(spool, store).keep, spool)
+    scp = StorageScp(settings, Intake(spool, store).accept, spool)
     scp.start()
     yield Gateway(scp.port, folder)
     scp.stop()

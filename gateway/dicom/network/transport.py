@@ -21,10 +21,11 @@ A requestor's association has the same bounds, and says in `BoundedSocket.error`
 from __future__ import annotations
 
 import logging
+import select
 import socket
+import ssl
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
@@ -47,6 +48,7 @@ from pynetdicom.transport import (
 
 from gateway.dicom.images.bounded import Bounds
 from gateway.errors import StorageError
+from gateway.security.connections import ConnectionLimit
 from gateway.security.tls import ListenerTls, accept_tls, words
 
 logger = logging.getLogger(__name__)
@@ -69,39 +71,6 @@ class Room(Protocol):
     def temporary_file(self) -> BinaryIO:
         """Return a file that nobody else sees, and that is gone when it is closed; raise StorageError."""
         ...
-
-
-class ConnectionLimit:
-    """Counts open connections, on all ports that share it."""
-
-    def __init__(self, maximum: int, maximum_per_host: int) -> None:
-        self._maximum = maximum
-        self._maximum_per_host = maximum_per_host
-        self._lock = threading.Lock()
-        self._open: Counter[str] = Counter()
-        self._full = False
-
-    def admit(self, host: str) -> bool:
-        """Count a connection from `host`, or return False: there are too many."""
-        with self._lock:
-            full = self._open[host] >= self._maximum_per_host or self._open.total() >= self._maximum
-            if full and not self._full:  # said once: a flood of connections must not become one of log lines
-                logger.warning(
-                    "Closing connections: %d are open, %d of them from %s",
-                    *(self._open.total(), self._open[host], host),
-                    extra={"action": "connection_refused"},
-                )
-            self._full = full
-            if not full:
-                self._open[host] += 1
-            return not full
-
-    def leave(self, host: str) -> None:
-        """Take back a connection that was admitted and is about to be closed."""
-        with self._lock:
-            self._open[host] -= 1
-            if not self._open[host]:
-                del self._open[host]
 
 
 class Acceptor(ThreadedAssociationServer):  # type: ignore[misc]
@@ -219,6 +188,25 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc]
         self.provider_queue.put(primitive)
         self._ready.set()
 
+    @property
+    def ready(self) -> bool:
+        """Whether something is to be read: not while a request of the peer waits for the one before to be answered.
+
+        The stock socket asks `select`, which knows descriptors to 1023 only.
+        """
+        connection = self.socket
+        waits = self.assoc.is_acceptor and not self.assoc.dimse.msg_queue.empty()
+        if connection is None or not self._is_connected or waits:
+            return False
+        poll = select.poll()
+        try:
+            poll.register(connection, select.POLLIN)
+            found = bool(poll.poll(0))
+        except (OSError, ValueError):  # it is closed
+            self.event_queue.put("Evt17")
+            return False
+        return found or (isinstance(connection, ssl.SSLSocket) and bool(connection.pending()))
+
     def recv(self, nr_bytes: int) -> bytearray:
         """Read `nr_bytes`, all of them within the network timeout; fewer only where the peer closed.
 
@@ -234,11 +222,6 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc]
         except OSError as error:
             self.error = error
             raise
-
-    @property
-    def ready(self) -> bool:
-        """Whether something is to be read: not while a request of the peer waits for the one before to be answered."""
-        return (self.assoc.is_requestor or self.assoc.dimse.msg_queue.empty()) and bool(super().ready)
 
     def _recv(self, nr_bytes: int) -> bytearray:
         connection, timeout_s = self.socket, self.assoc.network_timeout

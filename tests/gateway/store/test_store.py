@@ -39,7 +39,7 @@ from gateway.errors import IllegalTransition, NotFound, StorageError
 from gateway.store.database import lock_job
 from gateway.store.jobs import JobResult
 from gateway.store.store import Store
-from gateway.store.tables import Delivery, Job, Page, WorkerSeen
+from gateway.store.tables import CommitmentRequest, Delivery, Job, Page, WorkerSeen
 from tests.waiting import PATIENCE_S
 
 _keys = itertools.count()
@@ -451,6 +451,17 @@ def test_a_delivery_put_off_by_a_clock_that_stood_ahead_is_due(store: Store) -> 
     assert store.deliveries.bound_pauses("pacs", 4500) == 1
     assert [d.id for d in store.deliveries.due(utc_now())] == [ahead.id]
     assert store.deliveries.bound_pauses("pacs", 4500) == 0
+
+
+def test_a_commitment_result_put_off_by_a_clock_that_stood_ahead_is_due(store: Store) -> None:
+    for uid, days in (("1.1", 3650.0), ("1.2", 0.04)):
+        at = utc_now() + timedelta(days=days)
+        store.commitments.add_request(
+            CommitmentRequest(
+                ae_title="CART", host="10.1.1.1", transaction_uid=uid, references_json="[]", next_attempt_at=at
+            )
+        )
+    assert [request.transaction_uid for request in store.commitments.due_requests(utc_now(), 4500)] == ["1.1"]
 
 
 @pytest.mark.parametrize("end", ["refuse", "give_up"])
