@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, update
+from sqlalchemy import case, func, update
 from sqlmodel import Session, col, delete, select
 
 from gateway.domain.clock import utc_now
@@ -100,14 +100,15 @@ class Jobs:
     def claim(self, worker: str, lease_s: float) -> Job | None:
         """Take a queued job under a lease, the oldest first; None when nothing waits.
 
-        One that was tried and ended its worker waits behind those that were tried less, so that it delays none of them.
+        One that was tried and ended its worker waits behind those that waited when it came back, so that it delays none
+        of them; it does not wait behind those that come later, which may never end.
         The attempt is counted here, so that a page that kills its worker is counted too; `rescue` gives such a job
         up when its attempts are used.
         """
         oldest = (
             select(Job.id)
             .where(Job.status == JobStatus.QUEUED)
-            .order_by(col(Job.attempts), col(Job.created_at), col(Job.id))
+            .order_by(case((col(Job.attempts) > 0, Job.updated_at), else_=Job.created_at), col(Job.id))
             .limit(1)
             .with_for_update(key_share=True, skip_locked=True)  # PostgreSQL: what another worker takes now is not free
             .scalar_subquery()

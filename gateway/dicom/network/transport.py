@@ -10,6 +10,7 @@ of any size; and waits for the association request of a peer that has gone.  Her
 * the TLS handshake has a thread of its own and must end within the network timeout;
 * a PDU is at most `MAXIMUM_PDU_BYTES` and must arrive within the network timeout;
 * of what is decoded, elements and items are at most `MAXIMUM_MESSAGE_ELEMENTS`;
+* an answer to a peer that broke off before it, and a command set that cannot be decoded, end the association in order;
 * a command set is at most `MAXIMUM_COMMAND_BYTES`, and of a data set beyond the limit the rest is dropped as it comes
   in, so that the sender still gets its answer;
 * an object that is larger than `SPILL_BYTES` goes to a file as it comes in;
@@ -37,6 +38,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
 from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.fsm import TRANSITION_TABLE, StateMachine
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import (
     T_CONNECT,
@@ -47,6 +49,7 @@ from pynetdicom.transport import (
 )
 
 from gateway.dicom.images.bounded import Bounds
+from gateway.dicom.images.pixels import DECODE_ERRORS
 from gateway.errors import StorageError
 from gateway.security.connections import ConnectionLimit
 from gateway.security.tls import ListenerTls, accept_tls, words
@@ -150,6 +153,7 @@ class Requestor(AE):  # type: ignore[misc]
 
     def _create_socket(self, assoc: Association, address: AddressInformation, tls_args: Any) -> AssociationSocket:
         assoc.dimse = _BoundedDimse(assoc, self.maximum_object_bytes, None)
+        assoc.dul.state_machine = _StateMachine(assoc.dul)
         connection = BoundedSocket(assoc, address=address)
         connection.tls_args = tls_args
         return connection
@@ -391,7 +395,25 @@ class _BoundedRequestHandler(RequestHandler):  # type: ignore[misc]
         connection.on_close = self._leave
         association.dul.socket = connection
         association.dimse = _BoundedDimse(association, self.server.maximum_object_bytes, self.server.room)
+        association.dul.state_machine = _StateMachine(association.dul)
         return association
+
+
+class _StateMachine(StateMachine):  # type: ignore[misc]
+    def do_action(self, event: str) -> None:
+        """Act on an event; one that its state does not know (PS3.8 table 9-10) ends the connection.
+
+        So it is with an answer of ours after the peer broke the protocol or off.  Stock pynetdicom lets the thread die.
+        """
+        if (event, self.current_state) in TRANSITION_TABLE:
+            super().do_action(event)
+        else:
+            logger.warning(
+                "Ending a connection that its peer broke (%s in %s)",
+                *(event, self.current_state),
+                extra={"action": "protocol"},
+            )
+            self.dul.kill_dul()
 
 
 class _BoundedDimse(DIMSEServiceProvider):  # type: ignore[misc]
@@ -409,7 +431,13 @@ class _BoundedDimse(DIMSEServiceProvider):  # type: ignore[misc]
             message.encoded_command_set = BoundedBuffer(MAXIMUM_COMMAND_BYTES)
             message.data_set = BoundedBuffer(MAXIMUM_INFORMATION_BYTES)
             self.message = message
-        super().receive_primitive(primitive)
+        try:
+            super().receive_primitive(primitive)
+        except DECODE_ERRORS as error:
+            what = type(error).__name__
+            logger.warning("Ending an association: no DIMSE message (%s)", what, extra={"action": "protocol"})
+            self.message = None
+            self.dul.event_queue.put("Evt19")
         if isinstance(self.message, C_STORE_RQ):
             self.message.data_set.allow(self._maximum_object_bytes, self._room)
         if self.message is not None and self.message.encoded_command_set.overflowed:

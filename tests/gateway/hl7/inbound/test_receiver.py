@@ -276,6 +276,14 @@ def test_batch_is_taken_one_by_one(receiver, store):
     assert store.patients.patient("P1") is not None
 
 
+@pytest.mark.parametrize("data", [b"FHS", b"BHS", b"FHS\r" + adt(), b"BHS|\r" + adt()])
+def test_batch_without_delimiters_is_answered_in_the_usual_ones(receiver, data):
+    (answer,) = receiver(data)
+    lines = answer.decode().split("\r")
+    assert lines[0].startswith(data[:3].decode() + "|^~\\&")
+    assert [line for line in lines if line.startswith("MSA")] == (["MSA|AA|M1"] if b"MSH" in data else [])
+
+
 def test_over_the_wire(receiver, store):
     listener = MllpListener("127.0.0.1", 0, receiver)
     listener.start()
