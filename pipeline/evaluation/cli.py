@@ -22,7 +22,7 @@ from pipeline.errors import DEFECTS, DigitizationError
 from pipeline.evaluation.ablation import read_every_way
 from pipeline.evaluation.budget import budget_table, count_table, measure_page, page_table
 from pipeline.evaluation.evaluate import Example, PageScore, describe, fit_estimate, rank_correlation, score_page
-from pipeline.evaluation.tables import compared, layouts_counted, tables, worst_pages
+from pipeline.evaluation.tables import compared, layouts_counted, tables, to_json, worst_pages
 from pipeline.evaluation.truth import PageTruth, Truth, printed_as, read_truth, to_truth_rate
 from pipeline.layout.file import load_layouts
 from pipeline.output.files import read_csv
@@ -173,6 +173,7 @@ def _report(file: Path, title: str, scorer: _Scorer, scores: Sequence[PageScore]
     places = {"Best page": 0, "Median page": len(ordered) // 2, "Worst page": len(ordered) - 1}
     examples = [scorer.example(name, ordered[place]) for name, place in places.items()]
     file.write_text(html_report(title, scores, summary, examples), encoding="utf-8")
+    file.with_suffix(".json").write_text(to_json(scores), encoding="utf-8")
 
 
 def evaluate(
@@ -194,7 +195,11 @@ def evaluate(
         str | None, typer.Option(help="The layout of the pages, if the truth is the whole recording.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write tables, plots and three example pages to this HTML file.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write tables, plots and three example pages to this HTML file, and the figures beside it as JSON.",
+        ),
     ] = None,
     fit: Annotated[bool, typer.Option("--fit", help="Fit the estimated SNR to these pages and print it.")] = False,
 ) -> None:

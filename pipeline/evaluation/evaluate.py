@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from scipy.optimize import lsq_linear
 from scipy.stats import spearmanr
 
 from pipeline.datatypes import LEADS, Digitization, FloatArray, Lead
+from pipeline.evaluation.measures import Beats, SpikeCount, beats_of, count_spikes, find_spikes, measure_beats
 from pipeline.evaluation.metrics import LeadScore, power_ratio, score_lead
 from pipeline.evaluation.truth import TRUTH_HZ, PageTruth
 from pipeline.signal.quality import Features, features
@@ -26,6 +27,9 @@ class PageScore:
     kind: str
     leads: dict[Lead, LeadScore]
     power_ratio: float
+    beats: dict[Lead, Beats] = field(default_factory=dict)
+    spikes: dict[Lead, SpikeCount] = field(default_factory=dict)
+    family: str = ""  # of drawn pages
     true_layout: str = ""  # "" = not known
     true_speed_mm_per_s: float | None = None
     true_gain_mm_per_mv: float | None = None
@@ -74,12 +78,26 @@ def score_page(
     if estimate_mv is None:
         estimate_mv = np.full_like(truth_mv, np.nan)
     scores = {lead: score_lead(truth_mv[row], estimate_mv[row], TRUTH_HZ) for row, lead in enumerate(LEADS)}
+    strokes = find_spikes(truth_mv)
+    spikes = strokes if truth.spikes is None else truth.spikes
+    page_beats = beats_of(truth_mv, spikes)
+    beats, counts = {}, {}
+    for row, lead in enumerate(LEADS):
+        if (score := scores[lead]) is not None:
+            own = spikes[spikes[:, 0] == row, 1:]
+            shift = round(score.shift_ms * TRUTH_HZ / 1000)
+            beats[lead] = measure_beats(truth_mv[row], estimate_mv[row], page_beats, own[:, 0], shift)
+            recorded = strokes[strokes[:, 0] == row, 1]
+            counts[lead] = count_spikes(estimate_mv[row], own, recorded, shift)
     return PageScore(
         path=page,
         page_number=page_number,
         kind=kind or page.parent.name,
         leads={lead: score for lead, score in scores.items() if score is not None},
         power_ratio=power_ratio(truth_mv, estimate_mv, TRUTH_HZ),
+        beats=beats,
+        spikes=counts,
+        family=truth.family,
         true_layout=truth.layout,
         true_speed_mm_per_s=truth.paper_speed_mm_per_s,
         true_gain_mm_per_mv=truth.gain_mm_per_mv,
