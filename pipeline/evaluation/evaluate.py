@@ -17,6 +17,8 @@ from pipeline.evaluation.metrics import LeadScore, power_ratio, score_lead
 from pipeline.evaluation.truth import TRUTH_HZ, PageTruth
 from pipeline.signal.quality import Features, features
 
+_LEAST_ESTIMATE_DB, _LEAST_COVERAGE = 8.0, 0.8  # the gateway's usual limits of review
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageScore:
@@ -38,6 +40,8 @@ class PageScore:
     speed_mm_per_s: float | None = None  # as read
     gain_mm_per_mv: float | None = None
     estimated_snr_db: float = 0.0
+    coverage: float = 0.0  # as the digitizer has it, mean over the leads
+    warnings: tuple[str, ...] = ()
     features: tuple[float, ...] = ()  # of `quality.Features`
 
     @property
@@ -49,6 +53,12 @@ class PageScore:
     def snr_db(self) -> float:
         """Mean over the printed leads."""
         return float(np.mean([score.snr_db for score in self.leads.values()])) if self.leads else 0.0
+
+    @property
+    def held(self) -> bool:
+        """Whether a person sees the page before it leaves, at the gateway's usual limits; a failed page never does."""
+        doubtful = self.estimated_snr_db < _LEAST_ESTIMATE_DB or self.coverage < _LEAST_COVERAGE
+        return not self.layout or not self.certain or bool(self.warnings) or doubtful
 
     @property
     def layout_right(self) -> bool | None:
@@ -115,16 +125,54 @@ def describe(score: PageScore, digitization: Digitization) -> PageScore:
         speed_mm_per_s=calibration.paper_speed_mm_per_s,
         gain_mm_per_mv=calibration.gain_mm_per_mv,
         estimated_snr_db=quality.estimated_snr_db,
+        coverage=sum(quality.coverage.values()) / max(len(quality.coverage), 1),
+        warnings=quality.warnings,
         features=tuple(measured.vector().tolist()),
     )
 
 
-def rank_correlation(pages: Sequence[PageScore]) -> float:
-    """Spearman's correlation of the estimated with the true mean SNR over the pages that were read; NaN under three."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EstimateFigures:
+    """How well the estimated SNR of pages that were read tells the true one; NaN where too few pages were read."""
+
+    pages: int
+    rank_correlation: float  # Spearman's; of three pages and more
+    bias_db: float  # mean of estimated less true
+    mean_error_db: float  # mean of the absolute difference
+    error_10th_db: float  # 10th percentile of true less estimated: one page in ten is worse than estimated by this much
+
+
+def judge_estimate(pages: Sequence[PageScore]) -> EstimateFigures:
+    """Compare the estimated with the true mean SNR of pages.
+
+    Parameters
+    ----------
+    pages : sequence of PageScore
+        Those that failed are left out.
+    """
     read = [page for page in pages if page.layout]
-    if len(read) < 3:
-        return float("nan")
-    return float(spearmanr([page.estimated_snr_db for page in read], [page.snr_db for page in read]).statistic)
+    estimated = np.array([page.estimated_snr_db for page in read])
+    true = np.array([page.snr_db for page in read])
+    error = true - estimated
+    differ = len(read) > 2 and np.ptp(estimated) > 0 and np.ptp(true) > 0
+    return EstimateFigures(
+        pages=len(read),
+        rank_correlation=float(spearmanr(estimated, true).statistic) if differ else float("nan"),
+        bias_db=float(-error.mean()) if read else float("nan"),
+        mean_error_db=float(np.abs(error).mean()) if read else float("nan"),
+        error_10th_db=float(np.quantile(error, 0.1)) if read else float("nan"),
+    )
+
+
+def left_in_silence(pages: Sequence[PageScore], limit_db: float = 10.0) -> list[PageScore]:
+    """List the pages whose true SNR is under a limit and which no reason held for a person, worst first.
+
+    Parameters
+    ----------
+    pages : sequence of PageScore
+    limit_db : float
+    """
+    return sorted((page for page in pages if page.snr_db < limit_db and not page.held), key=lambda page: page.snr_db)
 
 
 def _scale_right(page: PageScore) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from pipeline.datatypes import LEADS, Lead
-from pipeline.evaluation.evaluate import PageScore
+from pipeline.evaluation.evaluate import PageScore, judge_estimate, left_in_silence
 from pipeline.evaluation.measures import MEASURES, Beats, Figures, SpikeCount, figures, shift_figures
 from pipeline.evaluation.metrics import LeadScore, pooled_db
 
@@ -87,14 +87,9 @@ def leads_of(pages: Sequence[PageScore]) -> dict[str, list[tuple[PageScore, Lead
     ----------
     pages : sequence of PageScore
     """
-    every = [(page, lead) for page in pages for lead in page.leads]
-    names = {"all": every}
-    for kind in sorted({page.kind for page in pages}):
-        names[f"kind {kind}"] = [pair for pair in every if pair[0].kind == kind]
-    for family in sorted({page.family for page in pages} - {""}):
-        names[f"family {family}"] = [pair for pair in every if pair[0].family == family]
-    names |= {str(lead): [pair for pair in every if pair[1] == lead] for lead in LEADS}
-    return {name: pairs for name, pairs in names.items() if pairs}
+    groups = {name: [(page, lead) for page in group for lead in page.leads] for name, group in groups_of(pages).items()}
+    groups |= {str(lead): [(page, lead) for page in pages if lead in page.leads] for lead in LEADS}
+    return {name: pairs for name, pairs in groups.items() if pairs}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +168,65 @@ def _time_table(pages: Sequence[PageScore]) -> Table:
     return table
 
 
+def groups_of(pages: Sequence[PageScore]) -> dict[str, list[PageScore]]:
+    """Group pages: all, by kind and by family.
+
+    Parameters
+    ----------
+    pages : sequence of PageScore
+    """
+    groups = {"all": list(pages)}
+    for kind in sorted({page.kind for page in pages}):
+        groups[f"kind {kind}"] = [page for page in pages if page.kind == kind]
+    for family in sorted({page.family for page in pages} - {""}):
+        groups[f"family {family}"] = [page for page in pages if page.family == family]
+    return groups
+
+
+def estimate_table(pages: Sequence[PageScore]) -> Table:
+    """Compare the estimated with the true SNR, by kind and family, and count what left in silence.
+
+    Parameters
+    ----------
+    pages : sequence of PageScore
+    """
+    table = Table(title="Estimated SNR (bias: estimated less true; 10th percentile: true less estimated)")
+    headings = ("read", "rank correlation", "bias dB", "|error| dB", "10th percentile dB", "held", "silent < 10 dB")
+    table.add_column("pages of")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for name, group in groups_of(pages).items():
+        of = judge_estimate(group)
+        table.add_row(
+            name,
+            str(of.pages),
+            _number(of.rank_correlation, ".3f"),
+            _number(of.bias_db, "+.2f"),
+            _number(of.mean_error_db, ".2f"),
+            _number(of.error_10th_db, "+.2f"),
+            str(sum(page.held for page in group)),
+            str(len(left_in_silence(group))),
+        )
+    return table
+
+
+def silent_pages(pages: Sequence[PageScore]) -> Table:
+    """List by name the pages under 10 dB that left without a warning; the table says so if there is none.
+
+    Parameters
+    ----------
+    pages : sequence of PageScore
+    """
+    table = Table(title="Under 10 dB without a warning")
+    for heading in ("page", "kind", "family", "SNR dB", "estimated dB"):
+        table.add_column(heading)
+    for page in left_in_silence(pages):
+        table.add_row(page.name, page.kind, page.family, f"{page.snr_db:.2f}", f"{page.estimated_snr_db:.1f}")
+    if not table.rows:
+        table.add_row("none", "", "", "", "")
+    return table
+
+
 def to_json(pages: Sequence[PageScore]) -> str:
     """Write what the tables show of groups of leads, and every page's own score, as JSON; unknown numbers are null.
 
@@ -199,11 +253,15 @@ def to_json(pages: Sequence[PageScore]) -> str:
             "estimated_snr_db": page.estimated_snr_db if page.layout else None,
             "layout": page.layout,
             "certain": page.certain,
+            "held": page.held,
             "leads": {str(lead): asdict(score) for lead, score in page.leads.items()},
         }
         for page in pages
     ]
-    return json.dumps(_plain({"groups": groups, "pages": told}), indent=1) + "\n"
+    estimate = {name: asdict(judge_estimate(group)) for name, group in groups_of(pages).items()}
+    silent = [page.name for page in left_in_silence(pages)]
+    known = {"groups": groups, "estimate": estimate, "under_10_db_without_a_warning": silent, "pages": told}
+    return json.dumps(_plain(known), indent=1) + "\n"
 
 
 def _plain(value: object) -> object:

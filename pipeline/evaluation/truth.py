@@ -157,8 +157,8 @@ def read_archive(path: Path) -> Truth:
     ----------
     path : Path
         An array ``r<id>`` for each page: (12, n) int16 microvolts at 500 Hz, -32768 where nothing is printed.
-        ``s<id>`` may list its pacing spikes, (n, 3): lead, first sample, microvolts.  `info` may be a JSON list of objects
-        with `id`, `layout`, `paper_speed_mm_per_s`, `gain_mm_per_mv`, `family`.
+        ``s<id>`` may list its pacing spikes, (n, 3): lead, first sample, microvolts.  `info` may be a JSON list of
+        objects with `id`, `layout`, `paper_speed_mm_per_s`, `gain_mm_per_mv`, `family`.
 
     Raises
     ------
