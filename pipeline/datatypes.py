@@ -408,6 +408,41 @@ class EcgRecord:
         return pandas.DataFrame(self.signal_mv.T, index=index, columns=[lead.value for lead in self.leads])
 
 
+class Mark(StrEnum):
+    """What the ink audit finds: the first four are ink that is not in the record, the last is the reverse."""
+
+    SPIKE = "spike"  # a thin upright stroke
+    WAVE = "wave"  # the rest of a wave that was cut off
+    LINE = "line"  # a second line beside the trace, or one without any
+    BLOT = "blot"  # a spot
+    UNSUPPORTED = "unsupported"  # traced where no ink is
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class AuditMark:
+    """One place where record and ink differ, on the paper frame and on the record's time axis."""
+
+    kind: Mark
+    lead: Lead
+    start_s: float
+    end_s: float
+    x0_mm: float
+    y0_mm: float
+    x1_mm: float
+    y1_mm: float
+    reach_mm: float  # from the recorded line to the farthest ink; of an unsupported trace its length
+    missing_mm2: float  # sum over time of the squared distance from the recorded line, in mm^2 times mm of paper
+    doubtful: bool  # it may be signal, so a person must look
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class InkAudit:
+    """The record drawn back onto its sheet, compared with the ink that is there; see `signal.audit`."""
+
+    pen_mm: float = 0.0  # width of the pen's line; 0 = not measured
+    marks: tuple[AuditMark, ...] = ()  # the largest first
+
+
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Quality:
     """What a person should know before trusting the record."""
@@ -432,3 +467,4 @@ class Digitization:
     quality: Quality
     weights_sha256: dict[str, str] = field(default_factory=dict)  # network name -> hash of its weights
     text: tuple[TextLine, ...] = field(default=(), repr=False)  # what is printed, top to bottom; may hold patient data
+    audit: InkAudit = field(default_factory=InkAudit)

@@ -240,7 +240,8 @@ def doubts(digitization: Digitization, review: ReviewSettings) -> tuple[str, ...
     if coverage < review.minimum_coverage:
         reasons.append(f"only {coverage:.0%} of the printed signal was read (limit {review.minimum_coverage:.0%})")
     if not match.certain:
-        reasons.extend(match.reasons or (f"layout {match.layout.name} is not certain",))
+        why = match.reasons or (f"layout {match.layout.name} is not certain",)
+        reasons.extend(reason for reason in why if not any(said.endswith(reason) for said in quality.warnings))
     reasons.extend(quality.warnings)
     return tuple(dict.fromkeys(reasons))
 
