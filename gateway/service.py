@@ -9,6 +9,7 @@ starts a complete one: the gateway never continues with a part missing.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import random
@@ -52,6 +53,7 @@ _TICK_S = 0.5
 _RESCUE_S = 5.0
 _SWEEP_S = 3600.0
 _CERTIFICATES_S = 86400.0
+_LARGE_BLOCK_BYTES = 1 << 18
 _WORKER_GRACE_S = 30.0  # a page takes seconds; one that takes longer starts again after the restart
 
 
@@ -85,7 +87,7 @@ class Service:
         self._destinations = [kind_of(destination, settings) for destination in settings.destinations]
         committing = [kind.committing for kind in self._destinations if kind.committing is not None]
         self._committer = Committer(self._store, self._spool, settings.dicom, committing, random.Random())
-        self._scp = StorageScp(settings.dicom, self._intake.keep, self._committer)
+        self._scp = StorageScp(settings.dicom, self._intake.keep, self._spool, self._committer)
         self._listener = self._make_listener() if settings.hl7.enabled else None
         self._watchers = [FolderWatcher(folder, self._intake) for folder in settings.folders]
         self._outbox = Outbox(self._store, self._spool, self._destinations, random.Random())
@@ -105,6 +107,7 @@ class Service:
         """Be the daemon until SIGINT, SIGTERM or a fault; return the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.ask_to_stop())
+        return_large_blocks()
         try:
             self.start()
         except (OSError, StorageError) as error:
@@ -306,6 +309,16 @@ class _WebServer:
     def _run(self) -> None:
         assert self._socket is not None
         self._server.run(sockets=[self._socket])
+
+
+def return_large_blocks() -> None:
+    """Have every large block of memory returned to the system when it is freed.
+
+    Otherwise the C library keeps blocks of up to 32 MiB for each thread: a gigabyte after a few large messages.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it
+    if mallopt is not None:
+        mallopt(-3, _LARGE_BLOCK_BYTES)  # M_MMAP_THRESHOLD
 
 
 def notify(state: str) -> None:
