@@ -35,6 +35,7 @@ from gateway.identity.orders import Records
 from gateway.intake.accept import Intake
 from gateway.intake.folder import FolderWatcher
 from gateway.intake.recover import check_origin
+from gateway.operations.retention import Retention
 from gateway.security.certificates import certificates
 from gateway.security.connections import ConnectionLimit
 from gateway.security.tls import ListenerTls
@@ -83,6 +84,7 @@ class Service:
         self._store = Store.open(settings.storage)
         self._spool = Spool(root / "spool", settings.storage.minimum_free_mib)
         self._intake = Intake(self._spool, self._store)
+        self._retention = Retention(self._spool, self._store, settings.storage)
         self._records = Records(self._store)
         self._destinations = [kind_of(destination, settings) for destination in settings.destinations]
         committing = [kind.committing for kind in self._destinations if kind.committing is not None]
@@ -190,9 +192,11 @@ class Service:
         return [name for name, alive in parts.items() if not alive]
 
     def problems(self) -> list[str]:
-        """Return, in words, what does not run now: dead parts, missing folders, workers that wait for their start."""
-        folders = [watcher.problem for watcher in self._watchers if watcher.problem]
-        return [f"{name} does not run" for name in self.dead()] + folders + self._workers.problems() + self._unseen()
+        """Return, in words, what is wrong now: dead parts, missing folders, a disk that fills up, missing workers."""
+        problems = [f"{name} does not run" for name in self.dead()]
+        problems += [watcher.problem for watcher in self._watchers if watcher.problem]
+        problems += [self._retention.problem] if self._retention.problem else []
+        return problems + self._workers.problems() + self._unseen()
 
     def _unseen(self) -> list[str]:
         """Return, in words, that no worker was seen for too long: of those that others start, nothing else is known."""
@@ -242,9 +246,10 @@ class Service:
                 logger.warning("Taken from a silent worker", extra={"action": "rescue", "job_id": job_id})
             for job_id in self._records.match_waiting():
                 logger.info("An order names the patient", extra={"action": "match", "job_id": job_id})
+            self._retention.purge()
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_S
-            self._intake.sweep(self._settings.storage.retention_days)
+            self._retention.sweep()
             for watcher in self._watchers:
                 watcher.prune(self._settings.storage.retention_days)
             self._store.patients.forget_messages(utc_now() - timedelta(days=self._settings.storage.retention_days))

@@ -24,6 +24,7 @@ from gateway.store.database import (
     advance_job,
     apply_decision,
     cancel_undelivered,
+    check_files,
     find_job,
     lock_job,
     log_event,
@@ -293,7 +294,7 @@ class Jobs:
                 return False
             what = "the same bytes" if decision is None else "other bytes"
             log_event(session, now.id, "RECEIVED", actor, f"again, {what}: the source was replaced")
-            now.source_digest = digest
+            now.source_digest, now.purged_at = digest, None
             if decision is not None:
                 now.context, now.unmatched = decision.context, decision.unmatched
             if now.status in (JobStatus.FAILED, JobStatus.DONE):
@@ -307,7 +308,8 @@ class Jobs:
     def retry(self, job_id: str, actor: str) -> None:
         """Queue a job for another run with fresh attempts; what it has not delivered yet is cancelled.
 
-        Where something was delivered, the run makes a new revision of the job's result.
+        Where something was delivered, the run makes a new revision of the job's result.  A job whose files were
+        deleted cannot run again: IllegalTransition.
         """
         with self._database.write() as session:
             queue_again(session, lock_job(session, job_id), actor)
@@ -320,10 +322,11 @@ class Jobs:
         Raises
         ------
         IllegalTransition
-            The job has no result.
+            The job has no result, or its files were deleted.
         """
         with self._database.write() as session:
             job = lock_job(session, job_id)
+            check_files(job)
             advance_job(session, job, JobAction.CONFIRM, actor, "")
             job.confirmed_by = actor
             cancel_undelivered(session, job_id, actor, Delivery.result_status != "", detail="the result is final")

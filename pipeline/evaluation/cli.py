@@ -37,7 +37,7 @@ from pipeline.layout.file import load_layouts
 from pipeline.output.files import read_csv
 from pipeline.output.overlay import draw_overlay
 from pipeline.source.page import load_pages
-from pipeline.training.drawing.families import CHOICE
+from pipeline.training.drawing.families import CHOICE, FAMILIES
 from pipeline.training.drawing.families import family as named
 from pipeline.training.drawing.render import draw_pictures
 from pipeline.training.recordings.records import load_records

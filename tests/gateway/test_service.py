@@ -30,6 +30,7 @@ from gateway.domain.context import StudyContext
 from gateway.domain.received import ReceivedObject
 from gateway.domain.status import DeliveryStatus, JobStatus
 from gateway.intake.accept import Intake
+from gateway.operations.backup import back_up, restore
 from gateway.service import Service, notify
 from gateway.settings import Settings, WorkerSettings
 from gateway.spool.folder import Spool
@@ -274,6 +275,42 @@ def test_workers_that_are_missing_show_in_the_health(
     assert status == 503 and "no worker was seen for 0 s" in body
     store.workers.seen("w1")
     assert service.problems() == []
+
+
+def test_a_disk_that_fills_up_shows_in_the_health(
+    start: Callable[..., tuple[Service, Settings]], tmp_path: Path
+) -> None:
+    full = {"path": tmp_path, "minimum_free_mib": 0, "purge_below_mib": 2**40, "purge_until_mib": 2**40}
+    service, settings = start(storage=full)
+    assert health(settings)[0] == 200
+    with stopped_when(service, lambda: service.problems() != []):
+        assert service.watch() == 0
+    status, body = health(settings)
+    assert status == 503 and "nothing more may be deleted: 0 jobs wait" in body
+
+
+def test_the_backup_of_a_running_service_starts_elsewhere(
+    start: Callable[..., tuple[Service, Settings]], tmp_path: Path, store: Store
+) -> None:
+    _, settings = start()
+    accept(Intake(Spool(tmp_path / "spool", 0), store))
+    back_up(settings.storage, Spool(tmp_path / "spool", 0), tmp_path / "backup.tar")
+    elsewhere = settings_for(tmp_path / "elsewhere")
+    restore(elsewhere.storage, tmp_path / "backup.tar")
+    service = Service(elsewhere, worker_command=SLEEPER)
+    service.start()
+    try:
+        assert health(elsewhere)[0] == 200 and service.problems() == []
+        assert only_job_of(elsewhere) == store.jobs.newest()[0].id
+    finally:
+        service.stop()
+
+
+def only_job_of(settings: Settings) -> str:
+    store = Store.open(settings.storage)
+    (job,) = store.jobs.newest()
+    store.close()
+    return job.id
 
 
 def test_queue_that_does_not_move_shows_in_the_health(

@@ -24,7 +24,7 @@ from gateway.settings import DicomSettings
 from gateway.spool.folder import Spool
 from gateway.store.jobs import Jobs
 from gateway.store.store import Store
-from gateway.store.tables import Job, new_id
+from gateway.store.tables import Job
 from tests.gateway.dicom.samples import part10, secondary_capture
 from tests.gateway.dicom.scp_peers import encoded
 from tests.gateway.dicom.scp_peers import store as c_store
@@ -239,31 +239,6 @@ def test_a_database_that_fails_is_told_the_sender(spool: Spool, store: Store) ->
         accept(intake)
     assert os.listdir(spool.path) == []  # the sender is refused, and sends it again
     failing.close()
-
-
-def test_sweep_quarantines_what_no_job_explains(intake: Intake, spool: Spool) -> None:
-    orphan, half = new_id(), new_id()
-    spool.write_source(orphan, b"acknowledged, and then the database was lost")
-    spool.write_artefact(orphan, "page-1.dcm", b"result")
-    (spool.path / half).mkdir()
-    (spool.path / half / ".source.tmp").write_bytes(b"was never whole")
-    assert intake.sweep(retention_days=1) == [] and spool.quarantined() == []  # it may still be on its way
-    for job_id in (orphan, half):
-        os.utime(spool.path / job_id, (0, 0))
-    assert intake.sweep(retention_days=1) == []
-    assert spool.quarantined() == [orphan]
-    assert os.listdir(spool.path) == ["quarantine"]
-    assert (spool.path / "quarantine" / orphan / "page-1.dcm").read_bytes() == b"result"
-
-
-def test_sweep_keeps_what_is_not_finished(intake: Intake, spool: Spool, store: Store) -> None:
-    waiting, finished = accept(intake, "1.1").job_id, accept(intake, "1.2").job_id
-    store.jobs.cancel(finished, "cli")
-    for job_id in (waiting, finished):
-        os.utime(spool.path / job_id, (0, 0))
-    assert intake.sweep(retention_days=30) == [finished]
-    assert os.listdir(spool.path) == [waiting]
-    assert store.jobs.get(finished).status == JobStatus.CANCELLED  # the row and its trail stay
 
 
 def test_the_key_of_a_file_tells_identities_and_sources_apart() -> None:
