@@ -154,21 +154,29 @@ def random_families(rng: np.random.Generator, usual: float = 0.45) -> frozenset[
     return frozenset(name for name, (share, _) in FAMILIES.items() if rng.random() < share)
 
 
-def family(name: str) -> frozenset[str]:
-    """Return a family to draw by its name, "" for none.
+EVERY = "all"  # each family in turn
+CHOICE = f"{', '.join(FAMILIES)}; {EVERY}: each in turn; not set: usual pages"
+
+
+def family(name: str, number: int = 0) -> frozenset[str]:
+    """Return the family of a page to draw by its name, "" for none.
 
     Parameters
     ----------
     name : str
+        Of `FAMILIES`, or `EVERY`.
+    number : int
+        Of the page: with `EVERY` its family.
 
     Raises
     ------
     ValueError
         There is no such family.
     """
-    if name and name not in FAMILIES:
-        raise ValueError(f"{name!r} is no family of pages; there are {', '.join(FAMILIES)}")
-    return frozenset({name} if name else ())
+    if name and name != EVERY and name not in FAMILIES:
+        raise ValueError(f"{name!r} is no family of pages; there are {', '.join(FAMILIES)}, {EVERY}")
+    chosen = list(FAMILIES)[number % len(FAMILIES)] if name == EVERY else name
+    return frozenset({chosen} if chosen else ())
 
 
 def dress(style: PageStyle, layout: Layout, families: frozenset[str], rng: np.random.Generator) -> PageStyle:

@@ -110,12 +110,12 @@ def draw_pictures(
     kind : {"clean", "scan", "copy", "photo"}
         What became of the paper.
     family : str
-        Of `families.FAMILIES`; "" draws usual pages.
+        Of `families.FAMILIES`, or "all" for each in turn; "" draws usual pages.
     """
-    fonts, families = system_fonts(), named(family)
+    fonts = system_fonts()
     for index in range(count):
         rng = np.random.default_rng([seed, index])
-        page = random_page(records, rng, fonts, families)
+        page = random_page(records, rng, fonts, named(family, index))
         capture = random_capture(rng)
         while capture.kind != kind:
             capture = random_capture(rng)
@@ -150,7 +150,7 @@ def render_pages(records: list[FloatArray], out: Path, *, count: int, kind: str,
     kind : {"clean", "scan", "copy", "photo"}
         What became of the paper.
     family : str
-        Of `families.FAMILIES`; "" draws usual pages.
+        Of `families.FAMILIES`, or "all" for each in turn; "" draws usual pages.
     """
     out.mkdir(parents=True, exist_ok=True)
     truth: dict[str, npt.NDArray[np.int16 | np.int32]] = {}
@@ -164,7 +164,7 @@ def render_pages(records: list[FloatArray], out: Path, *, count: int, kind: str,
         info.append(
             {
                 "id": name,
-                "family": family or "usual",
+                "family": next(iter(page.style.families), "usual"),
                 "layout": page.layout.name,
                 "paper_speed_mm_per_s": page.style.speed_mm_per_s,
                 "gain_mm_per_mv": page.style.gain_mm_per_mv,

@@ -58,9 +58,19 @@ def beat_samples(signal_mv: FloatArray) -> npt.NDArray[np.intp]:
     signal_mv : (n_leads, n) float32
         At 500 Hz.
     """
-    steep = np.abs(np.diff(signal_mv, axis=1)).sum(0)
-    steep = np.convolve(steep, np.ones(25) / 25, "same")
-    peaks, _ = find_peaks(steep, height=0.35 * float(np.quantile(steep, 0.99)), distance=125)
+    return steepest(np.abs(np.diff(signal_mv, axis=1)).sum(0))
+
+
+def steepest(steep: FloatArray) -> npt.NDArray[np.intp]:
+    """Return the sample of every QRS complex in the steepness of all leads together.
+
+    Parameters
+    ----------
+    steep : (n,) float32
+        At 500 Hz, of any unit.
+    """
+    smooth = np.convolve(steep, np.ones(25) / 25, "same")
+    peaks, _ = find_peaks(smooth, height=0.35 * float(np.quantile(smooth, 0.99)), distance=125)
     return np.asarray(peaks, np.intp)
 
 

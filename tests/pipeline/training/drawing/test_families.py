@@ -49,6 +49,7 @@ def test_every_family_can_be_drawn_and_says_so(name: str) -> None:
 def test_a_family_that_is_not_there_is_named() -> None:
     with pytest.raises(ValueError, match=r"'slow' is no family of pages; there are carts, .*paced"):
         family("slow")
+    assert [family("all", k) for k in (0, 1, len(FAMILIES))] == [{"carts"}, {"fine"}, {"carts"}]
 
 
 def test_most_pages_are_as_usual_and_every_family_has_its_share() -> None:
