@@ -13,6 +13,7 @@ import ctypes
 import logging
 import os
 import random
+import resource
 import signal
 import socket
 import threading
@@ -20,9 +21,6 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import timedelta
-
-import uvicorn
-from fastapi import FastAPI
 
 from gateway.delivery.committer import Committer
 from gateway.delivery.kinds import kind_of
@@ -38,12 +36,14 @@ from gateway.intake.accept import Intake
 from gateway.intake.folder import FolderWatcher
 from gateway.intake.recover import check_origin
 from gateway.security.certificates import certificates
+from gateway.security.connections import ConnectionLimit
 from gateway.security.tls import ListenerTls
 from gateway.settings import Settings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.web.app import create_app
 from gateway.web.pages.health import silence_s
+from gateway.web.server import WebServer
 from gateway.worker.supervisor import WorkerPool
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,8 @@ _RESCUE_S = 5.0
 _SWEEP_S = 3600.0
 _CERTIFICATES_S = 86400.0
 _LARGE_BLOCK_BYTES = 1 << 18
+_OWN_FILES = 256  # database, spool, outgoing connections, workers
+_FEWEST_WEB_CONNECTIONS = 8
 _WORKER_GRACE_S = 30.0  # a page takes seconds; one that takes longer starts again after the restart
 
 
@@ -85,17 +87,14 @@ class Service:
         self._destinations = [kind_of(destination, settings) for destination in settings.destinations]
         committing = [kind.committing for kind in self._destinations if kind.committing is not None]
         self._committer = Committer(self._store, self._spool, settings.dicom, committing, random.Random())
-        self._scp = StorageScp(settings.dicom, self._intake.keep, self._spool, self._committer)
+        self._scp = StorageScp(settings.dicom, self._intake.accept, self._spool, self._committer)
         self._listener = self._make_listener() if settings.hl7.enabled else None
         self._watchers = [FolderWatcher(folder, self._intake) for folder in settings.folders]
         self._outbox = Outbox(self._store, self._spool, self._destinations, random.Random())
         peers = {f"folder:{folder.path}": folder.lookup for folder in settings.folders if folder.lookup}
         self._lookup = Lookup(self._store, peers, settings.dicom.ae_title)
         self._workers = WorkerPool(worker_command, self._store, settings.worker)
-        self._web: _WebServer | None = None
-        if settings.web.enabled:
-            app = create_app(self._store, self._spool, settings, self.problems)
-            self._web = _WebServer(app, settings.web.host, settings.web.port)
+        self._web = self._make_web_server() if settings.web.enabled else None
         self._stopping = threading.Event()
         self._running = ExitStack()
         self._started_at = time.monotonic()
@@ -106,6 +105,7 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.ask_to_stop())
         return_large_blocks()
+        self._raise_open_files()
         try:
             self.start()
         except (OSError, StorageError) as error:
@@ -220,7 +220,7 @@ class Service:
             logger.warning("%d deliveries wait for %s, which is no destination", count, name, extra={"action": "start"})
 
     def _begin(
-        self, what: str, part: StorageScp | MllpListener | FolderWatcher | Outbox | Lookup | Committer | _WebServer
+        self, what: str, part: StorageScp | MllpListener | FolderWatcher | Outbox | Lookup | Committer | WebServer
     ) -> None:
         logger.debug("Starting the %s", what, extra={"action": "start"})
         part.start()
@@ -259,6 +259,29 @@ class Service:
                     "The clock was set back: %d deliveries to %s are due", count, kind.name, extra={"action": "clock"}
                 )
 
+    def _raise_open_files(self) -> None:
+        """Take as many file descriptors as the system grants, and say how many that is."""
+        before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        logger.info("Open files: at most %d (before: %d)", most, before, extra={"action": "open_files"})
+
+    def _make_web_server(self) -> WebServer:
+        """Return the web server; where descriptors are few, those of DICOM, HL7 and our own files come first."""
+        web, hl7 = self._settings.web, self._settings.hl7
+        reserved = _OWN_FILES + self._scp.maximum_connections + (hl7.maximum_connections if hl7.enabled else 0)
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        connections = min(web.maximum_connections, max(most - reserved, _FEWEST_WEB_CONNECTIONS))
+        if most < reserved + web.maximum_connections:
+            logger.warning(
+                "Only %d files may be open: %d are kept for DICOM, HL7 and the gateway's own, %d for the web page. "
+                "Raise the limit (systemd: LimitNOFILE), or lower the maximum_... of [dicom], [hl7] and [web]",
+                *(most, reserved, connections),
+                extra={"action": "open_files"},
+            )
+        per_host = max(1, web.maximum_connections_per_host * connections // web.maximum_connections)
+        app = create_app(self._store, self._spool, self._settings, self.problems)
+        return WebServer(app, web.host, web.port, ConnectionLimit("web", connections, per_host))
+
     def _make_listener(self) -> MllpListener:
         hl7 = self._settings.hl7
         return MllpListener(
@@ -274,36 +297,6 @@ class Service:
                 maximum_connections_per_host=hl7.maximum_connections_per_host,
             ),
         )
-
-
-class _WebServer:
-    """The admin page in a thread of its own; it listens from `start` on, so that a taken port is noticed at once."""
-
-    def __init__(self, app: FastAPI, host: str, port: int) -> None:
-        self._address = (host, port)
-        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=3)
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._run, name="web", daemon=True)
-        self._socket: socket.socket | None = None
-
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def start(self) -> None:
-        self._socket = socket.create_server(self._address)
-        logger.info("Web page on port %d", self._socket.getsockname()[1], extra={"action": "start"})
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self._thread.join()
-        if self._socket:
-            self._socket.close()
-
-    def _run(self) -> None:
-        assert self._socket is not None
-        self._server.run(sockets=[self._socket])
 
 
 def return_large_blocks() -> None:

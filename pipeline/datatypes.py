@@ -31,7 +31,23 @@ Spans = tuple[tuple[float, float], ...]  # (start, end) of each column of a page
 PAPER_SPEEDS_MM_PER_S = (5.0, 6.25, 10.0, 12.5, 25.0, 50.0, 100.0)
 GAINS_MM_PER_MV = (2.5, 5.0, 10.0, 20.0)
 
-MAX_PAGE_PIXELS = 100_000_000  # of one page; a larger one is refused before it is decoded
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileBudget:
+    """What one file may cost to read.  A file that costs more is refused; the reason names the bound and its value."""
+
+    pages: int = 200
+    page_pixels: int = 100_000_000
+    page_bytes: int = 400_000_000  # of a page as its file stores it, decoded: 16-bit channels take two bytes
+    pixels: int = 600_000_000  # of all pages: they are kept at once, three bytes a pixel
+    scans: int = 100  # of a JPEG, which decodes the whole picture in each: a progressive one has 10
+    pieces: int = 1_000_000  # points of lines, and objects, on a page of a PDF: one with a drawn ECG has 100,000
+    processor_s: int = 30  # of one page: an ordinary one takes 0.1 s
+    seconds: float = 240.0  # by the clock, of the file: 60 pages take 10 s where nothing else runs
+    memory_mib: int = 2048  # besides the pages that were read
+
+
+BUDGET = FileBudget()
 
 
 class Lead(StrEnum):

@@ -107,7 +107,7 @@ class Intake:
         )
         self._spool.write_source(job.id, received.data)
         try:
-            stored, created = self.store.jobs.submit(job, received.actor)
+            stored, created = self.store.jobs.submit(job, received.actor, decide)
         except StorageError:
             if not job_id:
                 self._forget(job.id)
@@ -117,10 +117,6 @@ class Intake:
             return self._again(stored, arrival)
         logger.info("Accepted %s from %s", job.media_type, job.source, extra={"action": "accept", "job_id": job.id})
         return Accepted(job_id=job.id, duplicate=False)
-
-    def keep(self, received: ReceivedObject) -> Accepted:
-        """Take an object that a DICOM peer sent; without Patient ID it always waits for a person."""
-        return self.accept(received, Evidence(sent_by_peer=True))
 
     def sweep(self, retention_days: int) -> list[str]:
         """Delete the files of finished jobs after `retention_days`; files that no job explains go to quarantine.

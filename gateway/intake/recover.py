@@ -93,4 +93,4 @@ def _received(data: bytes) -> tuple[ReceivedObject, Evidence]:
     received = ReceivedObject(
         source="recover", source_key=source_key, media_type=media_type, data=data, context=context, actor="recover"
     )
-    return received, Evidence(sent_by_peer=is_dicom, contradictions=() if is_dicom else (HELD,))
+    return received, Evidence(contradictions=() if is_dicom else (HELD,))

@@ -95,6 +95,8 @@ class WebSettings(Section):
     host: str = "127.0.0.1"
     port: Port = 8080
     show_patient: bool = False
+    maximum_connections: int = Field(default=100, ge=1)
+    maximum_connections_per_host: int = Field(default=50, ge=1)  # behind a proxy all come from one
 
 
 class LogSettings(Section):

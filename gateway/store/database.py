@@ -23,16 +23,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col, select
 
 from gateway.domain.clock import utc_now
+from gateway.domain.identity import Decision
 from gateway.domain.status import (
     ARRIVED,
     CANCELLABLE,
     DeliveryAction,
     DeliveryStatus,
     JobAction,
+    JobStatus,
     next_delivery_status,
     next_job_status,
 )
-from gateway.errors import NotFound, StorageError
+from gateway.errors import IllegalTransition, NotFound, StorageError
 from gateway.store.postgresql import Postgresql, describe
 from gateway.store.sqlite import Sqlite
 from gateway.store.tables import Delivery, Job, JobEvent, MergeNotice
@@ -84,14 +86,14 @@ class Database:
             yield session
 
     @contextmanager
-    def write(self, turn: str = "") -> Iterator[Session]:
+    def write(self, *turns: str) -> Iterator[Session]:
         """Open a session that writes: it is committed at its end, or rolled back by an error.
 
         Parameters
         ----------
-        turn
-            What no other writer may do at the same time: `SEVERAL_JOBS`, or the key of a row that may not be there
-            yet and cannot be locked.
+        turns
+            What no other writer may do at the same time: the key of a row that may not be there yet and cannot be
+            locked, `SEVERAL_JOBS`.  Whoever takes both takes the key first.
         """
         with (
             _as_storage_error(),
@@ -99,7 +101,7 @@ class Database:
             session.begin(),
         ):
             session.connection()  # the transaction begins: what the block takes for now comes after the wait for it
-            if turn:
+            for turn in turns:
                 self._backend.take_turn(session, turn)
             yield session
 
@@ -218,3 +220,38 @@ def cancel_undelivered(session: Session, job_id: str, actor: str, *conditions: b
     undelivered = select(Delivery).where(Delivery.job_id == job_id, col(Delivery.status).in_(CANCELLABLE), *conditions)
     for delivery in session.exec(undelivered).all():
         advance_delivery(session, delivery, DeliveryAction.CANCEL, actor, detail)
+
+
+def apply_decision(
+    session: Session, job: Job, decision: Decision, actor: str, detail: str = "", *, event: str = "IDENTIFY"
+) -> None:
+    """Give a locked job the identity that was decided: it continues, is queued, or waits (`Jobs.decide`)."""
+    if job.status == JobStatus.RUNNING and job.worker == actor:
+        if decision.context != job.context:
+            job.context = decision.context
+            log_event(session, job.id, event, actor, detail)
+        if decision.hold_reason:
+            job.unmatched = decision.unmatched
+            advance_job(session, job, JobAction.HOLD, actor, decision.hold_reason)
+    elif decision.hold_reason:
+        if decision.hold_reason != job.reason:
+            job.reason = decision.hold_reason
+            log_event(session, job.id, "LOOKUP", actor, decision.hold_reason)
+    elif job.status == JobStatus.DONE:
+        raise IllegalTransition(f"a {job.status} job has its identity")
+    else:
+        job.context = decision.context
+        job.unmatched = False
+        log_event(session, job.id, event, actor, detail)
+        queue_again(session, job, actor)
+
+
+def queue_again(session: Session, job: Job, actor: str) -> None:
+    """Queue a locked job for another run, with fresh attempts; the result of one that delivered is a new revision."""
+    delivered = select(Delivery.id).where(Delivery.job_id == job.id, arrived())
+    job.attempts = 0
+    job.confirmed_by = ""
+    advance_job(session, job, JobAction.RETRY, actor, "")
+    cancel_undelivered(session, job.id, actor)
+    if session.exec(delivered.limit(1)).first() is not None:
+        job.revision += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -22,6 +23,7 @@ import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from gateway import service as service_module
 from gateway.domain.artefact import Role
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
@@ -112,6 +114,26 @@ def echo(settings: Settings) -> bool:
     status = association.send_c_echo()
     association.release()
     return bool(status.Status == 0x0000)
+
+
+@pytest.mark.parametrize(
+    ("files", "connections", "per_host", "warned"), [(456, 100, 50, 0), (396, 40, 20, 1), (64, 8, 4, 1)]
+)
+def test_few_open_files_are_kept_for_dicom_and_hl7(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    files: int,
+    connections: int,
+    per_host: int,
+    warned: int,
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    made: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(service_module, "ConnectionLimit", lambda *limit: made.append(limit))
+    Service(settings_for(tmp_path), worker_command=SLEEPER)._store.close()
+    assert made == [("web", connections, per_host)]
+    assert len([line for line in caplog.messages if f"Only {files} files may be open: 356 are kept" in line]) == warned
 
 
 def test_started_service_answers_and_a_stopped_one_does_not(start: Callable[..., tuple[Service, Settings]]) -> None:

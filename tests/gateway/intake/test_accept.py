@@ -15,7 +15,7 @@ from gateway.dicom.images.pages import read_context
 from gateway.dicom.images.receive import announced_object
 from gateway.dicom.network.scp import StorageScp
 from gateway.domain.context import StudyContext
-from gateway.domain.identity import Evidence
+from gateway.domain.identity import Decide, Evidence
 from gateway.domain.received import Accepted, ReceivedObject
 from gateway.domain.status import JobStatus
 from gateway.errors import IntakeError, StorageError
@@ -63,7 +63,7 @@ def test_what_is_accepted_is_in_spool_and_store(intake: Intake, spool: Spool, st
 
 def test_without_identity_the_job_waits_for_a_person(intake: Intake, store: Store) -> None:
     job = store.jobs.get(accept(intake, patient_id="").job_id)
-    assert job.status == JobStatus.NEEDS_REVIEW and "no patient_id" in job.reason
+    assert job.status == JobStatus.NEEDS_REVIEW and "no patient ID" in job.reason
     told = store.jobs.get(accept(intake, "1.2.4", hold_reason="two patients on one page").job_id)
     assert (told.status, told.reason) == (JobStatus.NEEDS_REVIEW, "two patients on one page")
 
@@ -82,7 +82,7 @@ def object_of(pixel: int = 200, **attributes: object) -> bytes:
 
 def send(intake: Intake, data: bytes) -> Accepted:
     context = read_context(data)
-    return intake.keep(announced_object(data, context.source_sop_class_uid, "2.25.1003", "dicom:CART1", "scp"))
+    return intake.accept(announced_object(data, context.source_sop_class_uid, "2.25.1003", "dicom:CART1", "scp"))
 
 
 def fail(store: Store, job_id: str) -> None:
@@ -109,7 +109,7 @@ def test_another_object_under_a_known_uid_is_kept_and_held(intake: Intake, spool
 
 
 def test_c_store_drops_nothing_under_a_success(intake: Intake, spool: Spool, store: Store) -> None:
-    scp = StorageScp(DicomSettings(port=0), intake.keep, spool)
+    scp = StorageScp(DicomSettings(port=0), intake.accept, spool)
     scp.start()
     try:
         first, second = secondary_capture(), secondary_capture(PatientID="P-9")
@@ -229,7 +229,7 @@ def test_a_full_disk_is_told_the_sender_and_makes_no_job(store: Store, tmp_path:
 
 def test_a_database_that_fails_is_told_the_sender(spool: Spool, store: Store) -> None:
     class FailingJobs(Jobs):
-        def submit(self, job: Job, actor: str) -> tuple[Job, bool]:
+        def submit(self, job: Job, actor: str, decide: Decide | None = None) -> tuple[Job, bool]:
             raise StorageError("database: disk I/O error")
 
     failing = Store(store.database.url)
