@@ -29,8 +29,6 @@ from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, Page
 
-NEWEST = "0008"
-
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.interop)])
 def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[URL]:

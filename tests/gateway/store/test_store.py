@@ -39,7 +39,7 @@ from gateway.errors import IllegalTransition, NotFound, StorageError
 from gateway.store.database import lock_job
 from gateway.store.jobs import JobResult
 from gateway.store.store import Store
-from gateway.store.tables import Delivery, Job, Page, WorkerSeen
+from gateway.store.tables import CommitmentRequest, Delivery, Job, Page, WorkerSeen
 from tests.waiting import PATIENCE_S
 
 _keys = itertools.count()
@@ -450,6 +450,17 @@ def test_a_delivery_put_off_by_a_clock_that_stood_ahead_is_due(store: Store) -> 
     assert store.deliveries.bound_pauses("pacs", 4500) == 0
 
 
+def test_a_commitment_result_put_off_by_a_clock_that_stood_ahead_is_due(store: Store) -> None:
+    for uid, days in (("1.1", 3650.0), ("1.2", 0.04)):
+        at = utc_now() + timedelta(days=days)
+        store.commitments.add_request(
+            CommitmentRequest(
+                ae_title="CART", host="10.1.1.1", transaction_uid=uid, references_json="[]", next_attempt_at=at
+            )
+        )
+    assert [request.transaction_uid for request in store.commitments.due_requests(utc_now(), 4500)] == ["1.1"]
+
+
 @pytest.mark.parametrize("end", ["refuse", "give_up"])
 def test_a_delivery_that_ended_blocks_nothing(store: Store, end: str) -> None:
     (first,), (second,) = done(store, "pacs"), done(store, "pacs")
@@ -624,7 +635,7 @@ def test_a_newer_database_is_refused(store: Store) -> None:
         session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(StorageError, match="9999") as caught:
         Store(store.database.url)
-    assert "newer gateway" in str(caught.value) and "up to 0008" in str(caught.value)
+    assert "newer gateway" in str(caught.value) and "up to 0009" in str(caught.value)
 
 
 _SUBMIT_FOREVER = """

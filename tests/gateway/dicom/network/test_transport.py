@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import resource
 import socket
 import ssl
@@ -130,6 +131,15 @@ def test_a_peer_that_stalls_or_lies_is_closed_and_others_are_served(
         cut_off.sendall(sent)
         assert still_serves(scp)
         assert closed_within(cut_off, SOON_S)
+
+
+def test_a_connection_is_served_whatever_the_number_of_its_descriptor(scp: StorageScp) -> None:
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 2000:
+        pytest.skip("the system allows fewer than 2000 open files")
+    with ExitStack() as others:
+        for _ in range(1100):
+            others.callback(os.close, os.dup(0))
+        assert still_serves(scp)
 
 
 def test_a_pdu_that_announces_4_gib_is_not_collected(scp: StorageScp, quiet: None) -> None:
