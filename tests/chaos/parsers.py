@@ -84,7 +84,7 @@ def _first_dicom() -> bytes:
 
 
 def _pages(data: bytes) -> None:
-    for _ in decode_object(data):
+    for _ in decode_object(data):  # what the child of a worker does: a fault here is seen, there it is contained
         pass
 
 
