@@ -129,7 +129,7 @@ def test_a_message_cannot_forge_a_line(log: Log) -> None:
     assert len(log()) == 1
 
 
-@pytest.mark.parametrize("name", ["pynetdicom.dul", "pynetdicom.utils"])
+@pytest.mark.parametrize("name", ["pynetdicom.dimse", "pynetdicom.dul", "pynetdicom.utils"])
 def test_a_pdu_that_cannot_be_read_is_a_line_and_no_traceback(log: Log, name: str) -> None:
     try:
         raise ConnectionResetError
