@@ -123,11 +123,11 @@ def _number(value: float, form: str) -> str:
 
 def _beats_table(pages: Sequence[PageScore]) -> Table:
     """Show heights of beats against the truth: median error, share within 25 uV or 5 %, bias."""
-    table = Table(title="Beats against the recording (within: 25 uV or 5 %)")
+    table = Table(title="Beats against the recording: QRS peak to peak, largest deflection, ST (within 25 uV or 5 %)")
     headings = ("uV", "within %", "bias %"), ("uV", "within %", "bias %"), ("uV", "within %", "bias uV")
     table.add_column("leads of")
     table.add_column("beats", justify="right")
-    for name, of in zip(("QRS", "deflection", "ST"), headings, strict=True):
+    for name, of in zip(("QRS", "defl.", "ST"), headings, strict=True):
         for heading in of:
             table.add_column(f"{name} {heading}", justify="right")
     for name, pairs in leads_of(pages).items():

@@ -64,6 +64,16 @@ def test_the_largest_deflection_has_a_sign_and_st_is_measured_from_the_level_bef
     assert page.beats[next(iter(page.beats))].true_uv[0] == pytest.approx([1000, -1000, -100], abs=1)
 
 
+def test_the_largest_deflection_of_a_reading_is_that_of_the_truth() -> None:
+    """An S wave read a little deeper than the R wave, which is the taller one in truth, is not taken for it."""
+    truth, read = triangles(), triangles()
+    for at in BEAT_AT:
+        truth[:, at + 12] = -0.98
+        read[:, at + 12] = -1.02
+    beats = scored(read, truth).beats
+    assert all(one.read_uv[:, 1] == pytest.approx(1000, abs=1) for one in beats.values())
+
+
 def test_what_was_not_read_is_beyond_the_limits_and_no_bias() -> None:
     half = triangles()
     half[:, 2500:] = np.nan
