@@ -53,6 +53,9 @@ def test_a_qrs_read_too_small_is_a_bias_of_its_size() -> None:
     assert error[:2] == pytest.approx([80, 80], abs=0.5) and error[2] == pytest.approx(0, abs=0.1)
     assert within == [0, 0, 1]
     assert bias[:2] == pytest.approx([-0.08, -0.08], abs=0.001)
+    lost = [scored(triangles(r_mv=0.92))] * 3 + [scored(triangles(r_mv=0.0, st_mv=0.0))]
+    qrs = measured(leads_of(lost)["all"]).heights[0]  # a page whose waves are all gone moves the mean, not the median
+    assert qrs.median_bias_share == pytest.approx(-0.08, abs=0.001) and qrs.bias_share < -0.3
     _, within, bias = of_all(scored(triangles(r_mv=0.96)))  # 40 uV: within 5 %
     assert within[0] == 1 and bias[0] == pytest.approx(-0.04, abs=0.001)
 
