@@ -10,6 +10,8 @@ from rich.table import Table
 
 from gateway.cli.arguments import Config, open_spool, open_store
 from gateway.cli.output import print_table
+from gateway.delivery.dicom import report_step
+from gateway.delivery.kinds import kind_of
 from gateway.domain.clock import utc_now
 from gateway.intake.accept import Intake
 from gateway.intake.recover import recover as recover_files
@@ -23,6 +25,11 @@ def check_config(config: Config = None) -> None:
     settings = load_settings(config)
     check_tls(settings)
     print(to_toml(settings))
+    for peer in filter(None, (kind_of(destination, settings).committing for destination in settings.destinations)):
+        results = report_step(peer, settings.dicom)
+        print(f"# {peer.name}: {results.found}")
+        if not results.ok:
+            print(f"warning: {peer.name}: {results.advice}", file=sys.stderr)
     for certificate in certificates(settings, utc_now()):
         if certificate.not_after is not None:
             print(f"# {certificate.file} ends on {certificate.not_after:%Y-%m-%d}")

@@ -21,6 +21,7 @@ from pipeline.digitizer import Digitizer
 from pipeline.errors import DEFECTS, DigitizationError
 from pipeline.evaluation.ablation import read_every_way
 from pipeline.evaluation.budget import budget_table, count_table, measure_page, page_table
+from pipeline.evaluation.drawn import audit_tables, measure_audit
 from pipeline.evaluation.evaluate import Example, PageScore, describe, fit_estimate, score_page
 from pipeline.evaluation.tables import (
     compared,
@@ -36,7 +37,7 @@ from pipeline.layout.file import load_layouts
 from pipeline.output.files import read_csv
 from pipeline.output.overlay import draw_overlay
 from pipeline.source.page import load_pages
-from pipeline.training.drawing.families import CHOICE
+from pipeline.training.drawing.families import CHOICE, FAMILIES
 from pipeline.training.drawing.families import family as named
 from pipeline.training.drawing.render import draw_pictures
 from pipeline.training.recordings.records import load_records
@@ -311,3 +312,29 @@ def budget(
     console = Console(width=max(Console().width, 2 * _WIDTH))
     for table in (page_table(pages), budget_table(pages), count_table(pages)):
         console.print(table)
+
+
+def evaluate_audit(
+    kind: Annotated[str, typer.Option(help="clean, scan, copy or photo.")] = "scan",
+    count: Annotated[int, typer.Option(help="How many pages.")] = 8,
+    seed: Annotated[int, typer.Option(help="The seed of the drawing.")] = 0,
+    family: Annotated[str, typer.Option(help=f"{', '.join(FAMILIES)}; not set: usual pages.")] = "",
+    signals: Signals = None,
+    device: Device = "auto",
+) -> None:
+    """Draw pages, take known things out of their records, and count what the ink audit finds."""
+    if family and family not in FAMILIES:
+        raise typer.BadParameter(f"{family!r} is no family of pages; there are {', '.join(FAMILIES)}")
+    records = _recordings(signals)
+    digitizer = Digitizer.load(device=device)
+    pages = []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        pictures = draw_pictures(records, count=count, kind=kind, seed=seed, family=family)
+        for number, picture in enumerate(progress.track(pictures, total=count, description="measuring")):
+            page = measure_audit(picture, digitizer, np.random.default_rng([seed, number]))
+            pages += [] if page is None else [page]
+    console = Console(width=max(Console().width, _WIDTH))
+    for table in audit_tables(pages):
+        console.print(table)
+    if len(pages) < count:
+        console.print(f"pages that could not be read: {count - len(pages)}")

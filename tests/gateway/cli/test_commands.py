@@ -64,6 +64,17 @@ def test_check_config_tries_the_certificates_and_says_when_they_end(run: Run, co
     assert (status, output) == (2, "") and "absent.key is no file" in errors
 
 
+def test_check_config_says_how_commitment_results_arrive(run: Run, config: Path, tmp_path: Path) -> None:
+    peer = (
+        'name = "pacs9"\nkind = "dicom"\nhost = "10.1.1.9"\nport = 104\nae_title = "PACS9"\nstorage_commitment = true\n'
+    )
+    config.write_text(f"{config.read_text(encoding='utf-8')}\n[[destinations]]\n{peer}", encoding="utf-8")
+    status, output, errors = run("check-config")
+    assert status == 0
+    assert "# pacs9: commitment results are taken of PACS9 from 10.1.1.9, to ECGGW at 127.0.0.1, port " in output
+    assert "warning: pacs9: 10.1.1.9 cannot reach 127.0.0.1: set [dicom] host" in errors
+
+
 def test_default_settings_print_as_toml_too(tmp_path: Path) -> None:
     printed = tmp_path / "printed.toml"
     printed.write_text(to_toml(Settings()), encoding="utf-8")
