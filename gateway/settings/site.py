@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, field_validator
 
-from gateway.settings.section import Port, Section
+from gateway.settings.section import Host, Port, Section
 
 LongString = Annotated[str, Field(max_length=53, pattern=r"^[^\\\x00-\x1f\x7f]*$")]  # an LO with room for ", corrected"
 SeriesNumber = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -92,7 +92,7 @@ class WebSettings(Section):
     """The admin page.  Patient fields stay hidden unless `show_patient`."""
 
     enabled: bool = True
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 8080
     show_patient: bool = False
 

@@ -7,6 +7,7 @@ import resource
 import signal
 import threading
 from functools import partial
+from pathlib import Path
 
 from gateway.errors import SettingsError
 from gateway.settings import Settings
@@ -84,6 +85,18 @@ def load_digitizer(settings: Settings) -> PageDigitizer:
         return Digitizer.load(device=settings.digitizer.device, layouts=settings.digitizer.layouts)
     except (DigitizationError, OSError, ValueError) as error:
         raise SettingsError(f"the digitizer cannot start: {error}") from error
+
+
+def check_layouts(path: Path) -> None:
+    """Read a file of layouts; raise SettingsError where it is missing or wrong."""
+    from pipeline.layout.file import load_layouts
+
+    try:
+        load_layouts(path)
+    except OSError as error:
+        raise SettingsError(f"the file cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
 
 
 def limit_memory(mib: int) -> None:

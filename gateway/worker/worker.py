@@ -12,6 +12,7 @@ claim and finish jobs of their own and share the networks, which batch what wait
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +24,6 @@ from gateway.domain.context import StudyContext
 from gateway.domain.status import JobStatus
 from gateway.errors import IllegalTransition, IntakeError, StorageError
 from gateway.identity.codes import contradicting_codes, decide_by_codes, read_codes_stated
-from gateway.identity.forms import compile_pattern
 from gateway.identity.print_check import contradictions
 from gateway.logs import bind_job
 from gateway.results.correction import rejections
@@ -236,7 +236,7 @@ class Worker:
         folder, context = self._folder(job), source.context
         if folder is None or not folder.barcode_pattern:
             return job, context, ()
-        codes = read_codes_stated(compile_pattern(folder.barcode_pattern), source.codes)
+        codes = read_codes_stated(re.compile(folder.barcode_pattern), source.codes)
         if context.patient_id or context.accession_number:
             return job, context, contradicting_codes(context, codes, self._store.patients)
         decision = decide_by_codes(context, codes, self._store.patients, lookup=folder.lookup is not None)
