@@ -9,7 +9,7 @@ import typer
 
 from gateway import __version__
 from gateway.cli.administration import recover
-from gateway.cli.configuration import check_config, config_show, example_config
+from gateway.cli.configuration import check_config, config_show, example_config, reload
 from gateway.cli.destinations import echo, find, pull, resend, send_test, undelivered
 from gateway.cli.jobs import cancel, jobs, retry, show, submit
 from gateway.cli.options import with_options
@@ -23,7 +23,7 @@ _GROUPS = {
     "Jobs": (submit, jobs, show, retry, cancel),
     "Review": (unmatched, identify, confirm, merges),
     "Destinations": (echo, send_test, find, pull, undelivered, resend),
-    "Administration": (example_config, check_config, recover),
+    "Administration": (example_config, check_config, reload, recover),
 }
 
 app = typer.Typer(

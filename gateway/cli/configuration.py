@@ -1,4 +1,4 @@
-"""`example-config`, `check-config`, `config show`: all settings, the mistakes of a file, and what is in effect."""
+"""`example-config`, `check-config`, `config show`, `reload`: settings there are, mistakes, what is in effect."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from gateway.cli.output import show_steps
 from gateway.delivery.kinds import kind_of
 from gateway.domain.clock import utc_now
 from gateway.operations.check import surroundings
+from gateway.operations.reload import ask_reload
 from gateway.security.certificates import certificates
 from gateway.settings import Settings, SettingsFile, examine, example_text, explained, load_settings
 
@@ -49,6 +50,19 @@ def check_config(
         print(f"{certificate.file} ends on {certificate.not_after:%Y-%m-%d}")
     if peers:
         sys.exit(0 if _check_peers(examined.right) else 1)
+
+
+def reload(
+    config: Config = None,
+    timeout: Annotated[float, typer.Option(min=1, help="How many seconds to wait for the outcome.")] = 60.0,
+) -> None:
+    """Have the running gateway follow its settings file, and print what changed and what needs a restart.
+
+    Associations go on. A wrong file changes nothing. Exit status 0: changed; 1: it was refused; 2: the file is wrong.
+    """
+    outcome = ask_reload(load_settings(config).storage.path, timeout)
+    print(outcome.words, file=sys.stdout if outcome.ok else sys.stderr)
+    sys.exit(0 if outcome.ok else 1)
 
 
 def _check_peers(settings: Settings) -> bool:

@@ -6,6 +6,7 @@ from each other.
 """
 
 from gateway.settings.addresses import is_loopback
+from gateway.settings.changes import NEEDS_RESTART, Change, take_up
 from gateway.settings.destinations import (
     HL7_PLACEHOLDERS,
     Destination,
@@ -40,8 +41,10 @@ from gateway.settings.tls import TlsClientSettings, TlsListenerSettings, TlsSett
 
 __all__ = [
     "HL7_PLACEHOLDERS",
+    "NEEDS_RESTART",
     "At",
     "CallerSettings",
+    "Change",
     "CharacterSet",
     "Destination",
     "DicomDestination",
@@ -76,6 +79,7 @@ __all__ = [
     "explained",
     "is_loopback",
     "load_settings",
+    "take_up",
     "to_toml",
     "unknown_time_zone",
 ]

@@ -67,8 +67,10 @@ class Gateway:
     def start(self) -> None:
         arguments = ["serve", "--config", str(self.config)] if self._command != FAKE else ["serve", str(self.config)]
         started = self.log_path.stat().st_size if self.log_path.exists() else 0
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # as gateway.cli, before there are threads
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen([*self._command, *arguments], cwd=ROOT, stdout=log, stderr=log)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         wait_for("the gateway to receive", lambda: self._is_ready(started), PROCESSES_S)
 
     def _is_ready(self, started: int) -> bool:
