@@ -9,6 +9,7 @@ starts a complete one: the gateway never continues with a part missing.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import random
@@ -65,6 +66,7 @@ _TICK_S = 0.5
 _RESCUE_S = 5.0
 _SWEEP_S = 3600.0
 _CERTIFICATES_S = 86400.0
+_LARGE_BLOCK_BYTES = 1 << 18
 _RELOAD_GRACE_S = 10.0  # a share that hangs may hold it up
 _WORKER_GRACE_S = 30.0  # a page takes seconds; one that takes longer starts again after the restart
 
@@ -102,7 +104,7 @@ class Service:
         self._records = Records(self._store)
         self._destinations = [kind_of(destination, settings) for destination in settings.destinations]
         self._committer = Committer(self._store, self._spool, settings.dicom, self._committing(), random.Random())
-        self._scp = StorageScp(settings.dicom, self._intake.keep, self._committer)
+        self._scp = StorageScp(settings.dicom, self._intake.keep, self._spool, self._committer)
         self._listener = self._make_listener() if settings.hl7.enabled else None
         self._watchers = {folder: FolderWatcher(folder, self._intake) for folder in settings.folders}
         self._outbox = Outbox(self._store, self._spool, self._destinations, random.Random())
@@ -127,6 +129,7 @@ class Service:
         """Be the daemon until SIGINT, SIGTERM or a fault; return the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.ask_to_stop())
+        return_large_blocks()
         try:
             self.start()
         except (OSError, StorageError) as error:
@@ -452,6 +455,16 @@ class _WebServer:
     def _run(self) -> None:
         assert self._socket is not None
         self._server.run(sockets=[self._socket])
+
+
+def return_large_blocks() -> None:
+    """Have every large block of memory returned to the system when it is freed.
+
+    Otherwise the C library keeps blocks of up to 32 MiB for each thread: a gigabyte after a few large messages.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it
+    if mallopt is not None:
+        mallopt(-3, _LARGE_BLOCK_BYTES)  # M_MMAP_THRESHOLD
 
 
 def notify(state: str) -> None:

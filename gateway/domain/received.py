@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from io import BytesIO
+from typing import BinaryIO
 
 from gateway.domain.context import StudyContext
+
+PIECE_BYTES = 1 << 20  # of a file that are in memory at once
+
+Data = bytes | BinaryIO  # what was received; what may be large is a file, and never in memory as a whole
+
+
+def opened(data: Data) -> BinaryIO:
+    """Return what was received as a file that stands at its beginning."""
+    if isinstance(data, bytes):
+        return BytesIO(data)
+    data.seek(0)
+    return data
+
+
+def digest_of(file: BinaryIO, begin: bytes = b"", size: int | None = None) -> str:
+    """Return the SHA-256 of `begin` and of what is left in a file, or of `size` bytes of it."""
+    digest = hashlib.sha256(begin)
+    while piece := file.read(PIECE_BYTES if size is None else min(PIECE_BYTES, size)):
+        digest.update(piece)
+        size = None if size is None else size - len(piece)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +46,7 @@ class ReceivedObject:
     media_type
         "application/dicom", "application/pdf", "image/png", ...
     data
-        The bytes as received.
+        The bytes as received, until the intake returns.
     context
         What the object, its name or its sidecar says about its identity.
     actor
@@ -34,7 +58,7 @@ class ReceivedObject:
     source: str
     source_key: str
     media_type: str
-    data: bytes
+    data: Data
     context: StudyContext
     actor: str
     destinations: tuple[str, ...] | None = None

@@ -15,16 +15,18 @@ compared with what was received first:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-from contextlib import suppress
-from dataclasses import replace
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import BinaryIO
 
 from gateway.dicom.images.difference import data_set_digest, differences
 from gateway.domain.context import StudyContext
 from gateway.domain.identity import Decision, Evidence
-from gateway.domain.received import Accepted, ReceivedObject
+from gateway.domain.received import Accepted, Data, ReceivedObject, digest_of, opened
 from gateway.domain.status import JobStatus
 from gateway.errors import IntakeError, StorageError, UndecodableDataset
 from gateway.identity.decide import decide
@@ -46,12 +48,22 @@ _SIGNATURES = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Arrival:
+    """An object, what else is known about it, and the digest of what was received."""
+
+    received: ReceivedObject
+    evidence: Evidence
+    digest: str
+
+
 class Intake:
     """The one door into the gateway."""
 
     def __init__(self, spool: Spool, store: Store) -> None:
         self._spool = spool
         self.store = store
+        self._comparing = threading.Lock()  # one at a time: each takes the memory of two data sets
 
     def accept(self, received: ReceivedObject, evidence: Evidence | None = None, job_id: str = "") -> Accepted:
         """Take one object; it is safe when this returns.
@@ -70,17 +82,22 @@ class Intake:
             Spool or database cannot take it now.
         """
         evidence = replace(evidence or Evidence(), registered=received.media_type == _DICOM)
-        known = self.store.jobs.find(received.source_key)
-        if known is not None:
-            return self._again(known, received, evidence)
-        return self._new(received, evidence, self._decide(received, evidence), job_id)
+        digest = source_digest(received.media_type, received.data)
+        return self._take(_Arrival(received=received, evidence=evidence, digest=digest), job_id)
 
-    def _new(self, received: ReceivedObject, evidence: Evidence, decision: Decision, job_id: str = "") -> Accepted:
+    def _take(self, arrival: _Arrival, job_id: str = "") -> Accepted:
+        known = self.store.jobs.find(arrival.received.source_key)
+        if known is not None:
+            return self._again(known, arrival)
+        return self._new(arrival, self._decide(arrival), job_id)
+
+    def _new(self, arrival: _Arrival, decision: Decision, job_id: str = "") -> Accepted:
+        received = arrival.received
         job = Job(
             id=job_id or new_id(),
             source=received.source,
             source_key=received.source_key,
-            source_digest=source_digest(received.media_type, received.data),
+            source_digest=arrival.digest,
             media_type=received.media_type,
             status=JobStatus.NEEDS_REVIEW if decision.hold_reason else JobStatus.QUEUED,
             reason=decision.hold_reason,
@@ -97,7 +114,7 @@ class Intake:
             raise
         if not created:
             self._spool.remove(job.id)
-            return self._again(stored, received, evidence)
+            return self._again(stored, arrival)
         logger.info("Accepted %s from %s", job.media_type, job.source, extra={"action": "accept", "job_id": job.id})
         return Accepted(job_id=job.id, duplicate=False)
 
@@ -128,41 +145,46 @@ class Intake:
     def has(self, source_key: str) -> bool:
         """Return whether nothing would be gained by receiving this again: it is a job's, and so is its source."""
         known = self.store.jobs.find(source_key)
-        return known is not None and not self._lacks_source(known, self._kept(known))
+        if known is None:
+            return False
+        with self._kept(known) as kept:
+            return not self._lacks_source(known, kept)
 
     # -- what comes under the key of a job ------------------------------------------------------------------------
 
-    def _again(self, known: Job, received: ReceivedObject, evidence: Evidence) -> Accepted:
-        kept = self._kept(known)
-        difference = _difference(known, kept, received)
-        broken = known.status == JobStatus.FAILED or self._lacks_source(known, kept)
-        if not difference and not broken:
-            logger.info("Received a duplicate", extra={"action": "duplicate", "job_id": known.id})
-            return Accepted(job_id=known.id, duplicate=True)
-        same_owner = _same_owner(known.context, received.context)
-        if difference and not (broken and same_owner and known.status in _REPLACEABLE):
-            return self._beside(known, received, evidence, difference)
-        if difference and kept is not None:
-            self._spool.write_artefact(known.id, f"earlier-source-{source_digest(known.media_type, kept)[:16]}", kept)
+    def _again(self, known: Job, arrival: _Arrival) -> Accepted:
+        received = arrival.received
+        with self._kept(known) as kept:
+            difference = self._difference(known, kept, arrival)
+            broken = known.status == JobStatus.FAILED or self._lacks_source(known, kept)
+            if not difference and not broken:
+                logger.info("Received a duplicate", extra={"action": "duplicate", "job_id": known.id})
+                return Accepted(job_id=known.id, duplicate=True)
+            same_owner = _same_owner(known.context, received.context)
+            if difference and not (broken and same_owner and known.status in _REPLACEABLE):
+                return self._beside(known, arrival, difference)
+            if difference and kept is not None:
+                name = f"earlier-source-{source_digest(known.media_type, kept)[:16]}"
+                self._spool.write_artefact(known.id, name, kept)
         self._spool.write_source(known.id, received.data)
-        digest = source_digest(received.media_type, received.data)
-        decision = self._decide(received, evidence) if difference else None
-        if not self.store.jobs.renew_source(known, digest, received.actor, decision):
-            return self.accept(received, evidence)  # a worker or a person was faster: look again
+        decision = self._decide(arrival) if difference else None
+        if not self.store.jobs.renew_source(known, arrival.digest, received.actor, decision):
+            return self._take(arrival)  # a worker or a person was faster: look again
         logger.warning("Replaced the source of a job", extra={"action": "renew", "job_id": known.id})
         return Accepted(job_id=known.id, duplicate=True)
 
-    def _beside(self, known: Job, received: ReceivedObject, evidence: Evidence, difference: str) -> Accepted:
+    def _beside(self, known: Job, arrival: _Arrival, difference: str) -> Accepted:
         """Keep another object with the key of a job as a job of its own, which only a person can let go on."""
-        key = f"{received.source_key}:{source_digest(received.media_type, received.data)[:32]}"
-        second = replace(received, source_key=key)
+        key = f"{arrival.received.source_key}:{arrival.digest[:32]}"
+        second = replace(arrival, received=replace(arrival.received, source_key=key))
         repeat = self.store.jobs.find(key)
         if repeat is not None:
-            return self._again(repeat, second, evidence)
+            return self._again(repeat, second)
         reason = f"another object with the SOP Instance UID of job {known.id} was received; {difference}"
         logger.warning("Received another object under the UID of a job", extra={"action": "hold", "job_id": known.id})
-        evidence = replace(evidence, contradictions=(*evidence.contradictions, reason))
-        return self._new(second, evidence, replace(self._decide(second, evidence), unmatched=False))
+        contradictions = (*arrival.evidence.contradictions, reason)
+        second = replace(second, evidence=replace(arrival.evidence, contradictions=contradictions))
+        return self._new(second, replace(self._decide(second), unmatched=False))
 
     def _forget(self, job_id: str) -> None:
         """Remove the source of a job that was not committed, if that is certain: its sender is refused."""
@@ -170,39 +192,47 @@ class Intake:
             if not self.store.jobs.exists(job_id):
                 self._spool.remove(job_id)
 
-    def _decide(self, received: ReceivedObject, evidence: Evidence) -> Decision:
-        return decide(received.context, search(self.store.patients, received.context, evidence))
+    def _decide(self, arrival: _Arrival) -> Decision:
+        context = arrival.received.context
+        return decide(context, search(self.store.patients, context, arrival.evidence))
 
-    def _kept(self, job: Job) -> bytes | None:
-        """Return the source of a job; None where it is gone, cannot be read, or is not what was received."""
-        data = self._spool.read_source(job.id)
-        if data is None or job.source_digest not in ("", source_digest(job.media_type, data)):
-            return None
-        return data
+    @contextmanager
+    def _kept(self, job: Job) -> Iterator[BinaryIO | None]:
+        """Have the source of a job open; None where it is gone, cannot be read, or is not what was received."""
+        file = self._spool.open_source(job.id)
+        if file is None:
+            yield None
+            return
+        with file:
+            try:
+                whole = job.source_digest in ("", source_digest(job.media_type, file))
+            except OSError:
+                whole = False
+            yield file if whole else None
 
-    def _lacks_source(self, job: Job, kept: bytes | None) -> bool:
+    def _lacks_source(self, job: Job, kept: BinaryIO | None) -> bool:
         return kept is None and self.store.jobs.needs_files(job.id)
 
+    def _difference(self, known: Job, kept: BinaryIO | None, arrival: _Arrival) -> str:
+        """Return in words in what an object differs from the one of a job; "" where it is the same."""
+        received = arrival.received
+        if received.media_type != _DICOM or known.source_digest == arrival.digest:  # a file's key is made of its bytes
+            return ""
+        if kept is None:
+            return "it cannot be compared: the bytes of that job are not kept any more"
+        if not known.source_digest and source_digest(known.media_type, kept) == arrival.digest:
+            return ""
+        with self._comparing:
+            found = differences(kept, received.data)
+        return f"it differs in: {', '.join(found)}" if found else ""
 
-def source_digest(media_type: str, data: bytes) -> str:
+
+def source_digest(media_type: str, data: Data) -> str:
     """Return the SHA-256 of what was received: of a DICOM object its transfer syntax and data set, else all bytes."""
     try:
-        return data_set_digest(data) if media_type == _DICOM else hashlib.sha256(data).hexdigest()
+        return data_set_digest(data) if media_type == _DICOM else digest_of(opened(data))
     except UndecodableDataset:
-        return hashlib.sha256(data).hexdigest()
-
-
-def _difference(known: Job, kept: bytes | None, received: ReceivedObject) -> str:
-    """Return in words in what an object differs from the one of a job; "" where it is the same."""
-    digest = source_digest(received.media_type, received.data)
-    if received.media_type != _DICOM or known.source_digest == digest:  # the key of a file is made of its bytes
-        return ""
-    if kept is None:
-        return "it cannot be compared: the bytes of that job are not kept any more"
-    if source_digest(known.media_type, kept) == digest:
-        return ""
-    found = differences(kept, received.data)
-    return f"it differs in: {', '.join(found)}" if found else ""
+        return digest_of(opened(data))
 
 
 def _same_owner(one: StudyContext, other: StudyContext) -> bool:
@@ -211,16 +241,16 @@ def _same_owner(one: StudyContext, other: StudyContext) -> bool:
     return all(not first or not second or first == second for first, second in pairs)
 
 
-def file_key(source: str, context: StudyContext, data: bytes) -> str:
+def file_key(source: str, context: StudyContext, data: Data) -> str:
     """Return the key of a file that has no UID: the same bytes under another identity are another job.
 
     A page that was dropped with the wrong identity, or none, can so be dropped again with the right one.
     """
     identity = "\0".join((source, context.model_dump_json(exclude_defaults=True), ""))
-    return hashlib.sha256(identity.encode() + data).hexdigest()
+    return digest_of(opened(data), identity.encode())
 
 
-def media_type_of(data: bytes) -> str:
+def media_type_of(data: Data) -> str:
     """Return the media type the bytes themselves show; a file's name proves nothing.
 
     Raises
@@ -228,13 +258,14 @@ def media_type_of(data: bytes) -> str:
     IntakeError
         The file is empty, or none of DICOM (PS3.10 section 7.1), PDF, PNG, JPEG, TIFF, BMP.
     """
-    if not data:
+    begin = opened(data).read(1024)
+    if not begin:
         raise IntakeError("the file is empty")
-    if data[128:132] == b"DICM":
+    if begin[128:132] == b"DICM":
         return "application/dicom"
-    if b"%PDF-" in data[:1024]:
+    if b"%PDF-" in begin:
         return "application/pdf"
     for signature, media_type in _SIGNATURES:
-        if data.startswith(signature):
+        if begin.startswith(signature):
             return media_type
     raise IntakeError("the file is no DICOM, PDF, PNG, JPEG, TIFF or BMP")

@@ -13,9 +13,11 @@ import queue
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
+from typing import BinaryIO
 
 from watchdog.events import (
     EVENT_TYPE_CLOSED,
@@ -144,9 +146,10 @@ class Arrivals:
         seen = self._seen[name]
         if seen.whole is None:
             try:
-                data = read_file(self._path / name)
-                seen.whole = bool(data) and not what_is_missing(media_type_of(data), data)
-            except (IntakeError, StorageError):
+                with open_file(self._path / name) as file:
+                    begun = os.fstat(file.fileno()).st_size > 0
+                    seen.whole = begun and not what_is_missing(media_type_of(file), file)
+            except (IntakeError, StorageError, OSError):
                 seen.whole = True
         return seen.whole
 
@@ -178,14 +181,16 @@ def signature_of(status: os.stat_result) -> Signature:
     return status.st_size, status.st_mtime_ns
 
 
-def read_file(path: Path) -> bytes:
-    """Return a file's bytes; raise IntakeError where they may never be had, StorageError where not now."""
+@contextmanager
+def open_file(path: Path) -> Iterator[BinaryIO]:
+    """Have a file open; raise IntakeError where it may never be read, StorageError where not now."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-            if os.fstat(file.fileno()).st_size > _MAXIMUM_BYTES:
-                raise IntakeError(f"the file is larger than {_MAXIMUM_BYTES // 1024**2} MiB")
-            return file.read()
+        file = open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
     except PermissionError:
         raise IntakeError("the gateway has no permission to read the file") from None
     except OSError as error:
         raise StorageError(f"the file cannot be read: {error.strerror}") from error
+    with file:
+        if os.fstat(file.fileno()).st_size > _MAXIMUM_BYTES:
+            raise IntakeError(f"the file is larger than {_MAXIMUM_BYTES // 1024**2} MiB")
+        yield file

@@ -26,6 +26,7 @@ import threading
 import time
 import uuid
 from pathlib import Path
+from typing import BinaryIO
 
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.inotify import InotifyObserver
@@ -39,7 +40,7 @@ from gateway.errors import IntakeError, StorageError
 from gateway.identity.filename import read_filename
 from gateway.identity.sidecar import read_sidecar
 from gateway.intake.accept import Intake, file_key, media_type_of
-from gateway.intake.arrivals import SIDECAR, Arrivals, Listener, Signature, Writer, read_file, signature_of
+from gateway.intake.arrivals import SIDECAR, Arrivals, Listener, Signature, Writer, open_file, signature_of
 from gateway.intake.whole import what_is_missing
 from gateway.settings import FolderSettings
 from gateway.spool.folder import write_durably
@@ -51,6 +52,7 @@ _OUTCOME = ".outcome"  # in a claim: "" for done, else the reason it was rejecte
 _ATTEMPT = ".attempt"  # in a claim, numbered: begun and not ended; a file that kills the process stops at three
 _MAXIMUM_ATTEMPTS = 3
 _MISSING_S = 2.0  # how often a missing folder is looked for
+_SIDECAR_BYTES = 1 << 20
 _MAXIMUM_NAME = 230  # bytes of a file's name that leave room for the claim's mark and ".reason.txt"
 
 
@@ -267,7 +269,10 @@ class FolderWatcher:
     def _accept(self, original: Path) -> Accepted:
         if len(os.fsencode(original.name)) > _MAXIMUM_NAME:
             raise IntakeError(f"the file's name is longer than {_MAXIMUM_NAME} bytes")
-        data = read_file(original)
+        with open_file(original) as file:
+            return self._accept_data(original, file)
+
+    def _accept_data(self, original: Path, data: BinaryIO) -> Accepted:
         source = f"folder:{self._path}"
         media_type = media_type_of(data)
         if missing := what_is_missing(media_type, data):
@@ -299,7 +304,11 @@ class FolderWatcher:
         """Return what sidecar or file name say; an empty context where they say nothing."""
         sidecar = original.with_name(original.name + SIDECAR)
         if self._sidecars and sidecar.exists():
-            return read_sidecar(read_file(sidecar))
+            with open_file(sidecar) as file:
+                stated = file.read(_SIDECAR_BYTES + 1)
+            if len(stated) > _SIDECAR_BYTES:
+                raise IntakeError(f"the sidecar is larger than {_SIDECAR_BYTES >> 20} MiB")
+            return read_sidecar(stated)
         if self._pattern and not _is_unicode(original.name):
             raise IntakeError("the file's name is not in UTF-8, and the identity is read from it: rename the file")
         named = read_filename(self._pattern, original.stem) if self._pattern else None

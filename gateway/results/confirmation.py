@@ -75,7 +75,8 @@ def known_context(job: Job, spool: Spool) -> StudyContext:
     if job.media_type != "application/dicom":
         return stated
     try:
-        read = read_context(spool.source_path(job.id).read_bytes())
+        with spool.source_path(job.id).open("rb") as file:
+            read = read_context(file)
     except OSError as error:
         raise IllegalTransition(f"the job's file is gone: {error.strerror}") from error
     return combined(read, stated)

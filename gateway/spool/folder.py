@@ -14,10 +14,13 @@ import errno
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
+from gateway.domain.received import PIECE_BYTES, Data, opened
 from gateway.errors import StorageError
 
 _SOURCE = "source"
@@ -61,7 +64,14 @@ class Spool:
         if free - size < self._minimum_free_bytes:
             raise StorageError(f"spool: {free // _MIB} MiB free, {self._minimum_free_bytes // _MIB} MiB must stay free")
 
-    def write_source(self, job_id: str, data: bytes) -> Path:
+    def temporary_file(self) -> BinaryIO:
+        """Return a file for what is on its way in; it has no name, and is gone when it is closed."""
+        try:
+            return tempfile.TemporaryFile(dir=self.path)
+        except OSError as error:
+            raise _storage_error(error) from error
+
+    def write_source(self, job_id: str, data: Data) -> Path:
         """Store the bytes of a job as received, in place of earlier ones; they are durable when this returns.
 
         Raises
@@ -70,7 +80,7 @@ class Spool:
             There is too little space, or the file cannot be written; no partial file remains.
         """
         path = self.source_path(job_id)
-        self.check_space(len(data))
+        self.check_space(opened(data).seek(0, os.SEEK_END))
         new = not path.parent.exists()
         try:
             path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -82,10 +92,10 @@ class Spool:
             raise _storage_error(error) from error
         return path
 
-    def read_source(self, job_id: str) -> bytes | None:
-        """Return the bytes of a job as received; None where they are gone or cannot be read."""
+    def open_source(self, job_id: str) -> BinaryIO | None:
+        """Return the file of a job as received; None where it is gone or cannot be opened."""
         try:
-            return self.source_path(job_id).read_bytes()
+            return self.source_path(job_id).open("rb")
         except OSError:
             return None
 
@@ -93,7 +103,7 @@ class Spool:
         """Return the path of the source of a job, whether it exists or not."""
         return self._folder(job_id) / _SOURCE
 
-    def write_artefact(self, job_id: str, name: str, data: bytes) -> Path:
+    def write_artefact(self, job_id: str, name: str, data: Data) -> Path:
         """Store a file made from the source under `name`; it replaces an earlier one.
 
         Raises
@@ -202,7 +212,7 @@ class Spool:
         return self.path / job_id
 
 
-def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
+def write_durably(path: Path, data: Data, mode: int = 0o600) -> None:
     """Write a file that is complete or absent and survives a power failure; raise OSError.
 
     `mode` has its permissions; the umask applies to them.
@@ -211,7 +221,7 @@ def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
         with open(descriptor, "wb") as file:
-            file.write(data)
+            shutil.copyfileobj(opened(data), file, PIECE_BYTES)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -84,8 +84,9 @@ class Gateway:
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[Gateway]:
     store = Store(tmp_path / "gateway.db")
-    intake = Intake(Spool(tmp_path / "spool", 1), store)
-    scp = StorageScp(DicomSettings(port=0), intake.keep)
+    spool = Spool(tmp_path / "spool", 1)
+    intake = Intake(spool, store)
+    scp = StorageScp(DicomSettings(port=0), intake.keep, spool)
     scp.start()
     yield Gateway(store, intake, scp.port, tmp_path / "spool")
     scp.stop(grace_s=1.0)

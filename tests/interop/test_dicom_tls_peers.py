@@ -80,7 +80,8 @@ def gateway(
         ca_file=authority.ca_file,
     )
     callers = (CallerSettings(ae_title="CART1", certificate_names=("cart1",)), CallerSettings(ae_title="ORTHANC"))
-    scp = StorageScp(DicomSettings(port=0, tls=tls, callers=callers), Intake(Spool(folder / "spool", 1), store).keep)
+    spool = Spool(folder / "spool", 1)
+    scp = StorageScp(DicomSettings(port=0, tls=tls, callers=callers), Intake(spool, store).keep, spool)
     scp.start()
     yield Gateway(scp.port, scp.tls_port, folder)
     scp.stop()

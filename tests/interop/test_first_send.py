@@ -34,7 +34,8 @@ def commands() -> list[list[str]]:
 def test_page_arrives(tmp_path: Path) -> None:
     Image.fromarray(np.full((120, 160, 3), 250, np.uint8)).save(tmp_path / "page.jpg")
     store = Store(tmp_path / "gateway.db")
-    scp = StorageScp(DicomSettings(port=0), Intake(Spool(tmp_path / "spool", 1), store).keep)
+    spool = Spool(tmp_path / "spool", 1)
+    scp = StorageScp(DicomSettings(port=0), Intake(spool, store).keep, spool)
     scp.start()
     try:
         for name, *arguments in commands():

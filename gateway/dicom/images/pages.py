@@ -12,8 +12,10 @@ Which SOP Classes and transfer syntaxes the gateway takes is written here, once;
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
 
 from pydicom import config, dcmread
 from pydicom import uid as u
@@ -24,15 +26,18 @@ from pydicom.multival import MultiValue
 
 from gateway.dicom.images.bounded import (
     MAXIMUM_ELEMENTS,
+    MAXIMUM_MIB,
     MAXIMUM_SEQUENCE_BYTES,
     MAXIMUM_TEXT_BYTES,
     BoundedReader,
+    Bounds,
 )
 from gateway.dicom.images.pixels import DECODE_ERRORS, decode_pages
 from gateway.dicom.objects.uids import is_uid
 from gateway.dicom.objects.values import is_date, is_date_time, is_offset, is_time
 from gateway.domain.context import StudyContext
-from gateway.errors import UndecodableDataset, UnsupportedSopClass
+from gateway.domain.received import Data
+from gateway.errors import GatewayError, StorageError, UndecodableDataset, UnsupportedSopClass
 from pipeline import PageImage
 
 IMAGE_SOP_CLASSES: tuple[u.UID, ...] = (
@@ -118,7 +123,8 @@ _DESCRIPTIVE = (  # LO: what is longer than 64 characters (PS3.5 table 6.2-1) is
 )
 _SCANNED = {"SD", "DF"}  # ConversionType: scanned document, digitized film
 
-_UNDEFINED = 0xFFFFFFFF  # length
+UNDEFINED = 0xFFFFFFFF  # length
+_LARGE_BYTES = 1 << 16  # of a value that `read_whole` leaves in its file
 _SEX = re.compile(r"[MFO]")
 
 # A value that breaks its VR is no reason to refuse a page, and pydicom's warnings would print the value.
@@ -134,12 +140,12 @@ class DicomSource:
     document: bytes | None = None
 
 
-def read_context(data: bytes) -> StudyContext:
+def read_context(data: Data) -> StudyContext:
     """Return the identity of the ECG in a DICOM file, from its header alone.
 
     Parameters
     ----------
-    data : bytes
+    data : bytes or file
         A DICOM file (PS3.10): preamble, file meta information, data set.
 
     Raises
@@ -147,7 +153,7 @@ def read_context(data: bytes) -> StudyContext:
     UndecodableDataset
         The bytes are no DICOM file, or one in a transfer syntax the gateway does not read.
     """
-    return study_context(_read(data, header_only=True))
+    return study_context(_read(data, _lean_reader(data), stop_before_pixels=True, specific_tags=[*_LIMITS]))
 
 
 def read_instance(data: bytes) -> DicomSource:
@@ -160,7 +166,7 @@ def read_instance(data: bytes) -> DicomSource:
     UndecodableDataset
         Its pixel data contradict its header, break a limit, or cannot be decoded.
     """
-    dataset = _read(data, header_only=False)
+    dataset = _read(data, BoundedReader(data, Bounds(MAXIMUM_ELEMENTS, _LIMITS)))
     sop_class = _text(dataset, "SOPClassUID")
     if sop_class in WAVEFORM_SOP_CLASSES:
         raise UnsupportedSopClass("an ECG waveform object holds signals already; it is not digitized again")
@@ -171,8 +177,8 @@ def read_instance(data: bytes) -> DicomSource:
     return DicomSource(context=study_context(dataset), pages=decode_pages(dataset))
 
 
-def read_whole(data: bytes) -> Dataset:
-    """Return the data set of a DICOM file that does not end too early.
+def read_whole(data: Data) -> Dataset:
+    """Return the data set of a DICOM file that does not end too early; large values are left in the file.
 
     Raises
     ------
@@ -180,35 +186,47 @@ def read_whole(data: bytes) -> Dataset:
         It ends too early, or cannot be parsed.
     """
     syntax, start = data_set_of(data)
-    reader = _reader(data)
+    reader = _lean_reader(data)
+    end = reader.seek(0, os.SEEK_END)
     reader.seek(start)
+    implicit = syntax == u.ImplicitVRLittleEndian
     try:  # `dcmread` leaves out what ends too early
-        for raw in data_element_generator(reader, syntax == u.ImplicitVRLittleEndian, is_little_endian=True):
-            if isinstance(raw, RawDataElement) and raw.length != _UNDEFINED and len(raw.value or b"") < raw.length:
+        file = cast(BinaryIO, reader)
+        for raw in data_element_generator(file, implicit, is_little_endian=True, defer_size=_LARGE_BYTES):
+            if isinstance(raw, RawDataElement) and raw.length != UNDEFINED and raw.value_tell + raw.length > end:
                 raise EOFError
     except DECODE_ERRORS as error:
-        raise UndecodableDataset(reader.problem or "the file is cut short, or cannot be parsed to its end") from error
-    return _read(data, header_only=False)
+        raise _failure(error, reader, "the file is cut short, or cannot be parsed to its end") from error
+    return _read(data, _lean_reader(data), defer_size=_LARGE_BYTES)
 
 
-def _read(data: bytes, *, header_only: bool) -> Dataset:
+def _read(data: Data, reader: BoundedReader, **what: Any) -> Dataset:
     syntax, _ = data_set_of(data)
     if syntax not in IMAGE_TRANSFER_SYNTAXES:
         raise UndecodableDataset(f"transfer syntax {syntax if is_uid(syntax) else '(none)'} is not read here")
-    reader, used = _reader(data), [*_LIMITS] if header_only else None
+    reader.seek(0)
     try:
-        return dcmread(reader, stop_before_pixels=header_only, specific_tags=used)
-    except RecursionError as error:
-        raise UndecodableDataset("sequences are nested too deeply") from error
+        return dcmread(reader, **what)
     except DECODE_ERRORS as error:
-        raise UndecodableDataset(reader.problem or f"the data set cannot be parsed ({type(error).__name__})") from error
+        raise _failure(error, reader, f"the data set cannot be parsed ({type(error).__name__})") from error
 
 
-def _reader(data: bytes) -> BoundedReader:
-    return BoundedReader(data, maximum_elements=MAXIMUM_ELEMENTS, maximum_bytes=_LIMITS)
+def _failure(error: Exception, reader: BoundedReader, otherwise: str) -> GatewayError:
+    """Return what ended the reading; at the head of an item pydicom raises an OSError in its place."""
+    cause = error.__context__ or error
+    if isinstance(cause, StorageError):
+        return cause
+    if isinstance(cause, RecursionError):
+        return UndecodableDataset("sequences are nested too deeply")
+    return UndecodableDataset(reader.problem or otherwise)
 
 
-def data_set_of(data: bytes) -> tuple[str, int]:
+def _lean_reader(data: Data) -> BoundedReader:
+    """Return what reads an object of any size in little memory."""
+    return BoundedReader(data, Bounds(MAXIMUM_ELEMENTS, _LIMITS, MAXIMUM_MIB))
+
+
+def data_set_of(data: Data) -> tuple[str, int]:
     """Return the transfer syntax that a DICOM file names, and where its data set begins; nothing is inflated.
 
     Raises
@@ -216,16 +234,19 @@ def data_set_of(data: bytes) -> tuple[str, int]:
     UndecodableDataset
         The bytes are no DICOM file.
     """
-    if data[128:132] != b"DICM":
+    buffer = BoundedReader(data, Bounds(MAXIMUM_ELEMENTS, maximum_mib=MAXIMUM_MIB))
+    buffer.seek(128)
+    if buffer.read(4) != b"DICM":
         raise UndecodableDataset("not a DICOM file: no DICM at byte 128")
-    buffer = BoundedReader(data, maximum_elements=MAXIMUM_ELEMENTS)
-    buffer.seek(132)
     try:
         meta = read_dataset(
-            buffer, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag >> 16 != 2
+            cast(BinaryIO, buffer),
+            is_implicit_VR=False,
+            is_little_endian=True,
+            stop_when=lambda tag, vr, length: tag >> 16 != 2,
         )
     except DECODE_ERRORS as error:
-        raise UndecodableDataset(f"the file meta information cannot be parsed ({type(error).__name__})") from error
+        raise _failure(error, buffer, f"the file meta information cannot be parsed ({type(error).__name__})") from error
     return _text(meta, "TransferSyntaxUID"), buffer.tell()
 
 

@@ -7,17 +7,19 @@ what the sender sent.
 
 from __future__ import annotations
 
+import io
 import logging
-from io import BytesIO
+from typing import Any, BinaryIO, cast
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID
 from pynetdicom import evt
 from pynetdicom.dsutils import encode_file_meta
 
+from gateway.dicom.images.bounded import PARSING
 from gateway.dicom.images.pages import read_context
 from gateway.dicom.objects.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, is_uid
-from gateway.domain.received import Keep, ReceivedObject
+from gateway.domain.received import Data, Keep, ReceivedObject
 from gateway.errors import IntakeError, StorageError, UndecodableDataset, UnsupportedSopClass
 
 logger = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ def answer_store(event: evt.Event, keep: Keep, maximum_object_mib: int, actor: s
     """Answer one C-STORE request (PS3.4 B.2.3): 0x0000 only after the object is on disk and its job committed."""
     try:
         return _store(event, keep, maximum_object_mib, actor)
-    except StorageError as error:
+    except (StorageError, OSError) as error:
         logger.error("Cannot store: %s", error, extra={"action": "scp_defer"})
         return status(OUT_OF_RESOURCES, "cannot be stored now, try again later")
     except UnsupportedSopClass as error:
@@ -49,9 +51,11 @@ def answer_store(event: evt.Event, keep: Keep, maximum_object_mib: int, actor: s
         return _refuse(DATA_SET_DOES_NOT_MATCH, str(error))
     except IntakeError as error:
         return _refuse(CANNOT_UNDERSTAND, str(error))
+    finally:
+        event.request.DataSet.close()
 
 
-def announced_object(data: bytes, sop_class_uid: str, sop_instance_uid: str, source: str, actor: str) -> ReceivedObject:
+def announced_object(data: Data, sop_class_uid: str, sop_instance_uid: str, source: str, actor: str) -> ReceivedObject:
     """Return a DICOM file that was announced as this object.
 
     Raises
@@ -59,7 +63,8 @@ def announced_object(data: bytes, sop_class_uid: str, sop_instance_uid: str, sou
     IntakeError
         It is another object, not of a class we take, or cannot be parsed.
     """
-    context = read_context(data)
+    with PARSING:
+        context = read_context(data)
     if (context.source_sop_class_uid, context.source_sop_instance_uid) != (sop_class_uid, sop_instance_uid):
         raise ContradictoryDataset("SOP Class or Instance UID differs from the request's")
     return ReceivedObject(
@@ -92,12 +97,44 @@ def _store(event: evt.Event, keep: Keep, maximum_object_mib: int, actor: str) ->
         return _refuse(TOO_LARGE, f"larger than {maximum_object_mib} MiB")
     association = event.assoc
     peer = str((association.requestor if association.is_acceptor else association.acceptor).ae_title)
-    data = _part10(request.DataSet, sop_class, sop_instance, event.context.transfer_syntax, peer)
+    data = _part10(request.DataSet.content(), sop_class, sop_instance, event.context.transfer_syntax, peer)
     keep(announced_object(data, sop_class, sop_instance, f"dicom:{peer}", actor))
     return status(SUCCESS)
 
 
-def _part10(data_set: BytesIO, sop_class: str, sop_instance: str, transfer_syntax: str, peer: str) -> bytes:
+class _Joined(io.RawIOBase):
+    """A head and a file behind it, read as one file."""
+
+    def __init__(self, head: bytes, file: BinaryIO) -> None:
+        self._head = head
+        self._file = file
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        size = len(buffer)
+        piece = self._head[self._position : self._position + size]
+        if not piece:
+            self._file.seek(self._position - len(self._head))
+            piece = self._file.read(size)
+        buffer[: len(piece)] = piece
+        self._position += len(piece)
+        return len(piece)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        begin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position}.get(whence)
+        if begin is None:
+            begin = len(self._head) + self._file.seek(0, io.SEEK_END)
+        self._position = begin + offset
+        return self._position
+
+
+def _part10(data_set: BinaryIO, sop_class: str, sop_instance: str, transfer_syntax: str, peer: str) -> BinaryIO:
     """Return a DICOM file (PS3.10 section 7.1) around the data set exactly as it was received."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = UID(sop_class)
@@ -106,7 +143,8 @@ def _part10(data_set: BytesIO, sop_class: str, sop_instance: str, transfer_synta
     meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     meta.SourceApplicationEntityTitle = peer
-    return b"".join((b"\0" * 128, b"DICM", encode_file_meta(meta), data_set.getbuffer()))
+    head = b"".join((b"\0" * 128, b"DICM", encode_file_meta(meta)))
+    return cast(BinaryIO, io.BufferedReader(_Joined(head, data_set)))
 
 
 def _refuse(code: int, reason: str) -> Dataset:

@@ -15,7 +15,7 @@ from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
-from gateway.dicom.network.transport import MAXIMUM_IDENTIFIER_BYTES, Requestor
+from gateway.dicom.network.transport import Requestor
 from gateway.dicom.objects.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gateway.errors import DeliveryRefused, NotReached, SettingsError
 from gateway.security.tls import client_context, server_name, words
@@ -45,7 +45,7 @@ def associate(
     *,
     roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
     handlers: Sequence[tuple[evt.EventType, Callable[..., Any]]] = (),
-    maximum_object_bytes: int = MAXIMUM_IDENTIFIER_BYTES,
+    maximum_object_bytes: int = 0,
 ) -> Association:
     """Return an established association with at least one accepted presentation context.
 
@@ -60,7 +60,7 @@ def associate(
     handlers
         What answers the requests of the peer on this association.
     maximum_object_bytes : int
-        The largest data set taken from the peer.
+        The largest object that is taken from the peer.
 
     Raises
     ------

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
+from pydicom.filereader import read_sequence
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import build_context, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
+from gateway.dicom.images.bounded import PARSING, BoundedReader, Bounds
 from gateway.dicom.images.pixels import DECODE_ERRORS
 from gateway.dicom.network.association import associate
+from gateway.dicom.network.transport import MAXIMUM_MESSAGE_ELEMENTS
 from gateway.dicom.objects.uids import is_uid
 from gateway.errors import DeliveryDeferred, DeliveryRefused, GatewayError
 from gateway.settings import DicomDestination
@@ -136,8 +140,9 @@ def answer_request(event: evt.Event, on_request: Callable[[str, str, str, tuple[
             raise InvalidArgument(f"action type {event.action_type}", NO_SUCH_ACTION)
         if event.request.RequestedSOPInstanceUID != StorageCommitmentPushModelInstance:
             raise InvalidArgument("not the well-known SOP Instance", NO_SUCH_OBJECT_INSTANCE)
-        information = _decoded(lambda: event.action_information)
-        references = _references(information, "ReferencedSOPSequence")
+        with PARSING:
+            information = _decoded(lambda: event.action_information)
+            references = _references(information, "ReferencedSOPSequence")
         if not references:
             raise InvalidArgument("no objects")
         transaction_uid = _transaction(information)
@@ -152,12 +157,13 @@ def answer_result(event: evt.Event, on_result: OnResult) -> tuple[int, None]:
     try:
         if event.event_type not in (_ALL_COMMITTED, _SOME_FAILED):
             raise InvalidArgument(f"event type {event.event_type}", NO_SUCH_EVENT_TYPE)
-        information = _decoded(lambda: event.event_information)
-        result = CommitmentResult(
-            transaction_uid=_transaction(information),
-            committed=tuple(_references(information, "ReferencedSOPSequence")),
-            failed=_references(information, "FailedSOPSequence"),
-        )
+        with PARSING:
+            information = _decoded(lambda: event.event_information)
+            result = CommitmentResult(
+                transaction_uid=_transaction(information),
+                committed=tuple(_references(information, "ReferencedSOPSequence")),
+                failed=_references(information, "FailedSOPSequence"),
+            )
     except InvalidArgument as error:
         return error.status, None
     return on_result(result), None
@@ -199,11 +205,21 @@ def _transaction(information: Dataset) -> str:
     return uid
 
 
+def _items(information: Dataset, keyword: str) -> Sequence[Dataset]:
+    """Return the items of a sequence; one that says its length is parsed here, within the same bounds as the others."""
+    raw = information.get_item(keyword) if keyword in information else None
+    if not isinstance(raw, RawDataElement):
+        return information.get(keyword) or ()
+    value = raw.value or b""
+    reader = cast(BinaryIO, BoundedReader(value, Bounds(MAXIMUM_MESSAGE_ELEMENTS)))
+    return read_sequence(reader, raw.is_implicit_VR, raw.is_little_endian, len(value), "iso8859")
+
+
 def _references(information: Dataset, sequence: str) -> dict[Reference, int]:
     """Return the objects of a sequence with their Failure Reason, 0 where there is none."""
     found: dict[Reference, int] = {}
     try:
-        for item in information.get(sequence) or ():
+        for item in _items(information, sequence):
             sop_class, sop_instance = str(item.ReferencedSOPClassUID), str(item.ReferencedSOPInstanceUID)
             if not (is_uid(sop_class) and is_uid(sop_instance)):
                 raise InvalidArgument("a reference is not a UID")

@@ -34,7 +34,7 @@ from gateway.dicom.images.pages import (
 )
 from gateway.dicom.images.receive import PROCESSING_FAILURE, answer_store, status
 from gateway.dicom.network.commitment import CommitmentResult, Reference, answer_request, answer_result
-from gateway.dicom.network.transport import Acceptor, ConnectionLimit
+from gateway.dicom.network.transport import Acceptor, ConnectionLimit, Room
 from gateway.dicom.objects.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gateway.domain.received import Keep
 from gateway.security.tls import ListenerTls, peer_names
@@ -70,6 +70,8 @@ class StorageScp:
     ----------
     keep
         Keeps an object for good before it is acknowledged.
+    room
+        Where objects are kept on their way in.
     commitments
         Who answers for storage commitment; without, it is not offered.
 
@@ -79,9 +81,10 @@ class StorageScp:
         The certificate files of [dicom.tls] cannot be used.
     """
 
-    def __init__(self, settings: DicomSettings, keep: Keep, commitments: Commitments | None = None) -> None:
+    def __init__(self, settings: DicomSettings, keep: Keep, room: Room, commitments: Commitments | None = None) -> None:
         self._settings = settings
         self._keep = keep
+        self._room = room
         self._commitments = commitments
         self._ae = _application_entity(settings)
         if commitments is not None:
@@ -159,6 +162,7 @@ class StorageScp:
             ],
             server_class=Acceptor,
             maximum_object_bytes=self._settings.maximum_object_mib << 20,
+            room=self._room,
             limit=self._limit,
             tls=tls,
         )

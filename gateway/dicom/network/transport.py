@@ -11,7 +11,9 @@ of any size; and waits for the association request of a peer that has gone.  Her
 * a PDU is at most `MAXIMUM_PDU_BYTES` and must arrive within the network timeout;
 * of what is decoded, elements and items are at most `MAXIMUM_MESSAGE_ELEMENTS`;
 * a command set is at most `MAXIMUM_COMMAND_BYTES`, and of a data set beyond the limit the rest is dropped as it comes
-  in, so that the sender still gets its answer.
+  in, so that the sender still gets its answer;
+* an object that is larger than `SPILL_BYTES` goes to a file as it comes in;
+* nothing more is read from a peer while a request of its waits for the one before.
 
 A requestor's association has the same bounds, and says in `BoundedSocket.error` why it has no connection any more.
 """
@@ -25,13 +27,15 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from io import BytesIO
 from socketserver import BaseServer
-from typing import Any
+from typing import Any, BinaryIO, Protocol
 
 from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import (
     T_CONNECT,
@@ -41,16 +45,30 @@ from pynetdicom.transport import (
     ThreadedAssociationServer,
 )
 
-from gateway.dicom.images.bounded import BoundedReader
+from gateway.dicom.images.bounded import Bounds
+from gateway.errors import StorageError
 from gateway.security.tls import ListenerTls, accept_tls, words
 
 logger = logging.getLogger(__name__)
 
 MAXIMUM_PDU_BYTES = 1 << 20  # far above the 128 KiB we ask for and any A-ASSOCIATE-RQ
 MAXIMUM_COMMAND_BYTES = 1 << 16
-MAXIMUM_IDENTIFIER_BYTES = 1 << 24  # of an answer to a request of ours, e.g. one C-FIND match
+MAXIMUM_INFORMATION_BYTES = 1 << 22  # of any data set but an object's: storage commitment of 15,000 objects has 2.3 MB
 MAXIMUM_MESSAGE_ELEMENTS = 50_000  # items included: storage commitment of 15,000 objects
+SPILL_BYTES = 1 << 20  # of an object in memory: each association may have two, one at the intake and one that arrives
 _CHECK_S = 0.1  # how soon it is noticed that a connection has ended
+
+
+class Room(Protocol):
+    """Where objects are kept on their way in."""
+
+    def check_space(self, size: int = 0) -> None:
+        """Raise StorageError if there is no room for `size` more bytes."""
+        ...
+
+    def temporary_file(self) -> BinaryIO:
+        """Return a file that nobody else sees, and that is gone when it is closed; raise StorageError."""
+        ...
 
 
 class ConnectionLimit:
@@ -96,7 +114,9 @@ class Acceptor(ThreadedAssociationServer):  # type: ignore[misc]
     Parameters
     ----------
     maximum_object_bytes : int
-        The largest data set that is kept.
+        The largest object that is kept.
+    room : Room
+        Where it is kept on its way in.
     limit : ConnectionLimit
         Who may connect.
     tls : ListenerTls | None
@@ -107,9 +127,16 @@ class Acceptor(ThreadedAssociationServer):  # type: ignore[misc]
     request_queue_size = 64
 
     def __init__(
-        self, *args: Any, maximum_object_bytes: int, limit: ConnectionLimit, tls: ListenerTls | None, **kwargs: Any
+        self,
+        *args: Any,
+        maximum_object_bytes: int,
+        room: Room,
+        limit: ConnectionLimit,
+        tls: ListenerTls | None,
+        **kwargs: Any,
     ) -> None:
         self.maximum_object_bytes = maximum_object_bytes
+        self.room = room
         self.limit = limit
         self.tls = tls
         self.serving: set[_BoundedRequestHandler] = set()
@@ -154,10 +181,10 @@ class Acceptor(ThreadedAssociationServer):  # type: ignore[misc]
 class Requestor(AE):  # type: ignore[misc]
     """An application entity with bounded associations, too."""
 
-    maximum_object_bytes = MAXIMUM_IDENTIFIER_BYTES
+    maximum_object_bytes = 0
 
     def _create_socket(self, assoc: Association, address: AddressInformation, tls_args: Any) -> AssociationSocket:
-        assoc.dimse = _BoundedDimse(assoc, self.maximum_object_bytes)
+        assoc.dimse = _BoundedDimse(assoc, self.maximum_object_bytes, None)
         connection = BoundedSocket(assoc, address=address)
         connection.tls_args = tls_args
         return connection
@@ -212,6 +239,11 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc]
             self.error = error
             raise
 
+    @property
+    def ready(self) -> bool:
+        """Whether something is to be read: not while a request of the peer waits for the one before to be answered."""
+        return (self.assoc.is_requestor or self.assoc.dimse.msg_queue.empty()) and bool(super().ready)
+
     def _recv(self, nr_bytes: int) -> bytearray:
         connection, timeout_s = self.socket, self.assoc.network_timeout
         deadline = time.monotonic() + timeout_s
@@ -244,20 +276,90 @@ def hang_up(connection: socket.socket) -> None:
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
-class BoundedBuffer(BoundedReader):
-    """Holds up to `limit` bytes; the rest is dropped, and `overflowed` is set.  What reads it is bounded too."""
+class BoundedBuffer(BytesIO):
+    """Holds up to `limit` bytes; the rest is dropped, and `overflowed` is set.  What reads it is bounded too.
+
+    pynetdicom takes nothing but a BytesIO for a data set.  That of an object, which only we read, may go to a file.
+    """
 
     def __init__(self, limit: int) -> None:
-        super().__init__(maximum_elements=MAXIMUM_MESSAGE_ELEMENTS)
+        super().__init__()
+        self._bounds = Bounds(MAXIMUM_MESSAGE_ELEMENTS)
         self._limit = limit
+        self._size = 0
+        self._room: Room | None = None
+        self._file: BinaryIO | None = None
+        self._error: StorageError | None = None
         self.overflowed = False
+
+    @property
+    def problem(self) -> str:
+        """What was more than allowed when it was read; "" where nothing was."""
+        return self._bounds.problem
+
+    def allow(self, limit: int, room: Room | None) -> None:
+        """Hold up to `limit` bytes, in a file if they are more than `SPILL_BYTES` and there is room for one."""
+        self._limit, self._room = limit, room
+
+    def content(self) -> BinaryIO:
+        """Return what was written, as a file at its beginning; raise StorageError where it could not be written."""
+        file = self._file or self
+        if self._error is None:
+            try:
+                file.seek(0)  # what is buffered is written now
+            except OSError as error:
+                self._fail(error)
+        if self._error is not None:
+            raise self._error
+        return file
+
+    def read(self, size: Any = -1, /) -> bytes:
+        """Read up to `size` bytes of what is in memory."""
+        return self._bounds.read(super().read, size)
 
     def write(self, data: Any) -> int:
         """Add `data`, or drop it and everything after it."""
-        if self.overflowed or self.tell() + len(data) > self._limit:
-            self.overflowed = True
-            return len(data)
-        return super().write(data)
+        if not self.overflowed and self._error is None:
+            self._size += len(data)
+            self.overflowed = self._size > self._limit
+            if self.overflowed:
+                self._drop()
+            elif self._room is None or self._size <= SPILL_BYTES:
+                super().write(data)
+            else:
+                self._write_to_file(self._room, data)
+        return len(data)
+
+    def close(self) -> None:
+        """Forget everything."""
+        if not self.closed:
+            self._drop()
+        super().close()
+
+    def _write_to_file(self, room: Room, data: Any) -> None:
+        try:
+            room.check_space(len(data))
+            if self._file is None:
+                self._file = room.temporary_file()
+                with self.getbuffer() as begin:
+                    self._file.write(begin)
+                self.truncate(0)
+            self._file.write(data)
+        except (OSError, StorageError) as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError | StorageError) -> None:
+        if isinstance(error, OSError):
+            error = StorageError(f"an object on its way in: {error.strerror}")
+        self._error = error
+        self._drop()
+
+    def _drop(self) -> None:
+        """Free what is held."""
+        self.truncate(0)
+        if self._file is not None:
+            with suppress(OSError):  # what was not written yet is not wanted any more
+                self._file.close()
 
 
 class _BoundedRequestHandler(RequestHandler):  # type: ignore[misc]
@@ -290,6 +392,7 @@ class _BoundedRequestHandler(RequestHandler):  # type: ignore[misc]
             association.join(_CHECK_S)
         association.dul.to_user_queue.put(None)  # "no request came", should it wait for one: the connection has ended
         association.join()
+        association.dimse.close()
 
     def finish(self) -> None:
         """Close the connection, whatever state its association ended in."""
@@ -308,24 +411,36 @@ class _BoundedRequestHandler(RequestHandler):  # type: ignore[misc]
         connection = BoundedSocket(association, client_socket=self.request)
         connection.on_close = self._leave
         association.dul.socket = connection
-        association.dimse = _BoundedDimse(association, self.server.maximum_object_bytes)
+        association.dimse = _BoundedDimse(association, self.server.maximum_object_bytes, self.server.room)
         return association
 
 
 class _BoundedDimse(DIMSEServiceProvider):  # type: ignore[misc]
     message: DIMSEMessage | None
 
-    def __init__(self, association: Association, maximum_object_bytes: int) -> None:
+    def __init__(self, association: Association, maximum_object_bytes: int, room: Room | None) -> None:
         super().__init__(association)
         self._maximum_object_bytes = maximum_object_bytes
+        self._room = room
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Add a piece to the message it belongs to (PS3.8 annex E)."""
         if self.message is None:
             message = DIMSEMessage()
             message.encoded_command_set = BoundedBuffer(MAXIMUM_COMMAND_BYTES)
-            message.data_set = BoundedBuffer(self._maximum_object_bytes)
+            message.data_set = BoundedBuffer(MAXIMUM_INFORMATION_BYTES)
             self.message = message
         super().receive_primitive(primitive)
+        if isinstance(self.message, C_STORE_RQ):
+            self.message.data_set.allow(self._maximum_object_bytes, self._room)
         if self.message is not None and self.message.encoded_command_set.overflowed:
             self.dul.event_queue.put("Evt19")  # an invalid PDU: the association is aborted
+
+    def close(self) -> None:
+        """Free what arrived in part, or too late to be answered."""
+        if self.message is not None:
+            self.message.data_set.close()
+        while not self.msg_queue.empty():
+            _, request = self.msg_queue.get_nowait()
+            if isinstance(request, C_STORE):
+                request.DataSet.close()

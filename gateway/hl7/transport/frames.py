@@ -35,6 +35,11 @@ class FrameParser:
         """Whether a frame has begun that has not ended."""
         return bool(self._buffer)
 
+    @property
+    def size(self) -> int:
+        """How many bytes of the frame that has begun are here."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes of the stream and return the messages they complete.
 

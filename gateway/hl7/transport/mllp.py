@@ -1,7 +1,8 @@
 """The MLLP listener: takes messages on a TCP port, plain or by TLS, and answers every one.
 
 A connection may bring any number of messages; they are answered in order.  Who may connect, how many at once, how
-long a message may be and how long it may take to come are bounded, so that no peer can hold up another.
+long a message may be and how long it may take to come are bounded, so that no peer can hold up another.  Large
+messages take turns, since each may take a hundred MiB while it is read.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 _RECEIVE_BYTES = 64 * 1024
 _HANDSHAKE_S = 10.0
+_LARGE_BYTES = 512 * 1024  # of a message that takes a turn; patients and orders have a few KiB
 
 
 @dataclass(slots=True, eq=False)
@@ -29,6 +31,28 @@ class _Connection:
     socket: socket.socket
     host: str
     thread: threading.Thread | None = None
+
+
+class _Turn:
+    """The turn of one connection to receive a large message."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+        self._is_ours = False
+
+    def follow(self, size: int, deadline: float) -> None:
+        """Wait for the turn when the message at hand has become large, give it back when there is none."""
+        if not size:
+            self.end()
+        elif size > _LARGE_BYTES and not self._is_ours:
+            self._is_ours = self._lock.acquire(timeout=max(deadline - time.monotonic(), 0))
+            if not self._is_ours:
+                raise TimeoutError
+
+    def end(self) -> None:
+        if self._is_ours:
+            self._is_ours = False
+            self._lock.release()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +110,7 @@ class MllpListener:
         self._socket: socket.socket | None = None
         self._connections: set[_Connection] = set()
         self._lock = threading.Lock()
+        self._large = threading.Lock()  # held while a large message comes and is answered
         self._acceptor = threading.Thread(target=self._accept, name="mllp-listener", daemon=True)
 
     @property
@@ -188,6 +213,7 @@ class MllpListener:
     def _serve(self, connection: socket.socket) -> None:
         parser = FrameParser(self._limits.maximum_frame_bytes)
         deadline = time.monotonic() + self._limits.idle_timeout_s  # of the message, once it has begun
+        turn = _Turn(self._large)
         try:
             while True:
                 now = time.monotonic()
@@ -199,21 +225,26 @@ class MllpListener:
                 data = connection.recv(_RECEIVE_BYTES)
                 if not data:
                     return
-                messages = parser.feed(data)
-                connection.settimeout(self._limits.idle_timeout_s)
-                for message in messages:
-                    for answer in self._answer(message):
-                        connection.sendall(frame(answer))
+                self._answer_all(connection, parser.feed(data))
+                turn.follow(parser.size, deadline)
         except FrameTooLong as error:
             logger.warning("MLLP message too long", extra={"action": "mllp_message_refused"})
             self._refuse(connection, error.head)
         finally:
+            turn.end()
             if parser.skipped_bytes:
                 logger.warning(
                     "MLLP connection had %d bytes outside of frames",
                     parser.skipped_bytes,
                     extra={"action": "mllp_bytes_skipped"},
                 )
+
+    def _answer_all(self, connection: socket.socket, messages: list[bytes]) -> None:
+        """Answer messages; none of them is in memory any more afterwards."""
+        connection.settimeout(self._limits.idle_timeout_s)
+        for message in messages:
+            for answer in self._answer(message):
+                connection.sendall(frame(answer))
 
     def _answer(self, message: bytes) -> Sequence[bytes]:
         try:

@@ -137,7 +137,7 @@ class House:
             ),
         )
         self.committer = Committer(store, spool, dicom, [self.destination], random.Random(1), poll_s=0.02)
-        self.scp = StorageScp(dicom, self.intake.keep, self.committer)
+        self.scp = StorageScp(dicom, self.intake.keep, spool, self.committer)
         self.scp.start()
         peer.report_to = self.scp.port
 

@@ -109,7 +109,7 @@ def test_another_object_under_a_known_uid_is_kept_and_held(intake: Intake, spool
 
 
 def test_c_store_drops_nothing_under_a_success(intake: Intake, spool: Spool, store: Store) -> None:
-    scp = StorageScp(DicomSettings(port=0), intake.keep)
+    scp = StorageScp(DicomSettings(port=0), intake.keep, spool)
     scp.start()
     try:
         first, second = secondary_capture(), secondary_capture(PatientID="P-9")

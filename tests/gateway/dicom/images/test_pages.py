@@ -500,7 +500,7 @@ BOMBS = {
     ),
     "text of a request": (
         long_element(
-            0x00400275, b"SQ", OPEN + long_element(0x00400007, b"UT", b"x" * 20_000_000) + CLOSE + END, UNDEFINED
+            0x00400275, b"SQ", OPEN + long_element(0x00400007, b"UT", b"x" * 10_000_000) + CLOSE + END, UNDEFINED
         ),
         "RequestAttributesSequence is longer than 32768 bytes",
     ),
@@ -511,10 +511,8 @@ BOMBS = {
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_metadata_bomb_is_refused_with_the_bound_before_it_costs_anything(bomb: str, read: object) -> None:
     added, reason = BOMBS[bomb]
-    if read is read_whole and bomb == "depth":
-        reason = "the file is cut short, or cannot be parsed to its end"
-    if read is read_whole and bomb == "text of a request":
-        pytest.skip("what is kept of the requests is not asked for")
+    if read is read_whole and bomb in ("text", "requests", "text of a request"):
+        pytest.skip("large values are left in the file, and what is kept of the requests is not asked for")
     data = with_elements(added)
     begun = time.process_time()
     with pytest.raises(UndecodableDataset, match=f"^{reason}$"):

@@ -251,3 +251,42 @@ def test_changed_limits_and_handler_hold_from_now_on_and_open_connections_go_on(
         assert client.answers(1) == [("AE", "M2")]
         with Client(listener.port) as stranger:
             assert stranger.answers(1) == []
+
+
+def test_large_messages_take_turns_and_small_ones_do_not_wait():
+    large = frame(message("LARGE", "|" + "x" * 1_000_000))
+    listener = MllpListener("127.0.0.1", 0, accept, limits=MllpLimits(idle_timeout_s=PATIENCE_S))
+    listener.start()
+    try:
+        with Client(listener.port) as slow, Client(listener.port) as next_one, Client(listener.port) as small:
+            slow.socket.sendall(large[:-2])
+            time.sleep(0.2)  # it has its turn
+            sender = threading.Thread(target=next_one.socket.sendall, args=(large,))
+            sender.start()
+            small.socket.sendall(frame(message("SMALL")))
+            assert small.answers(1) == [("AA", "SMALL")]
+            next_one.socket.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                next_one.answers(1)
+            slow.socket.sendall(large[-2:])
+            assert slow.answers(1) == [("AA", "LARGE")]
+            next_one.socket.settimeout(SOON_S)
+            assert next_one.answers(1) == [("AA", "LARGE")]
+            sender.join()
+    finally:
+        listener.stop()
+
+
+def test_a_large_message_that_is_broken_off_gives_its_turn_back():
+    large = frame(message("LARGE", "|" + "x" * 1_000_000))
+    listener = MllpListener("127.0.0.1", 0, accept, limits=MllpLimits(idle_timeout_s=PATIENCE_S))
+    listener.start()
+    try:
+        with Client(listener.port) as broken:
+            broken.socket.sendall(large[:-2])
+        with Client(listener.port) as client:
+            client.socket.sendall(large)
+            client.socket.settimeout(SOON_S)
+            assert client.answers(1) == [("AA", "LARGE")]
+    finally:
+        listener.stop()
