@@ -75,6 +75,16 @@ def _words(model: type[BaseModel], tree: dict[str, Any], at: At, error: ErrorDet
         case "union_tag_invalid":
             kinds = error["ctx"]["expected_tags"]
             return f"must be one of {kinds}{nearest(str(_get(tree, at)), kinds.replace(chr(39), '').split(', '))}"
+        case "tuple_type":
+            return (
+                f"must be a list: write [{_heading(tree, at)}]"
+                if isinstance(_get(tree, at), dict)
+                else "must be a list: [...]"
+            )
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return "must be a table"
+        case "path_type":
+            return "must be a path, in quotation marks"
     return error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
 
 
