@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo run test check interop docs bench
+.PHONY: setup demo run test check interop chaos docs bench
 
 setup: $(STAMP)
 
@@ -34,6 +34,9 @@ docs: $(STAMP)
 interop: $(STAMP)
 	sh tests/interop/install_peers.sh
 	$(BIN)/pytest -m interop -rs
+
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos $(if $(filter short,$(CHAOS)),--seconds 120 --stall 10,--seconds 780)
 
 bench: $(STAMP)
 	$(BIN)/ecg-digitize bench

@@ -140,7 +140,7 @@ class PlainFormatter(logging.Formatter):
         job_id, action = _extra(record, "job_id"), _extra(record, "action")
         marks = (f" job={job_id}" if job_id else "") + (f" action={action}" if action else "")
         line = f"{_timestamp(record)} {record.levelname} {record.name}{marks}: {_message(record)}"
-        return f"{line}\n{_traceback(record)}" if record.exc_info else line
+        return f"{line}\n{_traceback(record)}" if _has_traceback(record) else line
 
 
 class JsonFormatter(logging.Formatter):
@@ -156,7 +156,7 @@ class JsonFormatter(logging.Formatter):
             "job_id": _extra(record, "job_id"),
             "action": _extra(record, "action"),
         }
-        if record.exc_info:
+        if _has_traceback(record):
             fields["traceback"] = _traceback(record)
         return json.dumps(fields, ensure_ascii=False)
 
@@ -182,6 +182,11 @@ def _extra(record: logging.LogRecord, name: str) -> str:
 
 def _timestamp(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _has_traceback(record: logging.LogRecord) -> bool:
+    """Return whether a traceback is written: pynetdicom logs one for every PDU of a peer that it cannot read."""
+    return bool(record.exc_info) and record.name not in ("pynetdicom.dul", "pynetdicom.utils")
 
 
 def _traceback(record: logging.LogRecord) -> str:

@@ -13,6 +13,7 @@ import ctypes
 import logging
 import os
 import random
+import resource
 import signal
 import socket
 import threading
@@ -21,9 +22,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
-
-import uvicorn
-from fastapi import FastAPI
 
 from gateway.delivery.committer import Committer
 from gateway.delivery.kinds import kind_of
@@ -41,7 +39,9 @@ from gateway.intake.recover import check_origin
 from gateway.logs import configure_logging
 from gateway.operations.check import surroundings
 from gateway.operations.reload import Outcome, leave_outcome
+from gateway.operations.retention import Retention
 from gateway.security.certificates import certificates
+from gateway.security.connections import ConnectionLimit
 from gateway.security.tls import ListenerTls
 from gateway.settings import (
     DicomDestination,
@@ -58,6 +58,7 @@ from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.web.app import create_app
 from gateway.web.pages.health import silence_s
+from gateway.web.server import WebServer
 from gateway.worker.supervisor import WorkerPool
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ _SWEEP_S = 3600.0
 _CERTIFICATES_S = 86400.0
 _LARGE_BLOCK_BYTES = 1 << 18
 _RELOAD_GRACE_S = 10.0  # a share that hangs may hold it up
+_OWN_FILES = 256  # database, spool, outgoing connections, workers
+_FEWEST_WEB_CONNECTIONS = 8
 _WORKER_GRACE_S = 30.0  # a page takes seconds; one that takes longer starts again after the restart
 
 
@@ -101,10 +104,11 @@ class Service:
         self._store = Store.open(settings.storage)
         self._spool = Spool(root / "spool", settings.storage.minimum_free_mib)
         self._intake = Intake(self._spool, self._store)
+        self._retention = Retention(self._spool, self._store, settings.storage)
         self._records = Records(self._store)
         self._destinations = [kind_of(destination, settings) for destination in settings.destinations]
         self._committer = Committer(self._store, self._spool, settings.dicom, self._committing(), random.Random())
-        self._scp = StorageScp(settings.dicom, self._intake.keep, self._spool, self._committer)
+        self._scp = StorageScp(settings.dicom, self._intake.accept, self._spool, self._committer)
         self._listener = self._make_listener() if settings.hl7.enabled else None
         self._watchers = {folder: FolderWatcher(folder, self._intake) for folder in settings.folders}
         self._outbox = Outbox(self._store, self._spool, self._destinations, random.Random())
@@ -114,10 +118,7 @@ class Service:
         self._running.callback(os.close, self._in_effect)
         command = (*worker_command, "--settings-fd", str(self._in_effect))
         self._workers = WorkerPool(command, self._store, settings.worker, inherited=(self._in_effect,))
-        self._web: _WebServer | None = None
-        if settings.web.enabled:
-            app = create_app(self._store, self._spool, lambda: self._settings, self.problems)
-            self._web = _WebServer(app, settings.web.host, settings.web.port)
+        self._web = self._make_web_server() if settings.web.enabled else None
         self._stopping = threading.Event()
         self._reloading = threading.Thread()  # none yet
         self._half_reloaded = False
@@ -130,6 +131,7 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.ask_to_stop())
         return_large_blocks()
+        self._raise_open_files()
         try:
             self.start()
         except (OSError, StorageError) as error:
@@ -218,9 +220,11 @@ class Service:
         return [name for name, alive in parts.items() if not alive]
 
     def problems(self) -> list[str]:
-        """Return, in words, what does not run now: dead parts, missing folders, workers that wait for their start."""
-        folders = [watcher.problem for watcher in self._watchers.values() if watcher.problem]
-        return [f"{name} does not run" for name in self.dead()] + folders + self._workers.problems() + self._unseen()
+        """Return, in words, what is wrong now: dead parts, missing folders, a disk that fills up, missing workers."""
+        problems = [f"{name} does not run" for name in self.dead()]
+        problems += [watcher.problem for watcher in self._watchers.values() if watcher.problem]
+        problems += [self._retention.problem] if self._retention.problem else []
+        return problems + self._workers.problems() + self._unseen()
 
     def _unseen(self) -> list[str]:
         """Return, in words, that no worker was seen for too long: of those that others start, nothing else is known."""
@@ -247,7 +251,7 @@ class Service:
         for name, count in self._store.deliveries.waiting_for_others(names).items():
             logger.warning("%d deliveries wait for %s, which is no destination", count, name, extra={"action": "start"})
 
-    def _begin(self, what: str, part: StorageScp | MllpListener | Outbox | Lookup | Committer | _WebServer) -> None:
+    def _begin(self, what: str, part: StorageScp | MllpListener | Outbox | Lookup | Committer | WebServer) -> None:
         logger.debug("Starting the %s", what, extra={"action": "start"})
         part.start()
         self._running.callback(part.stop)
@@ -271,9 +275,10 @@ class Service:
                 logger.warning("Taken from a silent worker", extra={"action": "rescue", "job_id": job_id})
             for job_id in self._records.match_waiting():
                 logger.info("An order names the patient", extra={"action": "match", "job_id": job_id})
+            self._retention.purge()
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_S
-            self._intake.sweep(self._settings.storage.retention_days)
+            self._retention.sweep()
             for watcher in self._watchers.values():
                 watcher.prune(self._settings.storage.retention_days)
             self._store.patients.forget_messages(utc_now() - timedelta(days=self._settings.storage.retention_days))
@@ -287,6 +292,29 @@ class Service:
                 logger.warning(
                     "The clock was set back: %d deliveries to %s are due", count, kind.name, extra={"action": "clock"}
                 )
+
+    def _raise_open_files(self) -> None:
+        """Take as many file descriptors as the system grants, and say how many that is."""
+        before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        logger.info("Open files: at most %d (before: %d)", most, before, extra={"action": "open_files"})
+
+    def _make_web_server(self) -> WebServer:
+        """Return the web server; where descriptors are few, those of DICOM, HL7 and our own files come first."""
+        web, hl7 = self._settings.web, self._settings.hl7
+        reserved = _OWN_FILES + self._scp.maximum_connections + (hl7.maximum_connections if hl7.enabled else 0)
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        connections = min(web.maximum_connections, max(most - reserved, _FEWEST_WEB_CONNECTIONS))
+        if most < reserved + web.maximum_connections:
+            logger.warning(
+                "Only %d files may be open: %d are kept for DICOM, HL7 and the gateway's own, %d for the web page. "
+                "Raise the limit (systemd: LimitNOFILE), or lower the maximum_... of [dicom], [hl7] and [web]",
+                *(most, reserved, connections),
+                extra={"action": "open_files"},
+            )
+        per_host = max(1, web.maximum_connections_per_host * connections // web.maximum_connections)
+        app = create_app(self._store, self._spool, lambda: self._settings, self.problems)
+        return WebServer(app, web.host, web.port, ConnectionLimit("web", connections, per_host))
 
     def _make_listener(self) -> MllpListener:
         hl7 = self._settings.hl7
@@ -388,6 +416,7 @@ class Service:
         self._outbox.replace(self._destinations)
         self._lookup.replace(_peers(new))
         self._scp.take_up(new.dicom)
+        self._retention.take_up(new.storage)
         if self._listener:
             self._listener.take_up(self._receiver(new.hl7), _limits(new.hl7))
         self._unsettled = True
@@ -425,36 +454,6 @@ def _limits(hl7: Hl7Settings) -> MllpLimits:
         maximum_connections=hl7.maximum_connections,
         maximum_connections_per_host=hl7.maximum_connections_per_host,
     )
-
-
-class _WebServer:
-    """The admin page in a thread of its own; it listens from `start` on, so that a taken port is noticed at once."""
-
-    def __init__(self, app: FastAPI, host: str, port: int) -> None:
-        self._address = (host, port)
-        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=3)
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._run, name="web", daemon=True)
-        self._socket: socket.socket | None = None
-
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def start(self) -> None:
-        self._socket = socket.create_server(self._address)
-        logger.info("Web page on port %d", self._socket.getsockname()[1], extra={"action": "start"})
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self._thread.join()
-        if self._socket:
-            self._socket.close()
-
-    def _run(self) -> None:
-        assert self._socket is not None
-        self._server.run(sockets=[self._socket])
 
 
 def return_large_blocks() -> None:

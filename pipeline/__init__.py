@@ -8,11 +8,12 @@ import os
 from typing import TYPE_CHECKING
 
 from pipeline.datatypes import (
+    BUDGET,
     LEADS,
-    MAX_PAGE_PIXELS,
     Calibration,
     Digitization,
     EcgRecord,
+    FileBudget,
     GridScale,
     Layout,
     LayoutMatch,
@@ -28,7 +29,7 @@ from pipeline.datatypes import (
 from pipeline.errors import DigitizationError
 
 # OpenCV reads its own limit once, when it is imported: a second lock behind the check of each file's header.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PAGE_PIXELS))
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(BUDGET.page_pixels))
 
 if TYPE_CHECKING:
     from pipeline.digitizer import Digitizer, digitize
@@ -56,12 +57,14 @@ else:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BUDGET",
     "LEADS",
     "Calibration",
     "Digitization",
     "DigitizationError",
     "Digitizer",
     "EcgRecord",
+    "FileBudget",
     "GridScale",
     "Layout",
     "LayoutMatch",

@@ -31,7 +31,23 @@ Spans = tuple[tuple[float, float], ...]  # (start, end) of each column of a page
 PAPER_SPEEDS_MM_PER_S = (5.0, 6.25, 10.0, 12.5, 25.0, 50.0, 100.0)
 GAINS_MM_PER_MV = (2.5, 5.0, 10.0, 20.0)
 
-MAX_PAGE_PIXELS = 100_000_000  # of one page; a larger one is refused before it is decoded
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileBudget:
+    """What one file may cost to read.  A file that costs more is refused; the reason names the bound and its value."""
+
+    pages: int = 200
+    page_pixels: int = 100_000_000
+    page_bytes: int = 400_000_000  # of a page as its file stores it, decoded: 16-bit channels take two bytes
+    pixels: int = 600_000_000  # of all pages: they are kept at once, three bytes a pixel
+    scans: int = 100  # of a JPEG, which decodes the whole picture in each: a progressive one has 10
+    pieces: int = 1_000_000  # points of lines, and objects, on a page of a PDF: one with a drawn ECG has 100,000
+    processor_s: int = 30  # of one page: an ordinary one takes 0.1 s
+    seconds: float = 240.0  # by the clock, of the file: 60 pages take 10 s where nothing else runs
+    memory_mib: int = 2048  # besides the pages that were read
+
+
+BUDGET = FileBudget()
 
 
 class Lead(StrEnum):
@@ -392,6 +408,41 @@ class EcgRecord:
         return pandas.DataFrame(self.signal_mv.T, index=index, columns=[lead.value for lead in self.leads])
 
 
+class Mark(StrEnum):
+    """What the ink audit finds: the first four are ink that is not in the record, the last is the reverse."""
+
+    SPIKE = "spike"  # a thin upright stroke
+    WAVE = "wave"  # the rest of a wave that was cut off
+    LINE = "line"  # a second line beside the trace, or one without any
+    BLOT = "blot"  # a spot
+    UNSUPPORTED = "unsupported"  # traced where no ink is
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class AuditMark:
+    """One place where record and ink differ, on the paper frame and on the record's time axis."""
+
+    kind: Mark
+    lead: Lead
+    start_s: float
+    end_s: float
+    x0_mm: float
+    y0_mm: float
+    x1_mm: float
+    y1_mm: float
+    reach_mm: float  # from the recorded line to the farthest ink; of an unsupported trace its length
+    missing_mm2: float  # sum over time of the squared distance from the recorded line, in mm^2 times mm of paper
+    doubtful: bool  # it may be signal, so a person must look
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class InkAudit:
+    """The record drawn back onto its sheet, compared with the ink that is there; see `signal.audit`."""
+
+    pen_mm: float = 0.0  # width of the pen's line; 0 = not measured
+    marks: tuple[AuditMark, ...] = ()  # the largest first
+
+
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Quality:
     """What a person should know before trusting the record."""
@@ -416,3 +467,4 @@ class Digitization:
     quality: Quality
     weights_sha256: dict[str, str] = field(default_factory=dict)  # network name -> hash of its weights
     text: tuple[TextLine, ...] = field(default=(), repr=False)  # what is printed, top to bottom; may hold patient data
+    audit: InkAudit = field(default_factory=InkAudit)

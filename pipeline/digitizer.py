@@ -210,6 +210,8 @@ class Digitizer:
                 seen = self._see(upright)
         calibration = self.stages.infer_calibration(seen.match, seen.marks, seen.stated, default)
         record = self.stages.calibrate(seen.traces, seen.match, calibration)
+        audit = self.stages.audit(upright.sheet, record, seen.match, seen.traces, seen.marks.pulses, seen.text)
+        record = self.stages.lower_confidence(record, audit)
         rectified = upright.sheet.rectified
         weights = {network.name: network.sha256 for network in self.networks.values()}
         weights[self.recogniser.name] = self.recogniser.sha256
@@ -219,9 +221,10 @@ class Digitizer:
             layout_match=seen.match,
             traces=seen.traces,
             record=record,
-            quality=self.stages.assess(record, seen.match, seen.traces, rectified.grid_scale),
+            quality=self.stages.assess(record, seen.match, seen.traces, rectified.grid_scale, audit),
             weights_sha256=weights,
             text=seen.text,
+            audit=audit,
         )
 
     def _see(self, upright: _Upright) -> _Seen:

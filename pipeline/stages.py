@@ -15,11 +15,13 @@ from pipeline.datatypes import (
     Calibration,
     EcgRecord,
     GridScale,
+    InkAudit,
     Layout,
     LayoutMatch,
     LeadLabel,
     PageImage,
     PrintedMarks,
+    PulseBox,
     Quality,
     RowBand,
     SegmentationMap,
@@ -42,6 +44,7 @@ from pipeline.sheet.bend import unbend
 from pipeline.sheet.paper import Sheet, rescale
 from pipeline.sheet.rectify import lay_flat, rectify
 from pipeline.sheet.segment import segment
+from pipeline.signal.audit import audit, lower_confidence
 from pipeline.signal.calibrate import calibrate
 from pipeline.signal.calibration import infer_calibration, true_scale
 from pipeline.signal.quality import assess
@@ -94,7 +97,9 @@ class Stages:
     rescale: Callable[[Sheet, float, str], Sheet]
     infer_calibration: Callable[[LayoutMatch, PrintedMarks, StatedScale, Calibration], Calibration]
     calibrate: Callable[[TraceSet, LayoutMatch, Calibration], EcgRecord]
-    assess: Callable[[EcgRecord, LayoutMatch, TraceSet, GridScale], Quality]
+    audit: Callable[[Sheet, EcgRecord, LayoutMatch, TraceSet, Sequence[PulseBox], Sequence[TextLine]], InkAudit]
+    lower_confidence: Callable[[EcgRecord, InkAudit], EcgRecord]
+    assess: Callable[[EcgRecord, LayoutMatch, TraceSet, GridScale, InkAudit], Quality]
 
 
 SHIPPED = Stages(
@@ -117,5 +122,7 @@ SHIPPED = Stages(
     rescale=rescale,
     infer_calibration=infer_calibration,
     calibrate=calibrate,
+    audit=audit,
+    lower_confidence=lower_confidence,
     assess=assess,
 )

@@ -148,8 +148,11 @@ def fake_digitization(page: PageImage, calibration: Calibration, *, doubtful: bo
     )
 
 
-def main() -> None:
-    """Be the gateway's `serve` or `worker`, built as gateway.cli does but with the fake digitizer."""
+def main(program: str = "tests.fake_digitizer") -> None:
+    """Be the gateway's `serve` or `worker`, built as gateway.cli does but with the fake digitizer.
+
+    `program` is the module whose workers `serve` starts.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("command", choices=("serve", "worker"))
     parser.add_argument("config", type=Path)
@@ -164,7 +167,7 @@ def main() -> None:
     if asked.command == "serve":
         from gateway.service import Service
 
-        command = [sys.executable, "-m", "tests.fake_digitizer", "worker", str(asked.config)]
+        command = [sys.executable, "-m", program, "worker", str(asked.config)]
         with owned(settings.storage.path):
             sys.exit(Service(settings, worker_command=command, config=asked.config).run())
     from gateway.worker.process import CurrentSettings, run_worker

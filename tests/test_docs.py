@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -23,6 +24,7 @@ from gateway.cli import commands
 from gateway.dicom.images.pages import DOCUMENT_SOP_CLASSES, IMAGE_SOP_CLASSES
 from gateway.domain.context import StudyContext
 from gateway.settings import Settings, load_settings
+from pipeline import BUDGET
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "config" / "gateway.example.toml"
@@ -199,3 +201,11 @@ def test_readme_has_every_command_and_no_other(program: str, app: typer.Typer) -
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith(f"| `{program} ")]
     named = {code.removeprefix(f"{program} ").split()[0] for row in rows for code in re.findall(r"`([^`]+)`", row)}
     assert named == set(get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def test_budget_of_a_file_is_documented_with_its_values() -> None:
+    page = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
+    for bound in dataclasses.fields(BUDGET):
+        value = getattr(BUDGET, bound.name)
+        forms = (f"| {value // 1_000_000:g} million |", f"| {value:,} ", f"| {value:g} ")
+        assert any(form in page for form in forms), f"{bound.name} = {value}"

@@ -92,13 +92,19 @@ def open_store(settings: Settings, *, create: bool = False) -> Store:
     SettingsError
         There is no database where the settings say, and none is to be made.
     """
+    if not create:
+        check_database(settings)
+    return Store.open(settings.storage)
+
+
+def check_database(settings: Settings) -> None:
+    """Raise SettingsError where there is no embedded database that the settings name."""
     path = settings.storage.path / "gateway.db"
-    if not (create or settings.storage.database or path.exists()):
+    if not (settings.storage.database or path.exists()):
         raise SettingsError(
             f"no gateway has run here: there is no database {path.resolve()}. "
             "Name the settings by --config FILE, or change to the gateway's folder"
         )
-    return Store.open(settings.storage)
 
 
 def open_spool(settings: Settings) -> Spool:

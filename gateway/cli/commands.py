@@ -15,15 +15,16 @@ from gateway.cli.jobs import cancel, jobs, retry, show, submit
 from gateway.cli.options import with_options
 from gateway.cli.review import confirm, identify, merges, unmatched
 from gateway.cli.run import demo, serve, worker
+from gateway.cli.storage import backup, disk, hold, release, restore
 from gateway.errors import GatewayError, SettingsError
 
 PROGRAM = "ecg-gateway"
 _GROUPS = {
     "Run": (serve, worker, demo),
-    "Jobs": (submit, jobs, show, retry, cancel),
+    "Jobs": (submit, jobs, show, retry, cancel, hold, release),
     "Review": (unmatched, identify, confirm, merges),
     "Destinations": (echo, send_test, find, pull, undelivered, resend),
-    "Administration": (example_config, check_config, reload, recover),
+    "Administration": (example_config, check_config, reload, backup, restore, recover, disk),
 }
 
 app = typer.Typer(

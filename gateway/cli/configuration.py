@@ -9,6 +9,7 @@ import typer
 
 from gateway.cli.arguments import Config
 from gateway.cli.output import show_steps
+from gateway.delivery.dicom import report_step
 from gateway.delivery.kinds import kind_of
 from gateway.domain.clock import utc_now
 from gateway.operations.check import surroundings
@@ -46,6 +47,8 @@ def check_config(
     if mistakes or examined.right is None:
         sys.exit(_WRONG)
     print(f"{file.place(())}: no mistakes")
+    for peer in filter(None, (kind_of(each, examined.right).committing for each in examined.right.destinations)):
+        print(f"{peer.name}: {report_step(peer, examined.right.dicom).found}")
     for certificate in certificates(examined.right, utc_now()):
         print(f"{certificate.file} ends on {certificate.not_after:%Y-%m-%d}")
     if peers:

@@ -84,7 +84,7 @@ def pull(
     modalities = tuple(part.strip() for part in studies.modality.split(",") if part.strip())
     wanted = Wanted(query=studies.query(), modalities=modalities, batch=batch, pause_s=pause, maximum_queued=queue)
     intake = Intake(open_spool(settings), store)
-    archive = kind_named(source, settings).archive(intake.keep, settings.dicom.maximum_object_mib)
+    archive = kind_named(source, settings).archive(intake.accept, settings.dicom.maximum_object_mib)
     end = show_pull(archive, intake, wanted, console())
     sys.exit(1 if end.failed else 0)
 

@@ -17,6 +17,7 @@ from gateway.cli.output import (
     delivery_fields,
     event_fields,
     figure,
+    files_in_words,
     job_fields,
     page_fields,
     print_json,
@@ -72,9 +73,9 @@ def jobs(
     if as_json:
         print_json([job_fields(job) for job in found])
         return
-    table = Table("job", "state", "age", "source", "attempts", "reason")
+    table = Table("job", "state", "age", "source", "attempts", "files", "reason")
     for job in found:
-        table.add_row(job.id, job.status, age(job), job.source, str(job.attempts), job.reason)
+        table.add_row(job.id, job.status, age(job), job.source, str(job.attempts), files_in_words(job), job.reason)
     print_table(table)
 
 
@@ -105,6 +106,8 @@ def show(
     out = console()
     out.print(f"job {found.id}: {found.status}, {age(found)} old, attempt {found.attempts}")
     out.print(f"source {found.source} ({found.media_type}), files in {folder}")
+    if files_in_words(found):
+        out.print(f"files: {files_in_words(found)}")
     if found.reason:
         out.print(f"reason: {found.reason}")
     for field, value in context.items():

@@ -27,6 +27,8 @@ _JOB = {
     "attempts",
     "revision",
     "confirmed_by",
+    "legal_hold",
+    "purged_at",
     "created_at",
     "updated_at",
 }
@@ -126,6 +128,13 @@ def age(job: Job) -> str:
         if seconds >= 2 * size:
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
+
+
+def files_in_words(job: Job) -> str:
+    """Return what is special about the files of a job: that they were deleted, or are on legal hold."""
+    if job.purged_at is not None:
+        return f"deleted {job.purged_at:%Y-%m-%d %H:%M} UTC"
+    return "legal hold" if job.legal_hold else ""
 
 
 def figure(value: float | None, unit: str) -> str:

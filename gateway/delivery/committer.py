@@ -27,6 +27,7 @@ from functools import partial
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import generate_uid
 
+from gateway.delivery.kind import JITTER
 from gateway.delivery.outbox import backoff_s
 from gateway.dicom.images.pixels import DECODE_ERRORS
 from gateway.dicom.network import commitment
@@ -38,6 +39,7 @@ from gateway.dicom.network.commitment import (
     CommitmentResult,
     Reference,
 )
+from gateway.dicom.network.scp import is_from
 from gateway.domain.clock import utc_now
 from gateway.domain.status import DeliveryAction
 from gateway.errors import DeliveryDeferred, DeliveryError, DeliveryRefused, StorageError
@@ -150,11 +152,21 @@ class Committer(_Repeated):
 
     # -- called by the listener -----------------------------------------------------------------------------------
 
+    def expects(self, calling_ae_title: str, called_ae_title: str, address: str) -> bool:
+        """Return whether a peer that is asked to commit may report so: from its host, to the AE title that asks it."""
+        return any(
+            destination.ae_title.strip() == calling_ae_title.strip()
+            and called_ae_title.strip() in {self._calling(destination).strip(), self._dicom.ae_title.strip()}
+            and is_from(address, destination.host)
+            for destination in self._destinations.values()
+        )
+
     def request_received(self, ae_title: str, host: str, transaction_uid: str, asked: tuple[Reference, ...]) -> int:
         """Keep a modality's request, and return the status of the answer."""
         if self._caller(ae_title) is None:
             logger.warning(
-                "Refused a commitment request: the caller may not ask",
+                "Refused a commitment request of %s from %s: it has no [dicom.callers.commitment]",
+                *(ae_title, host),
                 extra={"action": "commitment_refuse"},
             )
             return NOT_AUTHORIZED
@@ -211,6 +223,9 @@ class Committer(_Repeated):
             self._request(destination, asked)
         return bool(due)
 
+    def _calling(self, destination: DicomDestination) -> str:
+        return destination.calling_ae_title or self._dicom.ae_title
+
     def _named(self, delivery: Delivery) -> list[Reference]:
         """Return how a delivery's object is named, or settle it where its file is gone."""
         assert delivery.id is not None
@@ -231,9 +246,8 @@ class Committer(_Repeated):
         transaction_uid = str(generate_uid(prefix=None))
         again = utc_now() + timedelta(seconds=destination.commitment_wait_s)
         self._store.commitments.ask(transaction_uid, list(deliveries), again)
-        calling_ae_title = destination.calling_ae_title or self._dicom.ae_title
         try:
-            commitment.ask(destination, calling_ae_title, transaction_uid, list(asked), self.result_received)
+            commitment.ask(destination, self._calling(destination), transaction_uid, list(asked), self.result_received)
         except DeliveryRefused as error:
             logger.error("%s", error, extra={"action": "commitment_ask"})
             settled = [self._refused(identity, str(error)) for identity in deliveries]
@@ -293,7 +307,7 @@ class Committer(_Repeated):
 
     def _send_results(self) -> bool:
         """Send the results that are due; return whether there were any."""
-        due = self._store.commitments.due_requests(utc_now())
+        due = self._store.commitments.due_requests(utc_now(), _RETRY.maximum_s * (1 + JITTER))
         for request in due:
             if self._stopping.is_set():
                 break
@@ -358,6 +372,6 @@ def _given_up(delivery: Delivery, destination: DicomDestination) -> Settlement:
     reason = (
         delivery.reason
         or f"no storage commitment result after {delivery.asked} requests: "
-        f"is {destination.ae_title} among [[dicom.callers]], and does it know our address?"
+        f"does it know our address, and does it report as {destination.ae_title} from {destination.host}?"
     )
     return Settlement(delivery=delivery.id, action=DeliveryAction.GIVE_UP, reason=reason)

@@ -29,7 +29,8 @@ from gateway.domain.artefact import Artefact
 from gateway.domain.digitized_page import DigitizedPage
 from gateway.domain.received import Keep
 from gateway.errors import DeliveryError
-from gateway.settings import DicomDestination, ObjectDestination, ObjectSettings
+from gateway.settings import DicomDestination, DicomSettings, ObjectDestination, ObjectSettings
+from gateway.settings.addresses import is_loopback
 from gateway.store.tables import Delivery
 
 # (result, source, reason) of PS3.8 table 9-21
@@ -54,14 +55,14 @@ class DicomKind(Kind):
 
     is_archive = True
 
-    def __init__(self, destination: DicomDestination, ae_title: str) -> None:
+    def __init__(self, destination: DicomDestination, dicom: DicomSettings) -> None:
         super().__init__(destination)
         self.waveform, self.also = destination.sop_class, destination.also
         self.rejection_note = destination.rejection_note
         self.committing = destination if destination.storage_commitment else None
         self._destination = destination
-        self._ae_title = ae_title
-        self._calling_ae_title = destination.calling_ae_title or ae_title
+        self._dicom = dicom
+        self._calling_ae_title = destination.calling_ae_title or dicom.ae_title
 
     def artefacts(self, page: DigitizedPage, objects: Objects, earlier: Sequence[Delivery]) -> Iterator[Artefact]:
         """Yield the waveform, and what else is wanted of the page."""
@@ -72,12 +73,12 @@ class DicomKind(Kind):
         return scu.send(path, self._destination, self._calling_ae_title)
 
     def check(self) -> Iterator[Step]:
-        """Yield the steps up to C-ECHO, and whether the peer takes what we send."""
+        """Yield the steps up to C-ECHO, whether the peer takes what we send, and whether its results can arrive."""
         for step in self._reach():
             yield step
             if not step.ok:
                 return
-        yield from _verify(self._destination, self._calling_ae_title)
+        yield from _verify(self._destination, self._calling_ae_title, self._dicom)
 
     def send_test(self) -> Iterator[Step]:
         """Yield the steps of `check`, then store the test ECG."""
@@ -98,7 +99,7 @@ class DicomKind(Kind):
 
     def archive(self, keep: Keep, maximum_object_mib: int) -> DimseArchive:
         """Return what fetches objects by C-MOVE or C-GET."""
-        return DimseArchive(self._destination, self._calling_ae_title, self._ae_title, keep, maximum_object_mib)
+        return DimseArchive(self._destination, self._calling_ae_title, self._dicom.ae_title, keep, maximum_object_mib)
 
     def _reach(self) -> Iterator[Step]:
         destination = self._destination
@@ -121,6 +122,21 @@ class DicomKind(Kind):
             yield Step(name="C-FIND", ok=False, found=str(error), advice=advice)
 
 
+def report_step(destination: DicomDestination, dicom: DicomSettings) -> Step:
+    """Return how the results of storage commitment reach us, and what stands in their way."""
+    ports = ([str(dicom.port)] if dicom.plain else []) + ([f"{dicom.tls.port} (TLS)"] if dicom.tls else [])
+    called = destination.calling_ae_title or dicom.ae_title
+    found = (
+        f"commitment results are taken of {destination.ae_title} from {destination.host}, "
+        f"to {called} at {dicom.host}, port {' or '.join(ports)}"
+    )
+    hidden = is_loopback(dicom.host) and not is_loopback(destination.host)
+    advice = (
+        f"{destination.host} cannot reach {dicom.host}: set [dicom] host to the address that it knows, or to 0.0.0.0"
+    )
+    return Step(name="results", ok=not hidden, found=found, advice=advice if hidden else "")
+
+
 def with_test_object(destination: ObjectDestination, send: Callable[[Path], str]) -> str:
     """Send the test ECG as the waveform object that a destination wants, and return the answer."""
     made = make_object(sample_page(destination.name), destination.sop_class, ObjectSettings())
@@ -131,7 +147,7 @@ def with_test_object(destination: ObjectDestination, send: Callable[[Path], str]
         return send(path)
 
 
-def _verify(destination: DicomDestination, calling_ae_title: str) -> Iterator[Step]:
+def _verify(destination: DicomDestination, calling_ae_title: str, dicom: DicomSettings) -> Iterator[Step]:
     wanted = _wanted(destination)
     contexts = [build_context(Verification), *(build_context(sop_class) for sop_class in wanted)]
     try:
@@ -153,6 +169,8 @@ def _verify(destination: DicomDestination, calling_ae_title: str) -> Iterator[St
             )
         if Verification in accepted:
             yield _c_echo(association)
+        if destination.storage_commitment:
+            yield report_step(destination, dicom)
     finally:
         if association.is_established:
             association.release()

@@ -24,7 +24,7 @@ def kind_of(destination: Destination, settings: Settings) -> Kind:
     """Return what sends to a destination; nothing is connected yet."""
     match destination:
         case DicomDestination():
-            return DicomKind(destination, settings.dicom.ae_title)
+            return DicomKind(destination, settings.dicom)
         case DicomWebDestination():
             return DicomWebKind(destination)
         case Hl7Destination():

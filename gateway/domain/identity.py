@@ -83,10 +83,8 @@ class Evidence:
     merged_into
         The record that replaces the patient of the context, after a merge.
     registered
-        A system, not a person, gave the identity (a DICOM object): its name and dates may be older than those of the
-        record, and are no contradiction.
-    sent_by_peer
-        A DICOM peer sent the object.
+        A system, not a person, gave the identity (a DICOM object): with its patient ID, its name and dates may be older
+        than those of the record, and are no contradiction.
     lookup
         A worklist or an archive can be asked about the page.
     codes_follow
@@ -102,7 +100,6 @@ class Evidence:
     answer: PeerAnswer | None = None
     merged_into: PatientRecord | None = None
     registered: bool = False
-    sent_by_peer: bool = False
     lookup: bool = False
     codes_follow: bool = False
     contradictions: tuple[str, ...] = ()

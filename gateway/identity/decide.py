@@ -7,6 +7,9 @@ disagree nothing is guessed: the job waits for a person.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from gateway.dicom.objects.forms import broken_rule
 from gateway.domain.context import StudyContext
 from gateway.domain.identity import (
     DEMOGRAPHICS,
@@ -35,6 +38,11 @@ def decide(context: StudyContext, evidence: Evidence) -> Decision:
         What is known before.
     evidence
         What else is known; `gateway.identity.orders.search` adds what the store knows.
+
+    Notes
+    -----
+    Of a record that was kept before values were checked at the door, nothing is believed that DICOM forbids: what it
+    would break waits for a person, whom it does not contradict.
     """
     if evidence.merged_into is not None:
         return Decision(context=_with_surviving(context, evidence.merged_into))
@@ -44,10 +52,7 @@ def decide(context: StudyContext, evidence: Evidence) -> Decision:
     else:
         known, contradiction = _by_records(stated, evidence)
     missing = _missing(known, contradiction, evidence)
-    reasons = list(evidence.contradictions)
-    if evidence.sent_by_peer and not stated.patient_id:  # of an object, not even its order is believed unseen
-        reasons.append(words.NOT_IN_OBJECT)
-    hold_reason = "; ".join(reasons) or missing
+    hold_reason = "; ".join(evidence.contradictions) or missing
     return Decision(context=known, hold_reason=hold_reason, unmatched=bool(missing))
 
 
@@ -78,25 +83,34 @@ def _missing(context: StudyContext, contradiction: str, evidence: Evidence) -> s
 
 def _by_records(context: StudyContext, evidence: Evidence) -> _Known:
     """Complete the context; a patient or an order that is not known is no contradiction."""
-    if evidence.order is not None:
-        return _by_order(context, *evidence.order, evidence)
+    order, of_order = evidence.order or (None, None)
+    of_order, patient = _usable(of_order), _usable(evidence.patient)
+    if order is not None and of_order is not None:
+        return _by_order(context, order, of_order, replace(evidence, patient=patient))
     if not context.patient_id:
         return context, words.NO_ORDER if context.accession_number else ""
-    if evidence.patient is None:
+    if patient is None:
         return context, ""
-    return _by_patient(context, evidence.patient, registered=evidence.registered)
+    return _by_patient(context, patient, registered=evidence.registered)
+
+
+def _usable(record: PatientRecord | None) -> PatientRecord | None:
+    """Return a record without the values that break their form; None where that is its patient ID."""
+    if record is None or broken_rule("patient_id", record.patient_id):
+        return None
+    broken = [field for field in DEMOGRAPHICS if broken_rule(field, getattr(record, field))]
+    return replace(record, **dict.fromkeys(broken, ""))
 
 
 def _by_order(context: StudyContext, order: OrderRecord, patient: PatientRecord, evidence: Evidence) -> _Known:
     if order.cancelled:
         return context, words.CANCELLED
-    if not context.patient_id:
-        return _with_order(context, order, patient), ""
-    if not _names(context, patient):
+    if context.patient_id and not _names(context, patient):
         named = evidence.patient  # by a patient ID from before a merge
         if named is None or named.identity != patient.identity:
             return context, words.OTHER_PATIENT
-    known, contradiction = _by_patient(context, patient, registered=evidence.registered)
+    registered = evidence.registered and bool(context.patient_id)  # else the name is all that can contradict the number
+    known, contradiction = _by_patient(context, patient, registered=registered)
     return (known, contradiction) if contradiction else (_with_order(context, order, patient), "")
 
 

@@ -7,9 +7,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
-from gateway.dicom.objects.forms import broken_rule
 from gateway.domain.context import StudyContext
-from gateway.domain.identity import DEMOGRAPHICS, Evidence, OrderRecord, PatientRecord
+from gateway.domain.identity import Evidence, OrderRecord, PatientRecord
 from gateway.domain.patients import PatientData
 from gateway.domain.received import InboundMessage
 from gateway.identity.decide import combined, decide
@@ -35,28 +34,12 @@ def search(directory: Directory, context: StudyContext, evidence: Evidence | Non
     ----------
     evidence
         What else is known; what it states about the context counts in the search.
-
-    Notes
-    -----
-    Of a record that was kept before values were checked at the door, nothing is believed that DICOM forbids: what it
-    would break waits for a person, whom it does not contradict.
     """
     evidence = evidence or Evidence()
     context = combined(context, evidence.stated)
     order = directory.order(context.accession_number) if context.accession_number else None
     patient = directory.patient(context.patient_id, context.issuer_of_patient_id) if context.patient_id else None
-    if order is not None:
-        of_order = _usable(order[1])
-        order = None if of_order is None else (order[0], of_order)
-    return replace(evidence, order=order, patient=None if patient is None else _usable(patient))
-
-
-def _usable(record: PatientRecord) -> PatientRecord | None:
-    """Return a record without the values that break their form; None where that is its patient ID."""
-    if broken_rule("patient_id", record.patient_id):
-        return None
-    broken = [field for field in DEMOGRAPHICS if broken_rule(field, getattr(record, field))]
-    return replace(record, **dict.fromkeys(broken, ""))
+    return replace(evidence, order=order, patient=patient)
 
 
 class Records:

@@ -7,9 +7,7 @@ CANCELLED = "the order with this accession number was cancelled"
 OTHER_PATIENT = "the order with this accession number is for another patient than the page names"
 CONTRADICTION = "the patient's record has another {} than the page"
 
-NO_IDENTITY = "the identity is not known: there is no patient_id"
-NOT_IN_OBJECT = "no Patient ID: a person must give the identity"
-NOT_ON_PAGE = "no patient ID: a person must give the identity"
+NO_IDENTITY = "no patient ID: a person must give the identity"
 NOT_IN_STATEMENT = "no patient ID"
 LOOKING_UP = "the identity is being looked up"
 

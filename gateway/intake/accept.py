@@ -107,7 +107,7 @@ class Intake:
         )
         self._spool.write_source(job.id, received.data)
         try:
-            stored, created = self.store.jobs.submit(job, received.actor)
+            stored, created = self.store.jobs.submit(job, received.actor, decide)
         except StorageError:
             if not job_id:
                 self._forget(job.id)
@@ -117,30 +117,6 @@ class Intake:
             return self._again(stored, arrival)
         logger.info("Accepted %s from %s", job.media_type, job.source, extra={"action": "accept", "job_id": job.id})
         return Accepted(job_id=job.id, duplicate=False)
-
-    def keep(self, received: ReceivedObject) -> Accepted:
-        """Take an object that a DICOM peer sent; without Patient ID it always waits for a person."""
-        return self.accept(received, Evidence(sent_by_peer=True))
-
-    def sweep(self, retention_days: int) -> list[str]:
-        """Delete the files of finished jobs after `retention_days`; files that no job explains go to quarantine.
-
-        They were never acknowledged, or the database is not the one that they were received for: nobody knows.
-
-        Returns
-        -------
-        list[str]
-            The jobs that have no files any more.
-        """
-        day_s = 86400.0
-        for job_id in self._spool.orphans(self.store.jobs.exists, day_s):
-            if self._spool.quarantine(job_id):
-                logger.warning("Quarantined files without a job", extra={"action": "quarantine", "job_id": job_id})
-        useless = self._spool.orphans(self.store.jobs.needs_files, retention_days * day_s)
-        for job_id in useless:
-            self._spool.remove(job_id)
-            logger.info("Removed the files of a job", extra={"action": "sweep", "job_id": job_id})
-        return useless
 
     def has(self, source_key: str) -> bool:
         """Return whether nothing would be gained by receiving this again: it is a job's, and so is its source."""

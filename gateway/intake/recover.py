@@ -37,7 +37,7 @@ class Recovered:
 
 def unexplained(spool: Spool, store: Store) -> list[str]:
     """Return the folders in the spool that no job explains, without those that may be on their way in."""
-    return store.jobs.unknown(spool.orphans(lambda _: False, _ON_THE_WAY_S))
+    return store.jobs.unknown(spool.unchanged(_ON_THE_WAY_S))
 
 
 def check_origin(spool: Spool, store: Store) -> None:
@@ -63,7 +63,15 @@ def recover(intake: Intake, spool: Spool, store: Store) -> Iterator[Recovered]:
     """Make a job of every folder that no job explains, and yield what became of each.
 
     A DICOM object has its identity; any other file waits for a person.  What cannot become a job stays in quarantine.
+    StorageError is raised while a backup is written: it must not miss what moves.
     """
+    with spool.may_delete() as allowed:
+        if not allowed:
+            raise StorageError("a backup is being written, or old files are deleted: try again later")
+        yield from _recover(intake, spool, store)
+
+
+def _recover(intake: Intake, spool: Spool, store: Store) -> Iterator[Recovered]:
     for job_id in unexplained(spool, store):
         spool.quarantine(job_id)
     for job_id in spool.quarantined():
@@ -93,4 +101,4 @@ def _received(data: bytes) -> tuple[ReceivedObject, Evidence]:
     received = ReceivedObject(
         source="recover", source_key=source_key, media_type=media_type, data=data, context=context, actor="recover"
     )
-    return received, Evidence(sent_by_peer=is_dicom, contradictions=() if is_dicom else (HELD,))
+    return received, Evidence(contradictions=() if is_dicom else (HELD,))

@@ -1,1 +1,1 @@
-"""Operating the gateway: settings come in; what does not fit this machine goes out, or changes a running service."""
+"""What keeps a gateway right for years: settings that fit and are followed, backup and restore, and what is deleted."""

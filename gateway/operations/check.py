@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from gateway.delivery.dicom import report_step
 from gateway.errors import SettingsError, StorageError
 from gateway.operations.listeners import holder
 from gateway.security.certificates import look
@@ -158,13 +159,12 @@ def _leaves(section: BaseModel, kind: type[Any] = object, at: At = ()) -> Iterat
 
 
 def _commitment(settings: Settings) -> Iterator[Mistake]:
-    callers = {caller.ae_title.strip() for caller in settings.dicom.callers}
     for number, destination in enumerate(settings.destinations):
-        if isinstance(destination, DicomDestination) and destination.storage_commitment and callers:
-            if destination.ae_title.strip() not in callers:
+        if isinstance(destination, DicomDestination) and destination.storage_commitment:
+            results = report_step(destination, settings.dicom)
+            if not results.ok:
                 at = ("destinations", number, "storage_commitment")
-                problem = f"{destination.ae_title} reports what it commits to our port, and is not in [[dicom.callers]]"
-                yield Mistake(at=at, value=True, words=problem, others=(("dicom", "callers", 0),))
+                yield Mistake(at=at, value=True, words=results.advice, others=(("dicom", "host"),))
 
 
 def _web(settings: Settings) -> Iterator[Mistake]:

@@ -25,7 +25,7 @@ from gateway.domain.context import StudyContext
 from gateway.domain.digitized_page import DigitizedPage
 from gateway.domain.status import ARRIVED, JobStatus
 from gateway.errors import DeliveryRefused
-from gateway.identity.words import NOT_ON_PAGE
+from gateway.identity.words import NO_IDENTITY
 from gateway.results.heart_rate import heart_rate_per_minute
 from gateway.results.kept import quality_json, record_npz
 from gateway.results.report import build_report
@@ -225,7 +225,7 @@ def job_outcome(facts: JobFacts, pages: Sequence[Page]) -> tuple[JobStatus, str]
     if facts.unknown_destinations:
         reasons.insert(0, f"destination not configured: {', '.join(facts.unknown_destinations)}")
     if not facts.context.patient_id:
-        reasons.insert(0, NOT_ON_PAGE)
+        reasons.insert(0, NO_IDENTITY)
     return (JobStatus.NEEDS_REVIEW if reasons else JobStatus.DONE), "; ".join(reasons)
 
 
@@ -240,7 +240,8 @@ def doubts(digitization: Digitization, review: ReviewSettings) -> tuple[str, ...
     if coverage < review.minimum_coverage:
         reasons.append(f"only {coverage:.0%} of the printed signal was read (limit {review.minimum_coverage:.0%})")
     if not match.certain:
-        reasons.extend(match.reasons or (f"layout {match.layout.name} is not certain",))
+        why = match.reasons or (f"layout {match.layout.name} is not certain",)
+        reasons.extend(reason for reason in why if not any(said.endswith(reason) for said in quality.warnings))
     reasons.extend(quality.warnings)
     return tuple(dict.fromkeys(reasons))
 

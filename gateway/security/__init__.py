@@ -1,1 +1,1 @@
-"""TLS contexts from settings, and how long certificates last."""
+"""TLS contexts from settings, how long certificates last, and how many connections may be open."""

@@ -36,6 +36,8 @@ NEEDS_RESTART = frozenset(
         ("web", "host"),
         ("web", "port"),
         ("web", "show_patient"),
+        ("web", "maximum_connections"),
+        ("web", "maximum_connections_per_host"),
     }
 )
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from gateway.settings.section import Host, Port, Section
+from gateway.settings.source.mistakes import rule
 
 LongString = Annotated[str, Field(max_length=53, pattern=r"^[^\\\x00-\x1f\x7f]*$")]  # an LO with room for ", corrected"
 SeriesNumber = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -69,6 +70,26 @@ class StorageSettings(Section):
     database_password_file: Path | None = None  # holds its password
     minimum_free_mib: int = Field(default=512, ge=0)  # with less free space, nothing is accepted
     retention_days: int = Field(default=30, ge=1)  # of finished jobs' files, and of done/ in watched folders
+    purge_below_mib: int | None = Field(default=None, ge=0)  # free space; None: 2 * minimum_free_mib
+    purge_until_mib: int | None = Field(default=None, ge=0)  # None: 2 * purge_below_mib
+    quarantine_days: int | None = Field(default=None, ge=1)  # None: what is in quarantine is never deleted
+
+    @property
+    def purge_marks_mib(self) -> tuple[int, int]:
+        """The free space below which files of finished jobs are deleted before their time, and until which."""
+        below = 2 * self.minimum_free_mib if self.purge_below_mib is None else self.purge_below_mib
+        return below, 2 * below if self.purge_until_mib is None else self.purge_until_mib
+
+    @model_validator(mode="after")
+    def _marks(self) -> StorageSettings:
+        below, until = self.purge_marks_mib
+        if not self.minimum_free_mib <= below <= until:
+            raise rule(
+                f"minimum_free_mib = {self.minimum_free_mib}, purge_below_mib = {below}, purge_until_mib = {until}: "
+                "none may be less than the one before it",
+                "purge_below_mib" if below < self.minimum_free_mib else "purge_until_mib",
+            )
+        return self
 
     @field_validator("database")
     @classmethod
@@ -95,6 +116,8 @@ class WebSettings(Section):
     host: Host = "127.0.0.1"
     port: Port = 8080
     show_patient: bool = False
+    maximum_connections: int = Field(default=100, ge=1)
+    maximum_connections_per_host: int = Field(default=50, ge=1)  # behind a proxy all come from one
 
 
 class LogSettings(Section):

@@ -11,12 +11,15 @@ rename.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,6 +31,17 @@ _QUARANTINE = "quarantine"
 _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ARTEFACT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How many files, and how many bytes they hold."""
+
+    files: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Size) -> Size:
+        return Size(self.files + other.files, self.bytes + other.bytes)
 
 
 class Spool:
@@ -57,12 +71,16 @@ class Spool:
 
     def check_space(self, size: int = 0) -> None:
         """Raise StorageError if `size` more bytes would leave less than the minimum free."""
-        try:
-            free = shutil.disk_usage(self.path).free
-        except OSError as error:
-            raise _storage_error(error) from error
+        free = self.free_bytes()
         if free - size < self._minimum_free_bytes:
             raise StorageError(f"spool: {free // _MIB} MiB free, {self._minimum_free_bytes // _MIB} MiB must stay free")
+
+    def free_bytes(self) -> int:
+        """Return how much space is free where the spool is."""
+        try:
+            return shutil.disk_usage(self.path).free
+        except OSError as error:
+            raise _storage_error(error) from error
 
     def temporary_file(self) -> BinaryIO:
         """Return a file for what is on its way in; it has no name, and is gone when it is closed."""
@@ -135,15 +153,57 @@ class Spool:
         except OSError as error:
             raise _storage_error(error) from error
 
-    def orphans(self, known: Callable[[str], bool], older_than_s: float) -> list[str]:
-        """Return the jobs with a folder that is not needed: unchanged for `older_than_s` and not `known`."""
-        newest = time.time() - older_than_s
+    def unchanged(self, for_s: float) -> list[str]:
+        """Return the jobs with a folder in which nothing was made, replaced or deleted for so long."""
+        newest = time.time() - for_s
         try:
             with os.scandir(self.path) as entries:
-                old = [e.name for e in entries if _JOB_ID.fullmatch(e.name) and e.stat().st_mtime < newest]
+                return sorted(e.name for e in entries if _JOB_ID.fullmatch(e.name) and e.stat().st_mtime < newest)
         except OSError as error:
             raise _storage_error(error) from error
-        return [job_id for job_id in sorted(old) if not known(job_id)]
+
+    def size(self, job_id: str) -> Size:
+        """Return what a job has in its folder."""
+        return _size(self._folder(job_id))
+
+    def usage(self) -> dict[str, Size]:
+        """Return what sources, artefacts and the quarantine hold."""
+        found = {"sources": Size(), "artefacts": Size(), "quarantine": Size()}
+        for folder in self._folders(self.path):
+            source = _size_of_file(folder / _SOURCE)
+            everything = _size(folder)
+            found["sources"] += source
+            found["artefacts"] += Size(everything.files - source.files, everything.bytes - source.bytes)
+        for folder in self._folders(self.path / _QUARANTINE):
+            found["quarantine"] += _size(folder)
+        return found
+
+    def files(self) -> Iterator[Path]:
+        """Yield every whole file of the jobs and of the quarantine; raise StorageError where one is no plain file."""
+        for folder in (*self._folders(self.path), *self._folders(self.path / _QUARANTINE)):
+            try:
+                with os.scandir(folder) as found:
+                    entries = sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda e: e.name)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise _storage_error(error) from error
+            for entry in entries:
+                if not entry.is_file(follow_symlinks=False):
+                    raise StorageError(f"spool: {entry.path} is no plain file")
+                yield Path(entry.path)
+
+    @contextmanager
+    def kept_whole(self) -> Iterator[None]:
+        """While the block runs, nothing is deleted, whatever the retention says."""
+        with self._lock(fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def may_delete(self) -> Iterator[bool]:
+        """Say whether files may be deleted or moved now: no backup runs, and none begins while the block runs."""
+        with self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB) as locked:
+            yield locked
 
     def holds_results(self, job_id: str) -> bool:
         """Return whether anything was made of a job's source: then there was a job."""
@@ -170,12 +230,7 @@ class Spool:
 
     def quarantined(self) -> list[str]:
         """Return what is in quarantine, each by the id of the job that it was received for."""
-        try:
-            return sorted(name for name in os.listdir(self.path / _QUARANTINE) if _JOB_ID.fullmatch(name))
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise _storage_error(error) from error
+        return [folder.name for folder in self._folders(self.path / _QUARANTINE)]
 
     def quarantined_path(self, job_id: str) -> Path:
         """Return the path of a source in quarantine, whether it exists or not."""
@@ -187,6 +242,42 @@ class Spool:
             return self.quarantined_path(job_id).read_bytes()
         except OSError:
             return None
+
+    def prune_quarantine(self, older_than_s: float) -> list[str]:
+        """Delete what was moved into quarantine so long ago; return the ids of the jobs it was received for."""
+        newest = time.time() - older_than_s
+        try:
+            old = [job_id for job_id in self.quarantined() if self._quarantined(job_id).stat().st_ctime < newest]
+            for job_id in old:
+                shutil.rmtree(self._quarantined(job_id))
+        except OSError as error:
+            raise _storage_error(error) from error
+        return old
+
+    @contextmanager
+    def _lock(self, how: int) -> Iterator[bool]:
+        """Take the lock between backup and deletion; say whether it was had."""
+        try:
+            file = os.open(self.path.with_name(f"{self.path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(file, how)
+                locked = True
+            except BlockingIOError:
+                locked = False
+        except OSError as error:
+            raise _storage_error(error) from error
+        try:
+            yield locked
+        finally:
+            os.close(file)
+
+    def _folders(self, path: Path) -> list[Path]:
+        try:
+            return [path / name for name in sorted(os.listdir(path)) if _JOB_ID.fullmatch(name)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise _storage_error(error) from error
 
     def _move(self, folder: Path, target: Path) -> None:
         try:
@@ -241,6 +332,24 @@ def sync_folder(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def _size(folder: Path) -> Size:
+    """Return what lies in a folder; files that are gone by then do not count."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return Size()
+    except OSError as error:
+        raise _storage_error(error) from error
+    return sum((_size_of_file(folder / name) for name in names), Size())
+
+
+def _size_of_file(path: Path) -> Size:
+    try:
+        return Size(1, path.stat().st_size)
+    except FileNotFoundError:
+        return Size()
 
 
 def _storage_error(error: OSError) -> StorageError:

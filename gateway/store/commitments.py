@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, cast
 
+from sqlalchemy import or_
 from sqlmodel import Session, col, select
 
 from gateway.domain.clock import utc_now
@@ -114,9 +115,15 @@ class Commitments:
             else:
                 known.sqlmodel_update(values)
 
-    def due_requests(self, now: datetime, limit: int = 10) -> list[CommitmentRequest]:
-        """Return requests with a commitment result to send, the oldest first."""
-        due = select(CommitmentRequest).where(col(CommitmentRequest.waiting), CommitmentRequest.next_attempt_at <= now)
+    def due_requests(self, now: datetime, longest_s: float, limit: int = 10) -> list[CommitmentRequest]:
+        """Return requests with a commitment result to send, the oldest first.
+
+        One that waits for more than `longest_s` was put off while a clock stood ahead: it is due.
+        """
+        at = col(CommitmentRequest.next_attempt_at)
+        due = select(CommitmentRequest).where(
+            col(CommitmentRequest.waiting), or_(at <= now, at > now + timedelta(seconds=longest_s))
+        )
         with self._database.read() as session:
             return list(session.exec(due.order_by(col(CommitmentRequest.id)).limit(limit)).all())
 

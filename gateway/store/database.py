@@ -23,16 +23,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col, select
 
 from gateway.domain.clock import utc_now
+from gateway.domain.identity import Decision
 from gateway.domain.status import (
     ARRIVED,
     CANCELLABLE,
     DeliveryAction,
     DeliveryStatus,
     JobAction,
+    JobStatus,
     next_delivery_status,
     next_job_status,
 )
-from gateway.errors import NotFound, StorageError
+from gateway.errors import IllegalTransition, NotFound, StorageError
 from gateway.store.postgresql import Postgresql, describe
 from gateway.store.sqlite import Sqlite
 from gateway.store.tables import Delivery, Job, JobEvent, MergeNotice
@@ -61,9 +63,9 @@ class Database:
 
     def __init__(self, where: Path | URL, busy_timeout_s: float = 10.0) -> None:
         self.url = where if isinstance(where, URL) else URL.create("sqlite", database=str(where))
-        self._backend = _backend(self.url, busy_timeout_s)
+        self._backend = open_backend(self.url, busy_timeout_s)
         try:
-            self._migrate()
+            migrate(self._backend)
         except StorageError:
             self.close()
             raise
@@ -77,44 +79,49 @@ class Database:
         with self.write() as session:
             session.connection().execute(update(_VERSION).values(version_num=_VERSION.c.version_num))
 
+    def size_bytes(self) -> int:
+        """Return how much space the database takes."""
+        with as_storage_error():
+            return self._backend.size_bytes()
+
     @contextmanager
     def read(self) -> Iterator[Session]:
         """Open a session that only reads, all of it at one moment."""
-        with _as_storage_error(), Session(self._backend.reader, expire_on_commit=False) as session:
+        with as_storage_error(), Session(self._backend.reader, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
-    def write(self, turn: str = "") -> Iterator[Session]:
+    def write(self, *turns: str) -> Iterator[Session]:
         """Open a session that writes: it is committed at its end, or rolled back by an error.
 
         Parameters
         ----------
-        turn
-            What no other writer may do at the same time: `SEVERAL_JOBS`, or the key of a row that may not be there
-            yet and cannot be locked.
+        turns
+            What no other writer may do at the same time: the key of a row that may not be there yet and cannot be
+            locked, `SEVERAL_JOBS`.  Whoever takes both takes the key first.
         """
         with (
-            _as_storage_error(),
+            as_storage_error(),
             Session(self._backend.writer, expire_on_commit=False) as session,
             session.begin(),
         ):
             session.connection()  # the transaction begins: what the block takes for now comes after the wait for it
-            if turn:
+            for turn in turns:
                 self._backend.take_turn(session, turn)
             yield session
 
-    def _migrate(self) -> None:
-        """Bring the schema up to date; processes that start together take turns."""
-        config = Config()
-        migrations = Path(__file__).with_name("migrations")
-        config.set_main_option("script_location", str(migrations).replace("%", "%%"))
-        with _as_storage_error(), self._backend.migrating() as connection:
-            _refuse_newer(connection, ScriptDirectory.from_config(config))
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+
+def migrate(backend: Sqlite | Postgresql) -> None:
+    """Bring the schema of a database up to date; processes that start together take turns."""
+    config = _migrations()
+    with as_storage_error(), backend.migrating() as connection:
+        check_version(version_of(connection), "database")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
 
 
-def _backend(url: URL, busy_timeout_s: float) -> Sqlite | Postgresql:
+def open_backend(url: URL, busy_timeout_s: float = 10.0) -> Sqlite | Postgresql:
+    """Return a database as it is: its schema may be an older one, or none."""
     match url.get_backend_name():
         case "sqlite":
             return Sqlite(url, busy_timeout_s)
@@ -129,17 +136,33 @@ def _backend(url: URL, busy_timeout_s: float) -> Sqlite | Postgresql:
             raise StorageError(f"database: {other} is neither sqlite nor postgresql")
 
 
-def _refuse_newer(connection: Connection, script: ScriptDirectory) -> None:
-    found = MigrationContext.configure(connection).get_current_revision()
+def version_of(connection: Connection) -> str | None:
+    """Return the version of a database's schema; None where it has none yet."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def newest_version() -> str:
+    """Return the version of the schema that this gateway works with."""
+    return str(ScriptDirectory.from_config(_migrations()).get_current_head())
+
+
+def check_version(found: str | None, what: str) -> None:
+    """Raise StorageError, with both versions, where this gateway does not know the version of a schema."""
+    script = ScriptDirectory.from_config(_migrations())
     if found is not None and found not in {known.revision for known in script.walk_revisions()}:
-        newest = script.get_current_head()
         raise StorageError(
-            f"database: it has version {found}, of a newer gateway; this gateway knows versions up to {newest}"
+            f"{what}: it has version {found}, of a newer gateway; this gateway knows versions up to {newest_version()}"
         )
 
 
+def _migrations() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
+    return config
+
+
 @contextmanager
-def _as_storage_error() -> Iterator[None]:
+def as_storage_error() -> Iterator[None]:
     """Raise every failure of the database as `StorageError`, without the driver's text, which may quote values."""
     try:
         yield
@@ -173,6 +196,12 @@ def lock_job(session: Session, job_id: str) -> Job:
     if job is None:
         raise NotFound(f"no job {job_id}")
     return job
+
+
+def check_files(job: Job) -> None:
+    """Raise IllegalTransition where the files of a job were deleted: it cannot run, be confirmed or be kept."""
+    if job.purged_at is not None:
+        raise IllegalTransition(f"the files of job {job.id} were deleted on {job.purged_at:%Y-%m-%d %H:%M} UTC")
 
 
 def advance_job(session: Session, job: Job, action: JobAction, actor: str, reason: str) -> None:
@@ -218,3 +247,39 @@ def cancel_undelivered(session: Session, job_id: str, actor: str, *conditions: b
     undelivered = select(Delivery).where(Delivery.job_id == job_id, col(Delivery.status).in_(CANCELLABLE), *conditions)
     for delivery in session.exec(undelivered).all():
         advance_delivery(session, delivery, DeliveryAction.CANCEL, actor, detail)
+
+
+def apply_decision(
+    session: Session, job: Job, decision: Decision, actor: str, detail: str = "", *, event: str = "IDENTIFY"
+) -> None:
+    """Give a locked job the identity that was decided: it continues, is queued, or waits (`Jobs.decide`)."""
+    if job.status == JobStatus.RUNNING and job.worker == actor:
+        if decision.context != job.context:
+            job.context = decision.context
+            log_event(session, job.id, event, actor, detail)
+        if decision.hold_reason:
+            job.unmatched = decision.unmatched
+            advance_job(session, job, JobAction.HOLD, actor, decision.hold_reason)
+    elif decision.hold_reason:
+        if decision.hold_reason != job.reason:
+            job.reason = decision.hold_reason
+            log_event(session, job.id, "LOOKUP", actor, decision.hold_reason)
+    elif job.status == JobStatus.DONE:
+        raise IllegalTransition(f"a {job.status} job has its identity")
+    else:
+        job.context = decision.context
+        job.unmatched = False
+        log_event(session, job.id, event, actor, detail)
+        queue_again(session, job, actor)
+
+
+def queue_again(session: Session, job: Job, actor: str) -> None:
+    """Queue a locked job for another run, with fresh attempts; the result of one that delivered is a new revision."""
+    check_files(job)
+    delivered = select(Delivery.id).where(Delivery.job_id == job.id, arrived())
+    job.attempts = 0
+    job.confirmed_by = ""
+    advance_job(session, job, JobAction.RETRY, actor, "")
+    cancel_undelivered(session, job.id, actor)
+    if session.exec(delivered.limit(1)).first() is not None:
+        job.revision += 1

@@ -10,16 +10,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, update
+from sqlalchemy import case, func, update
 from sqlmodel import Session, col, delete, select
 
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
-from gateway.domain.identity import Decision
+from gateway.domain.identity import Decide, Decision
 from gateway.domain.status import UNSETTLED, JobAction, JobStatus, next_job_status
 from gateway.errors import IllegalTransition, NotFound
-from gateway.store.database import Database, advance_job, arrived, cancel_undelivered, find_job, lock_job, log_event
+from gateway.store.database import (
+    SEVERAL_JOBS,
+    Database,
+    advance_job,
+    apply_decision,
+    cancel_undelivered,
+    check_files,
+    find_job,
+    lock_job,
+    log_event,
+    queue_again,
+)
 from gateway.store.deliveries import put_delivery
+from gateway.store.patients import match_order
 from gateway.store.tables import Delivery, Job, JobEvent, Page
 
 _IDS_AT_ONCE = 500  # parameters of one statement
@@ -46,13 +58,18 @@ class Jobs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def submit(self, job: Job, actor: str) -> tuple[Job, bool]:
+    def submit(self, job: Job, actor: str, decide: Decide | None = None) -> tuple[Job, bool]:
         """Insert a job, or find the one that already has its `source_key`.
+
+        One that waits for an order looks for it once more, in the turn of the orders: either it finds the order, or
+        the order that comes finds the job.
 
         Parameters
         ----------
         job : Job
             QUEUED, or NEEDS_REVIEW with its reason where it must wait for a person.
+        decide : Decide or None
+            Decides about a job that waits for its order; None where none is looked for.
 
         Returns
         -------
@@ -61,7 +78,8 @@ class Jobs:
         """
         if job.status not in (JobStatus.QUEUED, JobStatus.NEEDS_REVIEW):
             raise IllegalTransition(f"a job cannot start {job.status}")
-        with self._database.write(f"job {job.source_key}") as session:
+        waits = job.unmatched and decide is not None
+        with self._database.write(f"job {job.source_key}", *([SEVERAL_JOBS] if waits else [])) as session:
             known = session.exec(select(Job).where(Job.source_key == job.source_key)).one_or_none()
             if known is not None:
                 return known, False
@@ -71,6 +89,8 @@ class Jobs:
             log_event(session, new.id, "RECEIVED", actor, new.source)
             if new.status == JobStatus.NEEDS_REVIEW:
                 log_event(session, new.id, JobAction.HOLD, actor, new.reason)
+            if waits and decide is not None:
+                match_order(session, new, decide)
             return new, True
 
     def find(self, source_key: str) -> Job | None:
@@ -81,14 +101,15 @@ class Jobs:
     def claim(self, worker: str, lease_s: float) -> Job | None:
         """Take a queued job under a lease, the oldest first; None when nothing waits.
 
-        One that was tried and ended its worker waits behind those that were tried less, so that it delays none of them.
+        One that was tried and ended its worker waits behind those that waited when it came back, so that it delays none
+        of them; it does not wait behind those that come later, which may never end.
         The attempt is counted here, so that a page that kills its worker is counted too; `rescue` gives such a job
         up when its attempts are used.
         """
         oldest = (
             select(Job.id)
             .where(Job.status == JobStatus.QUEUED)
-            .order_by(col(Job.attempts), col(Job.created_at), col(Job.id))
+            .order_by(case((col(Job.attempts) > 0, Job.updated_at), else_=Job.created_at), col(Job.id))
             .limit(1)
             .with_for_update(key_share=True, skip_locked=True)  # PostgreSQL: what another worker takes now is not free
             .scalar_subquery()
@@ -213,6 +234,7 @@ class Jobs:
             session.add_all(Page(**page.model_dump(exclude={"id"})) for page in result.pages)
             for delivery in result.deliveries:
                 put_delivery(session, delivery)
+            job.unmatched = job.unmatched or not job.patient_id
             advance_job(session, job, _RESULT_ACTIONS[result.status], worker, result.reason)
 
     def fail(self, job_id: str, worker: str, reason: str) -> None:
@@ -272,11 +294,11 @@ class Jobs:
                 return False
             what = "the same bytes" if decision is None else "other bytes"
             log_event(session, now.id, "RECEIVED", actor, f"again, {what}: the source was replaced")
-            now.source_digest = digest
+            now.source_digest, now.purged_at = digest, None
             if decision is not None:
                 now.context, now.unmatched = decision.context, decision.unmatched
             if now.status in (JobStatus.FAILED, JobStatus.DONE):
-                _queue_again(session, now, actor, "")
+                queue_again(session, now, actor)
             elif now.status == JobStatus.RUNNING:  # its worker may have read what was there before
                 advance_job(session, now, JobAction.RELEASE, actor, "the source was replaced")
             if decision is not None and decision.hold_reason:
@@ -286,10 +308,11 @@ class Jobs:
     def retry(self, job_id: str, actor: str) -> None:
         """Queue a job for another run with fresh attempts; what it has not delivered yet is cancelled.
 
-        Where something was delivered, the run makes a new revision of the job's result.
+        Where something was delivered, the run makes a new revision of the job's result.  A job whose files were
+        deleted cannot run again: IllegalTransition.
         """
         with self._database.write() as session:
-            _queue_again(session, lock_job(session, job_id), actor, "")
+            queue_again(session, lock_job(session, job_id), actor)
 
     def confirm(self, job_id: str, deliveries: Sequence[Delivery], actor: str) -> None:
         """Record that a person found the result right, and send it as final.
@@ -299,10 +322,11 @@ class Jobs:
         Raises
         ------
         IllegalTransition
-            The job has no result.
+            The job has no result, or its files were deleted.
         """
         with self._database.write() as session:
             job = lock_job(session, job_id)
+            check_files(job)
             advance_job(session, job, JobAction.CONFIRM, actor, "")
             job.confirmed_by = actor
             cancel_undelivered(session, job_id, actor, Delivery.result_status != "", detail="the result is final")
@@ -421,37 +445,3 @@ def _leased(session: Session, job_id: str, worker: str) -> Job:
 
 def _state(job: Job) -> tuple[JobStatus, str, bool, StudyContext]:
     return job.status, job.worker, job.unmatched, job.context
-
-
-def apply_decision(
-    session: Session, job: Job, decision: Decision, actor: str, detail: str = "", *, event: str = "IDENTIFY"
-) -> None:
-    """Give a job the identity that was decided: it continues, is queued, or waits; see `Jobs.decide`."""
-    if job.status == JobStatus.RUNNING and job.worker == actor:
-        if decision.context != job.context:
-            job.context = decision.context
-            log_event(session, job.id, event, actor, detail)
-        if decision.hold_reason:
-            job.unmatched = decision.unmatched
-            advance_job(session, job, JobAction.HOLD, actor, decision.hold_reason)
-    elif decision.hold_reason:
-        if decision.hold_reason != job.reason:
-            job.reason = decision.hold_reason
-            log_event(session, job.id, "LOOKUP", actor, decision.hold_reason)
-    elif job.status == JobStatus.DONE:
-        raise IllegalTransition(f"a {job.status} job has its identity")
-    else:
-        job.context = decision.context
-        job.unmatched = False
-        log_event(session, job.id, event, actor, detail)
-        _queue_again(session, job, actor, "")
-
-
-def _queue_again(session: Session, job: Job, actor: str, reason: str) -> None:
-    delivered = select(Delivery.id).where(Delivery.job_id == job.id, arrived())
-    job.attempts = 0
-    job.confirmed_by = ""
-    advance_job(session, job, JobAction.RETRY, actor, reason)
-    cancel_undelivered(session, job.id, actor)
-    if session.exec(delivered.limit(1)).first() is not None:
-        job.revision += 1

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
 
-from sqlalchemy import literal, or_
+from sqlalchemy import and_, literal, or_
 from sqlmodel import Session, col, delete, select
 
 from gateway.domain.clock import utc_now
@@ -29,17 +29,20 @@ from gateway.store.database import (
     SEVERAL_JOBS,
     Database,
     advance_job,
+    apply_decision,
     cancel_undelivered,
     lock_job,
     log_event,
 )
-from gateway.store.jobs import apply_decision
 from gateway.store.tables import Delivery, Job, MergeNotice, Order, Page, Patient, ReceivedMessage
 
 _ACTOR = "hl7"
 _PATIENT_FIELDS = ("patient_name", "patient_birth_date", "patient_sex")
 _ORDER_FIELDS = ("description", "referring_physician_name")
 _CLOCKS = timedelta(days=1)  # between our clock and those of senders: what is later was told by a wrong one
+
+
+_WAITS = and_(col(Job.unmatched), col(Job.status) == JobStatus.NEEDS_REVIEW, col(Job.patient_id) == "")
 
 
 class Patients:
@@ -97,11 +100,11 @@ class Patients:
     def match_waiting(self, decide: Decide) -> list[str]:
         """Decide again about the jobs that wait for an order that is known; return their ids.
 
-        An order may be committed between the search for it and the commit of the job that names it.
+        An order may be committed between the search for it and the commit of what a code or a look-up said.
         """
         numbers = (Order.accession_number, Order.placer_order_number, Order.filler_order_number)
         named = or_(*(col(number) == Job.accession_number for number in numbers))
-        waits = (col(Job.unmatched), Job.status == JobStatus.NEEDS_REVIEW, Job.accession_number != "")
+        waits = (_WAITS, Job.accession_number != "")
         known = select(Order).where(col(Order.cancelled).is_(False), select(Job.id).where(*waits, named).exists())
         with self._database.read() as session:
             if session.exec(known.limit(1)).first() is None:
@@ -218,8 +221,7 @@ def _find_order(session: Session, number: str) -> Order | None:
 
 
 def _put_patient(session: Session, update: PatientUpdate, made_at: datetime) -> Patient:
-    key = (Patient.patient_id == update.patient_id, Patient.issuer_of_patient_id == update.issuer_of_patient_id)
-    patient = session.exec(select(Patient).where(*key)).one_or_none()
+    patient = _known_patient(session, update)
     if patient is None:
         stated = {name: value for name, value in update.model_dump().items() if value is not None}
         patient = Patient(**stated, told_at=made_at)
@@ -228,6 +230,11 @@ def _put_patient(session: Session, update: PatientUpdate, made_at: datetime) -> 
         _take_over(patient, update, _PATIENT_FIELDS, made_at)
     session.flush()
     return patient
+
+
+def _known_patient(session: Session, update: PatientUpdate) -> Patient | None:
+    key = (Patient.patient_id == update.patient_id, Patient.issuer_of_patient_id == update.issuer_of_patient_id)
+    return session.exec(select(Patient).where(*key)).one_or_none()
 
 
 def _take_over(
@@ -249,10 +256,12 @@ def _told_at(row: Patient | Order, made_at: datetime) -> datetime:
 
 def _is_outdated(session: Session, update: PatientData, made_at: datetime) -> bool:
     if isinstance(update, PatientMerge):
-        return False
+        prior, surviving = _known_patient(session, update.prior), _known_patient(session, update.surviving)
+        if prior is None or surviving is None:
+            return prior is not None and _is_newer(prior.merged_at, made_at)
+        return prior.merged_into != surviving.id and _is_overruled(session, prior, surviving, made_at)
     stated = update.patient if isinstance(update, OrderUpdate) else update
-    key = (Patient.patient_id == stated.patient_id, Patient.issuer_of_patient_id == stated.issuer_of_patient_id)
-    patient = session.exec(select(Patient).where(*key)).one_or_none()
+    patient = _known_patient(session, stated)
     if patient is None:
         return False
     if _differs(patient, stated, _PATIENT_FIELDS, made_at):
@@ -309,19 +318,21 @@ def _known_order(session: Session, update: OrderUpdate, patient: Patient) -> Ord
 
 
 def _match_waiting(session: Session, order: Order, decide: Decide) -> list[str]:
-    """Decide about the jobs that waited for an order; return their ids."""
+    """Decide about the jobs that waited for an order; return the ids of those that changed."""
     numbers = {order.accession_number, order.placer_order_number, order.filler_order_number} - {""}
-    has_number = col(Job.accession_number).in_(numbers)
-    waiting = select(Job).where(col(Job.unmatched), Job.status == JobStatus.NEEDS_REVIEW, has_number)
-    evidence = Evidence(order=_order_record(session, order))
-    matched: list[str] = []
-    for job in session.exec(waiting.with_for_update(key_share=True)).all():
-        if job.context.patient_id or _find_order(session, job.context.accession_number) is not order:
-            continue  # it contradicts an order, or there are two: a person decides
-        decision = decide(job.context, evidence)
-        apply_decision(session, job, decision, _ACTOR, "an order names the patient", event="MATCH")
-        matched.append(job.id)
-    return matched
+    waiting = select(Job).where(_WAITS, col(Job.accession_number).in_(numbers)).with_for_update(key_share=True)
+    return [job.id for job in session.exec(waiting).all() if match_order(session, job, decide)]
+
+
+def match_order(session: Session, job: Job, decide: Decide) -> bool:
+    """Decide about a locked job that waits, if the order it names is known; return whether that changed it."""
+    order = _find_order(session, job.context.accession_number)
+    if job.context.patient_id or order is None or order.cancelled:
+        return False  # it contradicts an order, or there are none or two: it waits on, or a person decides
+    before = job.status, job.reason
+    decision = decide(job.context, Evidence(order=_order_record(session, order)))
+    apply_decision(session, job, decision, _ACTOR, "an order names the patient", event="MATCH")
+    return before != (job.status, job.reason)
 
 
 def _merge(session: Session, merge: PatientMerge, made_at: datetime, decide: Decide) -> list[str]:
@@ -332,12 +343,10 @@ def _merge(session: Session, merge: PatientMerge, made_at: datetime, decide: Dec
     """
     prior = _put_patient(session, merge.prior, made_at)
     surviving = _put_patient(session, merge.surviving, made_at)
-    if prior is surviving or _is_newer(prior.merged_at, made_at):
+    if prior is surviving or _is_overruled(session, prior, surviving, made_at):
         return []
     lineage = _lineage(session, surviving)
     if prior.id in lineage:  # merged the other way round
-        if _is_newer(surviving.merged_at, made_at):
-            return []
         surviving.merged_into, surviving.merged_at = None, made_at
         lineage = [surviving.id]
     prior.merged_into, prior.merged_at = surviving.id, made_at
@@ -351,8 +360,16 @@ def _merge(session: Session, merge: PatientMerge, made_at: datetime, decide: Dec
     return changed
 
 
+def _is_overruled(session: Session, prior: Patient, surviving: Patient, made_at: datetime) -> bool:
+    """Return whether a newer merge stands against this one: of the prior record, or the other way round."""
+    if _is_newer(prior.merged_at, made_at):
+        return True
+    return _is_newer(surviving.merged_at, made_at) and prior.id in _lineage(session, surviving)
+
+
 def _is_newer(merged_at: datetime | None, made_at: datetime) -> bool:
-    return merged_at is not None and merged_at > made_at
+    """Return whether a merge is newer; one that was told by a clock that stood far ahead does not count."""
+    return merged_at is not None and made_at < merged_at < utc_now() + _CLOCKS
 
 
 def _repoint(session: Session, job: Job, prior: Patient, surviving: Patient, decide: Decide) -> None:

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import URL, Connection, Executable, create_engine, func, select
+from sqlalchemy import URL, Connection, Executable, Integer, Table, create_engine, func, select
 from sqlmodel import Session
 
 _POOL = 5  # connections a process keeps
@@ -47,6 +47,17 @@ class Postgresql:
     def take_turn(self, session: Session, name: str) -> None:
         """Wait until no other transaction has the turn of this name, and keep it until the transaction ends."""
         session.connection().execute(_lock(name))
+
+    def size_bytes(self) -> int:
+        """Return what the database takes on the server."""
+        with self.reader.connect() as connection:
+            return int(connection.execute(select(func.pg_database_size(func.current_database()))).scalar_one())
+
+    def number_on(self, connection: Connection, table: Table) -> None:
+        """Let new rows have numbers behind those that are in a table; a table whose key is no number has none."""
+        if isinstance(table.primary_key.columns[0].type, Integer):
+            sequence = func.pg_get_serial_sequence(table.name, "id")
+            connection.execute(select(func.setval(sequence, func.max(table.c.id))))
 
     @contextmanager
     def migrating(self) -> Iterator[Connection]:

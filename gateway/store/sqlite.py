@@ -43,6 +43,11 @@ class Sqlite:
     def take_turn(self, session: Session, name: str) -> None:
         """Do nothing: every writer has its turn since `BEGIN IMMEDIATE`."""
 
+    def size_bytes(self) -> int:
+        """Return what the file and its log hold."""
+        files = (self._path.with_name(self._path.name + end) for end in ("", "-wal", "-shm"))
+        return sum(file.stat().st_size for file in files if file.exists())
+
     @contextmanager
     def migrating(self) -> Iterator[Connection]:
         """Make the file where it is missing, and open a transaction while other processes wait for a lock file."""

@@ -14,6 +14,7 @@ from gateway.store.commitments import Commitments
 from gateway.store.database import Database
 from gateway.store.deliveries import Deliveries
 from gateway.store.jobs import Jobs
+from gateway.store.kept_files import KeptFiles
 from gateway.store.patients import Patients
 from gateway.store.workers import Workers
 
@@ -37,6 +38,7 @@ class Store:
     def __init__(self, where: Path | URL, busy_timeout_s: float = 10.0) -> None:
         self.database = Database(where, busy_timeout_s)
         self.jobs = Jobs(self.database)
+        self.files = KeptFiles(self.database)
         self.deliveries = Deliveries(self.database)
         self.patients = Patients(self.database)
         self.commitments = Commitments(self.database)
@@ -44,17 +46,22 @@ class Store:
 
     @classmethod
     def open(cls, settings: StorageSettings) -> Self:
-        """Open the database that the settings name: the file `gateway.db` in `path`, or a PostgreSQL database."""
-        if not settings.database:
-            return cls(settings.path / "gateway.db")
-        try:
-            url = make_url(settings.database)
-            if settings.database_password_file:
-                url = url.set(password=settings.database_password_file.read_text(encoding="utf-8").rstrip("\r\n"))
-        except (ArgumentError, OSError, UnicodeDecodeError) as error:
-            raise StorageError(f"database: {error}") from error
-        return cls(url)
+        """Open the database that the settings name."""
+        return cls(database_url(settings))
 
     def close(self) -> None:
         """Close the connections of this process."""
         self.database.close()
+
+
+def database_url(settings: StorageSettings) -> URL:
+    """Return where the settings say that the database is: the file `gateway.db` in `path`, or a PostgreSQL server."""
+    if not settings.database:
+        return URL.create("sqlite", database=str(settings.path / "gateway.db"))
+    try:
+        url = make_url(settings.database)
+        if settings.database_password_file:
+            url = url.set(password=settings.database_password_file.read_text(encoding="utf-8").rstrip("\r\n"))
+    except (ArgumentError, OSError, UnicodeDecodeError) as error:
+        raise StorageError(f"database: {error}") from error
+    return url

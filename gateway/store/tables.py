@@ -92,6 +92,8 @@ class Job(SQLModel, table=True):
     unmatched: bool = Field(default=False, index=True)  # waits for an order, or a person, to give the identity
     revision: int = 0  # how often it ran again after something of it had been delivered
     confirmed_by: str = ""  # who confirmed the result as it is now
+    legal_hold: bool = False  # a person wants its files kept, whatever the retention says
+    purged_at: datetime | None = Field(default=None, index=True, sa_type=UtcDateTime)  # its files were deleted
 
 
 @event.listens_for(Job, "before_insert")

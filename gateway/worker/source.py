@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.dicom.images.pages import read_instance
 from gateway.domain.context import StudyContext
 from gateway.errors import IntakeError
 from gateway.identity.decide import combined
 from gateway.spool.folder import Spool
 from gateway.store.tables import Job
+from gateway.worker.decode import decode_object
 from pipeline import PageImage
+from pipeline.errors import DigitizationError
+from pipeline.source.bounded import read_bounded
 from pipeline.source.codes import read_codes
 from pipeline.source.page import load_pages
 
@@ -40,9 +42,9 @@ def read_source(job: Job, spool: Spool, *, with_codes: bool) -> JobSource:
         raise IntakeError(f"the job's file is gone: {error.strerror}") from error
     context = job.context
     if job.media_type == "application/dicom":
-        instance = read_instance(data)
-        pages = list(instance.pages) if instance.document is None else load_pages(instance.document)
-        context = combined(instance.context, job.context)
+        parts = read_bounded(decode_object, data, errors=(IntakeError, DigitizationError))
+        context = combined(next(part for part in parts if isinstance(part, StudyContext)), job.context)
+        pages = [part for part in parts if isinstance(part, PageImage)]
     else:
         pages = load_pages(data)
     codes = [code for page in pages for code in read_codes(page)] if with_codes else []

@@ -1,9 +1,9 @@
 """The digitizing process: claim a job, read its pages, digitize each, complete the job, over and over.
 
 A job is held under a lease that a thread of its own extends.  Who loses the lease drops the result: another worker
-has the job.  A page may take `page_timeout_s` and the process `memory_limit_mib`; beyond that the page fails or the
-process ends, and the attempt, counted when the job was claimed, is used up.  Nothing here can harm reception: the
-database is all this process shares with the service.
+has the job.  A file is read in a child process, under its own budget.  A page may take `page_timeout_s` and the process
+`memory_limit_mib`; beyond that the page fails or the process ends, and the attempt, counted when the job was claimed,
+is used up.  Nothing here can harm reception: the database is all this process shares with the service.
 
 Where the digitizer gains from several pages at once (on a GPU), the process works in as many lanes: threads that each
 claim and finish jobs of their own and share the networks, which batch what waits.
@@ -170,12 +170,12 @@ class Worker:
                 lease.begin("reading the file")
                 folder = self._folder(job)
                 source = read_source(job, self._spool, with_codes=bool(folder and folder.barcode_pattern))
+        except (TransientError, StorageError):  # no file can be read: this process ends, and the job is tried again
+            raise
         except (DigitizationError, IntakeError) as error:
             reason = str(error)
         except MemoryError:
             reason = self._out_of_memory("the file")
-        except StorageError:
-            raise
         except Exception as error:  # noqa: BLE001 - a fault of ours must fail one job, not the queue
             reason = _broke("reading the file", error)
         else:

@@ -21,13 +21,24 @@ from pipeline.digitizer import Digitizer
 from pipeline.errors import DEFECTS, DigitizationError
 from pipeline.evaluation.ablation import read_every_way
 from pipeline.evaluation.budget import budget_table, count_table, measure_page, page_table
-from pipeline.evaluation.evaluate import Example, PageScore, describe, fit_estimate, rank_correlation, score_page
-from pipeline.evaluation.tables import compared, layouts_counted, tables, worst_pages
+from pipeline.evaluation.drawn import audit_tables, measure_audit
+from pipeline.evaluation.evaluate import Example, PageScore, describe, fit_estimate, score_page
+from pipeline.evaluation.tables import (
+    compared,
+    estimate_table,
+    layouts_counted,
+    silent_pages,
+    tables,
+    to_json,
+    worst_pages,
+)
 from pipeline.evaluation.truth import PageTruth, Truth, printed_as, read_truth, to_truth_rate
 from pipeline.layout.file import load_layouts
 from pipeline.output.files import read_csv
 from pipeline.output.overlay import draw_overlay
 from pipeline.source.page import load_pages
+from pipeline.training.drawing.families import CHOICE, FAMILIES
+from pipeline.training.drawing.families import family as named
 from pipeline.training.drawing.render import draw_pictures
 from pipeline.training.recordings.records import load_records
 from pipeline.training.recordings.simulate import simulate_ecg
@@ -172,6 +183,7 @@ def _report(file: Path, title: str, scorer: _Scorer, scores: Sequence[PageScore]
     places = {"Best page": 0, "Median page": len(ordered) // 2, "Worst page": len(ordered) - 1}
     examples = [scorer.example(name, ordered[place]) for name, place in places.items()]
     file.write_text(html_report(title, scores, summary, examples), encoding="utf-8")
+    file.with_suffix(".json").write_text(to_json(scores), encoding="utf-8")
 
 
 def evaluate(
@@ -193,7 +205,11 @@ def evaluate(
         str | None, typer.Option(help="The layout of the pages, if the truth is the whole recording.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write tables, plots and three example pages to this HTML file.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write tables, plots and three example pages to this HTML file, and the figures beside it as JSON.",
+        ),
     ] = None,
     fit: Annotated[bool, typer.Option("--fit", help="Fit the estimated SNR to these pages and print it.")] = False,
 ) -> None:
@@ -217,10 +233,11 @@ def evaluate(
     summary = [*tables(scores), worst_pages(scores)]
     if any(score.true_layout for score in scores):
         summary.insert(-1, layouts_counted(scores))
+    if any(score.layout for score in scores):
+        summary += [estimate_table(scores), silent_pages(scores)]
     console = Console(width=max(Console().width, _WIDTH))
     for table in summary:
         console.print(table)
-    console.print(f"rank correlation of estimated and true SNR: {rank_correlation(scores):.3f}")
     if fit:
         intercept, coefficients, left_out = fit_estimate(scores)
         console.print(f"intercept_db={intercept:.2f}, coefficients_db={[round(float(c), 3) for c in coefficients]}")
@@ -241,11 +258,16 @@ def ablate(
     device: Device = "auto",
     paper_speed: Annotated[float, typer.Option(help="In mm/s, for a page that does not state it.")] = 25.0,
     gain: Annotated[float, typer.Option(help="In mm/mV, for a page that does not state it.")] = 10.0,
+    family: Annotated[str, typer.Option(help="Only the drawn pages of this family, as the truth states it.")] = "",
 ) -> None:
     """Read the same pages with one stage at a time replaced by that of the original paper, and compare."""
     calibration = Calibration(paper_speed_mm_per_s=paper_speed, gain_mm_per_mv=gain)
     try:
         scorer, paths = _scorer(truth, pages, None, None, device, calibration)
+        if family:
+            paths = [path for path in paths if scorer.true(path).family == family]
+            if not paths:
+                raise ValueError(f"{truth}: no page of family {family!r}")
     except (DigitizationError, OSError, ValueError, KeyError) as error:
         print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
         raise typer.Exit(2) from error
@@ -271,17 +293,48 @@ def budget(
     kind: Annotated[str, typer.Option(help="clean, scan, copy or photo.")] = "scan",
     count: Annotated[int, typer.Option(help="How many pages.")] = 8,
     seed: Annotated[int, typer.Option(help="The seed of the drawing.")] = 0,
+    family: Annotated[str, typer.Option(help=f"{CHOICE}.")] = "",
     signals: Signals = None,
     device: Device = "auto",
 ) -> None:
     """Draw pages and measure what each stage costs in dB: geometry, rows, layout, speed and gain, trace."""
+    try:
+        named(family)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     records = _recordings(signals)
     digitizer = Digitizer.load(device=device)
     pages = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        pictures = draw_pictures(records, count=count, kind=kind, seed=seed)
+        pictures = draw_pictures(records, count=count, kind=kind, seed=seed, family=family)
         for picture in progress.track(pictures, total=count, description="measuring"):
             pages.append(measure_page(picture, digitizer))
     console = Console(width=max(Console().width, 2 * _WIDTH))
     for table in (page_table(pages), budget_table(pages), count_table(pages)):
         console.print(table)
+
+
+def evaluate_audit(
+    kind: Annotated[str, typer.Option(help="clean, scan, copy or photo.")] = "scan",
+    count: Annotated[int, typer.Option(help="How many pages.")] = 8,
+    seed: Annotated[int, typer.Option(help="The seed of the drawing.")] = 0,
+    family: Annotated[str, typer.Option(help=f"{', '.join(FAMILIES)}; not set: usual pages.")] = "",
+    signals: Signals = None,
+    device: Device = "auto",
+) -> None:
+    """Draw pages, take known things out of their records, and count what the ink audit finds."""
+    if family and family not in FAMILIES:
+        raise typer.BadParameter(f"{family!r} is no family of pages; there are {', '.join(FAMILIES)}")
+    records = _recordings(signals)
+    digitizer = Digitizer.load(device=device)
+    pages = []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        pictures = draw_pictures(records, count=count, kind=kind, seed=seed, family=family)
+        for number, picture in enumerate(progress.track(pictures, total=count, description="measuring")):
+            page = measure_audit(picture, digitizer, np.random.default_rng([seed, number]))
+            pages += [] if page is None else [page]
+    console = Console(width=max(Console().width, _WIDTH))
+    for table in audit_tables(pages):
+        console.print(table)
+    if len(pages) < count:
+        console.print(f"pages that could not be read: {count - len(pages)}")

@@ -2,29 +2,40 @@
 
 The page frame is shared by what was drawn and what was found, so truth passes from the drawn sheet to the found one
 through page pixels.
+
+What is taken out of a digitized record is known as well: `measure_audit` tells what of it the ink audit finds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from rich.table import Table
+from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
 from pipeline.datatypes import (
+    EcgRecord,
     FloatArray,
     GridScale,
+    InkAudit,
     Layout,
     LayoutMatch,
+    Lead,
     PageImage,
     RectifiedPage,
     RowBand,
     TraceSet,
 )
+from pipeline.digitizer import Digitizer
+from pipeline.errors import DigitizationError
 from pipeline.networks.specification import ROW_COLUMNS_PER_MM
+from pipeline.runs import runs_of
 from pipeline.sheet.paper import page_to_paper
 from pipeline.training.drawing.render import Picture
 
@@ -168,3 +179,181 @@ class Drawn:
             x0_mm=traces.x0_mm,
             columns_per_mm=traces.columns_per_mm,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Omission:
+    """Something that is printed and not in the record."""
+
+    kind: str  # "cut wave" | "level half" | "shifted" | "gap" | "lost spike"
+    lead: Lead
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditPage:
+    """What the audit says of one drawn page."""
+
+    name: str
+    right: bool  # the record is within 0.3 mV of what was drawn, without a gap
+    held: bool  # the audit found something doubtful before anything was taken out
+    scribbled: bool  # a hand or a stamp drew on the page, so ink that is in no record is there
+    omissions: tuple[tuple[Omission, bool], ...]  # each with whether it was found
+
+
+def _within(signal: FloatArray, other: FloatArray, limit_mv: float, reach: int = 12) -> bool:
+    """Tell whether a signal (n,) stays near another one, up to `reach` samples beside each sample."""
+    size = 2 * reach + 1
+    high = maximum_filter1d(np.nan_to_num(other, nan=-np.inf), size)
+    low = minimum_filter1d(np.nan_to_num(other, nan=np.inf), size)
+    known = np.isfinite(signal) & np.isfinite(high) & np.isfinite(low)
+    return bool(((signal <= high + limit_mv) & (signal >= low - limit_mv))[known].all())
+
+
+def is_right(record: EcgRecord, truth_mv: FloatArray, *, limit_mv: float = 0.3, gap_s: float = 0.1) -> bool:
+    """Tell whether a record is within `limit_mv` of what was drawn and has no gap of `gap_s`, in every lead."""
+    for read, drawn in zip(record.signal_mv, truth_mv, strict=True):
+        n = min(read.size, drawn.size)
+        read, drawn = read[:n], drawn[:n]
+        printed, both = np.isfinite(drawn), np.isfinite(read) & np.isfinite(drawn)
+        gaps = [stop - start for start, stop in runs_of(printed & ~np.isfinite(read))]
+        if max(gaps, default=0) >= gap_s * record.sampling_frequency_hz:
+            return False
+        if both.any():
+            level = read - np.median(read[both] - drawn[both])
+            if not (_within(level, drawn, limit_mv) and _within(drawn, level, limit_mv)):
+                return False
+    return True
+
+
+def lost_spikes(record: EcgRecord, picture: Picture, *, least_mv: float = 0.3) -> list[Omission]:
+    """List the pacing spikes of a drawn page that came back with less than half their height."""
+    rate, found = record.sampling_frequency_hz, []
+    for spike in picture.page.spikes:
+        read = record.signal_mv[record.leads.index(spike.lead)]
+        near, around = (read[max(spike.sample - k, 0) : spike.sample + k + 1] for k in (8, 25))
+        if abs(spike.height_mv) >= least_mv and np.isfinite(near).any():
+            height_mv = np.sign(spike.height_mv) * (near - np.nanmedian(around))
+            if np.nanmax(height_mv) < abs(spike.height_mv) / 2:
+                time_s = spike.sample / rate
+                found.append(Omission(kind="lost spike", lead=spike.lead, start_s=time_s, end_s=time_s))
+    return found
+
+
+def take_out(
+    record: EcgRecord, leads: Sequence[Lead], rng: np.random.Generator, *, least_mv: float = 0.3
+) -> Iterator[tuple[Omission, EcgRecord]]:
+    """Take something out of a record in four ways, each in a random lead.
+
+    Parameters
+    ----------
+    record : EcgRecord
+    leads : sequence of Lead
+        Where it may be taken.
+    rng : Generator
+        All chance comes from it.
+    least_mv : float
+        A wave is cut by more than that, and a stretch is shifted by more.
+
+    Yields
+    ------
+    tuple of Omission and EcgRecord
+        What is missing, and the record without it.
+    """
+    rate = record.sampling_frequency_hz
+    for kind in ("cut wave", "level half", "shifted", "gap"):
+        lead = leads[int(rng.integers(len(leads)))]
+        signal = record.signal_mv.copy()
+        line = signal[record.leads.index(lead)]
+        first, stop = max(runs_of(np.isfinite(line)), key=lambda run: run[1] - run[0])
+        part = line[first:stop]
+        if part.size < rate:
+            continue
+        length = int(rng.integers(round(0.12 * rate), round(0.6 * rate)))
+        start = int(
+            rng.integers(round(0.15 * rate), max(part.size - length - round(0.15 * rate), round(0.15 * rate) + 1))
+        )
+        if kind == "cut wave":
+            sign = np.sign(part[int(np.abs(part).argmax())])
+            height_mv = float(np.abs(part).max())
+            kept_mv = height_mv - float(rng.uniform(least_mv, max(0.7 * height_mv, least_mv)))
+            if kept_mv < 0.1:
+                continue
+            start, length = int(np.abs(part).argmax()), 1
+            part[sign * part > kept_mv] = sign * kept_mv
+        elif kind == "level half":
+            start, length = part.size // 2, part.size - part.size // 2
+            if np.ptp(part[start:]) < 2 * least_mv:
+                continue
+            part[start:] = np.median(part)
+        elif kind == "shifted":
+            part[start : start + length] += np.float32(rng.choice([-1, 1]) * rng.uniform(least_mv, 1.0))
+        else:
+            part[start : start + length] = np.nan
+        times = (first + start) / rate, (first + start + length) / rate
+        yield Omission(kind=kind, lead=lead, start_s=times[0], end_s=times[1]), replace(record, signal_mv=signal)
+
+
+def _is_found(omission: Omission, audit: InkAudit, *, beside_s: float = 0.1) -> bool:
+    """Tell whether an audit names an omission: its lead, and a time that overlaps."""
+    return any(
+        mark.doubtful
+        and mark.lead is omission.lead
+        and mark.start_s - beside_s <= omission.end_s
+        and mark.end_s + beside_s >= omission.start_s
+        for mark in audit.marks
+    )
+
+
+def measure_audit(picture: Picture, digitizer: Digitizer, rng: np.random.Generator) -> AuditPage | None:
+    """Digitize a drawn page once, and take known things out of its record; None if it cannot be read."""
+    asked: list[tuple[Any, ...]] = []
+
+    def keeping(*question: Any) -> InkAudit:
+        asked.append(question)
+        return digitizer.stages.audit(*question)
+
+    own = replace(digitizer, stages=replace(digitizer.stages, audit=keeping))
+    try:
+        result = own.digitize(Drawn(picture).image)
+    except DigitizationError:
+        return None
+    sheet, record, *rest = next(question for question in asked if question[2] is result.layout_match)
+    held = {mark.lead for mark in result.audit.marks if mark.doubtful}
+    clean = [lead for lead in result.quality.coverage if lead not in held]
+    omissions = [(spike, _is_found(spike, result.audit)) for spike in lost_spikes(record, picture)]
+    if clean:
+        for omission, without in take_out(record, clean, rng):
+            omissions.append((omission, _is_found(omission, digitizer.stages.audit(sheet, without, *rest))))
+    style = picture.page.style
+    return AuditPage(
+        name=picture.name,
+        right=is_right(record, picture.page.signal_mv),
+        held=bool(held),
+        scribbled=bool(style.scribbles or style.stamp),
+        omissions=tuple(omissions),
+    )
+
+
+def audit_tables(pages: Sequence[AuditPage]) -> list[Table]:
+    """Return what the audit found of what is missing, and which pages it holds."""
+    found = Table(title="Omissions")
+    for heading in ("omission", "number", "found", "share"):
+        found.add_column(heading)
+    every = [item for page in pages for item in page.omissions]
+    for kind in (*dict.fromkeys(omission.kind for omission, _ in every), "all"):
+        hits = [hit for omission, hit in every if kind in (omission.kind, "all")]
+        if hits:
+            found.add_row(kind, str(len(hits)), str(sum(hits)), f"{np.mean(hits):.1%}")
+    held = Table(title="Pages as they were read")
+    for heading in ("pages", "number", "held by the audit"):
+        held.add_column(heading)
+    groups = {
+        "right": [page for page in pages if page.right and not page.scribbled],
+        "right, with scribbles or a stamp": [page for page in pages if page.right and page.scribbled],
+        "not right": [page for page in pages if not page.right],
+    }
+    for name, group in groups.items():
+        held.add_row(name, str(len(group)), str(sum(page.held for page in group)))
+    return [found, held]

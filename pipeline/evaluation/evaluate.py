@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,12 @@ from scipy.optimize import lsq_linear
 from scipy.stats import spearmanr
 
 from pipeline.datatypes import LEADS, Digitization, FloatArray, Lead
+from pipeline.evaluation.measures import Beats, SpikeCount, beats_of, count_spikes, find_spikes, measure_beats
 from pipeline.evaluation.metrics import LeadScore, power_ratio, score_lead
 from pipeline.evaluation.truth import TRUTH_HZ, PageTruth
 from pipeline.signal.quality import Features, features
+
+_LEAST_ESTIMATE_DB, _LEAST_COVERAGE = 8.0, 0.8  # the gateway's usual limits of review
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +29,9 @@ class PageScore:
     kind: str
     leads: dict[Lead, LeadScore]
     power_ratio: float
+    beats: dict[Lead, Beats] = field(default_factory=dict)
+    spikes: dict[Lead, SpikeCount] = field(default_factory=dict)
+    family: str = ""  # of drawn pages
     true_layout: str = ""  # "" = not known
     true_speed_mm_per_s: float | None = None
     true_gain_mm_per_mv: float | None = None
@@ -34,6 +40,8 @@ class PageScore:
     speed_mm_per_s: float | None = None  # as read
     gain_mm_per_mv: float | None = None
     estimated_snr_db: float = 0.0
+    coverage: float = 0.0  # as the digitizer has it, mean over the leads
+    warnings: tuple[str, ...] = ()
     features: tuple[float, ...] = ()  # of `quality.Features`
 
     @property
@@ -45,6 +53,12 @@ class PageScore:
     def snr_db(self) -> float:
         """Mean over the printed leads."""
         return float(np.mean([score.snr_db for score in self.leads.values()])) if self.leads else 0.0
+
+    @property
+    def held(self) -> bool:
+        """Whether a person sees the page before it leaves, at the gateway's usual limits; a failed page never does."""
+        doubtful = self.estimated_snr_db < _LEAST_ESTIMATE_DB or self.coverage < _LEAST_COVERAGE
+        return not self.layout or not self.certain or bool(self.warnings) or doubtful
 
     @property
     def layout_right(self) -> bool | None:
@@ -74,12 +88,26 @@ def score_page(
     if estimate_mv is None:
         estimate_mv = np.full_like(truth_mv, np.nan)
     scores = {lead: score_lead(truth_mv[row], estimate_mv[row], TRUTH_HZ) for row, lead in enumerate(LEADS)}
+    strokes = find_spikes(truth_mv)
+    spikes = strokes if truth.spikes is None else truth.spikes
+    page_beats = beats_of(truth_mv, spikes)
+    beats, counts = {}, {}
+    for row, lead in enumerate(LEADS):
+        if (score := scores[lead]) is not None:
+            own = spikes[spikes[:, 0] == row, 1:]
+            shift = round(score.shift_ms * TRUTH_HZ / 1000)
+            beats[lead] = measure_beats(truth_mv[row], estimate_mv[row], page_beats, own[:, 0], shift)
+            recorded = strokes[strokes[:, 0] == row, 1]
+            counts[lead] = count_spikes(estimate_mv[row], own, recorded, shift)
     return PageScore(
         path=page,
         page_number=page_number,
         kind=kind or page.parent.name,
         leads={lead: score for lead, score in scores.items() if score is not None},
         power_ratio=power_ratio(truth_mv, estimate_mv, TRUTH_HZ),
+        beats=beats,
+        spikes=counts,
+        family=truth.family,
         true_layout=truth.layout,
         true_speed_mm_per_s=truth.paper_speed_mm_per_s,
         true_gain_mm_per_mv=truth.gain_mm_per_mv,
@@ -97,16 +125,54 @@ def describe(score: PageScore, digitization: Digitization) -> PageScore:
         speed_mm_per_s=calibration.paper_speed_mm_per_s,
         gain_mm_per_mv=calibration.gain_mm_per_mv,
         estimated_snr_db=quality.estimated_snr_db,
+        coverage=sum(quality.coverage.values()) / max(len(quality.coverage), 1),
+        warnings=quality.warnings,
         features=tuple(measured.vector().tolist()),
     )
 
 
-def rank_correlation(pages: Sequence[PageScore]) -> float:
-    """Spearman's correlation of the estimated with the true mean SNR over the pages that were read; NaN under three."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EstimateFigures:
+    """How well the estimated SNR of pages that were read tells the true one; NaN where too few pages were read."""
+
+    pages: int
+    rank_correlation: float  # Spearman's; of three pages and more
+    bias_db: float  # mean of estimated less true
+    mean_error_db: float  # mean of the absolute difference
+    error_10th_db: float  # 10th percentile of true less estimated: one page in ten is worse than estimated by this much
+
+
+def judge_estimate(pages: Sequence[PageScore]) -> EstimateFigures:
+    """Compare the estimated with the true mean SNR of pages.
+
+    Parameters
+    ----------
+    pages : sequence of PageScore
+        Those that failed are left out.
+    """
     read = [page for page in pages if page.layout]
-    if len(read) < 3:
-        return float("nan")
-    return float(spearmanr([page.estimated_snr_db for page in read], [page.snr_db for page in read]).statistic)
+    estimated = np.array([page.estimated_snr_db for page in read])
+    true = np.array([page.snr_db for page in read])
+    error = true - estimated
+    differ = len(read) > 2 and np.ptp(estimated) > 0 and np.ptp(true) > 0
+    return EstimateFigures(
+        pages=len(read),
+        rank_correlation=float(spearmanr(estimated, true).statistic) if differ else float("nan"),
+        bias_db=float(-error.mean()) if read else float("nan"),
+        mean_error_db=float(np.abs(error).mean()) if read else float("nan"),
+        error_10th_db=float(np.quantile(error, 0.1)) if read else float("nan"),
+    )
+
+
+def left_in_silence(pages: Sequence[PageScore], limit_db: float = 10.0) -> list[PageScore]:
+    """List the pages whose true SNR is under a limit and which no reason held for a person, worst first.
+
+    Parameters
+    ----------
+    pages : sequence of PageScore
+    limit_db : float
+    """
+    return sorted((page for page in pages if page.snr_db < limit_db and not page.held), key=lambda page: page.snr_db)
 
 
 def _scale_right(page: PageScore) -> bool:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.signal import resample_poly
 
 from pipeline.datatypes import LEADS, FloatArray, Layout
@@ -52,6 +53,8 @@ class PageTruth:
     layout: str = ""  # "" = not known
     paper_speed_mm_per_s: float | None = None
     gain_mm_per_mv: float | None = None
+    family: str = ""  # of drawn pages
+    spikes: npt.NDArray[np.int32] | None = None  # (n, 3) pacing spikes: lead, sample, uV; None = not listed
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -153,8 +156,9 @@ def read_archive(path: Path) -> Truth:
     Parameters
     ----------
     path : Path
-        An array ``r<id>`` for each page: (12, n) int16 microvolts at 500 Hz, -32768 where nothing is printed.  `info`
-        may be a JSON list of objects with `id`, `layout`, `paper_speed_mm_per_s`, `gain_mm_per_mv`.
+        An array ``r<id>`` for each page: (12, n) int16 microvolts at 500 Hz, -32768 where nothing is printed.
+        ``s<id>`` may list its pacing spikes, (n, 3): lead, first sample, microvolts.  `info` may be a JSON list of
+        objects with `id`, `layout`, `paper_speed_mm_per_s`, `gain_mm_per_mv`, `family`.
 
     Raises
     ------
@@ -164,6 +168,7 @@ def read_archive(path: Path) -> Truth:
     with np.load(path) as archive:
         info = _print_info(str(archive["info"])) if "info" in archive.files else {}
         arrays = {name[1:]: archive[name] for name in archive.files if name.startswith("r")}
+        spikes = {name: archive[f"s{name}"] for name in arrays if f"s{name}" in archive.files}
     for name, counts in arrays.items():
         if counts.dtype != np.int16 or counts.ndim != 2 or counts.shape[0] != len(LEADS):
             raise ValueError(f"{path}: r{name} must be (12, n) int16, got {counts.shape} {counts.dtype}")
@@ -177,6 +182,8 @@ def read_archive(path: Path) -> Truth:
             layout=str(known.get("layout", "")),
             paper_speed_mm_per_s=known.get("paper_speed_mm_per_s"),
             gain_mm_per_mv=known.get("gain_mm_per_mv"),
+            family=str(known.get("family", "")),
+            spikes=spikes.get(name),
         )
 
     records = {name: partial(read, name) for name in arrays}

@@ -16,8 +16,10 @@ from pipeline.datatypes import (
     Digitization,
     EcgRecord,
     FloatArray,
+    InkAudit,
     LayoutMatch,
     Lead,
+    Mark,
     Quality,
     RectifiedPage,
     SecondPrint,
@@ -82,6 +84,7 @@ def to_json(digitization: Digitization) -> str:
         "samples": record.signal_mv.shape[1],
         "second_prints": [_second_print(second) for second in record.second_prints],
         "quality": _quality(digitization.quality),
+        "audit": _audit(digitization.audit),
         "version": pipeline.__version__,
         "weights_sha256": digitization.weights_sha256,
     }
@@ -147,3 +150,22 @@ def _quality(quality: Quality) -> dict[str, Any]:
         "confidence": {lead: round(sure, 4) for lead, sure in quality.confidence.items()},
         "warnings": list(quality.warnings),
     }
+
+
+def _audit(audit: InkAudit) -> dict[str, Any]:
+    """Write where record and ink differ: `unexplained` ink, and stretches `unsupported` by ink."""
+    marks: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    for mark in audit.marks:
+        box_mm = (mark.x0_mm, mark.y0_mm, mark.x1_mm, mark.y1_mm)
+        marks[mark.kind is Mark.UNSUPPORTED].append(
+            {
+                "kind": mark.kind,
+                "lead": mark.lead,
+                "start_s": round(mark.start_s, 3),
+                "end_s": round(mark.end_s, 3),
+                "box_mm": [round(edge, 2) for edge in box_mm],
+                "reach_mm": round(mark.reach_mm, 2),
+                "doubtful": mark.doubtful,
+            }
+        )
+    return {"pen_mm": round(audit.pen_mm, 3), "unexplained": marks[False], "unsupported": marks[True]}

@@ -1,7 +1,8 @@
 """The overlay: what was read, drawn over its page, so that a person can check a digitization.
 
-It shows the traces in one colour per lead, their names at their start, the fitted grid every 5 mm, and a ring around
-every lead name that was found.  This is the only drawing code of the pipeline; nothing is computed from what is drawn.
+It shows the traces in one colour per lead, their names at their start, the fitted grid every 5 mm, a ring around every
+lead name that was found, and a box around every place where the ink audit found something doubtful.  This is the only
+drawing code of the pipeline; nothing is computed from what is drawn.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import LEADS, ByteArray, Digitization, PageImage
+from pipeline.datatypes import LEADS, AuditMark, ByteArray, Digitization, PageImage
 from pipeline.runs import runs_of
 from pipeline.sheet.paper import paper_to_page
 
@@ -35,6 +36,7 @@ _COLOURS: tuple[Colour, ...] = (
 _GRID: Colour = (60, 170, 110)
 _LABEL: Colour = (0, 90, 255)
 _UNUSED: Colour = (130, 130, 130)
+_DOUBT: Colour = (255, 0, 0)
 _SHIFT = 4  # fractional bits of OpenCV's coordinates
 
 
@@ -103,6 +105,13 @@ def _draw_row(
             canvas.line(np.column_stack([x_mm, traces.row_mm[index, piece].astype(np.float64)]), colour, 0.22)
 
 
+def _draw_doubt(canvas: _Canvas, mark: AuditMark, margin_mm: float = 1.0) -> None:
+    """Draw a box around a place where record and ink differ."""
+    x0, x1 = mark.x0_mm - margin_mm, mark.x1_mm + margin_mm
+    y0, y1 = mark.y0_mm - margin_mm, mark.y1_mm + margin_mm
+    canvas.line(np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]), _DOUBT, 0.4)
+
+
 def draw_overlay(digitization: Digitization, *, px_per_mm: float = 8.0, max_pixels: int = 4_000_000) -> ByteArray:
     """Draw what was read over the page.
 
@@ -134,6 +143,9 @@ def draw_overlay(digitization: Digitization, *, px_per_mm: float = 8.0, max_pixe
         canvas.line(ring, _LABEL, 0.2)
     for lead, index, (start_mm, _) in stretches:
         canvas.write(lead, (start_mm + 1.0, float(traces.baseline_mm[index]) - 7.0), _COLOURS[LEADS.index(lead)])
+    for mark in digitization.audit.marks:
+        if mark.doubtful:
+            _draw_doubt(canvas, mark)
     return np.asarray(canvas.pixels, np.uint8)
 
 

@@ -34,6 +34,20 @@ Float64 = npt.NDArray[np.float64]
 _CHEST = frozenset({Lead.V1, Lead.V2, Lead.V3, Lead.V4, Lead.V5, Lead.V6})
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Redrawn:
+    """One printed stretch of a lead, drawn from the record back onto the sheet."""
+
+    lead: Lead
+    row: int  # of the traces
+    start_s: float  # of its first column on the record's time axis
+    first: int  # column of the traces at which it starts
+    x0_mm: float  # paper x of that column
+    x1_mm: float  # paper x of its end
+    y_mm: Float64  # (n,) paper y at every column from there on; NaN = not in the record
+    mm_per_mv: float  # negative for a lead that is printed upside down
+
+
 @dataclass(frozen=True, slots=True)
 class _Stretch:
     """One printed stretch of one lead on the record's grid."""
@@ -42,6 +56,12 @@ class _Stretch:
     first: int  # sample index of its start
     signal_mv: Float64  # (n,), zero line at 0, NaN = not traced
     confidence: Float64  # (n,)
+
+
+def gain_of(lead: Lead, calibration: Calibration) -> float:
+    """Return the gain of a lead in mm/mV: a cart may print the chest leads with another."""
+    chest = calibration.chest_gain_mm_per_mv
+    return chest if chest is not None and lead in _CHEST else calibration.gain_mm_per_mv
 
 
 def _resample(values: Float64, confidence: Float64, ratio: Fraction) -> tuple[Float64, Float64]:
@@ -105,13 +125,10 @@ def _stretches(
     rate = traces.columns_per_mm * speed
     ratio = Fraction(sampling_frequency_hz / rate).limit_denominator(500)
 
-    def gain(lead: Lead) -> float:
-        chest = calibration.chest_gain_mm_per_mv
-        return chest if chest is not None and lead in _CHEST else calibration.gain_mm_per_mv
-
     def cut(index: int, lead: Lead, span_mm: tuple[float, float], start_s: float, sign: float) -> Iterator[_Stretch]:
         if index < traces.row_mm.shape[0]:
-            stretch = _cut(traces, index, lead, span_mm, start_s, sign * gain(lead), ratio, sampling_frequency_hz)
+            mm_per_mv = sign * gain_of(lead, calibration)
+            stretch = _cut(traces, index, lead, span_mm, start_s, mm_per_mv, ratio, sampling_frequency_hz)
             yield from () if stretch is None else (stretch,)
 
     whole = (match.column_mm[0][0], match.column_mm[-1][1])
@@ -160,6 +177,78 @@ def _lay(signal: Float64, confidence: Float64, stretch: _Stretch) -> SecondPrint
         agreement_db=agreement_db,
         used=better,
     )
+
+
+def _prints(record: EcgRecord, lead: Lead) -> list[Float64]:
+    """List what the record has of a lead: the signal, then its second prints, each (n_samples,)."""
+    prints = [record.signal_mv[record.leads.index(lead)].astype(np.float64)]
+    for second in record.second_prints:
+        if second.lead == lead:
+            other = np.full(prints[0].size, np.nan)
+            part = other[second.first_sample : second.first_sample + second.signal_mv.size]
+            part[:] = second.signal_mv[: part.size]
+            prints.append(other)
+    return prints
+
+
+def redraw(record: EcgRecord, match: LayoutMatch, traces: TraceSet) -> list[Redrawn]:
+    """Draw a record back onto its sheet: the reverse of `calibrate`.
+
+    Parameters
+    ----------
+    record : EcgRecord
+    match : LayoutMatch
+    traces : TraceSet
+        The rows the record was made of.  They give the columns, and the height of each lead's zero line.
+
+    Returns
+    -------
+    list of Redrawn
+        Every printed stretch whose row was traced, short leads first.  Where a lead is printed twice, the print that
+        is nearer to the traced row is drawn.
+    """
+    calibration, rate = record.calibration, record.sampling_frequency_hz
+    speed = calibration.paper_speed_mm_per_s
+    times = match.column_times(speed)
+    starts = {span: start for span, (start, _) in zip(match.column_mm, times, strict=False)}
+    drawn = []
+    for lead, row, span in match.stretches():
+        if not 0 <= row < len(traces.row_mm):
+            continue
+        edges = (round((edge - traces.x0_mm) * traces.columns_per_mm) for edge in span)
+        first, stop = (min(max(edge, 0), traces.row_mm.shape[1]) for edge in edges)
+        if traces.lines:  # a drawing's line may end behind the next lead's start
+            stop = min(stop + round(RECORD.line_overlap_mm * traces.columns_per_mm), traces.row_mm.shape[1])
+        start_s = starts.get(span, times[0][0])
+        at = start_s * rate + np.arange(stop - first) / traces.columns_per_mm / speed * rate
+        inverted = lead in match.layout.inverted and row in match.rows[: len(match.layout.rows)]
+        mm_per_mv = gain_of(lead, calibration) * (-1.0 if inverted else 1.0)
+        traced = traces.row_mm[row, first:stop].astype(np.float64)
+        ways = [_level(-mm_per_mv * _at(signal, at), traced) for signal in _prints(record, lead)]
+        y_mm = min(ways, key=lambda way: _distance(way, traced))
+        x0_mm, x1_mm = (traces.x0_mm + column / traces.columns_per_mm for column in (first, stop))
+        drawn.append(Redrawn(lead, row, start_s, first, x0_mm, x1_mm, y_mm, mm_per_mv))
+    return drawn
+
+
+def _at(signal: Float64, at: Float64) -> Float64:
+    """Return a signal at fractional samples, linear between them; NaN beside what is NaN."""
+    whole = np.arange(signal.size)
+    return np.asarray(np.interp(at, whole, signal, left=np.nan, right=np.nan))
+
+
+def _level(y_mm: Float64, traced: Float64) -> Float64:
+    """Move a line to the height of the traced one: by the median, which a missing stretch does not move."""
+    difference = traced - y_mm
+    known = np.isfinite(difference)
+    return y_mm + np.median(difference[known]) if known.any() else np.full(y_mm.size, np.nan)
+
+
+def _distance(y_mm: Float64, traced: Float64) -> float:
+    """Mean distance of a line from the traced one; what the line lacks counts as far away."""
+    known = np.isfinite(traced)
+    off = np.minimum(np.abs(np.nan_to_num(y_mm[known], nan=1e3) - traced[known]), 1e3)
+    return float(off.mean()) if off.size else 1e3
 
 
 def calibrate(

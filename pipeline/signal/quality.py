@@ -3,6 +3,7 @@
 An ECG on paper checks itself.  Limb leads printed at the same time obey Einthoven (I + III = II) and Goldberger
 (aVR + aVL + aVF = 0), and a rhythm strip repeats a short lead: what is left over is misreading.  Together with the
 coverage, the tracer's confidence and the fit of grid and layout it gives the estimate that sends a page to a person.
+What the ink audit found counts apart: it can only lower the estimate, and is no part of the fit.
 """
 
 from __future__ import annotations
@@ -12,7 +13,19 @@ from dataclasses import astuple, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import Calibration, EcgRecord, GridScale, LayoutMatch, Lead, Quality, TraceSet
+from pipeline.datatypes import (
+    AuditMark,
+    Calibration,
+    EcgRecord,
+    GridScale,
+    InkAudit,
+    LayoutMatch,
+    Lead,
+    Mark,
+    Quality,
+    TraceSet,
+)
+from pipeline.signal.calibrate import gain_of
 from pipeline.signal.weights import QUALITY, QualityWeights
 
 Float64 = npt.NDArray[np.float64]
@@ -160,6 +173,54 @@ def _scale_is_right(calibration: Calibration) -> float:
     return min(known, default=1.0)
 
 
+def _missing_share(record: EcgRecord, audit: InkAudit, row: int) -> float:
+    """Return the share of a lead's power that the audit misses: ink that is not in it, and samples without ink."""
+    lead, rate, signal = record.leads[row], record.sampling_frequency_hz, record.signal_mv[row].astype(np.float64)
+    power = np.nan_to_num(signal - np.nanmean(signal)) ** 2  # mV^2
+    square_mm_s = gain_of(lead, record.calibration) ** 2 * record.calibration.paper_speed_mm_per_s
+    missing, wrong = 0.0, np.zeros(power.size, bool)
+    for mark in audit.marks:
+        if mark.doubtful and mark.lead is lead:
+            missing += mark.missing_mm2 / square_mm_s  # mV^2 s
+            if mark.kind is Mark.UNSUPPORTED:
+                wrong[max(int(mark.start_s * rate), 0) : max(int(mark.end_s * rate), 0)] = True
+    return (missing + float(power[wrong].sum()) / rate) / max(missing + float(power.sum()) / rate, 1e-12)
+
+
+def _less_missing(estimate_db: float, record: EcgRecord, audit: InkAudit) -> float:
+    """Lower the estimate by what the audit found: a lead's missing share is noise beside the noise that was expected.
+
+    Without a finding nothing changes, so the fit of the estimate, which is made without the audit, holds.
+    """
+    noise = 10 ** (-estimate_db / 10)
+    rows = np.flatnonzero(np.isfinite(record.signal_mv).any(axis=1)).tolist()
+    return float(np.mean([-10 * np.log10(noise + _missing_share(record, audit, row)) for row in rows]))
+
+
+def _places(marks: list[AuditMark], most: int) -> list[str]:
+    """Say in words where record and ink differ, the largest first; the last statement counts the rest."""
+    words = []
+    for mark in marks[:most]:
+        if mark.kind is Mark.UNSUPPORTED:
+            words.append(f"lead {mark.lead} has no ink under it from {mark.start_s:.1f} to {mark.end_s:.1f} s")
+        elif mark.kind is Mark.LINE:
+            seconds = mark.end_s - mark.start_s
+            words.append(f"a line of {seconds:.1f} s at {mark.start_s:.1f} s in {mark.lead} is not in the record")
+        else:
+            words.append(f"ink {mark.reach_mm:.0f} mm tall at {mark.start_s:.1f} s in {mark.lead} is not in the record")
+    if len(marks) > most:
+        words[-1] += f", and {len(marks) - most} more like it"
+    return words
+
+
+def _audit_warnings(audit: InkAudit) -> list[str]:
+    """Name what the audit found doubtful: ink that is not in the record, and the reverse."""
+    doubtful = [mark for mark in audit.marks if mark.doubtful]
+    ink = [mark for mark in doubtful if mark.kind is not Mark.UNSUPPORTED]
+    bare = [mark for mark in doubtful if mark.kind is Mark.UNSUPPORTED]
+    return _places(ink, 3) + _places(bare, 2)
+
+
 def _lead_warnings(coverage: dict[Lead, float], confidence: dict[Lead, float]) -> list[str]:
     """Name the leads that were read badly."""
     warnings = [
@@ -210,6 +271,7 @@ def assess(
     match: LayoutMatch,
     traces: TraceSet,
     grid_scale: GridScale,
+    audit: InkAudit,
     *,
     weights: QualityWeights = QUALITY,
 ) -> Quality:
@@ -221,6 +283,8 @@ def assess(
     match : LayoutMatch
     traces : TraceSet
     grid_scale : GridScale
+    audit : InkAudit
+        Of the record.
     weights : QualityWeights
         Of the estimate.  As far as speed and gain are in doubt, the estimate is drawn towards that of a record whose
         scale is wrong.
@@ -240,9 +304,11 @@ def assess(
     estimate = weights.intercept_db + float(np.dot(weights.coefficients_db, measured.vector()))
     right = _scale_is_right(record.calibration)
     estimate = right * estimate + (1 - right) * min(estimate, weights.misread_db)
+    estimate = _less_missing(estimate, record, audit)
     einthoven = _sum_residual(record, _EINTHOVEN)
     warnings = [f"layout {match.layout.name} is uncertain: {reason}" for reason in match.reasons]
     warnings += _lead_warnings(coverage, confidence)
+    warnings += _audit_warnings(audit)
     warnings += _record_warnings(record, match, _limb_db(record), _strip_db(match, traces))
     warnings += _grid_warnings(grid_scale)
     warnings += record.calibration.reasons

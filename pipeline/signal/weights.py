@@ -117,6 +117,55 @@ class QualityWeights:
     stretched: float = 0.15  # relative difference of the two directions' scales; by hand
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditLimits:
+    """What the ink audit takes for ink, what explains a piece of it, and what sends a page to a person.
+
+    All by hand, on 57 real pages and drawn ones with known omissions (`python -m pipeline evaluate-audit`).
+    """
+
+    # Ink: certainty of the page network in [0, 255], and darkness as a share of the pen's.
+    sure: int = 110  # of the trace class: ink
+    hint: int = 60  # of the trace or text class: enough to support a line of the record
+    no_text: int = 80  # of the text class: less is no print
+    faint: float = 0.25  # less is no stroke of a pen, whatever the network takes it for
+    most_faint: float = 0.6  # the same where the grid is dark
+    dark: float = 0.5  # as dark as the pen, where the grid is paler
+    between: float = 0.45  # the same, as the share of the way from the grid to the pen
+    pale_grid: float = 0.75  # a darker grid is not told from the pen by its darkness
+    supported: float = 0.3  # supports a line of the record
+
+    # Where ink is explained; mm.
+    reach_mm: float = 40.0  # above the first and below the last row that waves may go
+    sideways_mm: float = 0.45  # beside the record, along time
+    upward_mm: float = 0.4  # beside half the pen's width, across time
+    widest_pen_mm: float = 1.2
+    edge_mm: float = 2.0  # from the start and the end of the rows
+    separator_mm: float = 1.4  # from a column's boundary to the separator
+    tick_mm: float = 1.2  # height of a separator in a row
+    beside_mm: float = 0.4  # beside a separator
+    level_mm: float = 8.0  # length of a level line of the grid
+    pale_line: float = 0.8  # of the pen's darkness, below which a level line is one of the grid
+    rule_mm: float = 30.0  # length of a level line that is a rule
+    upright_mm: float = 45.0  # length of an upright line that is one of the grid, or a rule
+    stands_out: float = 1.4  # times a long line's mean darkness, from which on a stroke on it is none of it
+    on_print: float = 0.6  # share of a piece that lies on print and makes it print
+    least_seen: float = 0.15  # share of a piece that the page network takes for trace
+
+    # What may be signal.
+    touch_mm: float = 0.8  # mm from the explained band to an upright stroke that belongs to it
+    close_mm: float = 0.3  # mm to ink of another shape
+    thin_mm: float = 1.3  # mm, width of a spike
+    steep_mm: float = 3.0  # mm that a line goes up or down beside the rest of a wave
+    least_mm: float = 1.0  # mm, height of a piece
+    lost_mm: float = 8.0  # mm from the level of a stretch that has no line to ink that may be it
+    long_mm: float = 25.0  # mm, length of a line away from all rows: shorter ones are scribbles
+    least_mv: float = 0.27  # mV that ink reaches beyond the record
+    least_s: float = 0.1  # s of a second line, or of a line without ink
+    doubtful_confidence: float = 0.2  # of the samples beside it, at most
+
+
 WITNESS = WitnessWeights()
 RECORD = RecordLimits()
 QUALITY = QualityWeights()
+AUDIT = AuditLimits()

@@ -1,13 +1,15 @@
 """Bytes of a file to pages: PNG, JPEG, TIFF (every page), BMP and PDF (every page) become `PageImage`.
 
 The first bytes of a file decide its format, never its name.  Size and resolution are read from the header before
-anything is decoded, so that a small file that claims gigapixels is refused at no cost.  A truncated picture is refused,
-too: a decoder would fill the rest with grey, and half an ECG looks like a whole one.
+anything is decoded, so that a small file that claims gigapixels, a thousand pages or a thousand scans is refused at no
+cost.  A child process decodes (`bounded`): what the header does not show costs a bounded time and memory, and no more.
+A truncated picture is refused, too: a decoder would fill the rest with grey, and half an ECG looks like a whole one.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,15 +19,18 @@ import numpy as np
 import numpy.typing as npt
 import pypdfium2
 
-from pipeline.datatypes import MAX_PAGE_PIXELS, ByteArray, PageImage
+from pipeline.datatypes import BUDGET, ByteArray, PageImage
 from pipeline.errors import PageUnreadable
+from pipeline.source.bounded import read_bounded
 from pipeline.source.strokes import read_strokes
 
-MAX_FILE_PIXELS = 300_000_000  # over all pages: they are in memory at once, three bytes a pixel
 MIN_SIDE_PX = 32
 
 MM_PER_INCH = 25.4
 POINTS_PER_INCH = 72.0
+
+_JPEG_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # after a scan's data: no stuffed byte, no restart
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,7 @@ class _Header:
     px_per_mm: float | None
     index: int = 0  # of the page in the file
     aspect: float = 1.0  # a pixel's height over its width: a fax's is 2 at standard resolution
+    pixel_bytes: int = 3  # as stored, all channels
 
     @property
     def area(self) -> float:
@@ -58,18 +64,19 @@ def _resolution(x_per_unit: float, y_per_unit: float, unit_mm: float | None) -> 
 
 def _png_header(data: bytes) -> list[_Header]:
     """Walk the chunks (PNG 1.2, section 4): IHDR for the size, pHYs for the resolution, IEND for completeness."""
-    width, height, px_per_mm, aspect, at = 0, 0, None, 1.0, 8
+    width, height, px_per_mm, aspect, pixel_bytes, at = 0, 0, None, 1.0, 3, 8
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
         if kind == b"IHDR":
-            width, height = struct.unpack_from(">II", data, at + 8)
+            width, height, depth, colour = struct.unpack_from(">IIBB", data, at + 8)
+            pixel_bytes = {0: 1, 2: 3}.get(colour, 4) * (2 if depth == 16 else 1)
         elif kind == b"pHYs" and length == 9:
             x, y, unit = struct.unpack_from(">IIB", data, at + 8)
             px_per_mm, aspect = _resolution(x, y, 1000.0 if unit == 1 else None)
         elif kind == b"IEND":
-            return [_Header(width, height, px_per_mm, aspect=aspect)]
+            return [_Header(width, height, px_per_mm, aspect=aspect, pixel_bytes=pixel_bytes)]
         at += 12 + length
-    if width * height <= MAX_PAGE_PIXELS:
+    if width * height <= BUDGET.page_pixels:
         raise PageUnreadable("the PNG is cut short")
     return [_Header(width, height, px_per_mm)]
 
@@ -90,12 +97,28 @@ def _jpeg_header(data: bytes) -> list[_Header]:
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack_from(">HH", data, at + 5)
             size = (width, height)
-        elif marker == 0xDA and size is not None:
-            if data.rfind(b"\xff\xd9") < at and size[0] * size[1] <= MAX_PAGE_PIXELS:
+        elif marker == _START_OF_SCAN and size is not None:
+            if data.rfind(b"\xff\xd9") < at and size[0] * size[1] <= BUDGET.page_pixels:
                 raise PageUnreadable("the JPEG is cut short")
+            _check_scans(data, at)
             return [_Header(*size, px_per_mm, aspect=aspect)]
         at += 2 + length
     raise PageUnreadable("the JPEG is cut short")
+
+
+def _check_scans(data: bytes, at: int) -> None:
+    """Refuse a JPEG whose first scan begins at `at`, if more scans follow than the budget has."""
+    if data.count(b"\xff\xda") <= BUDGET.scans:  # also counts what is no marker, or belongs to a picture behind it
+        return
+    scans, marker = 0, _START_OF_SCAN
+    while marker != _END_OF_IMAGE:
+        scans += marker == _START_OF_SCAN
+        if scans > BUDGET.scans:
+            raise PageUnreadable(f"the JPEG has more than {BUDGET.scans} scans")
+        following = _JPEG_MARKER.search(data, at + 2 + struct.unpack_from(">H", data, at + 2)[0])
+        if following is None:
+            return
+        marker, at = following[1][0], following.start(1) - 1
 
 
 def _bmp_header(data: bytes) -> list[_Header]:
@@ -107,7 +130,7 @@ def _bmp_header(data: bytes) -> list[_Header]:
     width, height, _, depth, compression, _, x, y = struct.unpack_from("<iiHHIIii", data, 18)
     width, height = abs(width), abs(height)
     stride = (width * depth + 31) // 32 * 4
-    if compression == 0 and width * height <= MAX_PAGE_PIXELS and len(data) < offset_bits + stride * height:
+    if compression == 0 and width * height <= BUDGET.page_pixels and len(data) < offset_bits + stride * height:
         raise PageUnreadable("the BMP is cut short")
     px_per_mm, aspect = _resolution(x, y, 1000.0)
     return [_Header(width, height, px_per_mm, aspect=aspect)]
@@ -127,15 +150,15 @@ class _TiffFormat:
         at += struct.calcsize(count_format)
         tags: dict[int, float] = {}
         for _ in range(min(count, 4096)):
-            tag, kind, _ = struct.unpack_from(self.order + "HH" + offset_format, data, at)
-            value_at = at + 4 + struct.calcsize("=" + offset_format)
+            tag, kind, values = struct.unpack_from(self.order + "HH" + offset_format, data, at)
+            value_at, room = at + 4 + struct.calcsize("=" + offset_format), struct.calcsize("=" + offset_format)
+            if values * {3: 2, 4: 4, 5: 8}.get(kind, 0) > room:
+                (value_at,) = struct.unpack_from(self.order + offset_format, data, value_at)
             if kind == 3:
                 tags[tag] = struct.unpack_from(self.order + "H", data, value_at)[0]
             elif kind == 4:
                 tags[tag] = struct.unpack_from(self.order + "I", data, value_at)[0]
             elif kind == 5:  # RATIONAL
-                if not self.big:
-                    (value_at,) = struct.unpack_from(self.order + "I", data, value_at)
                 numerator, denominator = struct.unpack_from(self.order + "II", data, value_at)
                 tags[tag] = numerator / denominator if denominator else 0.0
             at += entry_size
@@ -152,35 +175,53 @@ def _tiff_header(data: bytes) -> list[_Header]:
     seen: set[int] = set()
     while at and at not in seen:
         seen.add(at)
+        _check_pages(len(seen))
         tags, at = layout.entries(data, at)
         if int(tags.get(254, 0)) & 1:
             continue
         unit_mm = {2: MM_PER_INCH, 3: 10.0}.get(int(tags.get(296, 2)))
         px_per_mm, aspect = _resolution(tags.get(282, 0.0), tags.get(283, 0.0), unit_mm)
-        headers.append(_Header(int(tags.get(256, 0)), int(tags.get(257, 0)), px_per_mm, len(seen) - 1, aspect))
+        pixel_bytes = math.ceil(tags.get(258, 1) / 8) * int(tags.get(277, 1))
+        size = int(tags.get(256, 0)), int(tags.get(257, 0))
+        headers.append(_Header(*size, px_per_mm, len(seen) - 1, aspect, pixel_bytes))
     return headers
+
+
+def _check_pages(count: int) -> None:
+    """Refuse a file with more pages than the budget has."""
+    if count > BUDGET.pages:
+        raise PageUnreadable(f"the file has more than {BUDGET.pages} pages")
 
 
 def _check_size(headers: list[_Header]) -> None:
     """Refuse what is unsafe or useless to decode."""
     for header in headers:
-        if header.area > MAX_PAGE_PIXELS:
+        if header.area > BUDGET.page_pixels:
             raise PageUnreadable(
                 f"the picture claims {header.width} x {header.height} pixels; "
-                f"the limit is {MAX_PAGE_PIXELS // 1_000_000} million"
+                f"the limit is {BUDGET.page_pixels // 1_000_000} million"
+            )
+        size = header.width * header.height * header.pixel_bytes
+        if size > BUDGET.page_bytes:
+            raise PageUnreadable(
+                f"the picture has {size // 1_000_000} million bytes once it is decoded; "
+                f"the limit is {BUDGET.page_bytes // 1_000_000} million"
             )
         if min(header.width, header.height) < MIN_SIDE_PX:
             raise PageUnreadable(f"a picture of {header.width} x {header.height} pixels is too small to hold an ECG")
     total = round(sum(header.area for header in headers))
-    if total > MAX_FILE_PIXELS:
+    if total > BUDGET.pixels:
         raise PageUnreadable(
             f"the {len(headers)} pages have {total // 1_000_000} million pixels together; "
-            f"the limit is {MAX_FILE_PIXELS // 1_000_000} million"
+            f"the limit is {BUDGET.pixels // 1_000_000} million"
         )
 
 
-def _to_rgb(decoded: npt.NDArray[np.generic]) -> ByteArray:
-    """Turn what OpenCV decoded (grey, BGR or BGRA, any depth) to 8-bit RGB, transparent parts white."""
+def _to_rgb(decoded: npt.NDArray[np.generic], *, band: int = 256) -> ByteArray:
+    """Turn what OpenCV decoded (grey, BGR or BGRA, any depth) to 8-bit RGB, transparent parts white.
+
+    Transparency is applied `band` rows at a time: it takes 32 bytes a pixel.
+    """
     pixels = np.asarray(decoded)
     if pixels.dtype == np.uint16:
         pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257)
@@ -191,11 +232,14 @@ def _to_rgb(decoded: npt.NDArray[np.generic]) -> ByteArray:
         return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB), np.uint8)
     if pixels.shape[2] == 3:
         return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
-    alpha = pixels[..., 3:4].astype(np.float32) / 255.0
-    if not alpha.any():  # 32-bit BMP and some exports leave the channel empty
-        alpha = np.ones_like(alpha)
-    colour = pixels[..., 2::-1].astype(np.float32)
-    return np.asarray(np.round(colour * alpha + 255.0 * (1.0 - alpha)), np.uint8)
+    if not pixels[..., 3].any():  # 32-bit BMP and some exports leave the channel empty
+        return np.ascontiguousarray(pixels[..., 2::-1])
+    rgb = np.empty((*pixels.shape[:2], 3), np.uint8)
+    for top in range(0, len(pixels), band):
+        part = pixels[top : top + band]
+        alpha = part[..., 3:4].astype(np.float32) / 255.0
+        rgb[top : top + band] = np.round(part[..., 2::-1].astype(np.float32) * alpha + 255.0 * (1.0 - alpha))
+    return rgb
 
 
 def _decode(data: bytes, kind: str, header: _Header) -> ByteArray:
@@ -258,6 +302,7 @@ def _pdf_pages(data: bytes, *, dpi: float = 300.0, max_pixels: int = 25_000_000)
         reason = "is encrypted; a copy without password is needed" if locked else "is damaged or has no page"
         raise PageUnreadable(f"the PDF {reason}") from error
     try:
+        _check_pages(len(document))
         sizes = [document.get_page_size(index) for index in range(len(document))]
         if not sizes:
             raise PageUnreadable("the PDF is damaged or has no page")
@@ -269,6 +314,7 @@ def _pdf_pages(data: bytes, *, dpi: float = 300.0, max_pixels: int = 25_000_000)
         )
         for index, (size, scale) in enumerate(zip(sizes, scales, strict=True)):
             sheet = document[index]
+            strokes = read_strokes(sheet, *(math.ceil(side * scale) for side in size))
             pixels = np.array(sheet.render(scale=scale, rev_byteorder=True).to_numpy())
             longest_mm = max(size) / POINTS_PER_INCH * MM_PER_INCH
             px_per_mm = pixels.shape[1] / size[0] * POINTS_PER_INCH / MM_PER_INCH if longest_mm <= 600 else None
@@ -277,7 +323,7 @@ def _pdf_pages(data: bytes, *, dpi: float = 300.0, max_pixels: int = 25_000_000)
                 pixels=np.ascontiguousarray(rgb),
                 page_number=index + 1,
                 px_per_mm_hint=px_per_mm,
-                strokes=read_strokes(sheet, pixels.shape[1], pixels.shape[0]),
+                strokes=strokes,
             )
     except pypdfium2.PdfiumError as error:
         raise PageUnreadable("a page of the PDF is damaged") from error
@@ -314,16 +360,16 @@ def load_pages(data: bytes, name: str = "") -> list[PageImage]:
     Raises
     ------
     PageUnreadable
-        Empty, unknown, damaged, encrypted, cut short, or too large to decode safely.
+        Empty, unknown, damaged, encrypted, cut short, or more than `BUDGET` allows.
     """
     try:
-        return list(_pages(data))
+        return read_bounded(decode_pages, data)
     except PageUnreadable as error:
         raise PageUnreadable(f"{name}: {error}" if name else str(error)) from error
 
 
-def _pages(data: bytes) -> Iterator[PageImage]:
-    """Choose the reader by the first bytes."""
+def decode_pages(data: bytes) -> Iterator[PageImage]:
+    """Decode the pages of a file one after the other, in this process: without bounds of time and memory."""
     if not data:
         raise PageUnreadable("the file is empty")
     if data.startswith(b"\x89PNG\r\n\x1a\n"):

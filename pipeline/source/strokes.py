@@ -14,10 +14,13 @@ import numpy.typing as npt
 import pypdfium2
 import pypdfium2.raw as pdfium
 
+from pipeline.datatypes import BUDGET
+from pipeline.errors import PageUnreadable
+
 Float64 = npt.NDArray[np.float64]
 _Points = list[tuple[float, float]]
 
-MAX_SEGMENTS = 100_000  # of a page; one with more is read as a picture
+MAX_SEGMENTS = 100_000  # of a page; one with more is read as a picture, up to `BUDGET.pieces`
 
 
 def read_strokes(page: pypdfium2.PdfPage, width_px: int, height_px: int) -> tuple[Float64, ...]:
@@ -34,15 +37,24 @@ def read_strokes(page: pypdfium2.PdfPage, width_px: int, height_px: int) -> tupl
     tuple of (n, 2) float64
         Page pixels (x, y) of lines of 20 points and more, in drawing order; a piece that starts where the one before it
         ends belongs to the same line.  Empty if the page has more than `MAX_SEGMENTS` pieces.
+
+    Raises
+    ------
+    PageUnreadable
+        To draw the page would take long: it has more than `BUDGET.pieces`.
     """
     place = _to_pixels(page, width_px, height_px)
     lines: list[_Points] = []
-    left = MAX_SEGMENTS
+    segments = others = 0
+    _check_pieces(pdfium.FPDFPage_CountObjects(page.raw))
     try:
-        for item in page.get_objects(filter=[pdfium.FPDF_PAGEOBJ_PATH]):
-            left -= max(pdfium.FPDFPath_CountSegments(item.raw), 1)
-            if left < 0:
-                return ()
+        for item in page.get_objects():
+            path = item.type == pdfium.FPDF_PAGEOBJ_PATH
+            segments += max(pdfium.FPDFPath_CountSegments(item.raw), 1) if path else 0
+            others += not path
+            _check_pieces(segments + others)
+            if not path or segments > MAX_SEGMENTS:
+                continue
             matrix, container = item.get_matrix(), item.container
             while container is not None:
                 matrix, container = matrix.multiply(container.get_matrix()), container.container
@@ -52,10 +64,17 @@ def read_strokes(page: pypdfium2.PdfPage, width_px: int, height_px: int) -> tupl
                     lines[-1] += line[1:]
                 else:
                     lines.append(line)
-    except pypdfium2.PdfiumError:  # it was rendered: the picture is there to be read
+    except pypdfium2.PdfiumError:  # the picture is there to be read
+        return ()
+    if segments > MAX_SEGMENTS:
         return ()
     strokes = (np.array(line) @ place[:2] + place[2] for line in lines if len(line) >= 20)
     return tuple(stroke for stroke in strokes if np.isfinite(stroke).all())
+
+
+def _check_pieces(count: int) -> None:
+    if count > BUDGET.pieces:
+        raise PageUnreadable(f"a page of the PDF is drawn with more than {BUDGET.pieces} points and objects")
 
 
 def _to_pixels(page: pypdfium2.PdfPage, width_px: int, height_px: int, *, fine: int = 1000) -> Float64:

@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from pipeline.networks.inference import WEIGHTS
+from pipeline.training.drawing.families import CHOICE
+from pipeline.training.drawing.families import family as named
 from pipeline.training.drawing.render import render_pages
 from pipeline.training.recordings.records import load_records
 from pipeline.training.tasks import TASKS
@@ -70,11 +72,16 @@ def render(
     signals: Annotated[Path, typer.Option(help="folder of recordings (*.npz)")],
     out: Annotated[Path, typer.Option(help="folder for pages and truth.npz")],
     kind: Annotated[str, typer.Option(help="clean | scan | copy | photo")] = "scan",
+    family: Annotated[str, typer.Option(help=CHOICE)] = "",
     count: int = 20,
     seed: int = 0,
 ) -> None:
     """Draw whole pages of recordings the networks never saw, with their truth, for `python -m pipeline evaluate`."""
-    render_pages(load_records(signals, "validation"), out, count=count, kind=kind, seed=seed)
+    try:
+        named(family)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    render_pages(load_records(signals, "validation"), out, count=count, kind=kind, seed=seed, family=family)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from tests.waiting import PATIENCE_S, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = (sys.executable, "-m", "tests.fake_digitizer")
+REAL = (sys.executable, "-m", "gateway")
 PROCESSES_S = 3 * PATIENCE_S  # for what several processes have to start, load and work for
 QUICK_RETRY = {"first_s": 0.2, "maximum_s": 1.0}
 
@@ -33,12 +35,14 @@ class Gateway:
         self.root = root
         self.port = free_port()
         self.web_port = free_port()
+        self.hl7_port = free_port()
         self.inbox = root / "inbox"
         self.log_path = root / "log.txt"
         self.config = root / "gateway.toml"
         tree: dict[str, Any] = {
             "dicom": {"port": self.port},
             "web": {"port": self.web_port},
+            "hl7": {"port": self.hl7_port},
             "storage": {"path": str(root / "var"), "minimum_free_mib": 0},
             "folders": [{"path": str(self.inbox), "create": True, "settle_s": 0.2, "incomplete_s": 1.0}],
         }
@@ -64,18 +68,25 @@ class Gateway:
     def log(self) -> str:
         return self.log_path.read_text(encoding="utf-8", errors="replace")
 
-    def start(self) -> None:
-        arguments = ["serve", "--config", str(self.config)] if self._command != FAKE else ["serve", str(self.config)]
-        started = self.log_path.stat().st_size if self.log_path.exists() else 0
+    def start(self, limits: tuple[int, int] | None = None) -> None:
+        """Start the service; `limits` of open files, soft and hard."""
+        self.spawn(limits)
+        wait_for("the gateway to receive", self.is_ready, PROCESSES_S)
+
+    def spawn(self, limits: tuple[int, int] | None = None) -> None:
+        """Start the service, and wait for nothing."""
+        arguments = ["serve", "--config", str(self.config)] if self._command == REAL else ["serve", str(self.config)]
+        self._started = self.log_path.stat().st_size if self.log_path.exists() else 0
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # as gateway.cli, before there are threads
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen([*self._command, *arguments], cwd=ROOT, stdout=log, stderr=log)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        wait_for("the gateway to receive", lambda: self._is_ready(started), PROCESSES_S)
+        if limits is not None:
+            resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, limits)
 
-    def _is_ready(self, started: int) -> bool:
+    def is_ready(self) -> bool:
         assert self.process.poll() is None, self.log
-        return "Receiving as" in self.log_path.read_bytes()[started:].decode("utf-8", "replace")
+        return "Receiving as" in self.log_path.read_bytes()[self._started :].decode("utf-8", "replace")
 
     def kill(self) -> None:
         """kill -9 of the service; its workers see that they are alone."""

@@ -24,11 +24,9 @@ from pydicom.uid import EncapsulatedPDFStorage
 
 from gateway.domain.status import JobStatus
 from gateway.store.tables import Job
-from tests.acceptance.conftest import ROOT, Gateway, destinations
+from tests.acceptance.conftest import REAL, ROOT, Gateway, destinations
 from tests.acceptance.peers import Ehr, Pacs, c_store, secondary_capture
 from tests.waiting import PATIENCE_S, wait_for
-
-REAL = (sys.executable, "-m", "gateway")
 
 
 def picture(width: int = 1400, height: int = 1000) -> np.ndarray:

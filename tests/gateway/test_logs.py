@@ -148,6 +148,18 @@ def test_a_message_cannot_forge_a_line(log: Log) -> None:
     assert len(log()) == 1
 
 
+@pytest.mark.parametrize("name", ["pynetdicom.dul", "pynetdicom.utils"])
+def test_a_pdu_that_cannot_be_read_is_a_line_and_no_traceback(log: Log, name: str) -> None:
+    try:
+        raise ConnectionResetError
+    except OSError as error:
+        logging.getLogger(name).exception(error)
+        logging.getLogger("pynetdicom.fsm").exception(error)
+    first, *others = log()
+    assert "ConnectionResetError" in first and "Traceback" not in first
+    assert "ConnectionResetError" in others[0] and "Traceback" in "".join(others)
+
+
 def test_a_librarys_message_stays_out(log: Log) -> None:
     """pynetdicom quotes an Affected SOP Instance UID as it came, in a message that is formatted already."""
     logging.getLogger("pynetdicom.dimse").error(f"The value '{MARK}' is not a UID")

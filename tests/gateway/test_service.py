@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -22,12 +23,14 @@ import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from gateway import service as service_module
 from gateway.domain.artefact import Role
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.received import ReceivedObject
 from gateway.domain.status import DeliveryStatus, JobStatus
 from gateway.intake.accept import Intake
+from gateway.operations.backup import back_up, restore
 from gateway.service import Service, notify
 from gateway.settings import Settings, WorkerSettings
 from gateway.spool.folder import Spool
@@ -112,6 +115,26 @@ def echo(settings: Settings) -> bool:
     status = association.send_c_echo()
     association.release()
     return bool(status.Status == 0x0000)
+
+
+@pytest.mark.parametrize(
+    ("files", "connections", "per_host", "warned"), [(456, 100, 50, 0), (396, 40, 20, 1), (64, 8, 4, 1)]
+)
+def test_few_open_files_are_kept_for_dicom_and_hl7(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    files: int,
+    connections: int,
+    per_host: int,
+    warned: int,
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    made: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(service_module, "ConnectionLimit", lambda *limit: made.append(limit))
+    Service(settings_for(tmp_path), worker_command=SLEEPER)._store.close()
+    assert made == [("web", connections, per_host)]
+    assert len([line for line in caplog.messages if f"Only {files} files may be open: 356 are kept" in line]) == warned
 
 
 def test_started_service_answers_and_a_stopped_one_does_not(start: Callable[..., tuple[Service, Settings]]) -> None:
@@ -252,6 +275,42 @@ def test_workers_that_are_missing_show_in_the_health(
     assert status == 503 and "no worker was seen for 0 s" in body
     store.workers.seen("w1")
     assert service.problems() == []
+
+
+def test_a_disk_that_fills_up_shows_in_the_health(
+    start: Callable[..., tuple[Service, Settings]], tmp_path: Path
+) -> None:
+    full = {"path": tmp_path, "minimum_free_mib": 0, "purge_below_mib": 2**40, "purge_until_mib": 2**40}
+    service, settings = start(storage=full)
+    assert health(settings)[0] == 200
+    with stopped_when(service, lambda: service.problems() != []):
+        assert service.watch() == 0
+    status, body = health(settings)
+    assert status == 503 and "nothing more may be deleted: 0 jobs wait" in body
+
+
+def test_the_backup_of_a_running_service_starts_elsewhere(
+    start: Callable[..., tuple[Service, Settings]], tmp_path: Path, store: Store
+) -> None:
+    _, settings = start()
+    accept(Intake(Spool(tmp_path / "spool", 0), store))
+    back_up(settings.storage, Spool(tmp_path / "spool", 0), tmp_path / "backup.tar")
+    elsewhere = settings_for(tmp_path / "elsewhere")
+    restore(elsewhere.storage, tmp_path / "backup.tar")
+    service = Service(elsewhere, worker_command=SLEEPER)
+    service.start()
+    try:
+        assert health(elsewhere)[0] == 200 and service.problems() == []
+        assert only_job_of(elsewhere) == store.jobs.newest()[0].id
+    finally:
+        service.stop()
+
+
+def only_job_of(settings: Settings) -> str:
+    store = Store.open(settings.storage)
+    (job,) = store.jobs.newest()
+    store.close()
+    return job.id
 
 
 def test_queue_that_does_not_move_shows_in_the_health(

@@ -72,7 +72,7 @@ class Gateway:
 
     def dimse(self, port: int, ae_title: str, retrieve: str) -> Archive:
         peer = DicomDestination(name="pacs", host="127.0.0.1", port=port, ae_title=ae_title, retrieve=retrieve)  # type: ignore[arg-type]
-        return DimseArchive(peer, "ECGGW", "ECGGW", self.intake.keep, 64)
+        return DimseArchive(peer, "ECGGW", "ECGGW", self.intake.accept, 64)
 
     def pulled(self, archive: Archive, wanted: Wanted = WANTED) -> Progress:
         return pull(archive, self.intake, wanted, lambda progress: None)
@@ -86,7 +86,7 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
     store = Store(tmp_path / "gateway.db")
     spool = Spool(tmp_path / "spool", 1)
     intake = Intake(spool, store)
-    scp = StorageScp(DicomSettings(port=0), intake.keep, spool)
+    scp = StorageScp(DicomSettings(port=0), intake.accept, spool)
     scp.start()
     yield Gateway(store, intake, scp.port, tmp_path / "spool")
     scp.stop(grace_s=1.0)
@@ -201,7 +201,7 @@ def test_orthanc_is_diagnosed(dicomweb: Web) -> None:
 def test_orthanc_by_dicomweb(gateway: Gateway, dicomweb: Web) -> None:
     for data in history().values():
         dicomweb.orthanc.request("/instances", data)
-    check_pull(gateway, WebArchive(dicomweb.destination, gateway.intake.keep, 64))
+    check_pull(gateway, WebArchive(dicomweb.destination, gateway.intake.accept, 64))
 
 
 # ---- dcmqrscp

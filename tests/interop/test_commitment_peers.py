@@ -56,7 +56,7 @@ class Gateway:
         dicom = DicomSettings(port=port, callers=(CallerSettings(ae_title="ORTHANC", commitment=report),))
         self.committer = Committer(self.store, self.spool, dicom, [pacs], random.Random(1), poll_s=0.05)
         self.outbox = Outbox(self.store, self.spool, [kind(pacs)], random.Random(1), poll_s=0.05)
-        self.scp = StorageScp(dicom, self.intake.keep, self.spool, self.committer)
+        self.scp = StorageScp(dicom, self.intake.accept, self.spool, self.committer)
 
     def delivery(self) -> Delivery:
         """A waveform that waits to be sent."""

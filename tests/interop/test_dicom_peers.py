@@ -36,6 +36,7 @@ from tests.gateway.dicom.samples import (
     make_record,
     page_pixels,
     part10,
+    read_pages,
     secondary_capture,
 )
 from tests.interop.peers import Orthanc, free_port, run, running_orthanc, tool
@@ -62,7 +63,7 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
     store = Store(folder / "gateway.db")
     settings = DicomSettings(port=0, callers=(CallerSettings(ae_title="CART1"), CallerSettings(ae_title="ORTHANC")))
     spool = Spool(folder / "spool", 1)
-    scp = StorageScp(settings, Intake(spool, store).keep, spool)
+    scp = StorageScp(settings, Intake(spool, store).accept, spool)
     scp.start()
     yield Gateway(scp.port, folder)
     scp.stop()
@@ -139,7 +140,7 @@ def test_storescu_sends_a_secondary_capture(gateway: Gateway, tmp_path: Path, sy
     received = dcmread(BytesIO(data))
     assert received.file_meta.TransferSyntaxUID == syntax
     assert received.PixelData == sent.PixelData
-    difference = read_instance(data).pages[0].pixels.astype(int) - photograph_like_pixels()
+    difference = read_pages(data)[0].pixels.astype(int) - photograph_like_pixels()
     assert np.abs(difference).max() <= (12 if syntax in LOSSY else 0)
 
 
@@ -151,7 +152,7 @@ def test_dcmsend_sends_jpeg_2000(gateway: Gateway, tmp_path: Path, syntax: str) 
     assert stored(dcmsend(gateway, made)) == 1
     (received,) = gateway.received()
     assert dcmread(BytesIO(received)).file_meta.TransferSyntaxUID == syntax
-    assert np.array_equal(read_instance(received).pages[0].pixels, photograph_like_pixels())
+    assert np.array_equal(read_pages(received)[0].pixels, photograph_like_pixels())
 
 
 def dcmsend(gateway: Gateway, *paths: Path) -> str:
@@ -171,7 +172,7 @@ def test_dcmsend_sends_jpeg_lossless_process_14(gateway: Gateway, tmp_path: Path
     assert dcmread(made).file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.4.57"
     assert stored(dcmsend(gateway, made)) == 1
     (received,) = gateway.received()
-    assert np.array_equal(read_instance(received).pages[0].pixels, page_pixels())
+    assert np.array_equal(read_pages(received)[0].pixels, page_pixels())
 
 
 def test_every_accepted_syntax_is_sent_by_one_of_these_tests() -> None:
@@ -293,7 +294,7 @@ def test_orthanc_sends_a_page_to_the_gateway(tmp_path: Path, orthanc: Orthanc, g
     answer = json.loads(orthanc.request("/modalities/gateway/store", uploaded["ID"].encode()))
     assert (answer["InstancesCount"], answer["FailedInstancesCount"]) == (1, 0)
     (received,) = gateway.received()
-    assert np.array_equal(read_instance(received).pages[0].pixels, page_pixels())
+    assert np.array_equal(read_pages(received)[0].pixels, page_pixels())
 
 
 def modality(ae_title: str, port: int) -> bytes:

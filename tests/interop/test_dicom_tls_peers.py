@@ -81,7 +81,7 @@ def gateway(
     )
     callers = (CallerSettings(ae_title="CART1", certificate_names=("cart1",)), CallerSettings(ae_title="ORTHANC"))
     spool = Spool(folder / "spool", 1)
-    scp = StorageScp(DicomSettings(port=0, tls=tls, callers=callers), Intake(spool, store).keep, spool)
+    scp = StorageScp(DicomSettings(port=0, tls=tls, callers=callers), Intake(spool, store).accept, spool)
     scp.start()
     yield Gateway(scp.port, scp.tls_port, folder)
     scp.stop()

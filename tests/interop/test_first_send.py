@@ -35,7 +35,7 @@ def test_page_arrives(tmp_path: Path) -> None:
     Image.fromarray(np.full((120, 160, 3), 250, np.uint8)).save(tmp_path / "page.jpg")
     store = Store(tmp_path / "gateway.db")
     spool = Spool(tmp_path / "spool", 1)
-    scp = StorageScp(DicomSettings(port=0), Intake(spool, store).keep, spool)
+    scp = StorageScp(DicomSettings(port=0), Intake(spool, store).accept, spool)
     scp.start()
     try:
         for name, *arguments in commands():

@@ -275,7 +275,7 @@ def test_one_request_to_commit_over_two_connections_is_kept_once(store: Store, h
         return CommitmentRequest(ae_title="SCANNER", host="127.0.0.1", transaction_uid="1.5", references_json="[]")
 
     at_once(*(lambda of=of: of.commitments.add_request(request()) for of in (store, hasty)))
-    assert len(store.commitments.due_requests(utc_now())) == 1
+    assert len(store.commitments.due_requests(utc_now(), 4500)) == 1
 
 
 def test_a_merge_and_a_delivery_at_once_leave_a_notice_where_something_arrived(store: Store) -> None:

@@ -18,10 +18,10 @@ from pydicom import dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import HTJ2K, UID, HTJ2KLossless, HTJ2KLosslessRPCL
 
-from gateway.dicom.images.pages import IMAGE_TRANSFER_SYNTAXES, read_instance
+from gateway.dicom.images.pages import IMAGE_TRANSFER_SYNTAXES
 from pipeline import Calibration
 from pipeline.digitizer import Digitizer
-from tests.gateway.dicom.samples import part10, secondary_capture
+from tests.gateway.dicom.samples import part10, read_pages, secondary_capture
 from tests.interop.peers import run
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(900)]
@@ -99,14 +99,14 @@ def test_every_accepted_syntax_is_in_the_matrix() -> None:
 def test_lossless_pages_come_back_as_they_were(tmp_path: Path, pixels: np.ndarray, encoder: str, syntax: str) -> None:
     data = encoded(encoder, syntax, pixels, tmp_path)
     assert dcmread(BytesIO(data)).file_meta.TransferSyntaxUID == UID(syntax)
-    assert np.array_equal(read_instance(data).pages[0].pixels, pixels)
+    assert np.array_equal(read_pages(data)[0].pixels, pixels)
 
 
 @pytest.mark.parametrize(("encoder", "syntax"), [pair for pair in MATRIX if pair[1] in LOSSY])
 def test_lossy_pages_come_back_nearly(tmp_path: Path, pixels: np.ndarray, encoder: str, syntax: str) -> None:
     data = encoded(encoder, syntax, pixels, tmp_path)
     assert dcmread(BytesIO(data)).file_meta.TransferSyntaxUID == UID(syntax)
-    (page,) = read_instance(data).pages
+    (page,) = read_pages(data)
     difference = np.abs(page.pixels.astype(int) - pixels)
     assert difference.any()
     assert difference.mean() < 6
@@ -128,7 +128,7 @@ class Reader:
         self.expected = self.read(part10(secondary_capture(self.pixels)))
 
     def read(self, data: bytes) -> np.ndarray:
-        (page,) = read_instance(data).pages
+        (page,) = read_pages(data)
         return self._digitizer.digitize(page, default_calibration=Calibration()).record.signal_mv
 
     def check(self, data: bytes) -> None:
@@ -199,8 +199,8 @@ def overlay(pixels: np.ndarray) -> bytes:
 def test_pages_of_one_sample_are_the_same_in_every_width(pixels: np.ndarray) -> None:
     expected = np.asarray(Image.fromarray(pixels).convert("L"))
     for form in (gray, inverted):
-        assert np.array_equal(read_instance(form(pixels)).pages[0].pixels[:, :, 1], expected)
-    stretched = read_instance(sixteen_bits(pixels)).pages[0].pixels[:, :, 1].astype(float)
+        assert np.array_equal(read_pages(form(pixels))[0].pixels[:, :, 1], expected)
+    stretched = read_pages(sixteen_bits(pixels))[0].pixels[:, :, 1].astype(float)
     assert np.corrcoef(stretched.ravel(), expected.ravel())[0, 1] > 0.9999
-    over, single = (read_instance(form(pixels)).pages[0].pixels for form in (overlay, single_bit))
+    over, single = (read_pages(form(pixels))[0].pixels for form in (overlay, single_bit))
     assert np.array_equal(over, single)

@@ -16,12 +16,16 @@ MM = 72 / 25.4
 STANDARD = next(layout for layout in load_layouts() if layout.name == "3x4+1R")
 
 
-def drawn(draw: Callable[[Canvas], None], width_mm: float = 120, height_mm: float = 90) -> PageImage:
+def document(draw: Callable[[Canvas], None], width_mm: float = 120, height_mm: float = 90) -> bytes:
     out = io.BytesIO()
     canvas = Canvas(out, pagesize=(width_mm * MM, height_mm * MM))
     draw(canvas)
     canvas.save()
-    (page,) = load_pages(out.getvalue())
+    return out.getvalue()
+
+
+def drawn(draw: Callable[[Canvas], None], width_mm: float = 120, height_mm: float = 90) -> PageImage:
+    (page,) = load_pages(document(draw, width_mm, height_mm))
     return page
 
 

@@ -17,7 +17,7 @@ from pipeline import (
     SegmentationMap,
     TraceSet,
 )
-from pipeline.datatypes import FloatArray
+from pipeline.datatypes import FloatArray, InkAudit
 from pipeline.layout.file import load_layouts
 from pipeline.layout.identify import identify_layout
 from pipeline.sheet.paper import Sheet
@@ -144,5 +144,5 @@ def digitization(px_per_mm: float = 4.0, page_number: int = 1) -> Digitization:
         layout_match=match,
         traces=traces,
         record=record,
-        quality=assess(record, match, traces, grid),
+        quality=assess(record, match, traces, grid, InkAudit()),
     )

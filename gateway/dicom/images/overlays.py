@@ -13,10 +13,9 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from gateway.errors import UndecodableDataset
+from pipeline import BUDGET
 
 Mask = npt.NDArray[np.bool_]
-
-MAXIMUM_FRAME_PIXELS = 100_000_000
 
 _NOTHING: Mask = np.zeros((0, 0), np.bool_)
 _GROUPS = range(0x6000, 0x6020, 2)
@@ -50,8 +49,8 @@ def _plane(dataset: Dataset, group: int, index: int) -> Mask:
     rows, columns = (_numbers(dataset, group, element) for element in (_ROWS, _COLUMNS))
     if not rows or not columns:
         return _NOTHING
-    if rows[0] * columns[0] > MAXIMUM_FRAME_PIXELS:
-        raise UndecodableDataset(f"overlay {group:04X} has more than {MAXIMUM_FRAME_PIXELS} pixels")
+    if rows[0] * columns[0] > BUDGET.page_pixels:
+        raise UndecodableDataset(f"overlay {group:04X} has more than {BUDGET.page_pixels} pixels")
     shape = rows[0], columns[0]
     if (group, _DATA) not in dataset:
         return _embedded(dataset, group, index, shape)

@@ -1,10 +1,10 @@
 """A DICOM image or Encapsulated PDF -> the pages it holds, and their identity.
 
 `read_context` reads the header only: the SCP and the folder call it before they acknowledge.  `read_instance` decodes
-the pixels too, in the worker.  Reading is tolerant of what the wild writes (wrong dates, odd character sets, missing
-attributes) and strict about size: elements, items and the length of what is used are bounded while they are read, and
-every frame's dimensions are checked against the limits, against the length of the pixel data and against the header of
-the compressed stream before anything is decoded.
+the pixels too, in a child process of the worker.  Reading is tolerant of what the wild writes (wrong dates, odd
+character sets, missing attributes) and strict about size: elements, items and the length of what is used are bounded
+while they are read, and every frame's dimensions are checked against the limits, against the length of the pixel data
+and against the header of the compressed stream before anything is decoded.
 
 Which SOP Classes and transfer syntaxes the gateway takes is written here, once; the SCP offers exactly these.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
@@ -133,10 +134,10 @@ config.settings.reading_validation_mode = config.IGNORE
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class DicomSource:
-    """What one instance holds: decoded pages, or the bytes of a PDF still to be rendered."""
+    """What one instance holds: pages, each decoded when it is asked for, or the bytes of a PDF still to be rendered."""
 
     context: StudyContext
-    pages: tuple[PageImage, ...] = ()
+    pages: Iterable[PageImage] = ()
     document: bytes | None = None
 
 

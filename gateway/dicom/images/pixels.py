@@ -1,14 +1,15 @@
 """Pixel data of an image object -> pages as they would look on a screen: RGB, upright pixels, 8 bits.
 
-First the sizes: Rows, Columns, frames and bits against limits, against the length of uncompressed pixel data, and
-against the dimensions in every compressed stream's own header.  Then frame by frame: decode, rescale and window
-(PS3.3 C.11.1, C.11.2), palette, MONOCHROME1 inverted, overlays drawn, pixels made square, and the resolution the
+First the sizes: Rows, Columns, frames and bits against the budget of a file, against the length of uncompressed pixel
+data, and against the dimensions in every compressed stream's own header.  Then frame by frame: decode, rescale and
+window (PS3.3 C.11.1, C.11.2), palette, MONOCHROME1 inverted, overlays drawn, pixels made square, and the resolution the
 object states.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,9 @@ from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply
 from pydicom.pixels.utils import get_expected_length, pixel_array
 from pydicom.uid import HTJ2K, JPEG2000, HTJ2KLossless, HTJ2KLosslessRPCL, JPEG2000Lossless, RLELossless
 
-from gateway.dicom.images.overlays import MAXIMUM_FRAME_PIXELS, draw_overlays, unpack_frame
+from gateway.dicom.images.overlays import draw_overlays, unpack_frame
 from gateway.errors import UndecodableDataset
-from pipeline import PageImage
-
-MAXIMUM_PIXELS = 500_000_000  # of all frames together
-MAXIMUM_FRAMES = 200
+from pipeline import BUDGET, PageImage
 
 # What pydicom and its decoders raise on bytes that make no sense; the cause stays in the traceback.
 DECODE_ERRORS: tuple[type[Exception], ...] = (
@@ -40,27 +38,35 @@ _JPEG_2000 = (JPEG2000Lossless, JPEG2000, HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2
 _CODESTREAM = b"\xff\x4f\xff\x51"  # JPEG 2000: SOC, SIZ
 
 
-def decode_pages(dataset: Dataset) -> tuple[PageImage, ...]:
-    """Return every frame as a page, numbered from 1.
+def decode_pages(dataset: Dataset) -> Iterator[PageImage]:
+    """Return every frame as a page, numbered from 1; a frame is decoded when it is asked for.
 
     Raises
     ------
     UndecodableDataset
-        The image breaks a limit, contradicts itself, or its pixel data cannot be decoded.
+        The image breaks a limit or contradicts itself; later, a frame cannot be decoded.
     """
     try:
         n_frames = _check_size(dataset)
         pixels_mm = _spacing(dataset)
-        return tuple(
-            PageImage(
-                pixels=_square(draw_overlays(_display(dataset, index), dataset, index), _aspect(dataset, pixels_mm)),
-                page_number=index + 1,
-                px_per_mm_hint=_px_per_mm(dataset, pixels_mm),
-            )
-            for index in range(n_frames)
+    except DECODE_ERRORS as error:
+        raise _undecodable(error) from error
+    return (_page(dataset, index, pixels_mm) for index in range(n_frames))
+
+
+def _page(dataset: Dataset, index: int, pixels_mm: tuple[float, float] | None) -> PageImage:
+    try:
+        return PageImage(
+            pixels=_square(draw_overlays(_display(dataset, index), dataset, index), _aspect(dataset, pixels_mm)),
+            page_number=index + 1,
+            px_per_mm_hint=_px_per_mm(dataset, pixels_mm),
         )
     except DECODE_ERRORS as error:
-        raise UndecodableDataset(f"the pixel data cannot be decoded ({type(error).__name__})") from error
+        raise _undecodable(error) from error
+
+
+def _undecodable(error: Exception) -> UndecodableDataset:
+    return UndecodableDataset(f"the pixel data cannot be decoded ({type(error).__name__})")
 
 
 def _check_size(dataset: Dataset) -> int:
@@ -68,15 +74,15 @@ def _check_size(dataset: Dataset) -> int:
     rows, columns = _count(dataset, "Rows", 65535), _count(dataset, "Columns", 65535)
     samples = _count(dataset, "SamplesPerPixel", 3)
     bits = _count(dataset, "BitsAllocated", 16)
-    n_frames = _count(dataset, "NumberOfFrames", MAXIMUM_FRAMES, default=1)
+    n_frames = _count(dataset, "NumberOfFrames", BUDGET.pages, default=1)
     if samples == 2 or bits not in (1, 8, 16) or not 1 <= _count(dataset, "BitsStored", 16) <= bits:
         raise UndecodableDataset(f"{samples} samples of {bits} bits a pixel are not read here")
     if dataset.get("PhotometricInterpretation") not in (_COLOUR if samples == 3 else _ONE_SAMPLE):
         raise UndecodableDataset(f"PhotometricInterpretation does not fit {samples} samples a pixel")
-    if rows * columns > MAXIMUM_FRAME_PIXELS or rows * columns * n_frames > MAXIMUM_PIXELS:
+    if rows * columns > BUDGET.page_pixels or rows * columns * n_frames > BUDGET.pixels:
         raise UndecodableDataset(
-            f"{n_frames} frames of {rows} x {columns} pixels are too many: at most {MAXIMUM_FRAME_PIXELS} a frame and "
-            f"{MAXIMUM_PIXELS} in all"
+            f"{n_frames} frames of {rows} x {columns} pixels are too many: at most {BUDGET.page_pixels} a frame and "
+            f"{BUDGET.pixels} in all"
         )
     if not isinstance(dataset.get("PixelData"), bytes):
         raise UndecodableDataset("the image holds no pixel data")
@@ -107,9 +113,14 @@ def _check_frames(dataset: Dataset, rows: int, columns: int, n_frames: int) -> N
     if len(frames) != n_frames:
         raise UndecodableDataset(f"PixelData holds {len(frames)} frames, NumberOfFrames says {n_frames}")
     syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax == RLELossless:  # has no dimensions; expands at most 64-fold
+    if syntax == RLELossless:  # has no dimensions; two bytes become 128 at most
+        needed = rows * columns * dataset.SamplesPerPixel * dataset.BitsAllocated // 8
+        if any(64 * len(frame) < needed for frame in frames):
+            raise UndecodableDataset(f"a frame is compressed to fewer bytes than {needed} pixel values can take")
         return
     for number, frame in enumerate(frames, start=1):
+        if frame.count(b"\xff\xda") > BUDGET.scans and syntax not in _JPEG_2000:
+            raise UndecodableDataset(f"frame {number} has more than {BUDGET.scans} JPEG scans")
         found = _j2k_size(frame) if syntax in _JPEG_2000 else _jpeg_size(frame)
         if found != (rows, columns):
             raise UndecodableDataset(
@@ -160,21 +171,27 @@ def _stored(dataset: Dataset, index: int) -> npt.NDArray[Any]:
     return pixel_array(dataset, index=index, decoding_plugin="pylibjpeg")
 
 
-def _gray(dataset: Dataset, frame: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    """Return (H, W) stored values after rescale and window, as 0 to 255.
+def _gray(dataset: Dataset, frame: npt.NDArray[np.generic], *, band: int = 256) -> npt.NDArray[np.uint8]:
+    """Return (H, W) stored values after rescale and window, as 0 to 255; computed `band` rows at a time.
 
     8 bits without a window keep their range; anything else is stretched from its darkest to its brightest value.
     """
     windowed = "VOILUTSequence" in dataset or _first_number(dataset, "WindowWidth") >= 1
-    values = apply_modality_lut(frame, dataset)
-    if windowed:
-        values = apply_voi_lut(values, dataset)
+
+    def values(top: int) -> npt.NDArray[Any]:
+        rescaled = apply_modality_lut(frame[top : top + band], dataset)
+        return apply_voi_lut(rescaled, dataset) if windowed else rescaled
+
+    tops = range(0, len(frame), band)
     low, high = 0.0, 2.0 ** int(dataset.BitsStored) - 1.0
     if windowed or high > 255 or dataset.get("PixelRepresentation") == 1 or "ModalityLUTSequence" in dataset:
-        low, high = float(values.min()), float(values.max())
-    if high <= low:
-        return np.full(values.shape, 255, np.uint8)
-    return np.clip(np.rint((values - low) * (255.0 / (high - low))), 0, 255).astype(np.uint8)
+        low = min(float(values(top).min()) for top in tops)
+        high = max(float(values(top).max()) for top in tops)
+    gray = np.full(frame.shape, 255, np.uint8)
+    if high > low:
+        for top in tops:
+            gray[top : top + band] = np.clip(np.rint((values(top) - low) * (255.0 / (high - low))), 0, 255)
+    return gray
 
 
 def _first_number(dataset: Dataset, keyword: str) -> float:
@@ -231,8 +248,8 @@ def _square(pixels: npt.NDArray[np.uint8], aspect: float) -> npt.NDArray[np.uint
         return pixels
     axis, factor = (0, aspect) if aspect > 1 else (1, 1 / aspect)
     length = round(pixels.shape[axis] * factor)
-    if length * pixels.shape[1 - axis] > MAXIMUM_FRAME_PIXELS:
-        raise UndecodableDataset(f"a frame with square pixels would have more than {MAXIMUM_FRAME_PIXELS} of them")
+    if length * pixels.shape[1 - axis] > BUDGET.page_pixels:
+        raise UndecodableDataset(f"a frame with square pixels would have more than {BUDGET.page_pixels} of them")
     position = np.clip((np.arange(length) + 0.5) / factor - 0.5, 0, pixels.shape[axis] - 1)
     before = np.floor(position).astype(np.intp)
     after = np.minimum(before + 1, pixels.shape[axis] - 1)

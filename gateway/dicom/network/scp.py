@@ -5,19 +5,20 @@ peers we asked) to `gateway.dicom.network.commitment`.
 
 Two ports can be listened on, a plain one and one that speaks TLS.  Who may send is decided when the association is
 asked for: the called AE title must be ours, the calling one must be listed, from one of its addresses and with one of
-its certificates if it has any (PS3.8 section 9.3.4: rejected-permanent, reasons 7 and 3).  ECG waveform objects are not
-offered a presentation context: they hold signals already, and an acknowledged object must never be dropped, so the
-sender is refused before it sends.
+its certificates if it has any (PS3.8 section 9.3.4: rejected-permanent, reasons 7 and 3).  A peer that we ask to commit
+need not be listed: it may report, and nothing else.  ECG waveform objects are not offered a presentation context: they
+hold signals already, and an acknowledged object must never be dropped, so the sender is refused before it sends.
 """
 
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Protocol
 
 from pydicom.dataset import Dataset
@@ -34,9 +35,10 @@ from gateway.dicom.images.pages import (
 )
 from gateway.dicom.images.receive import PROCESSING_FAILURE, answer_store, status
 from gateway.dicom.network.commitment import CommitmentResult, Reference, answer_request, answer_result
-from gateway.dicom.network.transport import Acceptor, ConnectionLimit, Room
+from gateway.dicom.network.transport import Acceptor, Room
 from gateway.dicom.objects.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gateway.domain.received import Keep
+from gateway.security.connections import ConnectionLimit
 from gateway.security.tls import ListenerTls, peer_names
 from gateway.settings import CallerSettings, DicomSettings
 
@@ -46,11 +48,16 @@ MAXIMUM_PDU_SIZE = 131072  # what we ask peers to stay below; the largest DCMTK 
 _END_S = 2.0  # what threads of connections get to end in when we stop
 _POLL_S = 0.2  # how soon the listening threads notice that they shall stop
 _UNCOMPRESSED = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+_FOR_REPORTS = (Verification, StorageCommitmentPushModel)
 _CONNECTIONS_PER_ASSOCIATION = 4  # connections that ask for no association yet take no place among associations
 
 
 class Commitments(Protocol):
     """Who answers requests and results of storage commitment, with a status."""
+
+    def expects(self, calling_ae_title: str, called_ae_title: str, address: str) -> bool:
+        """Return whether a result may come from this peer."""
+        ...
 
     def request_received(
         self, ae_title: str, host: str, transaction_uid: str, references: tuple[Reference, ...]
@@ -75,6 +82,11 @@ class StorageScp:
     commitments
         Who answers for storage commitment; without, it is not offered.
 
+    Attributes
+    ----------
+    maximum_connections : int
+        How many connections may be open at once, with an association or not.
+
     Raises
     ------
     SettingsError
@@ -90,7 +102,8 @@ class StorageScp:
         if commitments is not None:
             self._ae.add_supported_context(StorageCommitmentPushModel, _UNCOMPRESSED, scu_role=True, scp_role=True)
         self._tls = ListenerTls(settings.tls) if settings.tls else None
-        self._limit = ConnectionLimit(*_connections(settings))
+        self.maximum_connections = _maximum_connections(settings)
+        self._limit = ConnectionLimit("DICOM", self.maximum_connections, settings.maximum_connections_per_host)
         self._lock = threading.Lock()
         self._admitted: list[Association] = []
         self._listening: dict[str, tuple[Acceptor, threading.Thread]] = {}
@@ -131,7 +144,8 @@ class StorageScp:
         """Follow changed callers and limits from the next association on; open ones go on, and ports stay."""
         self._settings = settings
         _apply_limits(self._ae, settings)
-        self._limit.change(*_connections(settings))
+        self.maximum_connections = _maximum_connections(settings)
+        self._limit.change(self.maximum_connections, settings.maximum_connections_per_host)
         for acceptor, _ in self._listening.values():
             acceptor.maximum_object_bytes = settings.maximum_object_mib << 20
 
@@ -181,13 +195,21 @@ class StorageScp:
     def _on_requested(self, event: evt.Event) -> None:
         """Reject a caller that is not listed, or not from this address, or not with this certificate, or too many."""
         requestor, connection = event.assoc.requestor, event.assoc.dul.socket.socket
+        calling, called = requestor.primitive.calling_ae_title, requestor.primitive.called_ae_title
         names = peer_names(connection) if isinstance(connection, ssl.SSLSocket) else frozenset()
-        if not is_allowed(self._settings.callers, requestor.primitive.calling_ae_title, requestor.address, names):
-            logger.warning("Rejected an association: the caller is not listed", extra={"action": "scp_reject"})
-            self._reject(event.assoc, 0x01, 0x01, 0x03)
-        elif not self._admit(event.assoc):
-            logger.warning("Rejected an association: too many are open", extra={"action": "scp_reject"})
-            self._reject(event.assoc, 0x02, 0x03, 0x02)
+        listed = is_allowed(self._settings.callers, calling, requestor.address, names)
+        ours = called.strip() == self._settings.ae_title.strip()
+        if not (listed and ours):
+            commitments = self._commitments
+            if commitments is None or not commitments.expects(calling, called, requestor.address):
+                reason = f"{called} is not our AE title" if listed else "it is not among the callers"
+                self._reject(event.assoc, reason, 0x01, 0x01, 0x07 if listed else 0x03)
+                return
+            event.assoc.acceptor.supported_contexts = [
+                context for context in self._ae.supported_contexts if context.abstract_syntax in _FOR_REPORTS
+            ]
+        if not self._admit(event.assoc):
+            self._reject(event.assoc, "too many are open", 0x02, 0x03, 0x02)
 
     def _admit(self, association: Association) -> bool:
         with self._lock:
@@ -198,7 +220,13 @@ class StorageScp:
             return True
 
     @staticmethod
-    def _reject(association: Association, result: int, source: int, reason: int) -> None:
+    def _reject(association: Association, why: str, result: int, source: int, reason: int) -> None:
+        requestor = association.requestor
+        logger.warning(
+            "Rejected an association of %s from %s: %s",
+            *(requestor.primitive.calling_ae_title, requestor.address, why),
+            extra={"action": "scp_reject"},
+        )
         association.acse.send_reject(result, source, reason)
         association.kill()
 
@@ -253,9 +281,7 @@ def is_allowed(
     """
     if not callers:
         return True
-    host = ip_address(address)
-    if isinstance(host, IPv6Address) and host.ipv4_mapped is not None:
-        host = host.ipv4_mapped
+    host = _peer_address(address)
     names = {name.casefold() for name in certificate_names}
     return any(
         caller.ae_title.strip() == ae_title.strip()
@@ -265,14 +291,27 @@ def is_allowed(
     )
 
 
-def _connections(settings: DicomSettings) -> tuple[int, int]:
-    """Return how many connections may be open, and how many of them from one address."""
-    return _CONNECTIONS_PER_ASSOCIATION * settings.maximum_associations, settings.maximum_connections_per_host
+def is_from(address: str, host: str) -> bool:
+    """Return whether a peer's address is that of a host, which the settings name by address or by name."""
+    try:
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError):  # it cannot be resolved, or is no name
+        return False
+    return _peer_address(address) in {_peer_address(one) for one in found}
+
+
+def _peer_address(address: str) -> IPv4Address | IPv6Address:
+    host = ip_address(address)
+    mapped = host.ipv4_mapped if isinstance(host, IPv6Address) else None
+    return mapped or host
+
+
+def _maximum_connections(settings: DicomSettings) -> int:
+    return _CONNECTIONS_PER_ASSOCIATION * settings.maximum_associations
 
 
 def _apply_limits(ae: AE, settings: DicomSettings) -> None:
-    ae.require_calling_aet = [caller.ae_title for caller in settings.callers]
-    ae.maximum_associations = _CONNECTIONS_PER_ASSOCIATION * settings.maximum_associations  # ours are in `_admit`
+    ae.maximum_associations = _maximum_connections(settings)  # ours are in `_admit`
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = settings.timeout_s
 
 
@@ -280,7 +319,6 @@ def _application_entity(settings: DicomSettings) -> AE:
     ae = AE(ae_title=settings.ae_title)
     ae.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    ae.require_called_aet = True
     ae.maximum_pdu_size = MAXIMUM_PDU_SIZE
     _apply_limits(ae, settings)
     ae.add_supported_context(Verification, _UNCOMPRESSED)

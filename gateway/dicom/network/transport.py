@@ -10,6 +10,7 @@ of any size; and waits for the association request of a peer that has gone.  Her
 * the TLS handshake has a thread of its own and must end within the network timeout;
 * a PDU is at most `MAXIMUM_PDU_BYTES` and must arrive within the network timeout;
 * of what is decoded, elements and items are at most `MAXIMUM_MESSAGE_ELEMENTS`;
+* an answer to a peer that broke off before it, and a command set that cannot be decoded, end the association in order;
 * a command set is at most `MAXIMUM_COMMAND_BYTES`, and of a data set beyond the limit the rest is dropped as it comes
   in, so that the sender still gets its answer;
 * an object that is larger than `SPILL_BYTES` goes to a file as it comes in;
@@ -21,10 +22,11 @@ A requestor's association has the same bounds, and says in `BoundedSocket.error`
 from __future__ import annotations
 
 import logging
+import select
 import socket
+import ssl
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
@@ -36,6 +38,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
 from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.fsm import TRANSITION_TABLE, StateMachine
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import (
     T_CONNECT,
@@ -46,7 +49,9 @@ from pynetdicom.transport import (
 )
 
 from gateway.dicom.images.bounded import Bounds
+from gateway.dicom.images.pixels import DECODE_ERRORS
 from gateway.errors import StorageError
+from gateway.security.connections import ConnectionLimit
 from gateway.security.tls import ListenerTls, accept_tls, words
 
 logger = logging.getLogger(__name__)
@@ -69,43 +74,6 @@ class Room(Protocol):
     def temporary_file(self) -> BinaryIO:
         """Return a file that nobody else sees, and that is gone when it is closed; raise StorageError."""
         ...
-
-
-class ConnectionLimit:
-    """Counts open connections, on all ports that share it."""
-
-    def __init__(self, maximum: int, maximum_per_host: int) -> None:
-        self._maximum = maximum
-        self._maximum_per_host = maximum_per_host
-        self._lock = threading.Lock()
-        self._open: Counter[str] = Counter()
-        self._full = False
-
-    def change(self, maximum: int, maximum_per_host: int) -> None:
-        """Admit so many from now on; connections that are open stay."""
-        self._maximum, self._maximum_per_host = maximum, maximum_per_host
-
-    def admit(self, host: str) -> bool:
-        """Count a connection from `host`, or return False: there are too many."""
-        with self._lock:
-            full = self._open[host] >= self._maximum_per_host or self._open.total() >= self._maximum
-            if full and not self._full:  # said once: a flood of connections must not become one of log lines
-                logger.warning(
-                    "Closing connections: %d are open, %d of them from %s",
-                    *(self._open.total(), self._open[host], host),
-                    extra={"action": "connection_refused"},
-                )
-            self._full = full
-            if not full:
-                self._open[host] += 1
-            return not full
-
-    def leave(self, host: str) -> None:
-        """Take back a connection that was admitted and is about to be closed."""
-        with self._lock:
-            self._open[host] -= 1
-            if not self._open[host]:
-                del self._open[host]
 
 
 class Acceptor(ThreadedAssociationServer):  # type: ignore[misc]
@@ -185,6 +153,7 @@ class Requestor(AE):  # type: ignore[misc]
 
     def _create_socket(self, assoc: Association, address: AddressInformation, tls_args: Any) -> AssociationSocket:
         assoc.dimse = _BoundedDimse(assoc, self.maximum_object_bytes, None)
+        assoc.dul.state_machine = _StateMachine(assoc.dul)
         connection = BoundedSocket(assoc, address=address)
         connection.tls_args = tls_args
         return connection
@@ -223,6 +192,25 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc]
         self.provider_queue.put(primitive)
         self._ready.set()
 
+    @property
+    def ready(self) -> bool:
+        """Whether something is to be read: not while a request of the peer waits for the one before to be answered.
+
+        The stock socket asks `select`, which knows descriptors to 1023 only.
+        """
+        connection = self.socket
+        waits = self.assoc.is_acceptor and not self.assoc.dimse.msg_queue.empty()
+        if connection is None or not self._is_connected or waits:
+            return False
+        poll = select.poll()
+        try:
+            poll.register(connection, select.POLLIN)
+            found = bool(poll.poll(0))
+        except (OSError, ValueError):  # it is closed
+            self.event_queue.put("Evt17")
+            return False
+        return found or (isinstance(connection, ssl.SSLSocket) and bool(connection.pending()))
+
     def recv(self, nr_bytes: int) -> bytearray:
         """Read `nr_bytes`, all of them within the network timeout; fewer only where the peer closed.
 
@@ -238,11 +226,6 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc]
         except OSError as error:
             self.error = error
             raise
-
-    @property
-    def ready(self) -> bool:
-        """Whether something is to be read: not while a request of the peer waits for the one before to be answered."""
-        return (self.assoc.is_requestor or self.assoc.dimse.msg_queue.empty()) and bool(super().ready)
 
     def _recv(self, nr_bytes: int) -> bytearray:
         connection, timeout_s = self.socket, self.assoc.network_timeout
@@ -412,7 +395,25 @@ class _BoundedRequestHandler(RequestHandler):  # type: ignore[misc]
         connection.on_close = self._leave
         association.dul.socket = connection
         association.dimse = _BoundedDimse(association, self.server.maximum_object_bytes, self.server.room)
+        association.dul.state_machine = _StateMachine(association.dul)
         return association
+
+
+class _StateMachine(StateMachine):  # type: ignore[misc]
+    def do_action(self, event: str) -> None:
+        """Act on an event; one that its state does not know (PS3.8 table 9-10) ends the connection.
+
+        So it is with an answer of ours after the peer broke the protocol or off.  Stock pynetdicom lets the thread die.
+        """
+        if (event, self.current_state) in TRANSITION_TABLE:
+            super().do_action(event)
+        else:
+            logger.warning(
+                "Ending a connection that its peer broke (%s in %s)",
+                *(event, self.current_state),
+                extra={"action": "protocol"},
+            )
+            self.dul.kill_dul()
 
 
 class _BoundedDimse(DIMSEServiceProvider):  # type: ignore[misc]
@@ -430,7 +431,13 @@ class _BoundedDimse(DIMSEServiceProvider):  # type: ignore[misc]
             message.encoded_command_set = BoundedBuffer(MAXIMUM_COMMAND_BYTES)
             message.data_set = BoundedBuffer(MAXIMUM_INFORMATION_BYTES)
             self.message = message
-        super().receive_primitive(primitive)
+        try:
+            super().receive_primitive(primitive)
+        except DECODE_ERRORS as error:
+            what = type(error).__name__
+            logger.warning("Ending an association: no DIMSE message (%s)", what, extra={"action": "protocol"})
+            self.message = None
+            self.dul.event_queue.put("Evt19")
         if isinstance(self.message, C_STORE_RQ):
             self.message.data_set.allow(self._maximum_object_bytes, self._room)
         if self.message is not None and self.message.encoded_command_set.overflowed:

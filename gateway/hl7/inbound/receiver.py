@@ -192,7 +192,9 @@ def _received(data: bytes, message: Message) -> InboundMessage:
 def _batch(data: bytes, acknowledgements: list[bytes]) -> bytes:
     """Return the answers to a batch as a batch (HL7 2.5.1 section 2.10.3), which refers to it by BHS-12 / FHS-12."""
     head = data.lstrip(LEADING)
-    separator, encoding = head[3:4], head[4:260].split(head[3:4])[0]
+    first = re.split(rb"[\r\n]", head, maxsplit=1)[0]
+    separator = first[3:4] or b"|"
+    encoding = first[4:260].split(separator)[0] or b"^~\\&"
     lines: dict[bytes, list[bytes]] = {}  # FHS and BHS, which come first
     for line in re.split(rb"[\r\n]+", head, maxsplit=2)[:2]:
         if line[:3] in (b"FHS", b"BHS"):

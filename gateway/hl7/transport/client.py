@@ -8,7 +8,6 @@ the same bytes with the same MSH-10, so a receiver knows the repeat.
 from __future__ import annotations
 
 import logging
-import select
 import socket
 import ssl
 import time
@@ -131,11 +130,9 @@ class MllpClient:
         assert self._socket is not None
         try:
             self._socket.settimeout(0.0)
-            while select.select([self._socket], [], [], 0)[0]:
-                data = self._socket.recv(_RECEIVE_BYTES)
-                if not data:
-                    return False
+            while data := self._socket.recv(_RECEIVE_BYTES):
                 self._parser.feed(data)
+            return False
         except (BlockingIOError, ssl.SSLWantReadError):
             pass
         except (OSError, FrameTooLong):

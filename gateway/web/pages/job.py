@@ -109,6 +109,7 @@ class JobView:
     id: str
     status: Badge
     reason: str
+    purged: str  # when and why its files were deleted, and what they were; "" while it has them
     facts: tuple[tuple[str, str], ...]
     patient: PatientView | None
     pages: tuple[PageView, ...]
@@ -150,7 +151,7 @@ def routes(site: Site) -> APIRouter:
         job = store.jobs.get(job_id)
         path = spool.source_path(job.id)
         if not path.is_file():
-            raise HTTPException(404, "The file is gone.")
+            raise HTTPException(404, _purged(store, job) or "The file is gone.")
         return FileResponse(path, media_type=job.media_type, filename=job.id)
 
     @router.get("/jobs/{job_id}/pages/{number}/page.png")
@@ -211,26 +212,38 @@ def job_view(store: Store, spool: Spool, job: Job, review: ReviewSettings, show_
     ]
     if job.confirmed_by:
         facts.append(("Confirmed by", job.confirmed_by))
+    if job.legal_hold:
+        facts.append(("Legal hold", "the files are kept"))
     return JobView(
         id=job.id,
         status=job_badge(job.status),
         reason=job.reason,
+        purged=_purged(store, job),
         facts=(*facts, ("Worker", job.worker)) if job.worker else tuple(facts),
         patient=_patient(job) if show_patient else None,
         pages=tuple(_page_view(spool, page, review) for page in pages),
         deliveries=tuple(_delivery_view(delivery) for delivery in deliveries),
         events=tuple(store.jobs.events(job.id)),
-        can_identify=job.status in (JobStatus.NEEDS_REVIEW, JobStatus.FAILED, JobStatus.CANCELLED),
+        can_identify=job.status in (JobStatus.NEEDS_REVIEW, JobStatus.FAILED, JobStatus.CANCELLED)
+        and job.purged_at is None,
         can_confirm=_can_confirm(job, pages),
         working=job.status in (JobStatus.QUEUED, JobStatus.RUNNING),
         unsettled=any(d.status in UNSETTLED for d in deliveries),
     )
 
 
+def _purged(store: Store, job: Job) -> str:
+    """Return when the files of a job were deleted, what they were, and why; "" where they were not."""
+    if job.purged_at is None:
+        return ""
+    details = [event.detail for event in store.jobs.events(job.id) if event.action == "PURGE"]
+    return f"{clock(job.purged_at)}: {details[-1]}."
+
+
 def _can_confirm(job: Job, pages: Sequence[Page]) -> bool:
     """Return whether there is a result that nobody has confirmed yet."""
     ended = job.status in (JobStatus.DONE, JobStatus.NEEDS_REVIEW) and not job.confirmed_by
-    return ended and any(page.waveform_sop_instance_uid for page in pages)
+    return ended and job.purged_at is None and any(page.waveform_sop_instance_uid for page in pages)
 
 
 def _delivery_view(delivery: Delivery) -> DeliveryView:

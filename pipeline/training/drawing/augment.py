@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pipeline.datatypes import LEADS, ByteArray, FloatArray
 from pipeline.networks import specification as networks
 from pipeline.training.drawing.capture import Capture, desk, expose, random_capture
-from pipeline.training.drawing.synth import GRID, INK_PX_PER_MM, TEXT, TRACE, DrawnPage
+from pipeline.training.drawing.synth import GRID, TEXT, TRACE, DrawnPage, DrawnRow
 
 Points = npt.NDArray[np.float64]
 
@@ -51,7 +51,8 @@ class RowSample:
     """A crop around one row for the trace network."""
 
     pixels: ByteArray  # (h, w, 3)
-    y_bin: FloatArray  # (columns,) centre line in bins from the crop's top; NaN = none
+    y_bin: FloatArray  # (columns,) centre line without spikes in bins from the crop's top; NaN = none
+    spike_bin: FloatArray  # (columns, 2) foot and tip of a pacing spike in bins, in its nearest column; NaN = none
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -138,6 +139,7 @@ def bend_sample(page: DrawnPage, size: int, rng: np.random.Generator) -> BendSam
     rng : Generator
         All chance comes from it.
     """
+    page = page.coarse()
     capture = random_capture(rng)
     photo = capture.kind == "photo"
     span, cell = size / networks.BEND.px_per_mm, networks.BEND.stride_px
@@ -170,9 +172,20 @@ def _class_shares(page: DrawnPage) -> ByteArray:
     return np.stack([(page.classes == k).view(np.uint8) * 255 for k in (GRID, TRACE, TEXT)], -1)
 
 
-def _halved(picture: cv2.typing.MatLike) -> ByteArray:
-    """Average 2 x 2 pixels."""
-    size = (picture.shape[1] // 2, picture.shape[0] // 2)
+def supersampling(ink_px_per_mm: float, px_per_mm: float) -> int:
+    """Return how many steps a side a picture's pixel is sampled in: the ink raster is finer, so average, do not pick.
+
+    Parameters
+    ----------
+    ink_px_per_mm, px_per_mm : float
+        Of the drawn page and of the picture of it.
+    """
+    return max(1, int(np.ceil(0.6 * ink_px_per_mm / px_per_mm)))
+
+
+def _halved(picture: cv2.typing.MatLike, steps: int = 2) -> ByteArray:
+    """Average `steps` x `steps` pixels."""
+    size = (picture.shape[1] // steps, picture.shape[0] // steps)
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
@@ -197,6 +210,7 @@ def page_samples(page: DrawnPage, size: int, count: int, rng: np.random.Generato
     rng : Generator
         All chance comes from it.
     """
+    page = page.coarse()
     shares = _class_shares(page)
     capture = random_capture(rng)
     photo = capture.kind == "photo"
@@ -229,7 +243,7 @@ def _page_sample(
     x = np.cos(turn) * ux - np.sin(turn) * uy + centre[0]
     y = np.sin(turn) * ux + np.cos(turn) * uy + centre[1]
     dx, dy = warp(x.astype(np.float32), y.astype(np.float32))
-    map_x, map_y = (_every_pixel((v + d) * INK_PX_PER_MM - 0.5, 2 * size) for v, d in ((x, dx), (y, dy)))
+    map_x, map_y = (_every_pixel((v + d) * page.px_per_mm - 0.5, 2 * size) for v, d in ((x, dx), (y, dy)))
     big, outside = _through(page, map_x, map_y)
     if outside.any():
         big[outside] = desk((2 * size, 2 * size), rng)[outside] if capture.kind in ("photo", "scan") else 255
@@ -286,6 +300,7 @@ def layout_sample(page: DrawnPage, size: int, rng: np.random.Generator) -> Layou
     rng : Generator
         All chance comes from it.
     """
+    page = page.coarse()
     r = networks.LAYOUT.px_per_mm
     span = size / r
     capture = random_capture(rng)
@@ -297,8 +312,8 @@ def layout_sample(page: DrawnPage, size: int, rng: np.random.Generator) -> Layou
     grid = (np.arange(2 * size) + 0.5) / (2 * r) * stretch
     x, y = np.meshgrid((grid + x0).astype(np.float32), (grid + y0).astype(np.float32))
     dx, dy = warp(x, y)
-    map_x = (x + dx) * np.float32(INK_PX_PER_MM) - np.float32(0.5)
-    map_y = (y + dy) * np.float32(INK_PX_PER_MM) - np.float32(0.5)
+    map_x = (x + dx) * np.float32(page.px_per_mm) - np.float32(0.5)
+    map_y = (y + dy) * np.float32(page.px_per_mm) - np.float32(0.5)
     big, outside = _through(page, map_x, map_y)
     if outside.any():
         big[outside] = desk((2 * size, 2 * size), rng)[outside] if rng.random() < 0.5 else 255
@@ -355,7 +370,8 @@ def row_samples(page: DrawnPage, width: int, count: int, rng: np.random.Generato
 
 def _row_sample(page: DrawnPage, width: int, rng: np.random.Generator) -> RowSample:
     height = networks.TRACE.crop_px[0]
-    capture = random_capture(rng)
+    finest = 1.2 * page.px_per_mm
+    capture = random_capture(rng, finest_px_per_mm=finest)
     photo = capture.kind == "photo"
     warp = Warp(rng, rng.uniform(0, 0.8) if photo else rng.uniform(0, 0.15), shortest_mm=40)
     row = page.rows[int(rng.integers(len(page.rows)))]
@@ -366,26 +382,55 @@ def _row_sample(page: DrawnPage, width: int, rng: np.random.Generator) -> RowSam
         x0 = rng.uniform(row.segments[0].x0_mm - 6, max(row.segments[-1].x1_mm + 6 - span, row.segments[0].x0_mm))
     y0 = row.baseline_mm - networks.TRACE.height_mm / 2 + rng.normal(0, 1.2)
     turn = float(rng.choice([0.0, rng.normal(0, 0.03), rng.uniform(-0.6, 0.6)], p=[0.3, 0.4, 0.3]))
-    forward = _to_picture(capture, turn, rng.normal(0, 0.03) if photo else 0.0)
+    forward = _to_picture(capture, turn, rng.normal(0, 0.03) if photo else 0.0, finest_px_per_mm=finest)
     box = (x0 - 2, y0 - 2, x0 + span + 2, y0 + networks.TRACE.height_mm + 2)
     picture, origin = _photographed(page, capture, box, forward, rng)
-    # picture -> canvas, with the residual the rectifier leaves
-    px, py = _canvas_points(x0, y0, width, height, warp)
+    # picture -> canvas, with the residual the rectifier leaves; a finer picture is averaged, as the tracer's strips are
+    scale = float(np.sqrt(abs(np.linalg.det(forward))))
+    fx, fy = (max(1, round(scale / step)) for step in (networks.TRACE.px_per_mm_x, networks.TRACE.px_per_mm_y))
+    px, py = _canvas_points(x0, y0, width, height, warp, (fx, fy))
     map_x = forward[0, 0] * px + forward[0, 1] * py - origin[0] - 0.5
     map_y = forward[1, 0] * px + forward[1, 1] * py - origin[1] - 0.5
     raster_x, raster_y = map_x.astype(np.float32), map_y.astype(np.float32)
-    pixels = cv2.remap(picture, raster_x, raster_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    line_x, line_y = _to_canvas(row.x_mm, row.y_mm, warp)
-    at = x0 + (np.arange(width * 2) + 0.5) / networks.ROW_COLUMNS_PER_MM
-    y_mm = np.interp(at, line_x, line_y, left=np.nan, right=np.nan)
-    y_bin = (y_mm - y0) / networks.TRACE.height_mm * networks.ROW_BINS - 0.5
+    method = cv2.INTER_CUBIC if fx * fy == 1 else cv2.INTER_LINEAR
+    pixels = cv2.remap(picture, raster_x, raster_y, method, borderMode=cv2.BORDER_REPLICATE)
+    if fx * fy > 1:
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    line_x, line_y = _to_canvas(row.x_mm, row.line_mm, warp)
+    n_columns = round(width / networks.TRACE.px_per_mm_x * networks.ROW_COLUMNS_PER_MM)
+    at = x0 + (np.arange(n_columns) + 0.5) / networks.ROW_COLUMNS_PER_MM
+    y_bin = _bins(np.interp(at, line_x, line_y, left=np.nan, right=np.nan), y0)
     y_bin[(y_bin < 0) | (y_bin > networks.ROW_BINS - 1)] = np.nan
-    return RowSample(pixels=np.asarray(pixels, np.uint8), y_bin=y_bin.astype(np.float32))
+    return RowSample(
+        pixels=np.asarray(pixels, np.uint8), y_bin=y_bin.astype(np.float32), spike_bin=_spikes(page, row, at, y0, warp)
+    )
 
 
-def _to_picture(capture: Capture, turn: float, shear: float = 0.0) -> npt.NDArray[np.float64]:
+def _bins(y_mm: Points, y0_mm: float) -> Points:
+    """Return heights on the canvas in bins of the trace network, from the top of a crop."""
+    return (y_mm - y0_mm) / networks.TRACE.height_mm * networks.ROW_BINS - 0.5
+
+
+def _spikes(page: DrawnPage, row: DrawnRow, at_mm: Points, y0_mm: float, warp: Warp) -> FloatArray:
+    """Return foot and tip in bins of every spike of a row in its nearest column of `at_mm` (n,), NaN elsewhere."""
+    spike_bin = np.full((len(at_mm), 2), np.nan, np.float32)
+    step = at_mm[1] - at_mm[0]
+    for spike in page.spikes:
+        if page.rows[spike.row] is row:
+            x, y = _to_canvas(
+                np.full(2, spike.x_mm, np.float32), np.array([spike.foot_mm, spike.tip_mm], np.float32), warp
+            )
+            column = round(float((x.mean() - at_mm[0]) / step))
+            if 0 <= column < len(at_mm):
+                spike_bin[column] = _bins(y.astype(np.float64), y0_mm)
+    return spike_bin
+
+
+def _to_picture(
+    capture: Capture, turn: float, shear: float = 0.0, *, finest_px_per_mm: float = 12.0
+) -> npt.NDArray[np.float64]:
     """Return the linear map from paper mm to pixels of a picture (2, 2): its resolution, a rotation, a little shear."""
-    scale = min(max(capture.native_px_per_mm, 3.3), 12.0)
+    scale = min(max(capture.native_px_per_mm, 3.3), finest_px_per_mm)
     return scale * np.array([[np.cos(turn), -np.sin(turn) + shear], [np.sin(turn), np.cos(turn)]])
 
 
@@ -406,9 +451,9 @@ def _photographed(
     picture_w, picture_h = (int(v) + 1 for v in np.ceil(corners.max(0) - origin))
     inverse = np.linalg.inv(forward)
     scale = float(np.sqrt(abs(np.linalg.det(forward))))
-    oversample = 2 if scale < 6 else 1  # the ink raster is finer than the picture: average, do not pick
-    offset = INK_PX_PER_MM * inverse @ (origin + 0.5 / oversample) - 0.5
-    matrix = np.hstack([inverse * INK_PX_PER_MM / oversample, offset[:, None]])
+    oversample = supersampling(page.px_per_mm, scale)
+    offset = page.px_per_mm * inverse @ (origin + 0.5 / oversample) - 0.5
+    matrix = np.hstack([inverse * page.px_per_mm / oversample, offset[:, None]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     raster = (picture_w * oversample, picture_h * oversample)
     drawn = cv2.warpAffine(page.pixels, matrix, raster, flags=flags, borderMode=cv2.BORDER_REPLICATE)
@@ -426,7 +471,7 @@ def _photographed(
             == 255
         )
         drawn[off_page] = desk((raster[1], raster[0]), rng)[off_page]
-    picture = _halved(drawn) if oversample == 2 else np.asarray(drawn, np.uint8)
+    picture = np.asarray(drawn, np.uint8) if oversample == 1 else _halved(drawn, oversample)
     return expose(picture, capture, scale, rng), origin
 
 
@@ -439,6 +484,7 @@ def label_samples(page: DrawnPage, rng: np.random.Generator) -> list[LabelSample
     rng : Generator
         All chance comes from it.
     """
+    page = page.coarse()
     samples = []
     ink = np.flatnonzero(page.classes.ravel() >= TRACE)
     text = np.flatnonzero(page.classes.ravel() == TEXT)
@@ -450,7 +496,7 @@ def label_samples(page: DrawnPage, rng: np.random.Generator) -> list[LabelSample
         samples.append(LabelSample(pixels=_window(page, at, quarter, rng), lead=lead))
         pool = text if text.size and rng.random() < 0.6 else ink
         i, j = np.divmod(int(pool[int(rng.integers(pool.size))]), page.classes.shape[1])
-        at = np.array([j, i]) / INK_PX_PER_MM + rng.normal(0, 1.5, 2)
+        at = np.array([j, i]) / page.px_per_mm + rng.normal(0, 1.5, 2)
         if np.min(np.hypot(*(names - at).T)) > 6:
             samples.append(LabelSample(pixels=_window(page, at, 0, rng), lead=0))
     return samples
@@ -476,15 +522,19 @@ def _window(page: DrawnPage, centre_mm: Points, quarter: int, rng: np.random.Gen
     )
 
 
-def _canvas_points(x0: float, y0: float, width: int, height: int, warp: Warp) -> tuple[FloatArray, FloatArray]:
+def _canvas_points(
+    x0: float, y0: float, width: int, height: int, warp: Warp, finer: tuple[int, int]
+) -> tuple[FloatArray, FloatArray]:
     """Paper point (mm) under every canvas pixel of a row crop; the warp is smooth, so every 16th pixel will do."""
     step = 16
-    gx = x0 + (np.arange(-(-width // step), dtype=np.float32) * step + step / 2) / networks.TRACE.px_per_mm_x
-    gy = y0 + (np.arange(-(-height // step), dtype=np.float32) * step + step / 2) / networks.TRACE.px_per_mm_y
+    width, height = width * finer[0], height * finer[1]
+    across, down = networks.TRACE.px_per_mm_x * finer[0], networks.TRACE.px_per_mm_y * finer[1]
+    gx = x0 + (np.arange(-(-width // step), dtype=np.float32) * step + step / 2) / across
+    gy = y0 + (np.arange(-(-height // step), dtype=np.float32) * step + step / 2) / down
     dx, dy = (
         np.asarray(cv2.resize(d, None, fx=step, fy=step, interpolation=cv2.INTER_LINEAR), d.dtype)[:height, :width]
         for d in warp(*np.meshgrid(gx, gy))
     )
-    px = (x0 + (np.arange(width, dtype=np.float32) + 0.5) / networks.TRACE.px_per_mm_x)[None] + dx
-    py = (y0 + (np.arange(height, dtype=np.float32) + 0.5) / networks.TRACE.px_per_mm_y)[:, None] + dy
+    px = (x0 + (np.arange(width, dtype=np.float32) + 0.5) / across)[None] + dx
+    py = (y0 + (np.arange(height, dtype=np.float32) + 0.5) / down)[:, None] + dy
     return px, py

@@ -39,8 +39,16 @@ def _cast(rng: np.random.Generator) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def random_capture(rng: np.random.Generator) -> Capture:
-    """Draw a capture from what reaches a PACS."""
+def random_capture(rng: np.random.Generator, *, finest_px_per_mm: float = 12.0) -> Capture:
+    """Draw a capture from what reaches a PACS.
+
+    Parameters
+    ----------
+    rng : Generator
+        All chance comes from it.
+    finest_px_per_mm : float
+        Of a good picture.
+    """
     kind = str(rng.choice(["clean", "scan", "copy", "photo"], p=[0.18, 0.32, 0.14, 0.36]))
     photo = kind == "photo"
     dirty = kind != "clean"
@@ -62,7 +70,7 @@ def random_capture(rng: np.random.Generator) -> Capture:
         specks=int(rng.integers(1, 30)) if dirty and not photo and rng.random() < 0.25 else 0,
         fax_lines=int(rng.integers(1, 6)) if kind == "copy" and rng.random() < 0.3 else 0,
         moire=float(rng.uniform(0.02, 0.12)) if photo and rng.random() < 0.08 else 0.0,
-        native_px_per_mm=float(rng.choice([rng.uniform(3.3, 6), rng.uniform(6, 13)], p=[0.25, 0.75])),
+        native_px_per_mm=float(rng.choice([rng.uniform(3.3, 6), rng.uniform(6, finest_px_per_mm + 1)], p=[0.25, 0.75])),
     )
 
 

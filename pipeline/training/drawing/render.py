@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import ByteArray, FloatArray
-from pipeline.training.drawing.augment import Warp
+from pipeline.datatypes import LEADS, ByteArray, FloatArray
+from pipeline.training.drawing.augment import Warp, supersampling
 from pipeline.training.drawing.capture import Capture, expose, random_capture
+from pipeline.training.drawing.families import family as named
 from pipeline.training.drawing.synth import INK_PX_PER_MM, DrawnPage, random_page, system_fonts
 
 
@@ -70,8 +71,9 @@ def _exposed(
     page: DrawnPage, paper_mm: FloatArray, capture: Capture, px_per_mm: float, rng: np.random.Generator
 ) -> ByteArray:
     """Return the picture (h, w, 3) of a page that shows the paper points `paper_mm`."""
-    at = paper_mm * np.float32(INK_PX_PER_MM) - np.float32(0.5)
-    source = cv2.blur(page.pixels, (2, 2)) if px_per_mm < 6 else page.pixels
+    at = paper_mm * np.float32(page.px_per_mm) - np.float32(0.5)
+    steps = supersampling(page.px_per_mm, px_per_mm)
+    source = cv2.blur(page.pixels, (steps, steps)) if steps > 1 else page.pixels
     around = (96, 84, 70) if capture.kind == "photo" else (255, 255, 255)
     seen = cv2.remap(
         source, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=around
@@ -97,7 +99,9 @@ def photograph(page: DrawnPage, capture: Capture, px_per_mm: float, rng: np.rand
     return _exposed(page, paper_under(page, capture, px_per_mm, rng), capture, px_per_mm, rng)
 
 
-def draw_pictures(records: list[FloatArray], *, count: int, kind: str, seed: int) -> Iterator[Picture]:
+def draw_pictures(
+    records: list[FloatArray], *, count: int, kind: str, seed: int, family: str = ""
+) -> Iterator[Picture]:
     """Draw `count` pages of one kind, one by one; the same seed gives the same pages.
 
     Parameters
@@ -105,22 +109,39 @@ def draw_pictures(records: list[FloatArray], *, count: int, kind: str, seed: int
     records : list of (12, n) float32
     kind : {"clean", "scan", "copy", "photo"}
         What became of the paper.
+    family : str
+        Of `families.FAMILIES`, or "all" for each in turn; "" draws usual pages.
     """
     fonts = system_fonts()
     for index in range(count):
         rng = np.random.default_rng([seed, index])
-        page = random_page(records, rng, fonts)
+        page = random_page(records, rng, fonts, named(family, index))
         capture = random_capture(rng)
         while capture.kind != kind:
             capture = random_capture(rng)
-        px_per_mm = float(rng.uniform(5.0, 11.8)) if kind != "photo" else float(rng.uniform(7.0, 11.0))
+        finer = page.px_per_mm / INK_PX_PER_MM
+        px_per_mm = finer * float(rng.uniform(5.0, 11.8) if kind != "photo" else rng.uniform(7.0, 11.0))
         paper_mm = paper_under(page, capture, px_per_mm, rng)
         pixels = _exposed(page, paper_mm, capture, px_per_mm, rng)
         yield Picture(name=f"{index:04d}", page=page, px_per_mm=px_per_mm, pixels=pixels, paper_mm=paper_mm)
 
 
-def render_pages(records: list[FloatArray], out: Path, *, count: int, kind: str, seed: int) -> None:
-    """Write `count` pages as PNG with ``truth.npz``: ``r<id>`` int16 microvolts (12, n) at 500 Hz, -32768 not printed.
+def spike_list(page: DrawnPage) -> npt.NDArray[np.int32]:
+    """List the pacing spikes of a page once, also where two rows print them: (n, 3) lead, sample, microvolts.
+
+    Parameters
+    ----------
+    page : DrawnPage
+    """
+    places = {(LEADS.index(s.lead), s.sample): round(s.height_mv * 1000) for s in page.spikes}
+    return np.array([(*place, height) for place, height in sorted(places.items())], np.int32).reshape(-1, 3)
+
+
+def render_pages(records: list[FloatArray], out: Path, *, count: int, kind: str, seed: int, family: str = "") -> None:
+    """Write `count` pages as PNG with ``truth.npz``.
+
+    It holds ``r<id>``, int16 microvolts (12, n) at 500 Hz, -32768 not printed; ``s<id>``, the pacing spikes in
+    it, int32 (n, 3): lead, first sample, height in microvolts; and `info`.
 
     Parameters
     ----------
@@ -128,18 +149,22 @@ def render_pages(records: list[FloatArray], out: Path, *, count: int, kind: str,
     out : Path
     kind : {"clean", "scan", "copy", "photo"}
         What became of the paper.
+    family : str
+        Of `families.FAMILIES`, or "all" for each in turn; "" draws usual pages.
     """
     out.mkdir(parents=True, exist_ok=True)
-    truth: dict[str, npt.NDArray[np.int16]] = {}
+    truth: dict[str, npt.NDArray[np.int16 | np.int32]] = {}
     info = []
-    for picture in draw_pictures(records, count=count, kind=kind, seed=seed):
+    for picture in draw_pictures(records, count=count, kind=kind, seed=seed, family=family):
         name, page = picture.name, picture.page
         cv2.imwrite(str(out / f"{name}_{kind}.png"), picture.pixels[..., ::-1])
         microvolts = np.nan_to_num(page.signal_mv * 1000, nan=-32768)
         truth[f"r{name}"] = np.clip(np.rint(microvolts), -32768, 32767).astype(np.int16)
+        truth[f"s{name}"] = spike_list(page)
         info.append(
             {
                 "id": name,
+                "family": next(iter(page.style.families), "usual"),
                 "layout": page.layout.name,
                 "paper_speed_mm_per_s": page.style.speed_mm_per_s,
                 "gain_mm_per_mv": page.style.gain_mm_per_mv,

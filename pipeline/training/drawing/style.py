@@ -21,6 +21,8 @@ class PageStyle:
 
     width_mm: float = 280.0
     height_mm: float = 200.0
+    ink_px_per_mm: float = 10.0  # resolution the page is drawn at
+    families: frozenset[str] = frozenset()  # of `families.FAMILIES`
     paper: Colour = (255.0, 252.0, 250.0)
     grid_colour: Colour = (240.0, 150.0, 150.0)
     grid_minor: float = 0.5  # opacity of the 1 mm lines; 0 = none
@@ -28,12 +30,20 @@ class PageStyle:
     grid_minor_mm: float = 0.12  # line widths
     grid_major_mm: float = 0.25
     grid_dotted: bool = False
+    grid_dashed: float = 0.0  # share of its lines that is not there
     grid_box: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1; None = the whole sheet
     grid_phase: tuple[float, float] = (0.0, 0.0)
     ink: Colour = (15.0, 15.0, 20.0)
     stroke_mm: float = 0.3
     ink_opacity: float = 1.0
     broken: float = 0.0  # share of the trace that faded away
+    broken_mm: float = 2.0  # length of its gaps
+    fade: float = 0.0  # how much of the ink went, at most, in wide blotches, as on thermal paper
+    dead_dots: int = 0  # of the print head: white lines along time
+    dots_per_mm: float = 0.0  # of the print head; 0 = a smooth pen
+    copied: float = 0.0  # > 0: a 1-bit copy; how dark, from the paper (0) to the ink (1), is black
+    spike_mm: float = 0.3  # width of pacing spikes
+    spike_opacity: float = 1.0  # relative to the trace
     left_mm: float = 14.0  # where the signal starts
     top_mm: float = 50.0  # upper end of the signal area
     bottom_mm: float = 15.0  # margin under the signal area
@@ -44,12 +54,13 @@ class PageStyle:
     separator: str = "none"  # none | tick | line | double
     column_gap_mm: float = 0.0
     column_seconds: float | None = None  # printed in a column; None = what the layout says
-    label_place: str = "above"  # above | below | start | shifted
+    label_place: str = "above"  # above | below | start | shifted | on
     label_mm: float = 3.0  # height of the letters
     label_shift_mm: float = 0.0  # extra x of every label after the first column, growing with the column
     font: str = ""  # path of a TrueType font; "" = a plotter font
     header: int = 6  # lines of print above
     footer: str = "bottom"  # where speed and gain are printed: bottom | top | none
+    marks: str = "none"  # by the beats: none | strokes (below the rows) | letters | seconds
     rules: int = 0  # lines of a form
     scribbles: int = 0
     stamp: bool = False

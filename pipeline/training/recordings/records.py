@@ -3,7 +3,11 @@
 Three kinds may lie in the folder, side by side:
 
 * ``*.npz`` archives: `meta` (a JSON list with `fs` and `patient` or `record` per recording) and either arrays
-  `x0000`... of int16 microvolts (12, n), or one `packed` block: eight independent leads, first differences, lzma;
+  `x0000`... of int16 microvolts (12, n), or one `packed` block: eight independent leads, first differences, lzma.
+  `on_shared_dev_page` marks a recording that is printed on a page to develop on: it is not trained on, in whichever
+  archive it is.  `also_filtered` marks one that another archive holds: it is read there.  An `amplitude` of "synthetic"
+  marks hearts of no one, split by their first label (a preset), so that variants of one are together; they are only
+  trained on, so figures are those of real hearts;
 * WFDB records (``*.hea``, at any depth), see `wfdb`; where PTB-XL's ``ptbxl_database.csv`` lies beside them it says
   which records are one patient's;
 * CODE-15%, see `code15`: ``exams.csv`` and its ``*.hdf5`` parts.
@@ -42,6 +46,8 @@ class Recording:
 
     name: str
     patient: str  # decides training or validation
+    for_training: bool = True
+    for_validation: bool = True
     read: Callable[[], tuple[FloatArray, float]]
 
 
@@ -53,7 +59,7 @@ def _unpacked(differences: npt.NDArray[np.int16]) -> FloatArray:
     return np.asarray(np.concatenate([limb, independent[2:]]).astype(np.float32) / 1000, np.float32)
 
 
-def _archive(path: Path) -> Iterator[Recording]:
+def _archive(path: Path, on_pages: set[str]) -> Iterator[Recording]:
     with np.load(path) as archive:
         meta = json.loads(str(archive["meta"]))
         block = None
@@ -67,11 +73,22 @@ def _archive(path: Path) -> Iterator[Recording]:
             return archive[f"x{index:04d}"].astype(np.float32) / 1000, fs
 
         for index, entry in enumerate(meta):
-            yield Recording(
-                name=f"{path.name}[{index}]",
-                patient=f"{path.stem}/{entry.get('patient') or entry['record']}",
-                read=partial(read, index, float(entry["fs"])),
-            )
+            synthetic = str(entry.get("amplitude", "")).startswith("synthetic")
+            group = entry["labels"][0] if synthetic else entry.get("patient") or entry["record"]
+            if not entry.get("also_filtered"):
+                yield Recording(
+                    name=f"{path.name}[{index}]",
+                    patient=f"{path.stem}/{group}",
+                    for_training=entry["record"] not in on_pages,
+                    for_validation=not synthetic,
+                    read=partial(read, index, float(entry["fs"])),
+                )
+
+
+def _on_pages(path: Path) -> list[str]:
+    """List the recordings that an archive says are printed on development pages."""
+    with np.load(path) as archive:
+        return [entry["record"] for entry in json.loads(str(archive["meta"])) if entry.get("on_shared_dev_page")]
 
 
 def _wfdb(folder: Path) -> Iterator[Recording]:
@@ -92,8 +109,10 @@ def _code15(folder: Path) -> Iterator[Recording]:
 
 
 def _recordings(folder: Path) -> Iterator[Recording]:
-    for path in sorted(folder.glob("*.npz")):
-        yield from _archive(path)
+    archives = sorted(folder.glob("*.npz"))
+    on_pages = {record for path in archives for record in _on_pages(path)}
+    for path in archives:
+        yield from _archive(path, on_pages)
     yield from _wfdb(folder)
     yield from _code15(folder)
 
@@ -137,7 +156,8 @@ def load_records(folder: Path, part: str, validation_share: float = 0.1) -> list
     records = []
     for recording in _recordings(folder):
         is_validation = zlib.crc32(recording.patient.encode()) % 1000 < 1000 * validation_share
-        if is_validation == (part == "validation"):
+        wanted = recording.for_validation if part == "validation" else recording.for_training
+        if is_validation == (part == "validation") and wanted:
             try:
                 records.append(_drawable(*recording.read()))
             except RecordingUnusable as reason:

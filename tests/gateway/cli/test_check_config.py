@@ -86,12 +86,7 @@ MISTAKES = [
         3,
         "has groups that are no field of an ECG: ward",
     ),
-    (
-        17,
-        PACS + "storage_commitment = true\n" + CALLER,
-        7,
-        "PACS reports what it commits to our port, and is not in [[dicom.callers]] (line 8)",
-    ),
+    (17, PACS + "storage_commitment = true\n", 7, "10.1.2.3 cannot reach 127.0.0.1: set [dicom] host to the address"),
     (18, TLS.format("absent", "good"), 3, "absent.pem': the file cannot be read: no such file or directory"),
     (18, TLS.format("empty", "good"), 3, "empty.pem': holds no PEM certificate"),
     (19, TLS.format("old", "old"), 3, "old.pem': expired on 20"),
@@ -223,6 +218,12 @@ def test_what_may_be_meant_so_is_a_warning(check: Callable[..., tuple[int, str, 
     assert "gateway.toml:2: web.host = '0.0.0.0': the web page has no log-in: whoever reaches port" in errors
     assert "gateway.toml:6: dicom.tls.certificate_file = " in errors and "soon.pem': expires on" in errors
     assert "no mistakes" in output and "soon.pem ends on 20" in output
+
+
+def test_how_commitment_results_arrive_is_said(check: Callable[..., tuple[int, str, str]]) -> None:
+    status, output, errors = check(PACS + 'storage_commitment = true\n[dicom]\nhost = "0.0.0.0"\nport = FREE\n')
+    assert status == 0, errors
+    assert "pacs: commitment results are taken of PACS from 10.1.2.3, to ECGGW at 0.0.0.0, port " in output
 
 
 def test_ports_of_the_gateway_that_runs_are_its_own(check: Callable[..., tuple[int, str, str]], root: Path) -> None:

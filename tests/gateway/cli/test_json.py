@@ -14,6 +14,8 @@ from gateway.store.tables import Job
 Run = Callable[..., tuple[int, str, str]]
 
 JOB = {"id", "status", "reason", "source", "media_type", "attempts", "revision", "confirmed_by"} | {
+    "legal_hold",
+    "purged_at",
     "created_at",
     "updated_at",
 }

@@ -132,12 +132,12 @@ class House:
             port=0,
             timeout_s=PATIENCE_S,
             callers=(
-                CallerSettings(ae_title="PACS", commitment=ReportSettings(port=peer.port)),
+                CallerSettings(ae_title="CART", commitment=ReportSettings(port=peer.port)),
                 CallerSettings(ae_title="NOBODY"),
             ),
         )
         self.committer = Committer(store, spool, dicom, [self.destination], random.Random(1), poll_s=0.02)
-        self.scp = StorageScp(dicom, self.intake.keep, spool, self.committer)
+        self.scp = StorageScp(dicom, self.intake.accept, spool, self.committer)
         self.scp.start()
         peer.report_to = self.scp.port
 
@@ -188,7 +188,7 @@ class House:
         eventually(lambda: self.now(delivery).status == status)
         return self.now(delivery)
 
-    def ask(self, *references: tuple[str, str], calling: str = "PACS", transaction: str = "2.25.999") -> int | None:
+    def ask(self, *references: tuple[str, str], calling: str = "CART", transaction: str = "2.25.999") -> int | None:
         """Ask the gateway to commit, as a modality does."""
         information = Dataset()
         information.TransactionUID = transaction
@@ -353,7 +353,7 @@ def test_what_we_hold_is_committed(house: House) -> None:
     assert [item.ReferencedSOPInstanceUID for item in report.ReferencedSOPSequence] == ["2.25.42"]
     assert "FailedSOPSequence" not in report
     time.sleep(0.2)
-    assert len(house.peer.reports) == 1 and house.store.commitments.due_requests(far_away()) == []
+    assert len(house.peer.reports) == 1 and house.store.commitments.due_requests(far_away(), 0) == []
 
 
 def far_away() -> datetime:
@@ -391,4 +391,4 @@ def test_requests_that_break_the_standard_and_strangers_are_told_no(house: House
     assert house.ask() == 0x0115
     assert house.ask((SecondaryCaptureImageStorage, "not a uid")) == 0x0115
     assert house.ask((SecondaryCaptureImageStorage, "2.25.42"), calling="NOBODY") == 0x0124
-    assert house.store.commitments.due_requests(far_away()) == []
+    assert house.store.commitments.due_requests(far_away(), 0) == []

@@ -22,8 +22,13 @@ from pydicom.uid import (
     TwelveLeadECGWaveformStorage,
 )
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification  # type: ignore[attr-defined]
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    StorageCommitmentPushModel,
+    StudyRootQueryRetrieveInformationModelFind,
+    Verification,
+)
 
+from gateway.delivery.dicom import report_step
 from gateway.delivery.sample_ecg import TEST_PATIENT_ID
 from gateway.delivery.steps import Step
 from gateway.dicom.network.association import NoContext
@@ -32,7 +37,7 @@ from gateway.errors import DeliveryDeferred, DeliveryRefused, SettingsError
 from gateway.hl7.inbound.acknowledgement import build_ack
 from gateway.hl7.transport.mllp import MllpListener
 from gateway.security.tls import server_context
-from gateway.settings import DicomDestination, FolderDestination, Hl7Destination, TlsClientSettings
+from gateway.settings import DicomDestination, DicomSettings, FolderDestination, Hl7Destination, TlsClientSettings
 from tests.gateway.delivery.destinations import kind
 from tests.gateway.security.test_tls import listener
 from tests.tls_samples import Authority, Identity
@@ -216,6 +221,24 @@ def test_a_peer_that_does_not_take_all_we_would_send(peers: Callable[..., Peer])
     }
     assert "take overlay out of also" in missing["Secondary Capture Image Storage"].advice
     assert all(step.ok and not step.advice for step in steps(pacs(port, also=("report",), rejection_note=False)))
+
+
+@pytest.mark.parametrize(("host", "ours", "ok"), [("pacs", "127.0.0.1", False), ("pacs", "0.0.0.0", True)])
+def test_commitment_results_need_a_listener_that_the_peer_can_reach(host: str, ours: str, ok: bool) -> None:
+    destination = DicomDestination(name="pacs", host=host, port=104, ae_title="PACS1", calling_ae_title="SCU")
+    step = report_step(destination, DicomSettings(host=ours))
+    assert step.ok is ok
+    assert step.found == f"commitment results are taken of PACS1 from pacs, to SCU at {ours}, port 11112"
+    assert step.advice == (
+        "" if ok else "pacs cannot reach 127.0.0.1: set [dicom] host to the address that it knows, or to 0.0.0.0"
+    )
+
+
+def test_echo_says_how_commitment_results_arrive(peers: Callable[..., Peer]) -> None:
+    classes = (*CLASSES, StorageCommitmentPushModel)
+    tried = steps(pacs(peers(classes=classes).port, storage_commitment=True))
+    assert tried[-1].name == "results" and "from 127.0.0.1, to ECGGW at 127.0.0.1, port 11112" in tried[-1].found
+    assert all(step.ok for step in tried)
 
 
 # ---- TLS

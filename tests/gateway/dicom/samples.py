@@ -10,10 +10,11 @@ from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
+from gateway.dicom.images.pages import read_instance
 from gateway.domain.context import StudyContext
 from gateway.domain.digitized_page import DigitizedPage
 from gateway.results.heart_rate import heart_rate_per_minute
-from pipeline import LEADS, Calibration, EcgRecord, Lead, Quality
+from pipeline import LEADS, Calibration, EcgRecord, Lead, PageImage, Quality
 
 NOW = datetime(2026, 3, 1, 10, 15, 30, tzinfo=UTC)
 COLUMNS = [
@@ -169,3 +170,8 @@ def compressed(dataset: Dataset, transfer_syntax_uid: str) -> bytes:
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.compress(transfer_syntax_uid, generate_instance_uid=False)
     return part10(dataset, transfer_syntax_uid)
+
+
+def read_pages(data: bytes) -> list[PageImage]:
+    """All pages of an image object, decoded in this process."""
+    return list(read_instance(data).pages)

@@ -41,10 +41,10 @@ class FakeIntake:
     error: Exception | None = None
     taken: list[dict[str, object]] = field(default_factory=list)
 
-    def keep(self, received: ReceivedObject) -> Accepted:
+    def accept(self, received: ReceivedObject) -> Accepted:
         if self.error is not None:
             raise self.error
-        decision = decide(received.context, Evidence(registered=True, sent_by_peer=True))
+        decision = decide(received.context, Evidence(registered=True))
         fields = {each.name: getattr(received, each.name) for each in dataclasses.fields(received)}
         fields["data"] = opened(received.data).read()
         self.taken.append(fields | {"hold_reason": decision.hold_reason})
@@ -70,7 +70,7 @@ class FakeRoom:
 
 def listen(intake: FakeIntake, room: FakeRoom | None = None, **changes: object) -> StorageScp:
     settings = DicomSettings(**{"port": 0, "timeout_s": PATIENCE_S, **changes})  # type: ignore[arg-type]
-    scp = StorageScp(settings, intake.keep, room or FakeRoom())
+    scp = StorageScp(settings, intake.accept, room or FakeRoom())
     scp.start()
     return scp
 

@@ -115,17 +115,23 @@ HELD: dict[str, tuple[StudyContext, Evidence, str, bool]] = {
         words.CANCELLED,
         True,
     ),
-    "a sent object has no patient": (
-        NOBODY,
-        Evidence(sent_by_peer=True, registered=True),
-        words.NOT_IN_OBJECT,
+    "an object without patient ID names another person than its order": (
+        page(accession_number="A1", patient_name="Other^Bob"),
+        Evidence(registered=True, order=(ORDER, ANN)),
+        words.CONTRADICTION.format("family name"),
         True,
     ),
-    "a sent object has no patient, its order has": (
+    "a page without patient ID has another birth date than its order": (
+        page(accession_number="A1", patient_birth_date="19800101"),
+        Evidence(order=(ORDER, ANN)),
+        words.CONTRADICTION.format("birth date"),
+        True,
+    ),
+    "the patient of the order was kept with an ID that breaks its form": (
         page(accession_number="A1"),
-        Evidence(sent_by_peer=True, registered=True, order=(ORDER, ANN)),
-        words.NOT_IN_OBJECT,
-        False,
+        Evidence(order=(ORDER, replace(ANN, patient_id="P" * 65))),
+        words.NO_ORDER,
+        True,
     ),
     "a person must review another matter first": (
         page(patient_id="P1"),
@@ -185,7 +191,7 @@ def test_what_is_held(rule: str) -> None:
     assert (decision.hold_reason, decision.unmatched) == (reason, unmatched)
 
 
-@pytest.mark.parametrize("rule", [rule for rule, (_, _, reason, _) in HELD.items() if reason != words.NOT_IN_OBJECT])
+@pytest.mark.parametrize("rule", HELD)
 def test_what_is_held_takes_nothing_from_records(rule: str) -> None:
     context, evidence, _, _ = HELD[rule]
     assert decide(context, evidence).context == combined(context, evidence.stated)
@@ -236,6 +242,14 @@ CONTINUES: dict[str, tuple[StudyContext, Evidence, StudyContext]] = {
             placer_order_issuer="HIS",
             study_instance_uid="2.25.1",
             referring_physician_name="House^Gregory",
+        ),
+    ),
+    "an object without patient ID gets the patient of its order": (
+        page(accession_number="A1", patient_name="MUSTER^A"),
+        Evidence(registered=True, order=(OrderRecord(accession_number="A1"), ANN)),
+        page(
+            accession_number="A1",
+            **{name: getattr(ANN, name) for name in DEMOGRAPHICS} | {"patient_name": "MUSTER^A"},
         ),
     ),
     "an order known by another number keeps the page's own": (

@@ -15,7 +15,7 @@ from gateway.dicom.images.pages import read_context
 from gateway.dicom.images.receive import announced_object
 from gateway.dicom.network.scp import StorageScp
 from gateway.domain.context import StudyContext
-from gateway.domain.identity import Evidence
+from gateway.domain.identity import Decide, Evidence
 from gateway.domain.received import Accepted, ReceivedObject
 from gateway.domain.status import JobStatus
 from gateway.errors import IntakeError, StorageError
@@ -24,7 +24,7 @@ from gateway.settings import DicomSettings
 from gateway.spool.folder import Spool
 from gateway.store.jobs import Jobs
 from gateway.store.store import Store
-from gateway.store.tables import Job, new_id
+from gateway.store.tables import Job
 from tests.gateway.dicom.samples import part10, secondary_capture
 from tests.gateway.dicom.scp_peers import encoded
 from tests.gateway.dicom.scp_peers import store as c_store
@@ -63,7 +63,7 @@ def test_what_is_accepted_is_in_spool_and_store(intake: Intake, spool: Spool, st
 
 def test_without_identity_the_job_waits_for_a_person(intake: Intake, store: Store) -> None:
     job = store.jobs.get(accept(intake, patient_id="").job_id)
-    assert job.status == JobStatus.NEEDS_REVIEW and "no patient_id" in job.reason
+    assert job.status == JobStatus.NEEDS_REVIEW and "no patient ID" in job.reason
     told = store.jobs.get(accept(intake, "1.2.4", hold_reason="two patients on one page").job_id)
     assert (told.status, told.reason) == (JobStatus.NEEDS_REVIEW, "two patients on one page")
 
@@ -82,7 +82,7 @@ def object_of(pixel: int = 200, **attributes: object) -> bytes:
 
 def send(intake: Intake, data: bytes) -> Accepted:
     context = read_context(data)
-    return intake.keep(announced_object(data, context.source_sop_class_uid, "2.25.1003", "dicom:CART1", "scp"))
+    return intake.accept(announced_object(data, context.source_sop_class_uid, "2.25.1003", "dicom:CART1", "scp"))
 
 
 def fail(store: Store, job_id: str) -> None:
@@ -109,7 +109,7 @@ def test_another_object_under_a_known_uid_is_kept_and_held(intake: Intake, spool
 
 
 def test_c_store_drops_nothing_under_a_success(intake: Intake, spool: Spool, store: Store) -> None:
-    scp = StorageScp(DicomSettings(port=0), intake.keep, spool)
+    scp = StorageScp(DicomSettings(port=0), intake.accept, spool)
     scp.start()
     try:
         first, second = secondary_capture(), secondary_capture(PatientID="P-9")
@@ -229,7 +229,7 @@ def test_a_full_disk_is_told_the_sender_and_makes_no_job(store: Store, tmp_path:
 
 def test_a_database_that_fails_is_told_the_sender(spool: Spool, store: Store) -> None:
     class FailingJobs(Jobs):
-        def submit(self, job: Job, actor: str) -> tuple[Job, bool]:
+        def submit(self, job: Job, actor: str, decide: Decide | None = None) -> tuple[Job, bool]:
             raise StorageError("database: disk I/O error")
 
     failing = Store(store.database.url)
@@ -239,31 +239,6 @@ def test_a_database_that_fails_is_told_the_sender(spool: Spool, store: Store) ->
         accept(intake)
     assert os.listdir(spool.path) == []  # the sender is refused, and sends it again
     failing.close()
-
-
-def test_sweep_quarantines_what_no_job_explains(intake: Intake, spool: Spool) -> None:
-    orphan, half = new_id(), new_id()
-    spool.write_source(orphan, b"acknowledged, and then the database was lost")
-    spool.write_artefact(orphan, "page-1.dcm", b"result")
-    (spool.path / half).mkdir()
-    (spool.path / half / ".source.tmp").write_bytes(b"was never whole")
-    assert intake.sweep(retention_days=1) == [] and spool.quarantined() == []  # it may still be on its way
-    for job_id in (orphan, half):
-        os.utime(spool.path / job_id, (0, 0))
-    assert intake.sweep(retention_days=1) == []
-    assert spool.quarantined() == [orphan]
-    assert os.listdir(spool.path) == ["quarantine"]
-    assert (spool.path / "quarantine" / orphan / "page-1.dcm").read_bytes() == b"result"
-
-
-def test_sweep_keeps_what_is_not_finished(intake: Intake, spool: Spool, store: Store) -> None:
-    waiting, finished = accept(intake, "1.1").job_id, accept(intake, "1.2").job_id
-    store.jobs.cancel(finished, "cli")
-    for job_id in (waiting, finished):
-        os.utime(spool.path / job_id, (0, 0))
-    assert intake.sweep(retention_days=30) == [finished]
-    assert os.listdir(spool.path) == [waiting]
-    assert store.jobs.get(finished).status == JobStatus.CANCELLED  # the row and its trail stay
 
 
 def test_the_key_of_a_file_tells_identities_and_sources_apart() -> None:

@@ -115,7 +115,7 @@ def test_a_page_without_identity_waits_for_a_person(watch: Start, inbox: Path, s
     drop(inbox, "page.png")
     eventually(lambda: files(inbox / "done"))
     job = only_job(store)
-    assert job.status == JobStatus.NEEDS_REVIEW and "no patient_id" in job.reason
+    assert job.status == JobStatus.NEEDS_REVIEW and "no patient ID" in job.reason
     assert context(store) == StudyContext()
 
 

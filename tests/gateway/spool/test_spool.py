@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import StorageError
-from gateway.spool.folder import Spool, write_durably
+from gateway.spool.folder import Size, Spool, write_durably
 from gateway.store.tables import new_id
 
 
@@ -128,12 +128,21 @@ def test_remove_deletes_all_of_a_job_and_may_be_repeated(spool: Spool) -> None:
     assert os.listdir(spool.path) == []
 
 
-def test_orphans_are_old_and_unknown(spool: Spool) -> None:
-    old, known, fresh = new_id(), new_id(), new_id()
-    for job_id in (old, known, fresh):
+def test_what_is_unchanged_is_known_by_its_folder(spool: Spool) -> None:
+    old, fresh = new_id(), new_id()
+    for job_id in (old, fresh):
         spool.write_source(job_id, b"page")
-    for job_id in (old, known):
-        os.utime(spool.path / job_id, (0, 0))
     (spool.path / "lost+found").mkdir()
-    os.utime(spool.path / "lost+found", (0, 0))
-    assert spool.orphans(lambda job_id: job_id == known, older_than_s=3600) == [old]
+    for name in (old, "lost+found"):
+        os.utime(spool.path / name, (0, 0))
+    assert spool.unchanged(for_s=3600) == [old]
+
+
+def test_the_usage_tells_sources_from_artefacts_and_quarantine(spool: Spool) -> None:
+    first, second, lost = new_id(), new_id(), new_id()
+    for job_id in (first, second, lost):
+        spool.write_source(job_id, b"12345")
+    spool.write_artefact(first, "page-1.dcm", b"123")
+    assert spool.quarantine(lost)
+    assert spool.usage() == {"sources": Size(2, 10), "artefacts": Size(1, 3), "quarantine": Size(1, 5)}
+    assert spool.size(first) == Size(2, 8) and spool.size(new_id()) == Size()

@@ -39,7 +39,7 @@ from gateway.errors import IllegalTransition, NotFound, StorageError
 from gateway.store.database import lock_job
 from gateway.store.jobs import JobResult
 from gateway.store.store import Store
-from gateway.store.tables import Delivery, Job, Page, WorkerSeen
+from gateway.store.tables import CommitmentRequest, Delivery, Job, Page, WorkerSeen
 from tests.waiting import PATIENCE_S
 
 _keys = itertools.count()
@@ -145,17 +145,14 @@ def test_claim_takes_the_oldest_and_counts_the_attempt(store: Store) -> None:
     assert one.lease_expires_at is not None and one.lease_expires_at > utc_now()
 
 
-def test_a_job_that_ended_its_worker_waits_behind_those_that_were_tried_less(store: Store) -> None:
-    poison, worse = submitted(store), submitted(store)
-    assert [job and job.id for job in (store.jobs.claim("w1", lease_s=-1) for _ in range(2))] == [poison, worse]
+def test_a_job_that_ended_its_worker_waits_behind_those_that_wait_already_and_before_later_ones(store: Store) -> None:
+    poison, waiting = submitted(store), submitted(store)
+    taken = store.jobs.claim("w1", lease_s=-1)
+    assert taken and taken.id == poison
     store.jobs.rescue(3)
-    again = store.jobs.claim("w1", lease_s=-1)
-    assert again and again.id == poison
-    store.jobs.rescue(3)
-    healthy = submitted(store)
-    stopped = submitted(store)
-    order = [store.jobs.claim("w1", 60) for _ in range(4)]
-    assert [job and job.id for job in order] == [healthy, stopped, worse, poison]
+    later = submitted(store)
+    order = [store.jobs.claim("w1", 60) for _ in range(3)]
+    assert [job and job.id for job in order] == [waiting, poison, later]
 
 
 def test_heartbeat_extends_only_the_own_lease(store: Store) -> None:
@@ -453,6 +450,17 @@ def test_a_delivery_put_off_by_a_clock_that_stood_ahead_is_due(store: Store) -> 
     assert store.deliveries.bound_pauses("pacs", 4500) == 0
 
 
+def test_a_commitment_result_put_off_by_a_clock_that_stood_ahead_is_due(store: Store) -> None:
+    for uid, days in (("1.1", 3650.0), ("1.2", 0.04)):
+        at = utc_now() + timedelta(days=days)
+        store.commitments.add_request(
+            CommitmentRequest(
+                ae_title="CART", host="10.1.1.1", transaction_uid=uid, references_json="[]", next_attempt_at=at
+            )
+        )
+    assert [request.transaction_uid for request in store.commitments.due_requests(utc_now(), 4500)] == ["1.1"]
+
+
 @pytest.mark.parametrize("end", ["refuse", "give_up"])
 def test_a_delivery_that_ended_blocks_nothing(store: Store, end: str) -> None:
     (first,), (second,) = done(store, "pacs"), done(store, "pacs")
@@ -627,7 +635,7 @@ def test_a_newer_database_is_refused(store: Store) -> None:
         session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(StorageError, match="9999") as caught:
         Store(store.database.url)
-    assert "newer gateway" in str(caught.value) and "up to 0008" in str(caught.value)
+    assert "newer gateway" in str(caught.value) and "up to 0009" in str(caught.value)
 
 
 _SUBMIT_FOREVER = """

@@ -13,6 +13,7 @@ import httpx
 import pytest
 import uvicorn
 
+from gateway.domain.clock import utc_now
 from gateway.settings import DicomSettings, DicomTlsSettings, Settings, WebSettings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
@@ -155,6 +156,24 @@ def test_failed_page_has_no_pictures(client, sample):
     assert "there is no ECG grid on the page" in html
     assert "<img loading" not in html
     assert client.get(f"/jobs/{sample.failed}/pages/1/overlay.png").status_code == 404
+
+
+def test_deleted_files_and_a_legal_hold_are_shown(client, store, spool, sample):
+    store.files.hold(sample.review, "cli")
+    assert "Legal hold the files are kept" in words(client.get(f"/jobs/{sample.review}").text)
+    _, ehr, archive = store.deliveries.of_job(sample.done)
+    for delivery in (ehr, archive):
+        if delivery.status == "REFUSED":
+            store.deliveries.retry(delivery.id, "cli")
+        store.deliveries.delivered(delivery.id, "AA")
+    assert store.files.purge(sample.done, utc_now(), "retention", "3 files with 9 bytes were deleted: too old")
+    spool.remove(sample.done)
+    page = client.get(f"/jobs/{sample.done}")
+    assert re.search(r"\d{4}-\d\d-\d\d .*: 3 files with 9 bytes were deleted: too old\.", words(page.text))
+    assert "The file as received" not in page.text and "Confirm the result" not in page.text
+    assert page.text.count("PURGE") == 1
+    gone = client.get(f"/jobs/{sample.done}/source")
+    assert gone.status_code == 404 and "were deleted: too old" in gone.text
 
 
 def test_patient_is_hidden_by_default(client, sample):

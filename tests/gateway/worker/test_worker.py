@@ -26,6 +26,7 @@ from gateway.settings import DicomDestination, FolderDestination, Hl7Destination
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.worker.worker import Worker
+from pipeline import load_pages
 from tests.fake_digitizer import Behaviour, FakeDigitizer, page_pixels, page_png
 from tests.gateway.dicom.samples import part10, secondary_capture
 from tests.waiting import PATIENCE_S
@@ -320,9 +321,10 @@ def test_result_that_a_locked_database_does_not_take_is_stored_when_it_is_free(b
     """Another process holds the file for longer than the worker waits for its turn: a backup tool, say."""
     impatient = Store(tmp_path / "gateway.db", busy_timeout_s=0.05)
     job_id = bench.submit(page_png())
-    worker = bench.worker(worker={"page_timeout_s": 0.5, "lease_s": 60.0})
+    load_pages(page_png())  # the process that reads files is there
+    worker = bench.worker(worker={"page_timeout_s": 3.0, "lease_s": 60.0})
     other = sqlite3.connect(tmp_path / "gateway.db", isolation_level=None, check_same_thread=False)
-    free = threading.Timer(1.5, other.execute, ["ROLLBACK"])  # longer than a page may take, too
+    free = threading.Timer(4.0, other.execute, ["ROLLBACK"])  # longer than a page may take, too
 
     class Locking(FakeDigitizer):
         def digitize(self, page: Any, *, default_calibration: Any) -> Any:

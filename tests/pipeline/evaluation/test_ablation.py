@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,9 +172,12 @@ def test_one_stage_at_a_time_is_changed_and_put_back_and_networks_answer_once() 
 def test_the_command_compares_the_readings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Digitizer, "load", lambda **_: spy())
     counts = np.nan_to_num(1000 * digitization().record.signal_mv, nan=-32768).round().astype(np.int16)
-    np.savez(tmp_path / "truth.npz", r1=counts)
-    cv2.imwrite(str(tmp_path / "1.png"), np.full((100, 200), 255, np.uint8))
-    result = CliRunner().invoke(app, ["ablate", str(tmp_path / "truth.npz")])
+    np.savez(tmp_path / "truth.npz", r1=counts, r2=counts, info=json.dumps([{"id": "1", "family": "tall"}]))
+    for name in ("1", "2"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((100, 200), 255, np.uint8))
+    none = CliRunner().invoke(app, ["ablate", str(tmp_path / "truth.npz"), "--family", "paced"])
+    assert none.exit_code == 2 and "no page of family 'paced'" in none.stderr
+    result = CliRunner().invoke(app, ["ablate", str(tmp_path / "truth.npz"), "--family", "tall"])
     assert result.exit_code == 0, result.output
     rows = Counter(name for name in VARIANTS for line in result.stdout.splitlines() if f"{name} (1)" in line)
     assert rows == Counter(VARIANTS.keys())

@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 
 from pipeline import Digitization, PageImage
-from pipeline.datatypes import ByteArray, RectifiedPage, TraceSet
+from pipeline.datatypes import ByteArray, InkAudit, RectifiedPage, TraceSet
 from pipeline.errors import GridNotFound
 from pipeline.evaluation.budget import LEVELS, budget_table, count_table, measure_geometry, measure_page, page_table
 from pipeline.evaluation.drawn import Drawn, same_print
@@ -67,7 +67,7 @@ class FakeDigitizer:
             layout_match=match,
             traces=traces,
             record=record,
-            quality=assess(record, match, traces, sheet.grid_scale),
+            quality=assess(record, match, traces, sheet.grid_scale, InkAudit()),
         )
 
 

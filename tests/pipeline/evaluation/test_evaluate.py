@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import LEADS, Calibration, EcgRecord, Lead
-from pipeline.evaluation.evaluate import PageScore, rank_correlation, score_page
+from pipeline.evaluation.evaluate import PageScore, judge_estimate, left_in_silence, score_page
 from pipeline.evaluation.metrics import pooled_db, power_ratio, score_lead
-from pipeline.evaluation.tables import layouts_counted, tables, worst_pages
+from pipeline.evaluation.tables import estimate_table, layouts_counted, silent_pages, tables, worst_pages
 from pipeline.evaluation.truth import PageTruth
 from pipeline.output.files import read_csv, to_csv
 from pipeline.training.recordings.simulate import simulate_ecg
@@ -158,6 +158,38 @@ def test_wrong_layouts_are_counted_with_those_that_were_flagged() -> None:
 
 def test_the_estimate_is_ranked_against_the_truth() -> None:
     pages = [judged(f"a/{k}.png", "3x4", True, 20.0 - k, 0.01 * 2**k) for k in range(5)]
-    assert rank_correlation(pages) == pytest.approx(1)
-    assert rank_correlation([replace(page, estimated_snr_db=-page.estimated_snr_db) for page in pages]) < -0.99
-    assert np.isnan(rank_correlation(pages[:2]))
+    assert judge_estimate(pages).rank_correlation == pytest.approx(1)
+    turned = judge_estimate([replace(page, estimated_snr_db=-page.estimated_snr_db) for page in pages])
+    assert turned.rank_correlation < -0.99
+    assert np.isnan(judge_estimate(pages[:2]).rank_correlation) and np.isnan(judge_estimate([]).bias_db)
+
+
+def test_bias_and_percentile_of_the_estimate() -> None:
+    page = judged("a/1.png", "3x4", True, noise=0.1)
+    pages = [replace(page, estimated_snr_db=page.snr_db + off) for off in (*[1.0] * 9, -2.0, 10.0)]
+    of = judge_estimate([*pages, score_page(Path("a/9.png"), KNOWN, None)])
+    assert of.pages == 11  # the one that failed has no estimate
+    assert of.bias_db == pytest.approx(17 / 11) and of.mean_error_db == pytest.approx(21 / 11)
+    assert of.error_10th_db == pytest.approx(-1)
+    families = [replace(one, family="tall") for one in pages[:9]] + [replace(pages[-1], family="paced")]
+    text = printed(estimate_table(families))
+    assert "+1.00" in next(line for line in text.splitlines() if "family tall" in line)
+    assert "+10.00" in next(line for line in text.splitlines() if "family paced" in line)
+
+
+def test_poor_pages_that_left_without_a_warning_are_named() -> None:
+    poor = replace(judged("a/poor.png", "3x4", True, 18.0, noise=1.0), coverage=1.0)
+    assert poor.snr_db < 10 and not poor.held
+    held = [
+        replace(poor, path=Path(f"a/held{k}.png"), **change)  # type: ignore[arg-type]
+        for k, change in enumerate(
+            ({"certain": False}, {"warnings": ("the grid",)}, {"estimated_snr_db": 7.9}, {"coverage": 0.79})
+        )
+    ]
+    good = replace(judged("a/good.png", "3x4", True, 18.0), coverage=1.0)
+    failed = score_page(Path("a/failed.png"), KNOWN, None)
+    pages = [poor, *held, good, failed]
+    assert [page.name for page in left_in_silence(pages)] == ["poor.png"]
+    text = printed(silent_pages(pages))
+    assert "poor.png" in text and "held" not in text and "good.png" not in text
+    assert "none" in printed(silent_pages([good, failed]))

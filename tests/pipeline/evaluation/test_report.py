@@ -1,4 +1,5 @@
 import base64
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,9 @@ def test_the_report_shows_tables_plots_and_three_pages_and_needs_nothing_beside_
     result = CLI.invoke(app, ["evaluate", str(truth), "--report", str(tmp_path / "report.html")])
     assert result.exit_code == 1 and "there is no ECG grid on the page" in result.stderr  # 3_c is dark
     html = (tmp_path / "report.html").read_text()
+    figures = json.loads((tmp_path / "report.json").read_text())
+    assert len(figures["pages"]) == 3 and figures["groups"]["all"]["heights"]["QRS peak to peak"]["beats"] > 0
+    assert "Beats against the recording" in html and "Time shifts and pacing spikes" in html
     order = [html.index(f"<h2>{title}</h2>") for title in ("Best page", "Median page", "Worst page")]
     assert order == sorted(order)
     assert (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline import Calibration, GridScale, LayoutMatch
-from pipeline.datatypes import Beats, PrintedMarks, PulseBox, StatedScale, TextLine
+from pipeline.datatypes import Beats, InkAudit, PrintedMarks, PulseBox, StatedScale, TextLine
 from pipeline.layout.file import load_layouts
 from pipeline.layout.identify import identify_layout
 from pipeline.printing.statements import stated_scale
@@ -186,7 +186,7 @@ def test_contradictions_are_named_and_go_to_review(
     assert any(words in reason for reason in found.reasons), found.reasons
     traces = printed(NAMED[name], simulate_ecg(np.random.default_rng(9), seconds=20), speed=speed)
     grid = GridScale(px_per_mm_x=8.0, px_per_mm_y=8.0, score=1.0, source="grid")
-    quality = assess(calibrate(traces, match, found), match, traces, grid)
+    quality = assess(calibrate(traces, match, found), match, traces, grid, InkAudit())
     assert set(found.reasons) <= set(quality.warnings)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline import Calibration, EcgRecord, GridScale, LayoutMatch, Lead, Quality, TraceSet
+from pipeline.datatypes import InkAudit
 from pipeline.layout.file import load_layouts
 from pipeline.layout.identify import identify_layout
 from pipeline.signal.calibrate import calibrate
@@ -24,7 +25,7 @@ def page(name: str = "3x4+1R", seed: int = 1) -> tuple[TraceSet, LayoutMatch]:
 
 def judged(traces: TraceSet, match: LayoutMatch, grid: GridScale = GRID) -> tuple[EcgRecord, Quality]:
     record = calibrate(traces, match, READ)
-    return record, assess(record, match, traces, grid)
+    return record, assess(record, match, traces, grid, InkAudit())
 
 
 def test_a_clean_page_has_nothing_to_warn_of() -> None:
@@ -99,7 +100,7 @@ def test_doubt_of_the_gain_lowers_the_estimate() -> None:
     estimates = []
     for gain_score in (0.99, 0.7, 0.5):
         record = calibrate(traces, match, replace(READ, speed_score=1.0, gain_score=gain_score))
-        estimates.append(assess(record, match, traces, GRID).estimated_snr_db)
+        estimates.append(assess(record, match, traces, GRID, InkAudit()).estimated_snr_db)
     assert estimates[0] > estimates[1] + 4 > estimates[2] + 7
 
 
@@ -117,7 +118,7 @@ def test_doubts_about_grid_layout_speed_and_gain_are_told() -> None:
     guess = GridScale(px_per_mm_x=10.0, px_per_mm_y=8.0, score=0.0, source="columns")
     doubtful = replace(match, certain=False, reasons=("only 2 lead names found",))
     record = calibrate(traces, match, Calibration(gain_mm_per_mv=0.5))
-    text = " / ".join(assess(record, doubtful, traces, guess).warnings)
+    text = " / ".join(assess(record, doubtful, traces, guess, InkAudit()).warnings)
     assert "layout 3x4+1R is uncertain: only 2 lead names found" in text
     assert "the grid is hardly visible; the scale is taken from columns and pulses" in text
     assert "its grid is not square" in text

@@ -11,7 +11,7 @@ import pypdfium2
 import pytest
 
 from pipeline.errors import PageUnreadable
-from pipeline.source.page import load_pages
+from pipeline.source.page import decode_pages, load_pages
 
 
 def encode(suffix: str, pixels: npt.NDArray[np.generic]) -> bytes:
@@ -185,7 +185,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(make: object, monkeypatch: pytes
     monkeypatch.setattr(cv2, "imdecode", decoded)
     monkeypatch.setattr(cv2, "imdecodemulti", decoded)
     with pytest.raises(PageUnreadable, match=r"claims \d+ x \d+ pixels; the limit is 100 million"):
-        load_pages(data)
+        list(decode_pages(data))
 
 
 def test_opencv_refuses_a_bomb_itself_whatever_is_imported_first() -> None:

@@ -5,7 +5,8 @@ import pytest
 from reportlab.pdfgen.canvas import Canvas
 
 import pipeline.source.strokes
-from tests.pipeline.drawn_pages import MM, drawn, path
+from pipeline.source.page import decode_pages
+from tests.pipeline.drawn_pages import MM, document, drawn, path
 
 Float64 = npt.NDArray[np.float64]
 
@@ -75,7 +76,8 @@ def test_what_is_not_stroked_is_no_line() -> None:
 
 def test_a_page_of_very_many_pieces_is_read_as_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline.source.strokes, "MAX_SEGMENTS", 60)
-    assert drawn(lambda canvas: path(canvas, WAVE)).strokes == ()
+    (page,) = decode_pages(document(lambda canvas: path(canvas, WAVE)))
+    assert page.strokes == ()
 
 
 def test_a_page_whose_objects_cannot_be_listed_is_read_as_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +85,6 @@ def test_a_page_whose_objects_cannot_be_listed_is_read_as_a_picture(monkeypatch:
         raise pypdfium2.PdfiumError("Failed to get pageobject.")
 
     monkeypatch.setattr(pypdfium2.PdfPage, "get_objects", broken)
-    page = drawn(lambda canvas: path(canvas, WAVE))
+    (page,) = decode_pages(document(lambda canvas: path(canvas, WAVE)))
     assert page.strokes == ()
     assert page.pixels.min() < 100

@@ -10,15 +10,14 @@ from pydicom import Dataset
 from pydicom.pixels.processing import convert_color_space
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
-from gateway.dicom.images.pages import read_instance
 from gateway.errors import UndecodableDataset
-from tests.gateway.dicom.samples import compressed, page_pixels, part10, secondary_capture
+from tests.gateway.dicom.samples import compressed, page_pixels, part10, read_pages, secondary_capture
 
 ODD = page_pixels(47, 63)
 
 
 def page(data: bytes, number: int = 1) -> np.ndarray:
-    return read_instance(data).pages[number - 1].pixels
+    return read_pages(data)[number - 1].pixels
 
 
 def even(raw: bytes) -> bytes:
@@ -42,7 +41,7 @@ def test_single_bit_frames_may_begin_inside_a_byte(shape: tuple[int, int, int], 
     dataset.NumberOfFrames = shape[0]
     dataset.PixelData = packed(bits)
     expected = (bits if photometric == "MONOCHROME2" else 1 - bits) * 255
-    pages = read_instance(part10(dataset)).pages
+    pages = read_pages(part10(dataset))
     assert len(pages) == shape[0]
     assert all(np.array_equal(page.pixels[:, :, 0], frame) for page, frame in zip(pages, expected, strict=True))
 

@@ -222,7 +222,7 @@ def test_nobody_there_is_told_without_the_query(server: Server, intake: Intake) 
     peer = destination(server)
     server.close()
     with pytest.raises(DeliveryDeferred) as caught:
-        WebArchive(peer, intake.keep, 1).studies(StudyQuery(patient_id="4711"))
+        WebArchive(peer, intake.accept, 1).studies(StudyQuery(patient_id="4711"))
     assert "4711" not in str(caught.value)
     server.__init__()  # type: ignore[misc]  # so that the fixture has something to close
 
@@ -237,7 +237,7 @@ def test_studies_are_asked_for_once_where_the_server_knows_no_pages(server: Serv
             for n in range(200)
         ]
     ).encode()
-    studies = WebArchive(destination(server), intake.keep, 1).studies(
+    studies = WebArchive(destination(server), intake.accept, 1).studies(
         StudyQuery(study_description="*ECG*", patient_id="a&b")
     )
     assert [study.study_instance_uid for study in studies] == [f"1.2.{n}" for n in range(200)]

@@ -118,9 +118,9 @@ class SlowIntake(FakeIntake):
         super().__init__()
         self.gate = threading.Event()
 
-    def keep(self, received: ReceivedObject) -> Accepted:
+    def accept(self, received: ReceivedObject) -> Accepted:
         assert self.gate.wait(SOON_S)
-        return super().keep(received)
+        return super().accept(received)
 
 
 def test_a_peer_that_does_not_wait_for_answers_has_two_objects_here(listening: Listen, room: FakeRoom) -> None:

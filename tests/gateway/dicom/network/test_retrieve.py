@@ -92,7 +92,7 @@ def archive(peer: Peer, intake: Intake) -> Callable[..., DimseArchive]:
         destination = DicomDestination(
             name="pacs", host="127.0.0.1", port=peer.port, ae_title="PACS", retrieve=retrieve, timeout_s=PATIENCE_S
         )  # type: ignore[arg-type]
-        return DimseArchive(destination, "ECGGW", move_to, intake.keep, 64)
+        return DimseArchive(destination, "ECGGW", move_to, intake.accept, 64)
 
     return make
 

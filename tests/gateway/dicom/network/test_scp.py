@@ -23,12 +23,12 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
     TwelveLeadECGWaveformStorage,
 )
-from pynetdicom.sop_class import Verification
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from gateway.dicom.images.pages import IMAGE_TRANSFER_SYNTAXES, read_context
-from gateway.dicom.network.scp import StorageScp, is_allowed
+from gateway.dicom.network.scp import StorageScp, is_allowed, is_from
 from gateway.errors import IntakeError, StorageError
-from gateway.settings import CallerSettings
+from gateway.settings import CallerSettings, DicomSettings
 from tests.gateway.dicom.samples import compressed, secondary_capture
 from tests.gateway.dicom.scp_peers import (
     FakeIntake,
@@ -109,7 +109,9 @@ def test_a_large_object_in_many_pdus_arrives_whole(scp: StorageScp, intake: Fake
 
 def test_an_object_without_patient_id_is_kept_and_held(scp: StorageScp, intake: FakeIntake) -> None:
     assert store(scp, encoded(secondary_capture(PatientID=""))).Status == 0x0000
-    assert "Patient ID" in str(intake.taken[0]["hold_reason"])
+    assert "no order" in str(intake.taken[0]["hold_reason"])
+    assert store(scp, encoded(secondary_capture(PatientID="", AccessionNumber=""))).Status == 0x0000
+    assert "no patient ID" in str(intake.taken[1]["hold_reason"])
 
 
 def test_several_objects_on_one_association(scp: StorageScp, intake: FakeIntake) -> None:
@@ -229,6 +231,57 @@ def test_other_contexts_are_not_accepted(scp: StorageScp, sop_class: str, syntax
 
 def test_another_called_ae_title_is_rejected(scp: StorageScp) -> None:
     assert rejection(associate(scp, called="OTHER")) == (0x01, 0x01, 0x07)
+
+
+class Asked:
+    """One peer that we ask to commit."""
+
+    def __init__(self, host: str = "127.0.0.2") -> None:
+        self.host = host
+
+    def expects(self, calling_ae_title: str, called_ae_title: str, address: str) -> bool:
+        return (calling_ae_title, called_ae_title) == ("PACS", "SCU") and is_from(address, self.host)
+
+
+def test_a_peer_that_we_ask_to_commit_may_report_and_nothing_else(
+    intake: FakeIntake, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = DicomSettings(port=0, timeout_s=PATIENCE_S, callers=(CallerSettings(ae_title="CART1"),))
+    scp = StorageScp(settings, intake.accept, Asked())
+    scp.start()
+    try:
+        names = {"called": "SCU", "calling": "PACS"}
+        for sop_class, accepted in (
+            (StorageCommitmentPushModel, True),
+            (Verification, True),
+            (SecondaryCaptureImageStorage, False),
+        ):
+            association = associate(scp, sop_class, source="127.0.0.2", **names)
+            assert association.is_established is accepted, sop_class
+            if accepted:
+                association.release()
+        assert rejection(associate(scp, StorageCommitmentPushModel, source="127.0.0.3", **names)) == (1, 1, 3)
+        assert rejection(associate(scp, StorageCommitmentPushModel, called="SCU", source="127.0.0.2")) == (1, 1, 7)
+    finally:
+        scp.stop()
+    assert [record.getMessage() for record in caplog.records if getattr(record, "action", "") == "scp_reject"] == [
+        "Rejected an association of PACS from 127.0.0.3: it is not among the callers",
+        "Rejected an association of CART1 from 127.0.0.2: SCU is not our AE title",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "same"),
+    [
+        ("127.0.0.1", "localhost", True),
+        ("::ffff:10.1.1.1", "10.1.1.1", True),
+        ("10.1.1.2", "10.1.1.1", False),
+        ("10.1.1.1", "no such name", False),
+        ("10.1.1.1", "a..b", False),
+    ],
+)
+def test_host_of_a_peer(address: str, host: str, same: bool) -> None:
+    assert is_from(address, host) is same
 
 
 def test_only_listed_callers_are_let_in(intake: FakeIntake) -> None:

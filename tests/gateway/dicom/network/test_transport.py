@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import resource
 import socket
 import ssl
@@ -132,6 +133,15 @@ def test_a_peer_that_stalls_or_lies_is_closed_and_others_are_served(
         assert closed_within(cut_off, SOON_S)
 
 
+def test_a_connection_is_served_whatever_the_number_of_its_descriptor(scp: StorageScp) -> None:
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 2000:
+        pytest.skip("the system allows fewer than 2000 open files")
+    with ExitStack() as others:
+        for _ in range(1100):
+            others.callback(os.close, os.dup(0))
+        assert still_serves(scp)
+
+
 def test_a_pdu_that_announces_4_gib_is_not_collected(scp: StorageScp, quiet: None) -> None:
     sent = 0
     with socket.create_connection(("127.0.0.1", scp.port)) as connection:
@@ -172,6 +182,33 @@ def test_an_endless_command_set_ends_the_association(scp: StorageScp, quiet: Non
         pass
     eventually(lambda: not association.is_established)
     assert association.is_aborted
+    assert still_serves(scp)
+
+
+def test_a_command_that_cannot_be_decoded_ends_its_association_in_order(
+    scp: StorageScp, caplog: pytest.LogCaptureFixture
+) -> None:
+    association = associate(scp)
+    association.dul.socket.socket.sendall(b"\x04\0\0\0\0\x0e\0\0\0\x0a\x01\x03" + bytes(8))  # one element of no name
+    eventually(lambda: not association.is_established)
+    assert association.is_aborted and still_serves(scp)
+    assert "no DIMSE message" in caplog.text
+    assert [record.name for record in caplog.records if record.exc_info] == []
+
+
+def test_a_peer_that_breaks_off_before_it_is_answered_ends_no_thread(
+    scp: StorageScp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A dead thread is an error of the test: pytest's warning."""
+    request = recorded_store(scp)[0]
+
+    def broken_off() -> bool:
+        with socket.create_connection(("127.0.0.1", scp.port)) as connection:
+            connection.sendall(request + b"\x09\0\0\0\0\0")  # then a PDU of an unknown type
+            assert closed_within(connection, PATIENCE_S)
+        return "Evt7 in Sta13" in caplog.text
+
+    eventually(broken_off)
     assert still_serves(scp)
 
 

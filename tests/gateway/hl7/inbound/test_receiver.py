@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import socket
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -272,6 +274,14 @@ def test_batch_is_taken_one_by_one(receiver, store):
     assert lines[1].split("|")[11] == "B7"
     assert (lines[3], lines[5], lines[7]) == ("MSA|AA|M1", "MSA|AR|M3", "BTS|2")
     assert store.patients.patient("P1") is not None
+
+
+@pytest.mark.parametrize("data", [b"FHS", b"BHS", b"FHS\r" + adt(), b"BHS|\r" + adt()])
+def test_batch_without_delimiters_is_answered_in_the_usual_ones(receiver, data):
+    (answer,) = receiver(data)
+    lines = answer.decode().split("\r")
+    assert lines[0].startswith(data[:3].decode() + "|^~\\&")
+    assert [line for line in lines if line.startswith("MSA")] == (["MSA|AA|M1"] if b"MSH" in data else [])
 
 
 def test_over_the_wire(receiver, store):
@@ -590,8 +600,96 @@ def test_scan_waits_for_its_order(receiver, store, intake):
     assert "MATCH" in [event.action for event in store.jobs.events(job_id)]
 
 
-def test_order_that_comes_while_its_page_is_taken_is_found(receiver, store):
-    receiver(orm())  # committed after the page's search for it, and before the page's job
+def c_store(intake: Intake, name: str, **context: str) -> str:
+    """A page that a DICOM peer sent; return its job."""
+    received = ReceivedObject(
+        source="dicom:CART",
+        source_key=name,
+        media_type="application/dicom",
+        data=name.encode(),
+        context=StudyContext(**context),
+        actor="scp",
+    )
+    return intake.accept(received).job_id
+
+
+@pytest.mark.parametrize("arrive", [scan, c_store])
+def test_order_and_page_give_the_same_whichever_comes_first(receiver, store, intake, arrive):
+    jobs = {}
+    for first in ("page", "order"):
+        for kind, told in {
+            "order": {},
+            "same name": {"patient_name": "MUSTER^Z"},
+            "other name": {"patient_name": "Other^Ann"},
+            "nobody": {"accession_number": ""},
+        }.items():
+            number = f"{first} {kind}"
+            take = functools.partial(arrive, intake, number, **{"accession_number": number[:16], **told})
+            order = functools.partial(receiver, orm(number[:16], control_id=number).replace(b"ORD1", number.encode()))
+            if first == "order":
+                order()
+            jobs[first, kind] = take()
+            if first == "page":
+                order()
+    rows = {key: store.jobs.get(job_id) for key, job_id in jobs.items()}
+    for kind in ("order", "same name", "other name", "nobody"):
+        one, other = (rows[first, kind] for first in ("page", "order"))
+        assert (one.status, one.reason, one.unmatched) == (other.status, other.reason, other.unmatched), kind
+        assert (one.status == JobStatus.QUEUED) == (kind in ("order", "same name")) == (one.patient_id == "P1"), kind
+        assert one.unmatched == (one.status == JobStatus.NEEDS_REVIEW), kind
+    assert "another family name" in rows["page", "other name"].reason
+    assert Records(store).match_waiting() == []
+
+
+@pytest.mark.parametrize("arrive", [scan, c_store])
+def test_order_that_comes_between_the_search_and_the_commit_of_its_page_is_found(
+    receiver, store, intake, spool, monkeypatch, arrive
+):
+    write = spool.write_source
+
+    def write_slowly(job_id: str, data: bytes) -> None:  # the page was searched for its order before
+        receiver(orm())
+        write(job_id, data)
+
+    monkeypatch.setattr(spool, "write_source", write_slowly)
+    job = store.jobs.get(arrive(intake, "a", accession_number="A1"))
+    assert (job.status, job.unmatched, job.patient_id) == (JobStatus.QUEUED, False, "P1")
+    assert "MATCH" in [event.action for event in store.jobs.events(job.id)]
+
+
+def test_orders_and_pages_at_once_all_find_each_other(store, spool):
+    """No sweep helps: whichever transaction is the second one sees the first."""
+    start, jobs = threading.Barrier(2), []
+
+    def orders() -> None:
+        receive = Receiver(Records(store), "UNICODE UTF-8")
+        for number in range(40):
+            start.wait(PATIENCE_S)
+            receive(orm(f"A{number}", control_id=f"M{number}").replace(b"ORD1", f"ORD{number}".encode()))
+
+    def pages() -> None:
+        intake = Intake(spool, store)
+        for number in range(40):
+            start.wait(PATIENCE_S)
+            jobs.append(scan(intake, f"page {number}", accession_number=f"A{number}"))
+
+    threads = [threading.Thread(target=run) for run in (orders, pages)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [store.jobs.get(job_id).status for job_id in jobs] == [JobStatus.QUEUED] * 40
+
+
+def test_page_without_a_patient_that_is_digitized_all_the_same_is_on_the_list(store):
+    job, _ = store.jobs.submit(Job(source="submit", source_key="a", media_type="image/png"), "test")
+    store.jobs.claim("w", 60)
+    store.jobs.complete(job.id, "w", JobResult(status=JobStatus.NEEDS_REVIEW, reason="no patient ID"))
+    assert [held.id for held in store.jobs.unmatched()] == [job.id]
+
+
+def test_order_that_comes_while_a_look_up_runs_is_found(receiver, store):
+    receiver(orm())  # committed after the job's search for it, and before what was found
     for number, context in enumerate(({"accession_number": "A1"}, {"accession_number": "A2"})):
         job = Job(
             source="submit",
@@ -847,6 +945,33 @@ def test_older_merge_into_another_record_changes_nothing(receiver, store):
     second_merge(receiver, "P4", "P1", "20261122120000+0100", "M10")
     merge(receiver)
     assert store.patients.patient("P1").patient_id == "P4"
+
+
+def test_older_merge_that_is_not_followed_says_so(receiver, store):
+    stated = b"older than what is known: what a newer message said stands"
+
+    def told(prior: str, surviving: str, made: str, control_id: str) -> bytes:
+        pid = f"PID|1||{surviving}^^^HOSP^MR"
+        (answer,) = receiver(adt("A40", pid, f"MRG|{prior}^^^HOSP^MR", made=made, control_id=control_id))
+        assert codes((answer,)) == [("AA", "")]
+        return answer
+
+    assert stated not in told("P1", "P2", "20261122120000+0000", "M1")
+    assert stated not in told("P1", "P2", "20261122110000+0000", "M2")  # it says the same
+    assert stated in told("P1", "P3", "20261122110000+0000", "M3")  # into another one
+    assert stated in told("P2", "P1", "20261122110000+0000", "M4")  # the other way round
+    assert store.patients.patient("P1").patient_id == "P2"
+    assert stated not in told("P1", "P3", "20261122130000+0000", "M5")
+    assert store.patients.patient("P1").patient_id == "P3"
+
+
+def test_merge_told_by_a_clock_that_stood_ahead_does_not_stand_for_years(receiver, store):
+    merge(receiver)
+    with store.database.write() as session:
+        for patient in session.exec(select(Patient).where(Patient.patient_id == "P1")).all():
+            patient.merged_at = utc_now() + timedelta(days=3650)
+    receiver(adt("A40", "PID|1||P3^^^HOSP^MR", "MRG|P1^^^HOSP^MR", control_id="M10"))
+    assert store.patients.patient("P1").patient_id == "P3"
 
 
 def test_merge_in_a_circle_ends(receiver, store):

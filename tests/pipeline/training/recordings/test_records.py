@@ -191,3 +191,32 @@ def test_packed_archives_restore_the_limb_leads(tmp_path: Path, ecg: np.ndarray)
     np.savez(tmp_path / "a.npz", meta=meta, packed=packed, shape=np.array(differences.shape))
     (signal_mv,) = load_records(tmp_path, "train", 0.0)
     assert np.abs(signal_mv - ecg).max() < 0.0021
+
+
+def test_marked_recordings_are_kept_out_of_training(tmp_path: Path, ecg: np.ndarray) -> None:
+    """One printed on a development page is trained on from no archive, one that another archive holds is read once."""
+
+    def archive(name: str, *entries: dict[str, object]) -> None:
+        counts = {f"x{k:04d}": np.rint(ecg * 1000 * (k + 1)).astype(np.int16) for k in range(len(entries))}
+        np.savez(tmp_path / name, meta=json.dumps([{"fs": 500, **entry} for entry in entries]), **counts)
+
+    archive("a.npz", {"record": "1"}, {"record": "2"})
+    archive("b.npz", {"record": "1", "on_shared_dev_page": True}, {"record": "2", "also_filtered": True})
+    (only,) = load_records(tmp_path, "train", 0.0)
+    assert np.abs(only - 2 * ecg).max() < 0.0011
+    assert len(load_records(tmp_path, "validation", 1.0)) == 3
+
+
+def test_synthetic_hearts_are_split_by_preset_and_never_validated_on(tmp_path: Path, ecg: np.ndarray) -> None:
+    presets = [f"preset {k}" for k in range(12)]
+    entries = [
+        {"record": f"{preset} {variant}", "fs": 500, "amplitude": "synthetic, true scale", "labels": [preset]}
+        for preset in presets
+        for variant in range(3)
+    ]
+    counts = {f"x{k:04d}": np.rint(ecg * 500 * (1 + k // 3)).astype(np.int16) for k in range(len(entries))}
+    np.savez(tmp_path / "model.npz", meta=json.dumps(entries), **counts)
+    trained = load_records(tmp_path, "train", 0.5)
+    assert 0 < len(trained) < 36 and len(trained) % 3 == 0
+    with pytest.raises(ValueError, match="no validation recordings"):
+        load_records(tmp_path, "validation", 0.5)

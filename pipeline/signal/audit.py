@@ -1,0 +1,296 @@
+"""The ink audit: every stroke of ink is accounted for.
+
+The finished record is drawn back onto its flat sheet and compared with the ink that is there, both ways (analysis by
+synthesis).  Ink that is left over, and is no name, print, pulse, separator, rule or grid, is *unexplained*.  A stretch
+of the record without ink under it is *unsupported*.  What may be signal is doubtful: a person must look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pipeline.datatypes import (
+    AuditMark,
+    EcgRecord,
+    InkAudit,
+    LayoutMatch,
+    Mark,
+    PulseBox,
+    TextLine,
+    TraceSet,
+)
+from pipeline.runs import runs_of
+from pipeline.sheet.paper import Sheet
+from pipeline.signal.calibrate import Redrawn, redraw
+from pipeline.signal.ink import (
+    PX_PER_MM,
+    Ink,
+    Piece,
+    Raster,
+    draw,
+    find_pieces,
+    find_strokes,
+    look,
+    print_mask,
+    separator_columns,
+)
+from pipeline.signal.weights import AUDIT, AuditLimits
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class _Scene:
+    """A record on its sheet, and the ink beside it."""
+
+    stretches: Sequence[Redrawn]
+    raster: Raster
+    ink: Ink
+    margin_mm: float  # of the band around the record that explains ink
+    speed: float  # mm/s
+    limits: AuditLimits
+
+    def is_long(self, piece: Piece) -> bool:
+        """Tell whether a piece lasts long enough to be signal."""
+        return piece.width_mm >= self.limits.least_s * self.speed
+
+    def time(self, stretch: Redrawn, x_mm: float) -> float:
+        """Return the record's time in s at a paper x of a stretch."""
+        return stretch.start_s + (x_mm - stretch.x0_mm) / self.speed
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Owner:
+    """The stretch that a piece of ink most likely belongs to."""
+
+    stretch: int
+    gap_mm: float  # from its explained band; inf = its line is not there
+    reach_mm: float  # from its line to the farthest ink
+    missing_mm2: float
+    steep: bool = False  # the line goes up or down beside the piece
+    lost: bool = False  # the record has no line where most of the piece is
+
+
+def _owner(piece: Piece, scene: _Scene) -> _Owner | None:
+    """Find the owner: of the stretches that a piece touches the one that runs towards it, else the nearest."""
+    raster = scene.raster
+    top, bottom = raster.top_mm[:, piece.columns], raster.bottom_mm[:, piece.columns]
+    gap = np.maximum(np.maximum(top - piece.bottom_mm, piece.top_mm - bottom) - scene.margin_mm, 0.0).min(1)
+    if gap.min() > scene.limits.touch_mm and (lost := _owner_without_line(piece, scene)) is not None:
+        return lost
+    if not np.isfinite(gap).any():
+        return None
+    touched = np.flatnonzero(gap <= gap.min() + scene.limits.touch_mm)
+    towards = [_towards(piece, scene, int(k)) for k in touched]
+    best = int(touched[int(np.argmax(towards))])
+    off = np.maximum(top[best] - piece.top_mm, piece.bottom_mm - bottom[best])
+    off = np.maximum(off[np.isfinite(off)], 0.0)
+    if not off.size:
+        return None
+    columns = max(off.size - scene.ink.pen_mm * PX_PER_MM, 1.0) / off.size  # a stroke is as wide as the pen
+    missing = float((off.astype(np.float64) ** 2).sum()) / PX_PER_MM * columns
+    few = 2 * off.size < piece.columns.stop - piece.columns.start
+    return _Owner(best, float(gap[best]), float(off.max()), missing, _is_steep(piece, scene, best), few)
+
+
+def _is_steep(piece: Piece, scene: _Scene, stretch: int) -> bool:
+    """Tell whether the line of a stretch goes up or down beside a piece."""
+    near = scene.raster.line_mm[stretch, _beside(piece, scene)]
+    return bool(np.nanmax(near) - np.nanmin(near) > scene.limits.steep_mm)
+
+
+def _beside(piece: Piece, scene: _Scene) -> slice:
+    """Return the columns of a piece and those close to it."""
+    reach = round(scene.limits.thin_mm * PX_PER_MM)
+    return slice(max(piece.columns.start - reach, 0), piece.columns.stop + reach)
+
+
+def _towards(piece: Piece, scene: _Scene, stretch: int) -> float:
+    """Return how far, in mm, the line of a stretch leaves its level beside a piece, in the direction of the piece."""
+    line = scene.raster.line_mm[stretch]
+    near = line[_beside(piece, scene)]
+    if not np.isfinite(near).any():
+        return -np.inf
+    level = float(np.nanmedian(line))
+    above = (piece.y0_mm + piece.y1_mm) / 2 < float(np.nanmedian(near))
+    return float(level - np.nanmin(near)) if above else float(np.nanmax(near) - level)
+
+
+def _owner_without_line(piece: Piece, scene: _Scene) -> _Owner | None:
+    """Find the nearest stretch that runs at the height of a piece and has no line where it is."""
+    middle = (piece.y0_mm + piece.y1_mm) / 2
+    found: list[tuple[float, _Owner]] = []
+    for number, (one, line) in enumerate(zip(scene.stretches, scene.raster.line_mm, strict=True)):
+        inside = one.x0_mm <= piece.x0_mm + 0.5 and piece.x1_mm - 0.5 <= one.x1_mm
+        if inside and np.isfinite(line).any() and not np.isfinite(line[piece.columns]).any():
+            level = float(np.nanmedian(line))
+            off = np.maximum(np.abs(piece.top_mm - level), np.abs(piece.bottom_mm - level))
+            owner = _Owner(number, np.inf, float(off.max()), float((off**2).sum()) / PX_PER_MM, lost=True)
+            found.append((abs(level - middle), owner))
+    distance, nearest = min(found, key=lambda item: item[0], default=(np.inf, None))
+    return nearest if distance < scene.limits.lost_mm else None
+
+
+def _kind(piece: Piece, owner: _Owner, scene: _Scene) -> Mark:
+    """Name a piece by its shape."""
+    if piece.height_mm >= 0.8 * piece.width_mm:
+        thin = piece.width_mm <= scene.limits.thin_mm and not owner.steep
+        return Mark.SPIKE if thin else Mark.WAVE
+    return Mark.LINE if scene.is_long(piece) else Mark.BLOT
+
+
+def _upright(piece: Piece, scene: _Scene) -> bool:
+    """Tell whether a piece is an upright stroke."""
+    return piece.height_mm >= 2 * max(piece.width_mm, scene.limits.least_mm)
+
+
+def _doubtful(kind: Mark, piece: Piece, owner: _Owner, scene: _Scene) -> bool:
+    """Tell whether a piece may be signal: it belongs to a row, and is tall or long enough to matter."""
+    limits = scene.limits
+    touches = owner.gap_mm <= (limits.touch_mm if _upright(piece, scene) else limits.close_mm)
+    edges_mm = scene.raster.x_mm[0] + limits.edge_mm, scene.raster.x_mm[-1] - limits.edge_mm
+    outside = piece.columns.start == 0 or piece.columns.stop == scene.raster.x_mm.size
+    if not owner.lost and (outside or piece.x1_mm < edges_mm[0] or piece.x0_mm > edges_mm[1]):
+        return False  # where the rows start and end: the flank of a pulse, a frame
+    if kind is Mark.LINE:
+        level = piece.height_mm <= limits.thin_mm / 2  # a line of the grid, if it is short
+        beside = touches and not level and owner.reach_mm >= limits.least_mm
+        return owner.lost or beside or piece.width_mm >= limits.long_mm
+    gain = abs(scene.stretches[owner.stretch].mm_per_mv)
+    return touches and owner.reach_mm >= limits.least_mv * gain and piece.height_mm >= limits.least_mm
+
+
+def _unexplained(pieces: Sequence[Piece], scene: _Scene) -> Iterator[AuditMark]:
+    """List the pieces of ink that belong to a row; what lies on print, or is dark but seen as no trace, is left out."""
+    limits = scene.limits
+    for piece in pieces:
+        owner = None if piece.printed > limits.on_print else _owner(piece, scene)
+        if owner is None:
+            continue
+        kind = _kind(piece, owner, scene)
+        stands = _upright(piece, scene) and owner.gap_mm <= limits.touch_mm
+        if piece.seen < limits.least_seen and not stands:
+            continue
+        one = scene.stretches[owner.stretch]
+        yield AuditMark(
+            kind=kind,
+            lead=one.lead,
+            start_s=scene.time(one, piece.x0_mm),
+            end_s=scene.time(one, piece.x1_mm),
+            x0_mm=piece.x0_mm,
+            y0_mm=piece.y0_mm,
+            x1_mm=piece.x1_mm,
+            y1_mm=piece.y1_mm,
+            reach_mm=owner.reach_mm,
+            missing_mm2=owner.missing_mm2,
+            doubtful=_doubtful(kind, piece, owner, scene),
+        )
+
+
+def _unsupported(scene: _Scene) -> Iterator[AuditMark]:
+    """List the stretches of the record without ink under them."""
+    limits, ink, raster = scene.limits, scene.ink, scene.raster
+    there = (ink.trace > limits.hint) | (ink.text > limits.hint)
+    there |= ink.contrast > limits.supported * ink.pen_contrast
+    count = np.zeros((there.shape[0] + 1, there.shape[1]), np.int32)
+    np.cumsum(there, axis=0, out=count[1:])
+    columns = np.arange(there.shape[1])
+    for one, line, first, stop in zip(
+        scene.stretches, raster.line_mm, *raster.rows_within(scene.margin_mm), strict=True
+    ):
+        bare = np.isfinite(line) & (count[stop, columns] == count[first, columns])
+        for start, end in runs_of(bare):
+            x0, x1 = (float(raster.x_mm[0]) + (edge - 0.5) / PX_PER_MM for edge in (start, end))
+            if x1 - x0 >= limits.least_s * scene.speed:
+                yield AuditMark(
+                    kind=Mark.UNSUPPORTED,
+                    lead=one.lead,
+                    start_s=scene.time(one, x0),
+                    end_s=scene.time(one, x1),
+                    x0_mm=x0,
+                    y0_mm=float(line[start:end].min()),
+                    x1_mm=x1,
+                    y1_mm=float(line[start:end].max()),
+                    reach_mm=x1 - x0,
+                    missing_mm2=0.0,
+                    doubtful=True,
+                )
+
+
+def audit(
+    sheet: Sheet,
+    record: EcgRecord,
+    match: LayoutMatch,
+    traces: TraceSet,
+    pulses: Sequence[PulseBox],
+    text: Sequence[TextLine],
+    *,
+    limits: AuditLimits = AUDIT,
+) -> InkAudit:
+    """Compare a record with the ink of its sheet.
+
+    Parameters
+    ----------
+    sheet : Sheet
+    record : EcgRecord
+    match : LayoutMatch
+    traces : TraceSet
+        The rows the record was made of.
+    pulses : sequence of PulseBox
+        Calibration pulses, which are no signal.
+    text : sequence of TextLine
+        Print, which is none either.
+    limits : AuditLimits
+
+    Returns
+    -------
+    InkAudit
+    """
+    stretches = redraw(record, match, traces)
+    if not stretches:
+        return InkAudit()
+    raster = draw(sheet, stretches, match, traces, limits)
+    ink = look(sheet, raster)
+    strokes = find_strokes(ink, raster, limits)
+    scene = _Scene(
+        stretches=stretches,
+        raster=raster,
+        ink=ink,
+        margin_mm=min(ink.pen_mm, limits.widest_pen_mm) / 2 + limits.upward_mm,
+        speed=record.calibration.paper_speed_mm_per_s,
+        limits=limits,
+    )
+    printed = print_mask(raster, match, pulses, text)
+    left = (strokes.seen | (strokes.dark & ~printed)) & ~raster.band(scene.margin_mm)
+    levels_mm = [float(traces.baseline_mm[one.row]) for one in stretches]
+    left[:, separator_columns(left, raster, match, levels_mm, limits)] = False
+    least_mm = (limits.least_s * scene.speed, limits.least_mm)
+    pieces = find_pieces(left, strokes.seen, printed, raster, least_mm)
+    marks = [*_unexplained(pieces, scene), *_unsupported(scene)]
+    marks.sort(key=lambda mark: (not mark.doubtful, -mark.missing_mm2, -mark.reach_mm))
+    return InkAudit(pen_mm=ink.pen_mm, marks=tuple(marks))
+
+
+def lower_confidence(record: EcgRecord, found: InkAudit, *, limits: AuditLimits = AUDIT) -> EcgRecord:
+    """Lower the confidence of the samples beside which the audit found something doubtful.
+
+    Parameters
+    ----------
+    record : EcgRecord
+    found : InkAudit
+        Of the record.
+    limits : AuditLimits
+
+    Returns
+    -------
+    EcgRecord
+    """
+    confidence = record.confidence.copy()
+    for mark in found.marks:
+        if mark.doubtful:
+            first = int(mark.start_s * record.sampling_frequency_hz)
+            stop = int(np.ceil(mark.end_s * record.sampling_frequency_hz)) + 1
+            part = confidence[record.leads.index(mark.lead), max(first, 0) : max(stop, 0)]
+            np.minimum(part, limits.doubtful_confidence, out=part)
+    return replace(record, confidence=confidence)

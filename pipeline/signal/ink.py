@@ -1,0 +1,296 @@
+"""The ink of a flat sheet beside the record that was drawn back onto it: a raster, what is ink on it, and its pieces.
+
+Two witnesses say what is ink: the trace class of the page network, and the plain darkness of the page against the
+paper around it, with coloured lines left out.  Darkness counts where the grid is paler than the pen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import maximum_filter1d, minimum_filter1d
+
+from pipeline.datatypes import ByteArray, FloatArray, LayoutMatch, PulseBox, TextLine, TraceSet
+from pipeline.sheet.paper import Sheet, raster, sample_nodes
+from pipeline.signal.calibrate import Redrawn
+from pipeline.signal.weights import AuditLimits
+
+Float64 = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+PX_PER_MM = 6.0  # the page network's own resolution
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Raster:
+    """The area of the rows as pixels, and the record drawn on it."""
+
+    x_mm: Float64  # (w,)
+    y_mm: Float64  # (h,)
+    line_mm: FloatArray  # (n_stretches, w) paper y of each stretch of the record; NaN = none
+    top_mm: FloatArray  # (n_stretches, w) highest point of the line within the pen's reach; inf = none
+    bottom_mm: FloatArray  # (n_stretches, w) lowest point; -inf = none
+
+    def rows_within(self, margin_mm: float) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Return the pixel rows, from and to, that each stretch covers in each column: (n_stretches, w), empty if none.
+
+        Parameters
+        ----------
+        margin_mm : float
+            Above and below the line.
+        """
+        known = np.isfinite(self.line_mm)
+        top = np.where(known, self.top_mm - margin_mm - self.y_mm[0], 0.0) * PX_PER_MM
+        bottom = np.where(known, self.bottom_mm + margin_mm - self.y_mm[0], -1.0) * PX_PER_MM
+        first = np.clip(np.round(top), 0, self.y_mm.size).astype(np.intp)
+        stop = np.clip(np.round(bottom) + 1, first, self.y_mm.size).astype(np.intp)
+        return first, np.where(known, stop, first)
+
+    def band(self, margin_mm: float) -> Mask:
+        """Mark what lies within `margin_mm` of the drawn record: (h, w)."""
+        change = np.zeros((self.y_mm.size + 1, self.x_mm.size), np.int16)
+        columns = np.arange(self.x_mm.size)
+        for first, stop in zip(*self.rows_within(margin_mm), strict=True):
+            change[first, columns] += 1
+            change[stop, columns] -= 1
+        return np.asarray(np.cumsum(change[:-1], axis=0) > 0)
+
+    def box(self, x0_mm: float, y0_mm: float, x1_mm: float, y1_mm: float) -> tuple[slice, slice]:
+        """Return the pixels of a box on paper as (rows, columns)."""
+        x = np.round((np.array([x0_mm, x1_mm]) - self.x_mm[0]) * PX_PER_MM).clip(0, self.x_mm.size).astype(int)
+        y = np.round((np.array([y0_mm, y1_mm]) - self.y_mm[0]) * PX_PER_MM).clip(0, self.y_mm.size).astype(int)
+        return slice(y[0], y[1]), slice(x[0], x[1])
+
+
+def draw(
+    sheet: Sheet, stretches: Sequence[Redrawn], match: LayoutMatch, traces: TraceSet, limits: AuditLimits
+) -> Raster:
+    """Lay a raster over the rows of a sheet and draw the record on it."""
+    height_mm = sheet.rectified.pixels.shape[0] / sheet.rectified.px_per_mm
+    levels = [float(traces.baseline_mm[one.row]) for one in stretches]
+    y0, y1 = max(min(levels) - limits.reach_mm, 0.0), min(max(levels) + limits.reach_mm, height_mm)
+    x_mm, y_mm = raster(match.column_mm[0][0], match.column_mm[-1][1], PX_PER_MM), raster(y0, y1, PX_PER_MM)
+    n = traces.row_mm.shape[1]
+    lines = np.full((len(stretches), n), np.nan, np.float32)
+    for line, one in zip(lines, stretches, strict=True):
+        line[one.first : one.first + one.y_mm.size] = one.y_mm
+    known = np.isfinite(lines)
+    size = 2 * round(limits.sideways_mm * traces.columns_per_mm) + 1
+    top = minimum_filter1d(np.where(known, lines, np.inf), size, axis=1, mode="nearest")
+    bottom = maximum_filter1d(np.where(known, lines, -np.inf), size, axis=1, mode="nearest")
+    at = np.clip(np.round((x_mm - traces.x0_mm) * traces.columns_per_mm).astype(int), 0, n - 1)
+    return Raster(x_mm, y_mm, lines[:, at], top[:, at], bottom[:, at])
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Ink:
+    """What is seen on a raster, (h, w) each, and the pen that drew the record."""
+
+    trace: ByteArray  # of the page network, 255 = certain
+    text: ByteArray
+    contrast: FloatArray  # how much darker than the paper around it, in [0, 1]
+    pen_contrast: float
+    pen_mm: float  # width of its line
+
+
+def look(sheet: Sheet, raster: Raster) -> Ink:
+    """Sample the maps of the page network and the darkness of the page; measure the pen where the record runs level."""
+    seen = sheet.ink(raster.x_mm, raster.y_mm)
+    node_xy, node_mm, scale = sheet.rectified.node_xy, sheet.rectified.node_mm, sheet.rectified.grid_scale
+    page, shrink = sheet.page.pixels, PX_PER_MM / min(scale.px_per_mm_x, scale.px_per_mm_y)
+    if shrink < 0.8:  # averaged before it is sampled: several times faster than the other way round
+        page = np.asarray(cv2.resize(page, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA), np.uint8)
+        node_xy = ((node_xy + 0.5) * shrink - 0.5).astype(np.float32)
+    brightest = np.asarray(cv2.max(cv2.max(page[..., 0], page[..., 1]), page[..., 2]), np.uint8)
+    light = sample_nodes(brightest, node_xy, raster.x_mm / node_mm, raster.y_mm / node_mm)
+    coarse = cv2.resize(light, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+    paper = cv2.resize(cv2.medianBlur(coarse, 11), light.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    shade = light.astype(np.float32) / np.maximum(paper.astype(np.float32), 1)
+    contrast = np.clip(1 - shade, 0, 1).astype(np.float32)
+    return Ink(seen[..., 1], seen[..., 0], contrast, *_pen(contrast, raster))
+
+
+def _pen(contrast: FloatArray, raster: Raster) -> tuple[float, float]:
+    """Measure contrast and width of the line in the columns where the record runs level; zeros if it never does."""
+    at = np.round((raster.line_mm - raster.y_mm[0]) * PX_PER_MM)
+    level = np.isfinite(at) & (np.abs(np.gradient(raster.line_mm, axis=1)) * PX_PER_MM < 0.5)
+    stretch, column = np.nonzero(level)
+    if not column.size:
+        return 0.0, 0.0
+    rows = np.clip(at[stretch, column].astype(int)[:, None] + np.arange(-6, 7), 0, raster.y_mm.size - 1)
+    across = contrast[rows, column[:, None]]
+    darkest = across[:, 4:9].max(1)
+    beside = np.minimum(np.median(across, axis=1), 0.5 * darkest)  # of the paper and of a line of the grid
+    own = np.clip(across - beside[:, None], 0, None).sum(1)
+    width_px = np.median(own / np.maximum(darkest - beside, 1e-3))
+    return float(np.median(darkest)), float(width_px) / PX_PER_MM
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Strokes:
+    """Pixels that a pen drew: (h, w)."""
+
+    seen: Mask  # trace by the page network, and no paler than the grid
+    dark: Mask  # as dark as the pen
+
+
+def find_strokes(ink: Ink, raster: Raster, limits: AuditLimits) -> Strokes:
+    """Tell ink from paper, grid and rules."""
+    beside = ~raster.band(1.0) & (ink.text < limits.no_text)
+    grid = float(np.quantile(ink.contrast[beside][::7], 0.97)) if beside.any() else 0.0
+    pale = grid < limits.pale_grid * ink.pen_contrast
+    faint = min(max(limits.faint * ink.pen_contrast, grid if pale else 0.0), limits.most_faint * ink.pen_contrast)
+    edge = max(limits.dark * ink.pen_contrast, grid + limits.between * (ink.pen_contrast - grid))
+    rules = _rules(ink, limits)
+    seen = (ink.trace > limits.sure) & (ink.contrast > faint) & ~rules
+    dark = (ink.contrast > edge) & ~rules if pale else np.zeros_like(seen)
+    return Strokes(np.asarray(seen), np.asarray(dark))
+
+
+def _rules(ink: Ink, limits: AuditLimits) -> Mask:
+    """Mark lines of the grid and of a form: level ones paler than the pen, and all that are longer than any wave."""
+    line = (ink.contrast > limits.supported * ink.pen_contrast).astype(np.uint8)
+    level = _straight(line, limits.level_mm, upright=False) & (ink.contrast < limits.pale_line * ink.pen_contrast)
+    long = _long_line(ink.contrast, line, limits.rule_mm, limits.stands_out, upright=False)
+    return np.asarray(level | long | _long_line(ink.contrast, line, limits.upright_mm, limits.stands_out, upright=True))
+
+
+def _long_line(contrast: FloatArray, line: ByteArray, length_mm: float, stands_out: float, *, upright: bool) -> Mask:
+    """Mark long straight lines; a stroke that lies on one and stands out against its mean is no part of it."""
+    n = round(length_mm * PX_PER_MM)
+    mean = cv2.blur(contrast, (1, n) if upright else (n, 1))
+    return np.asarray(_straight(line, length_mm, upright=upright) & (contrast < stands_out * mean))
+
+
+def _straight(mask: ByteArray, length_mm: float, *, upright: bool) -> Mask:
+    """Keep straight lines of at least a length, which may lean by a pixel and have gaps of two."""
+    n = round(length_mm * PX_PER_MM)
+    near, along = ((5, 3), (n, 1)) if upright else ((3, 5), (1, n))
+    wide = cv2.dilate(mask, np.ones(near, np.uint8))
+    return np.asarray(cv2.morphologyEx(wide, cv2.MORPH_OPEN, np.ones(along, np.uint8)) > 0)
+
+
+def print_mask(raster: Raster, match: LayoutMatch, pulses: Sequence[PulseBox], text: Sequence[TextLine]) -> Mask:
+    """Mark lead names, print and calibration pulses: (h, w)."""
+    boxes = [(name.x_mm - 4.0, name.y_mm - 2.5, name.x_mm + 4.0, name.y_mm + 2.5) for name in match.labels]
+    boxes += [(line.x0_mm - 0.5, line.y0_mm - 0.5, line.x1_mm + 0.5, line.y1_mm + 0.5) for line in text]
+    boxes += [(pulse.x0_mm - 1.0, pulse.y0_mm - 1.0, pulse.x1_mm + 1.0, pulse.y1_mm + 1.0) for pulse in pulses]
+    marked = np.zeros((raster.y_mm.size, raster.x_mm.size), bool)
+    for box in boxes:
+        marked[raster.box(*box)] = True
+    return marked
+
+
+def separator_columns(
+    left: Mask, raster: Raster, match: LayoutMatch, levels_mm: Sequence[float], limits: AuditLimits
+) -> npt.NDArray[np.bool_]:
+    """Mark the columns of separators: upright strokes at a column's boundary, at one place in two rows or more.
+
+    Parameters
+    ----------
+    left : (h, w) bool
+        Ink beside the record.
+    raster : Raster
+    match : LayoutMatch
+    levels_mm : sequence of float
+        Paper y of the rows.
+    limits : AuditLimits
+
+    Returns
+    -------
+    (w,) bool
+    """
+    marked = np.zeros(raster.x_mm.size, bool)
+    rows_mm = np.unique(levels_mm)
+    zones = np.digitize(raster.y_mm, (rows_mm[1:] + rows_mm[:-1]) / 2)
+    starts, ends = [start for start, _ in match.column_mm], [end for _, end in match.column_mm]
+    for before, after in zip([starts[0], *ends], [*starts, ends[-1]], strict=True):
+        low, high = min(before, after) - limits.separator_mm, max(before, after) + limits.separator_mm
+        first, stop = np.searchsorted(raster.x_mm, [low, high])
+        tall_mm = np.stack([left[zones == zone, first:stop].sum(0) for zone in range(rows_mm.size)]) / PX_PER_MM
+        if not tall_mm.size:
+            continue
+        tall_mm = maximum_filter1d(tall_mm, 3, axis=1)
+        second = np.sort(tall_mm, axis=0)[-2:].min(0)  # of a page of one row that row's
+        if second.max() >= limits.tick_mm:
+            stroke = np.flatnonzero(second >= 0.5 * second.max())
+            beside = round(limits.beside_mm * PX_PER_MM)
+            marked[max(first + stroke[0] - beside, 0) : first + stroke[-1] + beside + 1] = True
+    return marked
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Piece:
+    """A connected piece of ink beside the record."""
+
+    columns: slice  # of the raster
+    top_mm: Float64  # (n,) its highest point in each column
+    bottom_mm: Float64  # (n,) its lowest point
+    x0_mm: float
+    x1_mm: float
+    seen: float  # share of its pixels that the page network takes for trace
+    printed: float  # share of its pixels on print
+
+    @property
+    def y0_mm(self) -> float:
+        """Upper end."""
+        return float(self.top_mm.min())
+
+    @property
+    def y1_mm(self) -> float:
+        """Lower end."""
+        return float(self.bottom_mm.max())
+
+    @property
+    def width_mm(self) -> float:
+        """Along time."""
+        return self.x1_mm - self.x0_mm
+
+    @property
+    def height_mm(self) -> float:
+        """Across it."""
+        return self.y1_mm - self.y0_mm
+
+
+def find_pieces(left: Mask, seen: Mask, printed: Mask, raster: Raster, least_mm: tuple[float, float]) -> list[Piece]:
+    """Split ink into connected pieces.
+
+    Parameters
+    ----------
+    left : (h, w) bool
+        The ink.
+    seen, printed : (h, w) bool
+        Trace by the page network, and print.
+    raster : Raster
+    least_mm : (width, height)
+        Pieces smaller than both are left out.
+
+    Returns
+    -------
+    list of Piece
+    """
+    _, index, stats, _ = cv2.connectedComponentsWithStats(left.astype(np.uint8), connectivity=8)
+    sizes_mm = stats[1:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]] / PX_PER_MM
+    found = []
+    for k in np.flatnonzero((sizes_mm >= least_mm).any(1)) + 1:
+        x, y, w, h = (int(v) for v in stats[k, :4])
+        box = np.s_[y : y + h, x : x + w]
+        mask = index[box] == k
+        top, bottom = y + mask.argmax(0), y + h - mask[::-1].argmax(0)
+        edge_x, edge_y = raster.x_mm[0] - 0.5 / PX_PER_MM, raster.y_mm[0] - 0.5 / PX_PER_MM
+        found.append(
+            Piece(
+                columns=slice(x, x + w),
+                top_mm=edge_y + top / PX_PER_MM,
+                bottom_mm=edge_y + bottom / PX_PER_MM,
+                x0_mm=float(edge_x + x / PX_PER_MM),
+                x1_mm=float(edge_x + (x + w) / PX_PER_MM),
+                seen=float(seen[box][mask].mean()),
+                printed=float(printed[box][mask].mean()),
+            )
+        )
+    return found
