@@ -32,6 +32,7 @@ from gateway.settings import CallerSettings, DicomSettings
 from tests.gateway.dicom.samples import compressed, secondary_capture
 from tests.gateway.dicom.scp_peers import (
     FakeIntake,
+    FakeRoom,
     associate,
     encoded,
     listen,
@@ -247,7 +248,7 @@ def test_a_peer_that_we_ask_to_commit_may_report_and_nothing_else(
     intake: FakeIntake, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = DicomSettings(port=0, timeout_s=PATIENCE_S, callers=(CallerSettings(ae_title="CART1"),))
-    scp = StorageScp(settings, intake.accept, Asked())
+    scp = StorageScp(settings, intake.accept, FakeRoom(), Asked())
     scp.start()
     try:
         names = {"called": "SCU", "calling": "PACS"}
