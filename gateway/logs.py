@@ -185,8 +185,8 @@ def _timestamp(record: logging.LogRecord) -> str:
 
 
 def _has_traceback(record: logging.LogRecord) -> bool:
-    """Return whether a traceback is written: pynetdicom logs one for every PDU of a peer that it cannot read."""
-    return bool(record.exc_info) and record.name not in ("pynetdicom.dul", "pynetdicom.utils")
+    """Return whether a traceback is written: pynetdicom logs one for all that it cannot read of what a peer sends."""
+    return bool(record.exc_info) and record.name not in ("pynetdicom.dimse", "pynetdicom.dul", "pynetdicom.utils")
 
 
 def _traceback(record: logging.LogRecord) -> str:

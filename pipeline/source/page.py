@@ -264,7 +264,7 @@ def _picture_pages(data: bytes, kind: str, read_header: Callable[[bytes], list[_
     """Read the header, check the size, decode: one `PageImage` a page."""
     try:
         headers = read_header(data)
-    except (struct.error, IndexError) as error:
+    except (struct.error, IndexError, OverflowError) as error:  # BigTIFF: an offset may have 64 bits
         raise PageUnreadable(f"the {kind} is cut short") from error
     if not headers:
         raise PageUnreadable(f"the {kind} holds no page")

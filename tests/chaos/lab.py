@@ -33,7 +33,7 @@ COMMAND = (sys.executable, "-m", "tests.chaos.daemon")
 PAGE_TIMEOUT_S = 15.0
 STANDSTILL_S = 2 * PATIENCE_S  # what was acknowledged and did not arrive by then is lost
 REST_S = 30.0  # for connections and threads to end
-MORE_THREADS, MORE_DESCRIPTORS, MORE_MIB = 8, 20, 150  # than at the beginning: caches and pools, not a leak
+MORE_THREADS, MORE_DESCRIPTORS, MORE_MIB = 10, 40, 150  # than at the beginning: caches and pools, not a leak
 _IN_LOG = re.compile("|".join([*NAME.split("^"), rf"{PREFIX}[SFQH]\d"]))
 
 
@@ -65,13 +65,14 @@ class Lab:
         self.seed = str(seed)
         self.rng = random.Random(seed)
         self._stall_s = stall_s
-        self.pacs, self.ehr = FlakyPacs(self.rng, 0.06), FlakyEhr(self.rng, 0.06)
+        self.pacs = FlakyPacs(random.Random(f"{seed} PACS"), 0.06)
+        self.ehr = FlakyEhr(random.Random(f"{seed} EHR"), 0.06)
         self.hl7_port = free_port()
         retry = {"first_s": 0.2, "maximum_s": 1.0, "attempts": 1000}
         local = {"host": "127.0.0.1", "timeout_s": SEND_TIMEOUT_S, "retry": retry}
         tree: dict[str, Any] = {
-            "dicom": {"timeout_s": 5.0},
-            "hl7": {"enabled": True, "port": self.hl7_port, "idle_timeout_s": 5.0},
+            "dicom": {"timeout_s": 5.0, "maximum_connections_per_host": 40},  # so that a fuzzer is heard
+            "hl7": {"enabled": True, "port": self.hl7_port, "idle_timeout_s": 5.0, "maximum_connections_per_host": 40},
             "worker": {"processes": 2, "lease_s": 4.0, "page_timeout_s": PAGE_TIMEOUT_S},
             "destinations": [
                 {"kind": "dicom", "name": "pacs", "port": self.pacs.port, "ae_title": "PACS", **local},

@@ -215,6 +215,12 @@ def test_half_a_file_is_no_page(suffix: str, share: float) -> None:
         load_pages(data[: int(share * len(data))])
 
 
+def test_a_directory_beyond_every_file_is_no_page() -> None:
+    big_tiff = b"II+\0" + struct.pack("<HHQ", 8, 0, (1 << 64) - 1)
+    with pytest.raises(PageUnreadable, match="cut short"):
+        load_pages(big_tiff)
+
+
 ENCRYPTED_PDF = b"""%%PDF-1.4
 1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj
 2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj
