@@ -48,7 +48,7 @@ Signals = Annotated[
     Path | None,
     typer.Option(help="Folder of recordings to draw; those that were held back are used. Not set: simulated ECGs."),
 ]
-_WIDTH = 120  # of a table at least; a pipe says 80, which would wrap every row
+_WIDTH = 150  # of a table at least; a pipe says 80, which would wrap every row
 
 
 def _jpeg(pixels: ByteArray) -> bytes:

@@ -280,8 +280,9 @@ def take_out(
             kept_mv = height_mv - float(rng.uniform(least_mv, max(0.7 * height_mv, least_mv)))
             if kept_mv < 0.1:
                 continue
-            start, length = int(np.abs(part).argmax()), 1
-            part[sign * part > kept_mv] = sign * kept_mv
+            cut = np.flatnonzero(sign * part > kept_mv)  # of every beat that is as tall
+            start, length = int(cut[0]), int(cut[-1] - cut[0]) + 1
+            part[cut] = sign * kept_mv
         elif kind == "level half":
             start, length = part.size // 2, part.size - part.size // 2
             if np.ptp(part[start:]) < 2 * least_mv:

@@ -123,22 +123,31 @@ def _number(value: float, form: str) -> str:
 
 def _beats_table(pages: Sequence[PageScore]) -> Table:
     """Show heights of beats against the truth: median error, share within 25 uV or 5 %, bias."""
-    table = Table(title="Beats against the recording (within: 25 uV or 5 %)")
-    headings = ("uV", "within %", "bias %"), ("uV", "within %", "bias %"), ("uV", "within %", "bias uV")
+    table = Table(title="Beats against the recording: QRS peak to peak, largest deflection, ST (within 25 uV or 5 %)")
+    headings = (
+        ("uV", "within %", "bias %", "median bias %"),
+        ("uV", "within %", "bias %"),
+        ("uV", "within %", "bias uV"),
+    )
     table.add_column("leads of")
     table.add_column("beats", justify="right")
-    for name, of in zip(("QRS", "deflection", "ST"), headings, strict=True):
+    for name, of in zip(("QRS", "defl.", "ST"), headings, strict=True):
         for heading in of:
             table.add_column(f"{name} {heading}", justify="right")
     for name, pairs in leads_of(pages).items():
         qrs, deflection, st = measured(pairs).heights
+        biases = (
+            (qrs, (100 * qrs.bias_share, 100 * qrs.median_bias_share)),
+            (deflection, (100 * deflection.bias_share,)),
+            (st, (st.bias_uv,)),
+        )
         cells = [
             cell
-            for of, bias in ((qrs, 100 * qrs.bias_share), (deflection, 100 * deflection.bias_share), (st, st.bias_uv))
+            for of, values in biases
             for cell in (
                 _number(of.median_error_uv, ".1f"),
                 _number(100 * of.within_limits, ".1f"),
-                _number(bias, "+.1f"),
+                *(_number(value, "+.1f") for value in values),
             )
         ]
         table.add_row(name, str(qrs.beats), *cells)

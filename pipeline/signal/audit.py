@@ -28,6 +28,7 @@ from pipeline.signal.calibrate import Redrawn, redraw
 from pipeline.signal.ink import (
     PX_PER_MM,
     Ink,
+    Mask,
     Piece,
     Raster,
     draw,
@@ -48,6 +49,7 @@ class _Scene:
     raster: Raster
     ink: Ink
     margin_mm: float  # of the band around the record that explains ink
+    band: Mask  # (h, w) that band
     speed: float  # mm/s
     limits: AuditLimits
 
@@ -65,33 +67,31 @@ class _Owner:
     """The stretch that a piece of ink most likely belongs to."""
 
     stretch: int
-    gap_mm: float  # from its explained band; inf = its line is not there
+    gap_mm: float  # from its explained band
     reach_mm: float  # from its line to the farthest ink
     missing_mm2: float
-    steep: bool = False  # the line goes up or down beside the piece
-    lost: bool = False  # the record has no line where most of the piece is
+    steep: bool  # the line goes up or down beside the piece
 
 
 def _owner(piece: Piece, scene: _Scene) -> _Owner | None:
-    """Find the owner: of the stretches that a piece touches the one that runs towards it, else the nearest."""
+    """Find the owner: of the stretches that a piece touches most the one that runs towards it, else the nearest."""
     raster = scene.raster
     top, bottom = raster.top_mm[:, piece.columns], raster.bottom_mm[:, piece.columns]
-    gap = np.maximum(np.maximum(top - piece.bottom_mm, piece.top_mm - bottom) - scene.margin_mm, 0.0).min(1)
-    if gap.min() > scene.limits.touch_mm and (lost := _owner_without_line(piece, scene)) is not None:
-        return lost
+    gaps = np.maximum(np.maximum(top - piece.bottom_mm, piece.top_mm - bottom) - scene.margin_mm, 0.0)
+    gap = gaps.min(1)
     if not np.isfinite(gap).any():
         return None
     touched = np.flatnonzero(gap <= gap.min() + scene.limits.touch_mm)
-    towards = [_towards(piece, scene, int(k)) for k in touched]
-    best = int(touched[int(np.argmax(towards))])
+    contact = (gaps[touched] <= scene.limits.close_mm).sum(1)
+    touched = touched[contact >= 0.7 * contact.max()]
+    best = int(max(touched, key=lambda k: _towards(piece, scene, int(k))))
     off = np.maximum(top[best] - piece.top_mm, piece.bottom_mm - bottom[best])
     off = np.maximum(off[np.isfinite(off)], 0.0)
     if not off.size:
         return None
     columns = max(off.size - scene.ink.pen_mm * PX_PER_MM, 1.0) / off.size  # a stroke is as wide as the pen
     missing = float((off.astype(np.float64) ** 2).sum()) / PX_PER_MM * columns
-    few = 2 * off.size < piece.columns.stop - piece.columns.start
-    return _Owner(best, float(gap[best]), float(off.max()), missing, _is_steep(piece, scene, best), few)
+    return _Owner(best, float(gap[best]), float(off.max()), missing, _is_steep(piece, scene, best))
 
 
 def _is_steep(piece: Piece, scene: _Scene, stretch: int) -> bool:
@@ -117,21 +117,6 @@ def _towards(piece: Piece, scene: _Scene, stretch: int) -> float:
     return float(level - np.nanmin(near)) if above else float(np.nanmax(near) - level)
 
 
-def _owner_without_line(piece: Piece, scene: _Scene) -> _Owner | None:
-    """Find the nearest stretch that runs at the height of a piece and has no line where it is."""
-    middle = (piece.y0_mm + piece.y1_mm) / 2
-    found: list[tuple[float, _Owner]] = []
-    for number, (one, line) in enumerate(zip(scene.stretches, scene.raster.line_mm, strict=True)):
-        inside = one.x0_mm <= piece.x0_mm + 0.5 and piece.x1_mm - 0.5 <= one.x1_mm
-        if inside and np.isfinite(line).any() and not np.isfinite(line[piece.columns]).any():
-            level = float(np.nanmedian(line))
-            off = np.maximum(np.abs(piece.top_mm - level), np.abs(piece.bottom_mm - level))
-            owner = _Owner(number, np.inf, float(off.max()), float((off**2).sum()) / PX_PER_MM, lost=True)
-            found.append((abs(level - middle), owner))
-    distance, nearest = min(found, key=lambda item: item[0], default=(np.inf, None))
-    return nearest if distance < scene.limits.lost_mm else None
-
-
 def _kind(piece: Piece, owner: _Owner, scene: _Scene) -> Mark:
     """Name a piece by its shape."""
     if piece.height_mm >= 0.8 * piece.width_mm:
@@ -151,14 +136,16 @@ def _doubtful(kind: Mark, piece: Piece, owner: _Owner, scene: _Scene) -> bool:
     touches = owner.gap_mm <= (limits.touch_mm if _upright(piece, scene) else limits.close_mm)
     edges_mm = scene.raster.x_mm[0] + limits.edge_mm, scene.raster.x_mm[-1] - limits.edge_mm
     outside = piece.columns.start == 0 or piece.columns.stop == scene.raster.x_mm.size
-    if not owner.lost and (outside or piece.x1_mm < edges_mm[0] or piece.x0_mm > edges_mm[1]):
+    if outside or piece.x1_mm < edges_mm[0] or piece.x0_mm > edges_mm[1]:
         return False  # where the rows start and end: the flank of a pulse, a frame
+    if piece.width_mm > limits.thin_mm and piece.contrast < limits.shadow * scene.ink.pen_contrast:
+        return False  # the shadow of a fold
     if kind is Mark.LINE:
         level = piece.height_mm <= limits.thin_mm / 2  # a line of the grid, if it is short
         beside = touches and not level and owner.reach_mm >= limits.least_mm
-        return owner.lost or beside or piece.width_mm >= limits.long_mm
-    gain = abs(scene.stretches[owner.stretch].mm_per_mv)
-    return touches and owner.reach_mm >= limits.least_mv * gain and piece.height_mm >= limits.least_mm
+        return beside or piece.width_mm >= limits.long_mm
+    least_mm = limits.least_mv * abs(scene.stretches[owner.stretch].mm_per_mv)
+    return touches and owner.reach_mm >= least_mm and piece.height_mm >= min(limits.least_mm, 0.5 * least_mm)
 
 
 def _unexplained(pieces: Sequence[Piece], scene: _Scene) -> Iterator[AuditMark]:
@@ -186,6 +173,38 @@ def _unexplained(pieces: Sequence[Piece], scene: _Scene) -> Iterator[AuditMark]:
             missing_mm2=owner.missing_mm2,
             doubtful=_doubtful(kind, piece, owner, scene),
         )
+
+
+def _gaps(scene: _Scene) -> Iterator[AuditMark]:
+    """List the gaps of the record in which the page network sees a trace."""
+    raster, limits = scene.raster, scene.limits
+    columns = np.arange(raster.x_mm.size)
+    for one, line in zip(scene.stretches, raster.line_mm, strict=True):
+        known = np.isfinite(line)
+        if not known.any():
+            continue
+        inside = (raster.x_mm >= one.x0_mm) & (raster.x_mm <= one.x1_mm)
+        level = np.interp(columns, columns[known], line[known])
+        for start, end in runs_of(inside & ~known):
+            x0, x1 = (float(raster.x_mm[0]) + (edge - 0.5) / PX_PER_MM for edge in (start, end))
+            y0, y1 = float(level[start:end].min()) - limits.lost_mm, float(level[start:end].max()) + limits.lost_mm
+            rows = raster.box(x0, y0, x1, y1)[0]
+            ink = (scene.ink.trace[rows, start:end] > limits.sure) & ~scene.band[rows, start:end]
+            if x1 - x0 >= limits.least_s * scene.speed and ink.any(0).mean() > limits.seen_in_gap:
+                off = (ink * np.abs(raster.y_mm[rows, None] - level[start:end])).max(0)
+                yield AuditMark(
+                    kind=Mark.LINE,
+                    lead=one.lead,
+                    start_s=scene.time(one, x0),
+                    end_s=scene.time(one, x1),
+                    x0_mm=x0,
+                    y0_mm=y0,
+                    x1_mm=x1,
+                    y1_mm=y1,
+                    reach_mm=float(off.max()),
+                    missing_mm2=float((off.astype(np.float64) ** 2).sum()) / PX_PER_MM,
+                    doubtful=True,
+                )
 
 
 def _unsupported(scene: _Scene) -> Iterator[AuditMark]:
@@ -253,21 +272,23 @@ def audit(
     raster = draw(sheet, stretches, match, traces, limits)
     ink = look(sheet, raster)
     strokes = find_strokes(ink, raster, limits)
+    margin_mm = min(ink.pen_mm, limits.widest_pen_mm) / 2 + limits.upward_mm
     scene = _Scene(
         stretches=stretches,
         raster=raster,
         ink=ink,
-        margin_mm=min(ink.pen_mm, limits.widest_pen_mm) / 2 + limits.upward_mm,
+        margin_mm=margin_mm,
+        band=raster.band(margin_mm),
         speed=record.calibration.paper_speed_mm_per_s,
         limits=limits,
     )
     printed = print_mask(raster, match, pulses, text)
-    left = (strokes.seen | (strokes.dark & ~printed)) & ~raster.band(scene.margin_mm)
+    left = (strokes.seen | (strokes.dark & ~printed)) & ~scene.band
     levels_mm = [float(traces.baseline_mm[one.row]) for one in stretches]
     left[:, separator_columns(left, raster, match, levels_mm, limits)] = False
-    least_mm = (limits.least_s * scene.speed, limits.least_mm)
-    pieces = find_pieces(left, strokes.seen, printed, raster, least_mm)
-    marks = [*_unexplained(pieces, scene), *_unsupported(scene)]
+    least_mm = (limits.least_s * scene.speed, 0.6 * limits.least_mm)
+    pieces = find_pieces(left, strokes.seen, printed, ink.contrast, raster, least_mm)
+    marks = [*_unexplained(pieces, scene), *_gaps(scene), *_unsupported(scene)]
     marks.sort(key=lambda mark: (not mark.doubtful, -mark.missing_mm2, -mark.reach_mm))
     return InkAudit(pen_mm=ink.pen_mm, marks=tuple(marks))
 

@@ -234,6 +234,7 @@ class Piece:
     x1_mm: float
     seen: float  # share of its pixels that the page network takes for trace
     printed: float  # share of its pixels on print
+    contrast: float  # median over its pixels
 
     @property
     def y0_mm(self) -> float:
@@ -256,7 +257,9 @@ class Piece:
         return self.y1_mm - self.y0_mm
 
 
-def find_pieces(left: Mask, seen: Mask, printed: Mask, raster: Raster, least_mm: tuple[float, float]) -> list[Piece]:
+def find_pieces(
+    left: Mask, seen: Mask, printed: Mask, contrast: FloatArray, raster: Raster, least_mm: tuple[float, float]
+) -> list[Piece]:
     """Split ink into connected pieces.
 
     Parameters
@@ -265,6 +268,7 @@ def find_pieces(left: Mask, seen: Mask, printed: Mask, raster: Raster, least_mm:
         The ink.
     seen, printed : (h, w) bool
         Trace by the page network, and print.
+    contrast : (h, w) float32
     raster : Raster
     least_mm : (width, height)
         Pieces smaller than both are left out.
@@ -291,6 +295,7 @@ def find_pieces(left: Mask, seen: Mask, printed: Mask, raster: Raster, least_mm:
                 x1_mm=float(edge_x + (x + w) / PX_PER_MM),
                 seen=float(seen[box][mask].mean()),
                 printed=float(printed[box][mask].mean()),
+                contrast=float(np.median(contrast[box][mask])),
             )
         )
     return found

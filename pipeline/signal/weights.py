@@ -132,6 +132,7 @@ class AuditLimits:
     most_faint: float = 0.6  # the same where the grid is dark
     dark: float = 0.5  # as dark as the pen, where the grid is paler
     between: float = 0.45  # the same, as the share of the way from the grid to the pen
+    shadow: float = 0.55  # broad ink paler than this is the shadow of a fold
     pale_grid: float = 0.75  # a darker grid is not told from the pen by its darkness
     supported: float = 0.3  # supports a line of the record
 
@@ -158,7 +159,8 @@ class AuditLimits:
     thin_mm: float = 1.3  # mm, width of a spike
     steep_mm: float = 3.0  # mm that a line goes up or down beside the rest of a wave
     least_mm: float = 1.0  # mm, height of a piece
-    lost_mm: float = 8.0  # mm from the level of a stretch that has no line to ink that may be it
+    lost_mm: float = 10.0  # mm beside a gap of the record that ink in it may lie
+    seen_in_gap: float = 0.6  # share of a gap in which there is ink
     long_mm: float = 25.0  # mm, length of a line away from all rows: shorter ones are scribbles
     least_mv: float = 0.27  # mV that ink reaches beyond the record
     least_s: float = 0.1  # s of a second line, or of a line without ink

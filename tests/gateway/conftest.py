@@ -1,10 +1,14 @@
 """A store and a spool on real files, fresh for each test."""
 
+import logging
 import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pynetdicom import _config as pynetdicom_config
 
 from gateway import cli
 from gateway.intake.accept import Intake
@@ -49,3 +53,21 @@ def gateway_command(
         return int(ended.value.code or 0), output.out, output.err
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Put back what `configure_logging` changes for the whole process; its stream is closed with the test."""
+    root = logging.getLogger()
+    names = ("", "gateway", "pipeline")
+    levels = {name: logging.getLogger(name).level for name in names}
+    handlers, show, hook = root.handlers[:], warnings.showwarning, threading.excepthook
+    shown = ("LOG_HANDLER_LEVEL", "LOG_REQUEST_IDENTIFIERS", "LOG_RESPONSE_IDENTIFIERS")
+    config = {name: getattr(pynetdicom_config, name) for name in shown}
+    yield
+    root.handlers[:] = handlers
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    warnings.showwarning, threading.excepthook = show, hook
+    for name, value in config.items():
+        setattr(pynetdicom_config, name, value)

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from pynetdicom import _config as pynetdicom_config
@@ -23,28 +23,9 @@ Log = Callable[[], list[str]]
 
 
 @pytest.fixture
-def restored() -> Iterator[None]:
-    """Put back what `configure_logging` changes for the whole process."""
-    root = logging.getLogger()
-    names = ("", "gateway", "pipeline")
-    levels = {name: logging.getLogger(name).level for name in names}
-    handlers, show, hook = root.handlers[:], warnings.showwarning, threading.excepthook
-    config = (
-        pynetdicom_config.LOG_HANDLER_LEVEL,
-        pynetdicom_config.LOG_REQUEST_IDENTIFIERS,
-        pynetdicom_config.LOG_RESPONSE_IDENTIFIERS,
-    )
-    root.handlers[:] = []
-    yield
-    root.handlers[:] = handlers
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
-    warnings.showwarning, threading.excepthook = show, hook
-    (
-        pynetdicom_config.LOG_HANDLER_LEVEL,
-        pynetdicom_config.LOG_REQUEST_IDENTIFIERS,
-        pynetdicom_config.LOG_RESPONSE_IDENTIFIERS,
-    ) = config
+def bare(logging_as_before: None) -> None:
+    """The root logger without pytest's handlers."""
+    logging.getLogger().handlers[:] = []
 
 
 def configured(**settings: str) -> Log:
@@ -54,11 +35,11 @@ def configured(**settings: str) -> Log:
 
 
 @pytest.fixture(params=["plain", "json"])
-def log(restored: None, request: pytest.FixtureRequest) -> Log:
+def log(bare: None, request: pytest.FixtureRequest) -> Log:
     return configured(format=request.param)
 
 
-def test_plain_lines_show_job_and_action(restored: None) -> None:
+def test_plain_lines_show_job_and_action(bare: None) -> None:
     log = configured(format="plain")
     with bind_job("job-1"):
         logger.info("Delivered to %s", "pacs", extra={"action": "deliver"})
@@ -68,7 +49,7 @@ def test_plain_lines_show_job_and_action(restored: None) -> None:
     assert second.endswith("Z INFO gateway.test: Started")
 
 
-def test_json_lines_have_the_same_fields_always(restored: None) -> None:
+def test_json_lines_have_the_same_fields_always(bare: None) -> None:
     log = configured(format="json")
     with bind_job("job-1"):
         logger.info("Bound")
@@ -83,7 +64,7 @@ def test_json_lines_have_the_same_fields_always(restored: None) -> None:
     assert all(set(line) == {"time", "level", "logger", "message", "job_id", "action"} for line in lines)
 
 
-def test_a_bound_job_is_the_threads_own(restored: None) -> None:
+def test_a_bound_job_is_the_threads_own(bare: None) -> None:
     log = configured(format="json")
     with bind_job("job-1"):
         thread = threading.Thread(target=logger.info, args=("elsewhere",))
@@ -92,7 +73,7 @@ def test_a_bound_job_is_the_threads_own(restored: None) -> None:
     assert json.loads(log()[0])["job_id"] == ""
 
 
-def test_levels_hold_and_libraries_do_not_chat(restored: None) -> None:
+def test_levels_hold_and_libraries_do_not_chat(bare: None) -> None:
     log = configured(level="DEBUG")
     logger.debug("ours")
     for name in ("pydicom", "pynetdicom", "sqlalchemy.engine", "watchdog"):
@@ -181,7 +162,7 @@ def test_control_characters_beyond_ascii_are_escaped(log: Log, control: str) -> 
     assert control not in text and f"{ord(control[0]):02x}" in text
 
 
-def test_a_line_that_is_repeated_too_often_is_counted(restored: None) -> None:
+def test_a_line_that_is_repeated_too_often_is_counted(bare: None) -> None:
     stream = io.StringIO()
     handler = LimitedHandler(stream, period_s=0.2)
     handler.setFormatter(PlainFormatter())

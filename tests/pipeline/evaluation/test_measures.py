@@ -53,6 +53,9 @@ def test_a_qrs_read_too_small_is_a_bias_of_its_size() -> None:
     assert error[:2] == pytest.approx([80, 80], abs=0.5) and error[2] == pytest.approx(0, abs=0.1)
     assert within == [0, 0, 1]
     assert bias[:2] == pytest.approx([-0.08, -0.08], abs=0.001)
+    lost = [scored(triangles(r_mv=0.92))] * 3 + [scored(triangles(r_mv=0.0, st_mv=0.0))]
+    qrs = measured(leads_of(lost)["all"]).heights[0]  # a page whose waves are all gone moves the mean, not the median
+    assert qrs.median_bias_share == pytest.approx(-0.08, abs=0.001) and qrs.bias_share < -0.3
     _, within, bias = of_all(scored(triangles(r_mv=0.96)))  # 40 uV: within 5 %
     assert within[0] == 1 and bias[0] == pytest.approx(-0.04, abs=0.001)
 
@@ -62,6 +65,16 @@ def test_the_largest_deflection_has_a_sign_and_st_is_measured_from_the_level_bef
     assert error[2] == pytest.approx(30, abs=0.5) and within[2] == 0
     page = scored(-triangles(), -triangles())
     assert page.beats[next(iter(page.beats))].true_uv[0] == pytest.approx([1000, -1000, -100], abs=1)
+
+
+def test_the_largest_deflection_of_a_reading_is_that_of_the_truth() -> None:
+    """An S wave read a little deeper than the R wave, which is the taller one in truth, is not taken for it."""
+    truth, read = triangles(), triangles()
+    for at in BEAT_AT:
+        truth[:, at + 12] = -0.98
+        read[:, at + 12] = -1.02
+    beats = scored(read, truth).beats
+    assert all(one.read_uv[:, 1] == pytest.approx(1000, abs=1) for one in beats.values())
 
 
 def test_what_was_not_read_is_beyond_the_limits_and_no_bias() -> None:
