@@ -12,6 +12,7 @@ import argparse
 import json
 import mmap
 import os
+import re
 import resource
 import select
 import signal
@@ -36,7 +37,6 @@ from gateway.hl7.inbound.acknowledgement import scan_acknowledgement
 from gateway.hl7.inbound.receiver import Receiver
 from gateway.hl7.transport.frames import FrameParser, FrameTooLong, frame
 from gateway.identity.filename import read_filename
-from gateway.identity.forms import compile_pattern
 from gateway.identity.sidecar import read_sidecar
 from gateway.intake.accept import file_key, media_type_of, source_digest
 from gateway.intake.whole import what_is_missing
@@ -52,7 +52,7 @@ HANG_S = 60.0  # of the wall clock
 LONG_S = 10.0  # of the processor, for one input
 _MEMORY_BYTES = 6 << 30
 _STATE = struct.Struct("=QQQ")  # inputs begun, taken, refused
-_PATTERN = compile_pattern(r"(?P<patient_id>.+)_(?P<study_date>\d{8})")
+_PATTERN = re.compile(r"(?P<patient_id>.+)_(?P<study_date>\d{8})")
 
 
 class _Records:
