@@ -21,13 +21,14 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import timedelta
+from pathlib import Path
 
 from gateway.delivery.committer import Committer
 from gateway.delivery.kinds import kind_of
 from gateway.delivery.outbox import Outbox
 from gateway.dicom.network.scp import StorageScp
 from gateway.domain.clock import utc_now
-from gateway.errors import StorageError
+from gateway.errors import SettingsError, StorageError
 from gateway.hl7.inbound.receiver import Receiver
 from gateway.hl7.transport.mllp import MllpLimits, MllpListener
 from gateway.identity.lookup import Lookup
@@ -35,11 +36,24 @@ from gateway.identity.orders import Records
 from gateway.intake.accept import Intake
 from gateway.intake.folder import FolderWatcher
 from gateway.intake.recover import check_origin
+from gateway.logs import configure_logging
+from gateway.operations.check import surroundings
+from gateway.operations.reload import Outcome, leave_outcome
 from gateway.operations.retention import Retention
 from gateway.security.certificates import certificates
 from gateway.security.connections import ConnectionLimit
 from gateway.security.tls import ListenerTls
-from gateway.settings import Settings
+from gateway.settings import (
+    DicomDestination,
+    FolderSettings,
+    Hl7Settings,
+    LookupSettings,
+    Settings,
+    SettingsFile,
+    load_settings,
+    take_up,
+    to_toml,
+)
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.web.app import create_app
@@ -54,6 +68,7 @@ _RESCUE_S = 5.0
 _SWEEP_S = 3600.0
 _CERTIFICATES_S = 86400.0
 _LARGE_BLOCK_BYTES = 1 << 18
+_RELOAD_GRACE_S = 10.0  # a share that hangs may hold it up
 _OWN_FILES = 256  # database, spool, outgoing connections, workers
 _FEWEST_WEB_CONNECTIONS = 8
 _WORKER_GRACE_S = 30.0  # a page takes seconds; one that takes longer starts again after the restart
@@ -65,7 +80,9 @@ class Service:
     Parameters
     ----------
     worker_command
-        How to start a worker process (see `WorkerPool`).
+        How to start a worker process (see `WorkerPool`); `--settings-fd FD` is added: the settings in effect.
+    config
+        The file that a reload reads; None: there is none, and nothing to reload.
     new
         Start even if the spool holds files of jobs that the database does not know.
 
@@ -77,8 +94,11 @@ class Service:
         Certificates cannot be used.
     """
 
-    def __init__(self, settings: Settings, *, worker_command: Sequence[str], new: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, *, worker_command: Sequence[str], config: Path | None = None, new: bool = False
+    ) -> None:
         self._settings = settings
+        self._config = config
         self._new = new
         root = settings.storage.path
         self._store = Store.open(settings.storage)
@@ -87,18 +107,22 @@ class Service:
         self._retention = Retention(self._spool, self._store, settings.storage)
         self._records = Records(self._store)
         self._destinations = [kind_of(destination, settings) for destination in settings.destinations]
-        committing = [kind.committing for kind in self._destinations if kind.committing is not None]
-        self._committer = Committer(self._store, self._spool, settings.dicom, committing, random.Random())
+        self._committer = Committer(self._store, self._spool, settings.dicom, self._committing(), random.Random())
         self._scp = StorageScp(settings.dicom, self._intake.accept, self._spool, self._committer)
         self._listener = self._make_listener() if settings.hl7.enabled else None
-        self._watchers = [FolderWatcher(folder, self._intake) for folder in settings.folders]
+        self._watchers = {folder: FolderWatcher(folder, self._intake) for folder in settings.folders}
         self._outbox = Outbox(self._store, self._spool, self._destinations, random.Random())
-        peers = {f"folder:{folder.path}": folder.lookup for folder in settings.folders if folder.lookup}
-        self._lookup = Lookup(self._store, peers, settings.dicom.ae_title)
-        self._workers = WorkerPool(worker_command, self._store, settings.worker)
+        self._lookup = Lookup(self._store, _peers(settings), settings.dicom.ae_title)
+        self._in_effect = os.memfd_create("settings")  # a copy for workers, whatever becomes of the file
+        self._running = ExitStack()
+        self._running.callback(os.close, self._in_effect)
+        command = (*worker_command, "--settings-fd", str(self._in_effect))
+        self._workers = WorkerPool(command, self._store, settings.worker, inherited=(self._in_effect,))
         self._web = self._make_web_server() if settings.web.enabled else None
         self._stopping = threading.Event()
-        self._running = ExitStack()
+        self._reloading = threading.Thread()  # none yet
+        self._half_reloaded = False
+        self._unsettled = False  # destinations were exchanged, and deliveries to those before are not looked at yet
         self._started_at = time.monotonic()
         self._next_rescue = self._next_sweep = self._next_certificates = 0.0
 
@@ -136,18 +160,18 @@ class Service:
         if self._web:
             self._begin("web page", self._web)
         self._settle_destinations()
-        for kind in self._destinations:
-            self._running.callback(kind.close)
         self._begin("outbox", self._outbox)
         self._begin("identity look-up", self._lookup)
         self._begin("storage commitment", self._committer)
+        self._show_workers(self._settings)
         self._workers.start()
         self._running.callback(self._workers.stop, _WORKER_GRACE_S)
         self._begin("C-STORE SCP", self._scp)
         if self._listener:
             self._begin("MLLP listener", self._listener)
-        for watcher in self._watchers:
-            self._begin("watched folder", watcher)
+        self._running.callback(self._stop_watchers)
+        for watcher in self._watchers.values():
+            watcher.start()
         logger.info(
             "Receiving as %s on port %d", self._settings.dicom.ae_title, self._scp.port, extra={"action": "start"}
         )
@@ -159,6 +183,7 @@ class Service:
                 logger.critical("Ending: %s does not run any more", ", ".join(dead), extra={"action": "dead"})
                 return 1
             notify("WATCHDOG=1")
+            self._look_for_reload()
             try:
                 self._upkeep(time.monotonic())
             except StorageError as error:  # the health page says so, and it may pass
@@ -172,6 +197,8 @@ class Service:
     def stop(self) -> None:
         """Stop what was started, in the reverse order."""
         logger.info("Stopping", extra={"action": "stop"})
+        if self._reloading.is_alive():
+            self._reloading.join(_RELOAD_GRACE_S)
         self._running.close()
         self._store.close()
         logger.info("Stopped", extra={"action": "stop"})
@@ -184,7 +211,8 @@ class Service:
             "C-STORE SCP": self._scp.is_alive,
         }
         parts["identity look-up"] = self._lookup.alive
-        parts |= {f"folder {number}": watcher.alive for number, watcher in enumerate(self._watchers, start=1)}
+        parts |= {f"folder {number}": each.alive for number, each in enumerate(self._watchers.values(), start=1)}
+        parts["reload"] = self._reloading.is_alive() or not self._half_reloaded
         if self._listener:
             parts["MLLP listener"] = self._listener.alive
         if self._web:
@@ -194,7 +222,7 @@ class Service:
     def problems(self) -> list[str]:
         """Return, in words, what is wrong now: dead parts, missing folders, a disk that fills up, missing workers."""
         problems = [f"{name} does not run" for name in self.dead()]
-        problems += [watcher.problem for watcher in self._watchers if watcher.problem]
+        problems += [watcher.problem for watcher in self._watchers.values() if watcher.problem]
         problems += [self._retention.problem] if self._retention.problem else []
         return problems + self._workers.problems() + self._unseen()
 
@@ -223,9 +251,7 @@ class Service:
         for name, count in self._store.deliveries.waiting_for_others(names).items():
             logger.warning("%d deliveries wait for %s, which is no destination", count, name, extra={"action": "start"})
 
-    def _begin(
-        self, what: str, part: StorageScp | MllpListener | FolderWatcher | Outbox | Lookup | Committer | WebServer
-    ) -> None:
+    def _begin(self, what: str, part: StorageScp | MllpListener | Outbox | Lookup | Committer | WebServer) -> None:
         logger.debug("Starting the %s", what, extra={"action": "start"})
         part.start()
         self._running.callback(part.stop)
@@ -233,6 +259,9 @@ class Service:
     def _upkeep(self, now: float) -> None:
         """Start dead workers again, extend the leases of live ones, take back expired ones, delete old files."""
         self._workers.check()
+        if self._unsettled:
+            self._settle_destinations()
+            self._unsettled = False
         if now >= self._next_certificates:
             self._next_certificates = now + _CERTIFICATES_S
             for certificate in certificates(self._settings, utc_now()):
@@ -250,7 +279,7 @@ class Service:
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_S
             self._retention.sweep()
-            for watcher in self._watchers:
+            for watcher in self._watchers.values():
                 watcher.prune(self._settings.storage.retention_days)
             self._store.patients.forget_messages(utc_now() - timedelta(days=self._settings.storage.retention_days))
 
@@ -284,7 +313,7 @@ class Service:
                 extra={"action": "open_files"},
             )
         per_host = max(1, web.maximum_connections_per_host * connections // web.maximum_connections)
-        app = create_app(self._store, self._spool, self._settings, self.problems)
+        app = create_app(self._store, self._spool, lambda: self._settings, self.problems)
         return WebServer(app, web.host, web.port, ConnectionLimit("web", connections, per_host))
 
     def _make_listener(self) -> MllpListener:
@@ -292,16 +321,139 @@ class Service:
         return MllpListener(
             hl7.host,
             hl7.port,
-            Receiver(self._records, hl7.character_set, acknowledge_others=hl7.other_messages == "acknowledge"),
+            self._receiver(hl7),
             tls=ListenerTls(hl7.tls) if hl7.tls else None,
-            limits=MllpLimits(
-                hosts=hl7.hosts,
-                idle_timeout_s=hl7.idle_timeout_s,
-                maximum_frame_bytes=hl7.maximum_message_mib * 1024 * 1024,
-                maximum_connections=hl7.maximum_connections,
-                maximum_connections_per_host=hl7.maximum_connections_per_host,
-            ),
+            limits=_limits(hl7),
         )
+
+    def _receiver(self, hl7: Hl7Settings) -> Receiver:
+        return Receiver(self._records, hl7.character_set, acknowledge_others=hl7.other_messages == "acknowledge")
+
+    def _committing(self) -> list[DicomDestination]:
+        return [kind.committing for kind in self._destinations if kind.committing is not None]
+
+    def _stop_watchers(self) -> None:
+        for watcher in self._watchers.values():
+            watcher.stop()
+
+    # -- reload ---------------------------------------------------------------------------------------------------
+
+    def _look_for_reload(self) -> None:
+        """Begin a reload where SIGHUP asks for one; it is blocked in every thread, so it ends nothing."""
+        if not self._reloading.is_alive() and signal.sigtimedwait({signal.SIGHUP}, 0) is not None:
+            self._reloading = threading.Thread(target=self._reload_and_say, name="reload", daemon=True)
+            self._reloading.start()
+
+    def _reload_and_say(self) -> None:
+        """Reload, in a thread of its own: a share that hangs must not hold up the watch."""
+        self._half_reloaded = True
+        outcome = self.reload()
+        try:
+            leave_outcome(self._settings.storage.path, outcome)
+        except StorageError as error:
+            logger.error("The outcome of the reload is not kept: %s", error, extra={"action": "reload"})
+        self._half_reloaded = False
+
+    def reload(self) -> Outcome:
+        """Follow the settings file as it is now, without ending an association; a wrong file changes nothing."""
+        began_s = time.monotonic()
+        try:
+            if self._config is None:
+                raise SettingsError("the gateway runs without a settings file")
+            new = load_settings(self._config)
+            change = take_up(self._settings, new)
+            self._refuse_new_mistakes(new)
+            watchers = self._start_watchers(change.settings)
+        except (SettingsError, StorageError) as error:
+            for line in str(error).splitlines():
+                logger.error("Nothing is reloaded: %s", line, extra={"action": "reload"})
+            return Outcome(ok=False, words=f"nothing is changed:\n{error}", began_s=began_s)
+        self._take_up(change.settings, watchers)
+        taken, restart = ", ".join(change.taken), ", ".join(change.needs_restart)
+        logger.info("Reloaded: %s", taken or "nothing is different", extra={"action": "reload"})
+        if restart:
+            logger.warning("A restart is needed for %s", restart, extra={"action": "reload"})
+        words = f"{self._config}: {f'changed: {taken}' if taken else 'nothing is changed'}"
+        return Outcome(ok=True, words=words + (f"\nneeds a restart: {restart}" if restart else ""), began_s=began_s)
+
+    def _refuse_new_mistakes(self, new: Settings) -> None:
+        """Raise SettingsError for what does not fit this machine where what is in effect does."""
+        known = {(each.value, each.words) for each in surroundings(self._settings, utc_now())}
+        found = [each for each in surroundings(new, utc_now()) if each.fatal and (each.value, each.words) not in known]
+        if found:
+            raise SettingsError(SettingsFile.read(self._config).report(found))
+
+    def _start_watchers(self, new: Settings) -> dict[FolderSettings, FolderWatcher]:
+        """Start watching the folders that were not watched, all or none; raise StorageError where one cannot be."""
+        paths = {folder.path.resolve() for folder in self._watchers}
+        started: dict[FolderSettings, FolderWatcher] = {}
+        try:
+            for folder in new.folders:
+                if folder.path.resolve() not in paths:
+                    watcher = FolderWatcher(folder, self._intake)
+                    watcher.start()
+                    started[folder] = watcher
+        except StorageError:
+            for watcher in started.values():
+                watcher.stop()
+            raise
+        return started
+
+    def _take_up(self, new: Settings, started: dict[FolderSettings, FolderWatcher]) -> None:
+        """Give every part the new settings; an unchanged destination or folder is not touched."""
+        before, self._settings = self._settings, new
+        if new.log != before.log:
+            configure_logging(new.log)
+        self._show_workers(new)
+        self._workers.take_up(new.worker)
+        kinds = {kind.name: kind for kind in self._destinations}
+        same = before.destinations if before.hl7.codes == new.hl7.codes else ()  # they write the codes
+        self._destinations = [
+            kinds[destination.name] if destination in same else kind_of(destination, new)
+            for destination in new.destinations
+        ]
+        self._committer.replace(new.dicom, self._committing())
+        self._outbox.replace(self._destinations)
+        self._lookup.replace(_peers(new))
+        self._scp.take_up(new.dicom)
+        self._retention.take_up(new.storage)
+        if self._listener:
+            self._listener.take_up(self._receiver(new.hl7), _limits(new.hl7))
+        self._unsettled = True
+        self._exchange_watchers(new, started)
+
+    def _exchange_watchers(self, new: Settings, started: dict[FolderSettings, FolderWatcher]) -> None:
+        """Stop watching what is gone, last of all: a share that hangs may hold it up."""
+        gone = [watcher for folder, watcher in self._watchers.items() if folder not in new.folders]
+        self._watchers = {folder: each for folder, each in self._watchers.items() if folder in new.folders} | started
+        for watcher in gone:
+            watcher.stop()
+        for folder in new.folders:
+            if folder not in self._watchers:  # one that is watched otherwise than before
+                watcher = FolderWatcher(folder, self._intake)
+                watcher.start()
+                self._watchers = self._watchers | {folder: watcher}
+
+    def _show_workers(self, settings: Settings) -> None:
+        """Write the settings that workers read when they start, and when they are told to."""
+        text = to_toml(settings).encode()
+        os.pwrite(self._in_effect, text, 0)
+        os.ftruncate(self._in_effect, len(text))
+
+
+def _peers(settings: Settings) -> dict[str, LookupSettings]:
+    """Return whom to ask about the pages of each folder."""
+    return {f"folder:{folder.path}": folder.lookup for folder in settings.folders if folder.lookup}
+
+
+def _limits(hl7: Hl7Settings) -> MllpLimits:
+    return MllpLimits(
+        hosts=hl7.hosts,
+        idle_timeout_s=hl7.idle_timeout_s,
+        maximum_frame_bytes=hl7.maximum_message_mib * 1024 * 1024,
+        maximum_connections=hl7.maximum_connections,
+        maximum_connections_per_host=hl7.maximum_connections_per_host,
+    )
 
 
 def return_large_blocks() -> None:

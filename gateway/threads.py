@@ -29,9 +29,13 @@ class Threads:
         for thread in self._threads:
             thread.start()
 
+    def retire(self) -> None:
+        """Have all threads end after their current work; `stop` waits for that."""
+        self._stopping.set()
+
     def stop(self) -> None:
         """Stop all threads; return when their current work is done."""
-        self._stopping.set()
+        self.retire()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,7 @@ import numpy as np
 from gateway.logs import configure_logging
 from gateway.settings import load_settings
 from gateway.spool.folder import Spool
+from gateway.spool.owner import owned
 from gateway.store.store import Store
 from pipeline import (
     LEADS,
@@ -156,21 +158,26 @@ def main(program: str = "tests.fake_digitizer") -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("--name", default="worker-alone")
     parser.add_argument("--parent", type=int)
+    parser.add_argument("--settings-fd", type=int)
     asked = parser.parse_args()
+    if asked.settings_fd is not None:
+        asked.config = Path(f"/proc/self/fd/{asked.settings_fd}")
     settings = load_settings(asked.config)
     configure_logging(settings.log)
     if asked.command == "serve":
         from gateway.service import Service
 
         command = [sys.executable, "-m", program, "worker", str(asked.config)]
-        sys.exit(Service(settings, worker_command=command).run())
-    from gateway.worker.process import run_worker
+        with owned(settings.storage.path):
+            sys.exit(Service(settings, worker_command=command, config=asked.config).run())
+    from gateway.worker.process import CurrentSettings, run_worker
 
     store, spool = (
         Store.open(settings.storage),
         Spool(settings.storage.path / "spool", settings.storage.minimum_free_mib),
     )
-    run_worker(settings, store, spool, name=asked.name, parent_pid=asked.parent, digitizer=FakeDigitizer())
+    current = CurrentSettings(settings, partial(load_settings, asked.config))
+    run_worker(current, store, spool, name=asked.name, parent_pid=asked.parent, digitizer=FakeDigitizer())
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def test_installed_gateway_finds_its_example_and_its_migrations(installed: Path,
     config, page = elsewhere / "gateway.toml", elsewhere / "page.png"
     config.write_text(run(installed / "ecg-gateway", "example-config", cwd=elsewhere), encoding="utf-8")
     assert load_settings(config) == Settings()
-    assert "port = 11112" in run(installed / "ecg-gateway", "check-config", "--config", config, cwd=elsewhere)
+    assert "port = 11112" in run(installed / "ecg-gateway", "config", "show", "--config", config, cwd=elsewhere)
     page.write_bytes(page_png())
     run(installed / "ecg-gateway", "submit", page, "--patient-id", "P1", cwd=elsewhere)
     (job,) = json.loads(run(installed / "ecg-gateway", "jobs", "--json", cwd=elsewhere))

@@ -7,6 +7,7 @@ asks for it; `merges` prints the patient IDs that it is about.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -18,6 +19,8 @@ def main() -> None:
     The exit status is 0 where all is done, 1 where something failed, 2 for a wrong command line or wrong settings, and
     130 after Ctrl-C.  An error of the gateway is one line on standard error.
     """
+    if sys.argv[1:2] in (["serve"], ["worker"]):  # it asks them to reload, and ends neither, even before they are up
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         from gateway.cli.commands import run  # here, so that Ctrl-C ends without a traceback while it loads, too
 

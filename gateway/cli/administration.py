@@ -1,4 +1,4 @@
-"""`check-config`, `example-config`: the settings of this gateway, and all there are; `recover`: files without a job."""
+"""`recover`: files without a job."""
 
 from __future__ import annotations
 
@@ -10,36 +10,10 @@ from rich.table import Table
 
 from gateway.cli.arguments import Config, open_spool, open_store
 from gateway.cli.output import print_table
-from gateway.delivery.dicom import report_step
-from gateway.delivery.kinds import kind_of
-from gateway.domain.clock import utc_now
 from gateway.intake.accept import Intake
 from gateway.intake.recover import recover as recover_files
 from gateway.intake.recover import unexplained
-from gateway.security.certificates import certificates, check_tls
-from gateway.settings import example_text, load_settings, to_toml
-
-
-def check_config(config: Config = None) -> None:
-    """Check a settings file and the certificates it names, and print every setting in effect, as TOML."""
-    settings = load_settings(config)
-    check_tls(settings)
-    print(to_toml(settings))
-    for peer in filter(None, (kind_of(destination, settings).committing for destination in settings.destinations)):
-        results = report_step(peer, settings.dicom)
-        print(f"# {peer.name}: {results.found}")
-        if not results.ok:
-            print(f"warning: {peer.name}: {results.advice}", file=sys.stderr)
-    for certificate in certificates(settings, utc_now()):
-        if certificate.not_after is not None:
-            print(f"# {certificate.file} ends on {certificate.not_after:%Y-%m-%d}")
-        if certificate.problem:
-            print(f"warning: {certificate.problem}", file=sys.stderr)
-
-
-def example_config() -> None:
-    """Print a settings file that names and explains every setting, each with its default."""
-    print(example_text(), end="")
+from gateway.settings import load_settings
 
 
 def recover(

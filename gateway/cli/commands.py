@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli.administration import check_config, example_config, recover
+from gateway.cli.administration import recover
+from gateway.cli.configuration import check_config, config_show, example_config, reload
 from gateway.cli.destinations import echo, find, pull, resend, send_test, undelivered
 from gateway.cli.jobs import cancel, jobs, retry, show, submit
 from gateway.cli.options import with_options
@@ -23,7 +24,7 @@ _GROUPS = {
     "Jobs": (submit, jobs, show, retry, cancel, hold, release),
     "Review": (unmatched, identify, confirm, merges),
     "Destinations": (echo, send_test, find, pull, undelivered, resend),
-    "Administration": (check_config, example_config, backup, restore, recover, disk),
+    "Administration": (example_config, check_config, reload, backup, restore, recover, disk),
 }
 
 app = typer.Typer(
@@ -37,6 +38,11 @@ app = typer.Typer(
 for _panel, _commands in _GROUPS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(with_options(_command))
+
+
+_config = typer.Typer(no_args_is_help=True, help="The settings in effect.")
+_config.command("show")(with_options(config_show))
+app.add_typer(_config, name="config", rich_help_panel="Administration")
 
 
 def _print_version(wanted: bool) -> None:

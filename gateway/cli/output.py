@@ -104,6 +104,11 @@ def print_table(table: Table) -> None:
 
 def print_steps(steps: Iterable[Step], *, as_json: bool = False) -> None:
     """Print each step when it is done; end the process, with exit status 1 if a step failed."""
+    sys.exit(0 if show_steps(steps, as_json=as_json) else 1)
+
+
+def show_steps(steps: Iterable[Step], *, as_json: bool = False) -> bool:
+    """Print each step when it is done; return whether none failed."""
     done: list[Step] = []
     for step in steps:
         done.append(step)
@@ -113,7 +118,7 @@ def print_steps(steps: Iterable[Step], *, as_json: bool = False) -> None:
                 print(f"       what to do: {step.advice}")
     if as_json:
         print_json([asdict(step) for step in done])
-    sys.exit(0 if all(step.ok for step in done) else 1)
+    return all(step.ok for step in done)
 
 
 def age(job: Job) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,9 +27,9 @@ def serve(
     """Run the gateway: receive, digitize and deliver until SIGINT or SIGTERM."""
     settings = load_settings(config)
     configure_logging(settings.log)
-    command = [sys.executable, "-m", "gateway", "worker", *(["--config", str(config)] if config else [])]
+    command = [sys.executable, "-m", "gateway", "worker"]
     with owned(settings.storage.path):
-        status = Service(settings, worker_command=command, new=new).run()
+        status = Service(settings, worker_command=command, config=config, new=new).run()
     sys.exit(status)
 
 
@@ -35,15 +37,19 @@ def worker(
     config: Config = None,
     name: Annotated[str, typer.Option(help="The holder of its leases; unique among all workers.")] = "",
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+    settings_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run one worker: digitize queued jobs until SIGINT or SIGTERM. `serve` starts its own workers."""
-    from gateway.worker.process import run_worker  # loads torch, which only this command needs
+    from gateway.worker.process import CurrentSettings, run_worker  # loads torch, which only this command needs
 
+    if settings_fd is not None:  # those that `serve` works by, whatever is in its file now
+        config = Path(f"/proc/self/fd/{settings_fd}")
     settings = load_settings(config)
     configure_logging(settings.log)
     store, spool = open_store(settings, create=True), open_spool(settings)
     name = name or f"worker-{socket.gethostname()}-{os.getpid()}"
-    run_worker(settings, store, spool, name=name, parent_pid=parent)
+    current = CurrentSettings(settings, partial(load_settings, config))
+    run_worker(current, store, spool, name=name, parent_pid=parent)
 
 
 def demo() -> None:

@@ -19,6 +19,7 @@ import json
 import logging
 import random
 import re
+import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
@@ -58,7 +59,26 @@ _NEVER = {0x0119, 0x0122}
 _RETRY = RetrySettings()  # of results to modalities
 
 
-class Committer(Threads):
+class _Repeated(Threads):
+    """A thread that works, and waits a moment where there was nothing to do."""
+
+    def __init__(self, name: str, work: Callable[[], bool], poll_s: float) -> None:
+        self._work = work
+        self._wait_s = poll_s
+        super().__init__({name: self._run})
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                worked = self._work()
+            except StorageError as error:
+                logger.error("Storage commitment waits: %s", error, extra={"action": "commitment"})
+                worked = False
+            if not worked:
+                self._stopping.wait(self._wait_s)
+
+
+class Committer(_Repeated):
     """Asks peers and answers modalities between `start` and `stop`; the listener calls the two `..._received`.
 
     Parameters
@@ -86,11 +106,49 @@ class Committer(Threads):
         self._destinations = {destination.name: destination for destination in destinations}
         self._rng = rng
         self._poll_s = poll_s
-        works: dict[str, Callable[[], bool]] = {
-            f"commitment-{destination.name}": partial(self._ask, destination) for destination in destinations
-        }
-        works["commitment-results"] = self._send_results
-        super().__init__({name: partial(self._run, work) for name, work in works.items()})
+        self._asking = {name: self._asker(destination) for name, destination in self._destinations.items()}
+        self._retired: list[_Repeated] = []
+        self._lock = threading.Lock()  # of the exchange of askers
+        super().__init__("commitment-results", self._send_results, poll_s)
+
+    @property
+    def alive(self) -> bool:
+        """Whether every thread runs; False before `start` and after `stop` too."""
+        with self._lock:
+            return super().alive and all(asker.alive for asker in self._asking.values())
+
+    def start(self) -> None:
+        """Begin to ask and to answer."""
+        super().start()
+        for asker in self._asking.values():
+            asker.start()
+
+    def replace(self, dicom: DicomSettings, destinations: Sequence[DicomDestination]) -> None:
+        """Ask these from now on, and answer the callers of `dicom`."""
+        with self._lock:
+            before, self._dicom = self._destinations, dicom
+            self._destinations = {destination.name: destination for destination in destinations}
+            for name in before.keys() | self._destinations.keys():
+                if before.get(name) == self._destinations.get(name):
+                    continue
+                if name in before:
+                    self._retired.append(self._asking.pop(name))
+                    self._retired[-1].retire()
+                if name in self._destinations:
+                    self._asking[name] = self._asker(self._destinations[name])
+                    self._asking[name].start()
+
+    def stop(self) -> None:
+        """Stop; return when what is being asked or answered has ended."""
+        askers = [*self._asking.values(), *self._retired]
+        for asker in askers:
+            asker.retire()
+        super().stop()
+        for asker in askers:
+            asker.stop()
+
+    def _asker(self, destination: DicomDestination) -> _Repeated:
+        return _Repeated(f"commitment-{destination.name}", partial(self._ask, destination), self._poll_s)
 
     # -- called by the listener -----------------------------------------------------------------------------------
 
@@ -307,16 +365,6 @@ class Committer(Threads):
             if caller.ae_title.strip() == ae_title.strip() and caller.commitment is not None:
                 return caller
         return None
-
-    def _run(self, work: Callable[[], bool]) -> None:
-        while not self._stopping.is_set():
-            try:
-                worked = work()
-            except StorageError as error:
-                logger.error("Storage commitment waits: %s", error, extra={"action": "commitment"})
-                worked = False
-            if not worked:
-                self._stopping.wait(self._poll_s)
 
 
 def _given_up(delivery: Delivery, destination: DicomDestination) -> Settlement:

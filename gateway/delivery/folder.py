@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from gateway.delivery.steps import Step
 from gateway.domain.artefact import Artefact
 from gateway.domain.digitized_page import DigitizedPage
 from gateway.errors import DeliveryDeferred, NotReached
+from gateway.security.tls import words
 from gateway.settings import FolderDestination, Hl7CodeSettings, Hl7Destination
 from gateway.spool.folder import write_durably
 from gateway.store.tables import Delivery
@@ -25,7 +26,9 @@ class FolderKind(Kind):
         self.waveform, self.also = destination.sop_class, destination.also
         self._path = destination.path
         self._codes = codes
-        self._message = Hl7Destination(name=destination.name, host="", port=0)  # headed as an HL7 destination's default
+        self._message = Hl7Destination(
+            name=destination.name, host="localhost", port=0
+        )  # headed as an HL7 destination's default
 
     def artefacts(self, page: DigitizedPage, objects: Objects, earlier: Sequence[Delivery]) -> Iterator[Artefact]:
         """Yield the waveform, what else is wanted of the page as objects, and an ORU^R01."""
@@ -38,12 +41,14 @@ class FolderKind(Kind):
 
     def check(self) -> Iterator[Step]:
         """Yield whether the folder can be written to."""
-        path = self._path
-        if path.is_dir() and os.access(path, os.W_OK | os.X_OK):
-            yield Step(name="folder", ok=True, found=f"{path} can be written to")
+        try:
+            with tempfile.TemporaryFile(dir=self._path) as file:
+                file.write(b"test")
+        except OSError as error:
+            found = f"{self._path} is no folder we can write to: {words(error)}"
+            yield Step(name="folder", ok=False, found=found, advice="make it, mount it, or allow us to")
         else:
-            found = f"{path} is no folder we can write to"
-            yield Step(name="folder", ok=False, found=found, advice="make it, or allow us to")
+            yield Step(name="folder", ok=True, found=f"{self._path} can be written to")
 
 
 def deliver_to_folder(folder: Path, artefact: Path, delivery: Delivery) -> str:

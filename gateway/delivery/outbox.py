@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -50,7 +51,7 @@ class _Reach:
         self._failures, self._until = 0, 0.0
 
 
-class Outbox(Threads):
+class Outbox:
     """Sends what is due until it is stopped.
 
     Parameters
@@ -71,21 +72,79 @@ class Outbox(Threads):
         rng: random.Random,
         poll_s: float = 0.5,
     ) -> None:
+        self._sender = partial(_Sender, store, spool, rng, poll_s)
+        self._senders = {kind.name: self._sender(kind) for kind in destinations}
+        self._retired: list[_Sender] = []
+        self._stopped = False
+        self._lock = threading.Lock()  # of the exchange of senders
+
+    @property
+    def alive(self) -> bool:
+        """Whether every destination is sent to; False before `start` and after `stop` too."""
+        with self._lock:
+            return not self._stopped and all(sender.alive for sender in self._senders.values())
+
+    def start(self) -> None:
+        """Begin to send."""
+        for sender in self._senders.values():
+            sender.start()
+
+    def replace(self, destinations: Sequence[Kind]) -> None:
+        """Send to these from now on; one that is another object than before begins when the old one has ended."""
+        with self._lock:
+            before = self._senders
+            self._senders = {kind.name: self._successor(before.get(kind.name), kind) for kind in destinations}
+            gone = [sender for name, sender in before.items() if self._senders.get(name) is not sender]
+            for sender in gone:
+                sender.retire()
+            self._retired = [sender for sender in self._retired if sender.ends] + gone
+            for name, sender in self._senders.items():
+                if before.get(name) is not sender:
+                    sender.start()
+
+    def _successor(self, sender: _Sender | None, kind: Kind) -> _Sender:
+        return sender if sender is not None and sender.kind is kind else self._sender(kind, after=sender)
+
+    def stop(self) -> None:
+        """Stop; return when what is being sent has ended."""
+        self._stopped = True
+        senders = [*self._senders.values(), *self._retired]
+        for sender in senders:
+            sender.retire()
+        for sender in senders:
+            sender.stop()
+
+
+class _Sender(Threads):
+    """The thread of one destination; `after`: the one that sent to it before."""
+
+    def __init__(
+        self, store: Store, spool: Spool, rng: random.Random, poll_s: float, kind: Kind, after: _Sender | None = None
+    ) -> None:
+        self.kind = kind
         self._store = store
         self._spool = spool
-        self._destinations = {kind.name: kind for kind in destinations}
         self._rng = rng
         self._poll_s = poll_s
-        self._reach = {name: _Reach() for name in self._destinations}
-        super().__init__({f"outbox-{name}": partial(self._run, name) for name in self._destinations})
+        self._reach = _Reach()
+        self._after = after
+        super().__init__({f"outbox-{kind.name}": self._run})
 
-    def _run(self, destination: str) -> None:
+    @property
+    def ends(self) -> bool:
+        """Whether it was told to end and still sends."""
+        return any(thread.is_alive() for thread in self._threads)
+
+    def _run(self) -> None:
+        if self._after is not None:
+            self._after.stop()
+            self._after = None
         while not self._stopping.is_set():
-            if self._reach[destination].paused:
+            if self._reach.paused:
                 self._stopping.wait(self._poll_s)
                 continue
             try:
-                due = self._store.deliveries.due(utc_now(), limit=1, destination=destination)
+                due = self._store.deliveries.due(utc_now(), limit=1, destination=self.kind.name)
             except StorageError as error:
                 logger.error("Cannot look for deliveries: %s", error, extra={"action": "outbox"})
                 due = []
@@ -94,16 +153,16 @@ class Outbox(Threads):
                     self._record(self._attempt(delivery))
             if not due:
                 self._stopping.wait(self._poll_s)
+        self.kind.close()
 
     def _attempt(self, delivery: Delivery) -> Callable[[], None]:
         """Send once; return the call that records the outcome."""
         assert delivery.id is not None
         identity, destination = delivery.id, delivery.destination
-        kind = self._destinations[destination]
+        kind, reach = self.kind, self._reach
         path = self._spool.artefact_path(delivery.job_id, delivery.artefact)
         if not path.is_file():
             return lambda: self._store.deliveries.give_up(identity, "the file to send is gone")
-        reach = self._reach[destination]
         try:
             response = kind.send(path, delivery)
         except NotReached as error:
@@ -134,14 +193,14 @@ class Outbox(Threads):
     def _later(self, delivery: Delivery, reason: str) -> Callable[[], None]:
         """Return the step that follows a failed attempt: another one after a pause, or none."""
         assert delivery.id is not None
-        identity, retry = delivery.id, self._destinations[delivery.destination].retry
+        identity, retry = delivery.id, self.kind.retry
         if self._is_last(delivery):
             return lambda: self._store.deliveries.give_up(identity, reason)
         when = utc_now() + timedelta(seconds=backoff_s(retry, delivery.attempts, self._rng))
         return lambda: self._store.deliveries.defer(identity, reason, when)
 
     def _is_last(self, delivery: Delivery) -> bool:
-        return delivery.attempts + 1 >= self._destinations[delivery.destination].retry.attempts
+        return delivery.attempts + 1 >= self.kind.retry.attempts
 
     def _record(self, step: Callable[[], None]) -> None:
         """Tell the store, however long it takes: what is not recorded would be sent again at once."""

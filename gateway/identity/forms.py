@@ -1,15 +1,13 @@
-"""What a person, a sidecar, a file's name or a code says must have DICOM's forms; patterns must name what they find.
+"""What a person, a sidecar, a file's name or a code says must have DICOM's forms.
 
 Messages name the field and its rule (`gateway.dicom.objects.forms`), never the value.
 """
 
 from __future__ import annotations
 
-import re
-
 from gateway.dicom.objects.forms import broken_rule
 from gateway.domain.context import StudyContext
-from gateway.errors import IntakeError, SettingsError
+from gateway.errors import IntakeError
 
 
 def check_context(context: StudyContext, origin: str) -> StudyContext:
@@ -18,12 +16,3 @@ def check_context(context: StudyContext, origin: str) -> StudyContext:
     if breaches:
         raise IntakeError(f"{origin} cannot be used: {'; '.join(breaches)}")
     return context
-
-
-def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Compile a pattern of the settings; raise SettingsError for a group that is no field of `StudyContext`."""
-    compiled = re.compile(pattern)
-    unknown = sorted(set(compiled.groupindex) - set(StudyContext.model_fields))
-    if unknown:
-        raise SettingsError(f"the pattern {pattern!r} has unknown groups {unknown}")
-    return compiled

@@ -66,13 +66,16 @@ class Lookup:
 
     @property
     def alive(self) -> bool:
-        """Whether it asks, or has nobody to ask; False after `stop`."""
-        return (self._thread.is_alive() or not self._peers) and not self._stopping.is_set()
+        """Whether it asks; False before `start` and after `stop` too."""
+        return self._thread.is_alive() and not self._stopping.is_set()
 
     def start(self) -> None:
         """Begin to ask."""
-        if self._peers:
-            self._thread.start()
+        self._thread.start()
+
+    def replace(self, peers: Mapping[str, LookupSettings]) -> None:
+        """Ask these from now on."""
+        self._peers = peers
 
     def stop(self) -> None:
         """Stop; return when no query is under way any more."""
@@ -82,15 +85,16 @@ class Lookup:
 
     def run_once(self) -> None:
         """Ask about every job that is due."""
-        jobs = [job for job in self._store.jobs.unmatched(limit=1000) if job.source in self._peers]
-        known = {job.id for job in jobs} | set(self._peers)
+        peers = self._peers
+        jobs = [job for job in self._store.jobs.unmatched(limit=1000) if job.source in peers] if peers else []
+        known = {job.id for job in jobs} | set(peers)
         self._waits = {key: value for key, value in self._waits.items() if key in known}
         for job in jobs:
             context = job.context
             if self._stopping.is_set():
                 return
             if (context.accession_number or context.patient_id) and self._is_due(job.source) and self._is_due(job.id):
-                self._look_up(job)
+                self._look_up(job, peers[job.source])
 
     def _run(self) -> None:
         while not self._stopping.wait(_POLL_S):
@@ -99,8 +103,7 @@ class Lookup:
             except StorageError as error:
                 logger.error("Storage is not usable: %s", error, extra={"action": "lookup"})
 
-    def _look_up(self, job: Job) -> None:
-        settings = self._peers[job.source]
+    def _look_up(self, job: Job, settings: LookupSettings) -> None:
         peer = "worklist" if settings.model == "worklist" else "archive"
         try:
             found = self._ask(settings, self._calling_ae_title, job.context)

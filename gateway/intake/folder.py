@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import re
 import shutil
 import stat
 import threading
@@ -37,7 +38,6 @@ from gateway.domain.identity import Evidence
 from gateway.domain.received import Accepted, ReceivedObject
 from gateway.errors import IntakeError, StorageError
 from gateway.identity.filename import read_filename
-from gateway.identity.forms import compile_pattern
 from gateway.identity.sidecar import read_sidecar
 from gateway.intake.accept import Intake, file_key, media_type_of
 from gateway.intake.arrivals import SIDECAR, Arrivals, Listener, Signature, Writer, open_file, signature_of
@@ -57,21 +57,14 @@ _MAXIMUM_NAME = 230  # bytes of a file's name that leave room for the claim's ma
 
 
 class FolderWatcher:
-    """Takes in what appears in one folder, in a thread of its own.
-
-    Raises
-    ------
-    SettingsError
-        A pattern names a group that is no field of `StudyContext`.
-    """
+    """Takes in what appears in one folder, in a thread of its own."""
 
     def __init__(self, settings: FolderSettings, intake: Intake) -> None:
         self._settings = settings
         self._intake = intake
         self._path = settings.path
         self._sidecars = settings.identity != "filename"
-        self._pattern = None if settings.identity == "sidecar" else compile_pattern(settings.filename_pattern)
-        compile_pattern(settings.barcode_pattern)  # of the worker: a wrong one is reported here
+        self._pattern = None if settings.identity == "sidecar" else re.compile(settings.filename_pattern)
         self._arrivals = Arrivals(settings)
         self._put: dict[Path, tuple[Signature, float]] = {}  # what was put away: how it looked, and when
         self._events: queue.SimpleQueue[tuple[str, Writer]] = queue.SimpleQueue()

@@ -1,1 +1,1 @@
-"""What keeps a gateway running for years: backup and restore, and what is deleted when, or never."""
+"""What keeps a gateway right for years: settings that fit and are followed, backup and restore, and what is deleted."""

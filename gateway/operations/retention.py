@@ -38,6 +38,10 @@ class Retention:
         self._full = False  # the disk is, and was not yet emptied to its lower mark
         self._problem = ""
 
+    def take_up(self, settings: StorageSettings) -> None:
+        """Follow changed times and marks."""
+        self._settings = settings
+
     @property
     def problem(self) -> str:
         """Why the disk fills up and cannot be emptied, in words; "" where it does not."""

@@ -13,8 +13,8 @@ from pathlib import Path
 from cryptography import x509
 from pydantic import BaseModel
 
-from gateway.security.tls import client_context, server_context, words
-from gateway.settings import TlsClientSettings, TlsListenerSettings, TlsSettings
+from gateway.security.tls import words
+from gateway.settings import TlsSettings
 
 EXPIRY_WARNING = timedelta(days=30)
 
@@ -36,16 +36,7 @@ def certificates(settings: BaseModel, now: datetime) -> tuple[Certificate, ...]:
     """
     sections = list(_tls_sections(settings))
     files = {section.ca_file: False for section in sections} | {section.certificate_file: True for section in sections}
-    return tuple(_look(file, ours, now) for file, ours in files.items() if file is not None)
-
-
-def check_tls(settings: BaseModel) -> None:
-    """Try every TLS section of a settings tree; raise SettingsError if its files cannot be used."""
-    for section in _tls_sections(settings):
-        if isinstance(section, TlsListenerSettings):
-            server_context(section)
-        elif isinstance(section, TlsClientSettings):
-            client_context(section)
+    return tuple(look(file, now, ours=ours) for file, ours in files.items() if file is not None)
 
 
 def _tls_sections(settings: BaseModel) -> Iterator[TlsSettings]:
@@ -58,7 +49,8 @@ def _tls_sections(settings: BaseModel) -> Iterator[TlsSettings]:
                 yield from _tls_sections(inner)
 
 
-def _look(file: Path, ours: bool, now: datetime) -> Certificate:
+def look(file: Path, now: datetime, *, ours: bool) -> Certificate:
+    """Return what a file with certificates holds: our own with its chain, or trusted authorities."""
     try:
         ends = [certificate.not_valid_after_utc for certificate in x509.load_pem_x509_certificates(file.read_bytes())]
     except OSError as error:

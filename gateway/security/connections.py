@@ -26,6 +26,10 @@ class ConnectionLimit:
         self._open: Counter[str] = Counter()
         self._full = False
 
+    def change(self, maximum: int, maximum_per_host: int) -> None:
+        """Admit so many from now on; connections that are open stay."""
+        self._maximum, self._maximum_per_host = maximum, maximum_per_host
+
     def admit(self, host: str) -> bool:
         """Count a connection from `host`, or return False: there are too many."""
         with self._lock:

@@ -67,6 +67,14 @@ def client_context(settings: TlsClientSettings) -> ssl.SSLContext:
     return context
 
 
+def check_tls(settings: TlsSettings) -> None:
+    """Try the files of a TLS section; raise SettingsError, as `server_context`, if they cannot be used."""
+    if isinstance(settings, TlsListenerSettings):
+        server_context(settings)
+    elif isinstance(settings, TlsClientSettings):
+        client_context(settings)
+
+
 def server_name(settings: TlsClientSettings, host: str) -> str:
     """Return the name that must be in the certificate of the server."""
     return settings.server_name or host

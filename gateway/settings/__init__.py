@@ -5,6 +5,8 @@ so that a caller writes `from gateway.settings import X` for whichever section i
 from each other.
 """
 
+from gateway.settings.addresses import is_loopback
+from gateway.settings.changes import NEEDS_RESTART, Change, take_up
 from gateway.settings.destinations import (
     HL7_PLACEHOLDERS,
     Destination,
@@ -16,10 +18,10 @@ from gateway.settings.destinations import (
     RetrySettings,
 )
 from gateway.settings.dicom import CallerSettings, DicomSettings, DicomTlsSettings, ReportSettings
-from gateway.settings.explain import example_text, to_toml
+from gateway.settings.explain import example_text, explained, to_toml
 from gateway.settings.folders import FolderSettings, LookupSettings
 from gateway.settings.hl7 import Hl7CodeSettings, Hl7Settings
-from gateway.settings.load import Settings, load_settings
+from gateway.settings.load import Settings, load_settings, unknown_time_zone
 from gateway.settings.section import CharacterSet
 from gateway.settings.site import (
     DigitizerSettings,
@@ -31,11 +33,18 @@ from gateway.settings.site import (
     WebSettings,
     WorkerSettings,
 )
+from gateway.settings.source.examine import examine
+from gateway.settings.source.file import SettingsFile
+from gateway.settings.source.mistakes import Mistake
+from gateway.settings.source.positions import At
 from gateway.settings.tls import TlsClientSettings, TlsListenerSettings, TlsSettings
 
 __all__ = [
     "HL7_PLACEHOLDERS",
+    "NEEDS_RESTART",
+    "At",
     "CallerSettings",
+    "Change",
     "CharacterSet",
     "Destination",
     "DicomDestination",
@@ -50,6 +59,7 @@ __all__ = [
     "Hl7Settings",
     "LogSettings",
     "LookupSettings",
+    "Mistake",
     "ObjectDestination",
     "ObjectSettings",
     "ReportSettings",
@@ -57,13 +67,19 @@ __all__ = [
     "ReviewSettings",
     "SeriesSettings",
     "Settings",
+    "SettingsFile",
     "StorageSettings",
     "TlsClientSettings",
     "TlsListenerSettings",
     "TlsSettings",
     "WebSettings",
     "WorkerSettings",
+    "examine",
     "example_text",
+    "explained",
+    "is_loopback",
     "load_settings",
+    "take_up",
     "to_toml",
+    "unknown_time_zone",
 ]

@@ -11,11 +11,18 @@ from pydantic import Field, model_validator
 
 from gateway.domain.context import StudyContext
 from gateway.settings.addresses import is_loopback
-from gateway.settings.section import AeTitle, CharacterSet, Name, Port, Section
+from gateway.settings.section import AeTitle, CharacterSet, Host, Name, Port, Section, matching
+from gateway.settings.source.mistakes import rule
 from gateway.settings.tls import TlsClientSettings
 
-Hl7Path = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9]{2}(-[1-9]\d?(\.[1-9]\d?)?)?$")]  # "PV1", "PV1-2", "PV1-3.1"
-Hl7Template = Annotated[str, Field(pattern=r"^[^\x00-\x1f]*$")]
+Hl7Path = Annotated[
+    str, matching(r"[A-Z][A-Z0-9]{2}(-[1-9]\d?(\.[1-9]\d?)?)?", "must be a segment or field: PV1, PV1-2 or PV1-3.1")
+]
+Hl7Template = Annotated[str, matching(r"[^\x00-\x1f]*", "must not hold control characters")]
+WebAddress = Annotated[
+    str,
+    matching(r"https?://[^/?#\s@]+(/[^?#\s]*)?", "must be http(s)://host[:port]/path, without user, ? and #"),
+]
 HL7_PLACEHOLDERS = frozenset(StudyContext.model_fields) | {
     "message_control_id",
     "result_status",
@@ -50,7 +57,7 @@ class DicomDestination(ObjectDestination):
     """A PACS that receives waveforms by C-STORE."""
 
     kind: Literal["dicom"] = "dicom"
-    host: str
+    host: Host
     port: Port
     ae_title: AeTitle
     calling_ae_title: AeTitle | None = None  # None: [dicom].ae_title
@@ -65,7 +72,7 @@ class DicomWebDestination(ObjectDestination):
     """An archive that receives DICOM objects by STOW-RS, and is queried by QIDO-RS and WADO-RS (PS3.18)."""
 
     kind: Literal["dicomweb"] = "dicomweb"
-    url: str = Field(pattern=r"^https?://[^/?#\s@]+(/[^?#\s]*)?$")  # of the service: /studies follows
+    url: WebAddress  # of the service: /studies follows
     token_file: Path | None = None  # holds a bearer token
     username: str = ""
     password_file: Path | None = None  # for basic authentication
@@ -90,13 +97,13 @@ class DicomWebDestination(ObjectDestination):
     @model_validator(mode="after")
     def _authentication(self) -> DicomWebDestination:
         if bool(self.username) != (self.password_file is not None):
-            raise ValueError("username and password_file go together")
+            raise rule("username and password_file go together", "username" if self.username else "password_file")
         if self.token_file and self.password_file:
-            raise ValueError("token_file or password_file, not both")
+            raise rule("token_file or password_file, not both", "token_file")
         if not self.secure and self.tls is not None:
-            raise ValueError("tls needs an https url")
+            raise rule("tls needs an https url", "url")
         if not self.secure and (self.token_file or self.password_file) and not is_loopback(self.host):
-            raise ValueError("a token or password leaves this machine by https only")
+            raise rule("a token or password leaves this machine by https only", "url")
         return self
 
 
@@ -104,7 +111,7 @@ class Hl7Destination(DestinationSection):
     """An EHR or interface engine that receives ORU^R01 or MDM^T02 over MLLP."""
 
     kind: Literal["hl7"] = "hl7"
-    host: str
+    host: Host
     port: Port
     version: Literal["2.3.1", "2.5", "2.5.1"] = "2.5.1"
     message: Literal["ORU^R01", "MDM^T02"] = "ORU^R01"
@@ -123,16 +130,17 @@ class Hl7Destination(DestinationSection):
     @model_validator(mode="after")
     def _templates(self) -> Hl7Destination:
         if self.report == "link" and not self.report_url:
-            raise ValueError("report = 'link' needs report_url")
+            raise rule("report = 'link' needs report_url", "report")
         for path, template in self.fields.items():
             if path in ("MSH", "MSH-1", "MSH-2", "MSH-10"):
-                raise ValueError(f"{path} cannot be set")
+                raise rule(f"{path} cannot be set", "fields", path)
             if "-" not in path and template:
-                raise ValueError(f'{path} = {template!r}: a whole segment can only be removed (= "")')
-        for template in (self.report_url, *self.fields.values()):
+                raise rule('a whole segment can only be removed (= "")', "fields", path)
+        templates = {("report_url",): self.report_url} | {("fields", path): text for path, text in self.fields.items()}
+        for at, template in templates.items():
             unknown = set(re.findall(r"\{([^{}]*)\}", template)) - HL7_PLACEHOLDERS
             if unknown:
-                raise ValueError(f"{template!r} has unknown placeholders {sorted(unknown)}")
+                raise rule(f"has unknown placeholders {sorted(unknown)}", *at)
         return self
 
 

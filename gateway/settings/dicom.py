@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator, model_validator
 
-from gateway.settings.addresses import checked_networks
-from gateway.settings.section import AeTitle, Port, Section
+from gateway.settings.addresses import checked_networks, overlap
+from gateway.settings.section import AeTitle, Host, Port, Section
+from gateway.settings.source.mistakes import rule
 from gateway.settings.tls import TlsClientSettings, TlsListenerSettings
 
 
 class ReportSettings(Section):
     """Where a modality listens for our storage commitment results."""
 
-    host: str | None = None  # None: the address that it sent its request from
+    host: Host | None = None  # None: the address that it sent its request from
     port: Port
     tls: TlsClientSettings | None = None
 
@@ -41,7 +42,7 @@ class DicomSettings(Section):
     """The C-STORE / C-ECHO SCP.  Without `callers`, every calling AE title is accepted."""
 
     ae_title: AeTitle = "ECGGW"
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 11112
     plain: bool = True  # false: `port` is not listened on, only [dicom.tls]
     tls: DicomTlsSettings | None = None
@@ -54,8 +55,16 @@ class DicomSettings(Section):
     @model_validator(mode="after")
     def _listens(self) -> DicomSettings:
         if not self.plain and self.tls is None:
-            raise ValueError("plain = false needs [dicom.tls]: nothing would be listened on")
-        named = [caller.ae_title for caller in self.callers if caller.certificate_names]
-        if named and (self.tls is None or self.tls.ca_file is None):
-            raise ValueError(f"certificate_names of {named} need [dicom.tls] with a ca_file")
+            raise rule(
+                "plain = false needs [dicom.tls]: nothing would be listened on", "plain", others=(("dicom", "tls"),)
+            )
+        for number, caller in enumerate(self.callers):
+            if caller.certificate_names and (self.tls is None or self.tls.ca_file is None):
+                at = ("callers", number, "certificate_names")
+                raise rule("certificate_names need [dicom.tls] with a ca_file", *at, others=(("dicom", "tls"),))
+            for earlier, other in enumerate(self.callers[:number]):
+                if other.ae_title.strip() == caller.ae_title.strip() and overlap(other.hosts, caller.hosts):
+                    words = "is listed twice for the same addresses: each entry lets in what the other one keeps out"
+                    others = (("dicom", "callers", earlier, "ae_title"),)
+                    raise rule(words, "callers", number, "ae_title", others=others)
         return self

@@ -8,7 +8,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from gateway.settings.section import AeTitle, Name, Port, Section
+from gateway.domain.context import StudyContext
+from gateway.settings.section import AeTitle, Host, Name, Port, Section
+from gateway.settings.source.mistakes import rule
 from gateway.settings.tls import TlsClientSettings
 
 
@@ -16,7 +18,7 @@ class LookupSettings(Section):
     """The peer that completes a page's identity by C-FIND: a modality worklist, or an archive's studies."""
 
     model: Literal["worklist", "study"] = "worklist"
-    host: str
+    host: Host
     port: Port
     ae_title: AeTitle
     calling_ae_title: AeTitle | None = None  # None: [dicom].ae_title
@@ -43,15 +45,21 @@ class FolderSettings(Section):
     def _patterns(self) -> FolderSettings:
         if self.identity != "sidecar":
             _check_pattern("filename_pattern", self.filename_pattern)
+        elif self.filename_pattern:
+            raise rule("is not used with identity = 'sidecar': set identity = 'filename'", "filename_pattern")
         if self.barcode_pattern:
             _check_pattern("barcode_pattern", self.barcode_pattern)
         return self
 
 
 def _check_pattern(name: str, pattern: str) -> None:
+    if not pattern:
+        raise rule(f"needs {name}", "identity")
     try:
-        groups = re.compile(pattern).groupindex
+        groups = set(re.compile(pattern).groupindex)
     except re.error as error:
-        raise ValueError(f"{name} {pattern!r} is no regular expression: {error}") from None
-    if not {"patient_id", "accession_number"} & set(groups):
-        raise ValueError(f"{name} needs a group (?P<patient_id>...) or (?P<accession_number>...)")
+        raise rule(f"is no regular expression: {error}", name) from None
+    if not {"patient_id", "accession_number"} & groups:
+        raise rule("needs a group (?P<patient_id>...) or (?P<accession_number>...)", name)
+    if unknown := sorted(groups - set(StudyContext.model_fields)):
+        raise rule(f"has groups that are no field of an ECG: {', '.join(unknown)}", name)

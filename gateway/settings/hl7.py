@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from gateway.settings.addresses import checked_networks
-from gateway.settings.section import CharacterSet, Port, Section
+from gateway.settings.section import CharacterSet, Host, Port, Section, matching
 from gateway.settings.tls import TlsListenerSettings
 
-Hl7Code = Annotated[str, Field(pattern=r"^[^|~\\\x00-\x1f]+$")]  # a CE: code^text^coding system
+Hl7Code = Annotated[str, matching(r"[^|~\\\x00-\x1f]+", "must be code^text^coding system, without |, ~ and \\")]  # a CE
 
 
 class Hl7CodeSettings(Section):
@@ -30,7 +30,7 @@ class Hl7Settings(Section):
     """The MLLP listener for patients and orders, and the codes of our messages."""
 
     enabled: bool = False
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 2575
     tls: TlsListenerSettings | None = None  # None: plain
     hosts: tuple[str, ...] = ()  # IP addresses or CIDR networks that may connect; empty: any

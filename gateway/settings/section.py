@@ -2,13 +2,51 @@
 
 from __future__ import annotations
 
+import re
+from ipaddress import ip_address
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-AeTitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[^\\\x00-\x1f]*[^\\\x00-\x20][^\\\x00-\x1f]*$")]
+from gateway.settings.source.mistakes import rule
+
+
+def matching(pattern: str, words: str) -> AfterValidator:
+    """Return the validator of a text that must match a pattern; `words` say what the pattern says."""
+    form = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if form.fullmatch(text) is None:
+            raise rule(words)
+        return text
+
+    return AfterValidator(check)
+
+
+def _ae_title(title: str) -> str:
+    if len(title) > 16:
+        raise rule(f"has {len(title)} characters; an AE title has at most 16")
+    if not title.strip() or re.search(r"[\\\x00-\x1f]", title):
+        raise rule("an AE title has 1 to 16 characters, no backslash, no control character, and not only spaces")
+    return title
+
+
+def _host(host: str) -> str:
+    try:
+        ip_address(host.partition("%")[0])
+    except ValueError:
+        name = (
+            r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?"
+        )
+        if re.fullmatch(name, host) is None or re.fullmatch(r"[\d.]+", host):
+            raise rule("must be an IP address or a host name, and nothing else: no port, no http://") from None
+    return host
+
+
+AeTitle = Annotated[str, AfterValidator(_ae_title)]
+Host = Annotated[str, AfterValidator(_host)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
+Name = Annotated[str, matching(r"[A-Za-z0-9_-]{1,40}", "must be 1 to 40 letters, digits, - or _")]
 CharacterSet = Literal[  # HL7 table 0211
     "ASCII",
     "8859/1",

@@ -8,7 +8,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from gateway.settings.section import Port, Section
+from gateway.settings.section import Host, Port, Section
+from gateway.settings.source.mistakes import rule
 
 LongString = Annotated[str, Field(max_length=53, pattern=r"^[^\\\x00-\x1f\x7f]*$")]  # an LO with room for ", corrected"
 SeriesNumber = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -83,9 +84,10 @@ class StorageSettings(Section):
     def _marks(self) -> StorageSettings:
         below, until = self.purge_marks_mib
         if not self.minimum_free_mib <= below <= until:
-            raise ValueError(
+            raise rule(
                 f"minimum_free_mib = {self.minimum_free_mib}, purge_below_mib = {below}, purge_until_mib = {until}: "
-                "none may be less than the one before it"
+                "none may be less than the one before it",
+                "purge_below_mib" if below < self.minimum_free_mib else "purge_until_mib",
             )
         return self
 
@@ -111,7 +113,7 @@ class WebSettings(Section):
     """The admin page.  Patient fields stay hidden unless `show_patient`."""
 
     enabled: bool = True
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 8080
     show_patient: bool = False
     maximum_connections: int = Field(default=100, ge=1)

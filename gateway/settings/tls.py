@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from gateway.settings.section import Section
+from gateway.settings.source.mistakes import rule
 
 
 class TlsSettings(Section):
@@ -35,5 +36,8 @@ class TlsClientSettings(TlsSettings):
     @model_validator(mode="after")
     def _pair(self) -> TlsClientSettings:
         if (self.certificate_file is None) != (self.private_key_file is None):
-            raise ValueError("certificate_file and private_key_file go together")
+            raise rule(
+                "certificate_file and private_key_file go together",
+                "certificate_file" if self.certificate_file else "private_key_file",
+            )
         return self

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gateway.errors import StorageError
+
+_NAME = "gateway.lock"
 
 
 @contextmanager
@@ -21,7 +24,7 @@ def owned(root: Path) -> Iterator[None]:
     StorageError
         Another service has it: its process is named; or the folder cannot be written.
     """
-    path = root / "gateway.lock"
+    path = root / _NAME
     try:
         root.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)  # no child inherits it
@@ -32,6 +35,30 @@ def owned(root: Path) -> Iterator[None]:
         yield
     finally:
         os.close(file)
+
+
+def owner(root: Path) -> int | None:
+    """Return the process that is the service of the folder `root` now; None where none is.
+
+    Raises
+    ------
+    StorageError
+        This user cannot tell.
+    """
+    try:
+        file = os.open(root / _NAME, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StorageError(f"{root / _NAME}: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        found = re.match(r"process (\d+) ", os.read(file, 200).decode("ascii", "replace"))
+        return int(found[1]) if found else None
+    finally:
+        os.close(file)
+    return None
 
 
 def _lock(file: int, root: Path) -> None:

@@ -37,25 +37,27 @@ _HEADERS = {
 }
 
 
-def create_app(store: Store, spool: Spool, settings: Settings, alive: Callable[[], list[str]]) -> FastAPI:
+def create_app(store: Store, spool: Spool, current: Callable[[], Settings], alive: Callable[[], list[str]]) -> FastAPI:
     """Return the web application.
 
     Parameters
     ----------
+    current
+        Returns the settings in effect; those of `[web]` stay until a restart.
     alive
         Returns, in words, what should be running and is not (threads, workers); empty when everything is alive.
     """
     app = FastAPI(title="ECG gateway", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
-    if is_loopback(settings.web.host):  # a page of the world must not reach us through a name of its own
+    if is_loopback(current().web.host):  # a page of the world must not reach us through a name of its own
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     templates = Jinja2Templates(directory=_HERE / "templates")
     templates.env.globals["version"] = __version__
     _protect(app)
     _explain_errors(app, templates)
-    decides = is_loopback(settings.web.host)
+    decides = is_loopback(current().web.host)
     templates.env.globals["decides"] = decides
-    site = Site(store=store, spool=spool, settings=settings, templates=templates, alive=alive)
+    site = Site(store=store, spool=spool, current=current, templates=templates, alive=alive)
     app.include_router(queue.routes(site))
     app.include_router(job.routes(site))
     if decides:

@@ -18,12 +18,19 @@ class Site:
 
     Parameters
     ----------
+    current
+        Returns the settings in effect.
     alive
         Returns, in words, what should run and does not (threads, workers); empty when everything runs.
     """
 
     store: Store
     spool: Spool
-    settings: Settings
+    current: Callable[[], Settings]
     templates: Jinja2Templates
     alive: Callable[[], list[str]]
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in effect."""
+        return self.current()

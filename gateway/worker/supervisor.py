@@ -67,10 +67,15 @@ class WorkerPool:
     ----------
     command
         How to start a worker; `--name NAME --parent PID` is added.
+    inherited
+        A file that every worker inherits.
     """
 
-    def __init__(self, command: Sequence[str], store: Store, settings: WorkerSettings) -> None:
+    def __init__(
+        self, command: Sequence[str], store: Store, settings: WorkerSettings, inherited: tuple[int, ...] = ()
+    ) -> None:
         self._command = tuple(command)
+        self._inherited = inherited
         self._slots = [_Slot(number) for number in range(settings.processes)]
         self._store = store
         self._settings = settings
@@ -80,6 +85,14 @@ class WorkerPool:
         """Start every worker."""
         for slot in self._slots:
             self._spawn(slot)
+
+    def take_up(self, settings: WorkerSettings) -> None:
+        """Follow changed limits, and have every worker read its settings again."""
+        self._settings = settings
+        self._silence_s = settings.page_timeout_s + _MARGIN_S
+        for slot in self._slots:
+            if (process := slot.process) is not None:
+                process.send_signal(signal.SIGHUP)  # it ends none: see `_spawn`
 
     def check(self) -> None:
         """Start again what died, when its time has come; raise StorageError where its job cannot be given back."""
@@ -131,7 +144,12 @@ class WorkerPool:
         slot.name = f"worker-{slot.number}-{uuid.uuid4().hex[:8]}"
         slot.started_at = slot.moved_at = time.monotonic()
         slot.progress = None
-        slot.process = subprocess.Popen([*self._command, "--name", slot.name, "--parent", str(os.getpid())])
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # from its first moment on
+        try:
+            command = [*self._command, "--name", slot.name, "--parent", str(os.getpid())]
+            slot.process = subprocess.Popen(command, pass_fds=self._inherited)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _bury(self, slot: _Slot, status: int) -> None:
         held = self._held_by(slot.name)

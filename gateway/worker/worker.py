@@ -12,6 +12,7 @@ claim and finish jobs of their own and share the networks, which batch what wait
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +24,6 @@ from gateway.domain.context import StudyContext
 from gateway.domain.status import JobStatus
 from gateway.errors import IllegalTransition, IntakeError, StorageError
 from gateway.identity.codes import contradicting_codes, decide_by_codes, read_codes_stated
-from gateway.identity.forms import compile_pattern
 from gateway.identity.print_check import contradictions
 from gateway.logs import bind_job
 from gateway.results.correction import rejections
@@ -96,17 +96,18 @@ class Worker:
         self._alarm = lane.alarm
         self._turns = lane.turns
         self._stopping = threading.Event()
-        defaults = settings.digitizer
-        self._calibration = Calibration(
-            paper_speed_mm_per_s=defaults.paper_speed_mm_per_s, gain_mm_per_mv=defaults.gain_mm_per_mv
-        )
+        self._current: Callable[[], Settings] = lambda: settings
 
     def stop(self) -> None:
         """Ask for the end: the page at hand is finished, a job with pages left goes back to the queue."""
         self._stopping.set()
 
-    def run(self, orphaned: Callable[[], bool] = lambda: False) -> None:
-        """Work until `stop`, or until `orphaned` says that nobody needs this process any more."""
+    def run(self, orphaned: Callable[[], bool] = lambda: False, current: Callable[[], Settings] | None = None) -> None:
+        """Work until `stop`, or until `orphaned` says that nobody needs this process any more.
+
+        `current` returns the settings for the next job; None: they stay.
+        """
+        self._current = current or self._current
         logger.info("Worker started", extra={"action": "worker_start"})
         next_sign = 0.0
         while not self._stopping.is_set() and not orphaned():
@@ -125,6 +126,7 @@ class Worker:
     def run_once(self) -> bool:
         """Take the oldest job and finish it; return whether there was one."""
         job = self._store.jobs.claim(self._name, self._settings.worker.lease_s)
+        self._settings = self._current()  # after the claim: a job that came after a reload is treated by it
         if job is None:
             return False
         with bind_job(job.id), Lease(self._store, job, self._name, self._settings, self._alarm) as lease:
@@ -236,7 +238,7 @@ class Worker:
         folder, context = self._folder(job), source.context
         if folder is None or not folder.barcode_pattern:
             return job, context, ()
-        codes = read_codes_stated(compile_pattern(folder.barcode_pattern), source.codes)
+        codes = read_codes_stated(re.compile(folder.barcode_pattern), source.codes)
         if context.patient_id or context.accession_number:
             return job, context, contradicting_codes(context, codes, self._store.patients)
         decision = decide_by_codes(context, codes, self._store.patients, lookup=folder.lookup is not None)
@@ -264,7 +266,11 @@ class Worker:
     def _digitize_page(self, facts: JobFacts, image: PageImage, what: str, *, alone: bool) -> PageResult:
         started = time.monotonic()
         try:
-            digitization = self._digitizer.digitize(image, default_calibration=self._calibration)
+            defaults = self._settings.digitizer
+            calibration = Calibration(
+                paper_speed_mm_per_s=defaults.paper_speed_mm_per_s, gain_mm_per_mv=defaults.gain_mm_per_mv
+            )
+            digitization = self._digitizer.digitize(image, default_calibration=calibration)
             seconds = time.monotonic() - started
             pictures = (write_png(reduce_page(image)), write_png(draw_overlay(digitization)))
             printed = self._printed(digitization, facts.context) if self._settings.review.check_print else ()

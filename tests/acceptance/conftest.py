@@ -78,8 +78,10 @@ class Gateway:
         """Start the service, and wait for nothing."""
         arguments = ["serve", "--config", str(self.config)] if self._command == REAL else ["serve", str(self.config)]
         self._started = self.log_path.stat().st_size if self.log_path.exists() else 0
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # as gateway.cli, before there are threads
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen([*self._command, *arguments], cwd=ROOT, stdout=log, stderr=log)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if limits is not None:
             resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, limits)
 

@@ -80,14 +80,23 @@ _NAMES = (
 
 
 def _fuzz(
-    seconds: float, one: Callable[[int, random.Random], str], *, name: str, seed: str, at_once: int = _AT_ONCE
+    seconds: float,
+    one: Callable[[int, random.Random], str],
+    *,
+    name: str,
+    seed: str,
+    at_once: int = _AT_ONCE,
+    ready: Callable[[], bool] = lambda: True,
 ) -> tuple[int, Counter[str]]:
-    """Do `one` again and again; return how often, and what it returned how often."""
+    """Do `one` again and again, where `ready`; return how often, and what it returned how often."""
     numbers, answers, end = itertools.count(), Counter[str](), time.monotonic() + seconds
 
     def work(_: int) -> int:
         count = 0
         while time.monotonic() < end:
+            if not ready():
+                time.sleep(0.1)
+                continue
             number = next(numbers)
             try:
                 answer = one(number, random.Random(f"{name} {seed} {number}"))
@@ -99,6 +108,10 @@ def _fuzz(
 
     with ThreadPoolExecutor(at_once) as pool:
         return sum(pool.map(work, range(at_once))), answers
+
+
+def _keeps_up(lab: Lab) -> bool:
+    return lab.backlog() <= MOST_WAITING and len(os.listdir(lab.gateway.inbox)) <= 200
 
 
 def _words(answers: Counter[str]) -> str:
@@ -202,8 +215,6 @@ def fuzz_data_sets(lab: Lab, seconds: float) -> Done:
     local = threading.local()
 
     def one(number: int, rng: random.Random) -> str:
-        while lab.backlog() > MOST_WAITING:
-            time.sleep(0.1)
         association = getattr(local, "association", None)
         if association is None or not association.is_established:
             association = local.association = scanner("FUZZ").associate(
@@ -219,7 +230,8 @@ def fuzz_data_sets(lab: Lab, seconds: float) -> Done:
             lab.ledger.mutated.add(str(page.SOPInstanceUID))
         return "no answer" if status is None else f"0x{status:04X}"
 
-    inputs, answers = _fuzz(seconds, one, name="data sets", seed=lab.seed, at_once=3)
+    keeps_up = partial(_keeps_up, lab)
+    inputs, answers = _fuzz(seconds, one, name="data sets", seed=lab.seed, at_once=3, ready=keeps_up)
     return Done(words=_words(answers), inputs=inputs)
 
 
@@ -306,8 +318,6 @@ def fuzz_folder(lab: Lab, seconds: float) -> Done:
     special = _special_files(inbox)
 
     def one(number: int, rng: random.Random) -> str:
-        while lab.backlog() > MOST_WAITING or len(os.listdir(inbox)) > 200:
-            time.sleep(0.1)
         name = f"z{number}." + rng.choice(("png", "dcm", "pdf", "tif", "jpg"))
         chance = rng.random()
         path = os.fsencode(inbox / (rng.choice(_NAMES) % number if chance < 0.1 else name))
@@ -319,7 +329,7 @@ def fuzz_folder(lab: Lab, seconds: float) -> Done:
         Path(os.fsdecode(path)).write_bytes(mutate(rng, rng.choice(corpus), rng.choice(corpus)))
         return "file"
 
-    inputs, _ = _fuzz(seconds, one, name="folder", seed=lab.seed, at_once=1)
+    inputs, _ = _fuzz(seconds, one, name="folder", seed=lab.seed, at_once=1, ready=partial(_keeps_up, lab))
     end = time.monotonic() + PATIENCE_S
     while (left := _left(inbox)) and time.monotonic() < end:
         time.sleep(0.2)

@@ -46,7 +46,7 @@ def gateway_command(
     """`python -m gateway COMMAND --config FILE ...` in this process: exit status, standard output, standard error."""
 
     def run(config: Path, command: str, *arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["gateway", command, "--config", str(config), *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["gateway", *command.split(), "--config", str(config), *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             cli.main()
         output = capsys.readouterr()

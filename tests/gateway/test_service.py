@@ -223,7 +223,7 @@ def test_part_that_dies_ends_the_service_and_shows_in_its_health(
     start: Callable[..., tuple[Service, Settings]],
 ) -> None:
     service, settings = start()
-    service._watchers[0].stop()
+    next(iter(service._watchers.values())).stop()
     assert service.dead() == ["folder 1"]
     status, body = health(settings)
     assert status == 503 and "folder 1 does not run" in body

@@ -102,7 +102,7 @@ class StorageScp:
         if commitments is not None:
             self._ae.add_supported_context(StorageCommitmentPushModel, _UNCOMPRESSED, scu_role=True, scp_role=True)
         self._tls = ListenerTls(settings.tls) if settings.tls else None
-        self.maximum_connections = _CONNECTIONS_PER_ASSOCIATION * settings.maximum_associations
+        self.maximum_connections = _maximum_connections(settings)
         self._limit = ConnectionLimit("DICOM", self.maximum_connections, settings.maximum_connections_per_host)
         self._lock = threading.Lock()
         self._admitted: list[Association] = []
@@ -139,6 +139,15 @@ class StorageScp:
         except OSError:
             self.stop(grace_s=0.0)
             raise
+
+    def take_up(self, settings: DicomSettings) -> None:
+        """Follow changed callers and limits from the next association on; open ones go on, and ports stay."""
+        self._settings = settings
+        _apply_limits(self._ae, settings)
+        self.maximum_connections = _maximum_connections(settings)
+        self._limit.change(self.maximum_connections, settings.maximum_connections_per_host)
+        for acceptor, _ in self._listening.values():
+            acceptor.maximum_object_bytes = settings.maximum_object_mib << 20
 
     def stop(self, grace_s: float = 5.0) -> None:
         """Take no new associations, give open ones `grace_s` to end, then abort them.
@@ -297,13 +306,21 @@ def _peer_address(address: str) -> IPv4Address | IPv6Address:
     return mapped or host
 
 
+def _maximum_connections(settings: DicomSettings) -> int:
+    return _CONNECTIONS_PER_ASSOCIATION * settings.maximum_associations
+
+
+def _apply_limits(ae: AE, settings: DicomSettings) -> None:
+    ae.maximum_associations = _maximum_connections(settings)  # ours are in `_admit`
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = settings.timeout_s
+
+
 def _application_entity(settings: DicomSettings) -> AE:
     ae = AE(ae_title=settings.ae_title)
     ae.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    ae.maximum_associations = _CONNECTIONS_PER_ASSOCIATION * settings.maximum_associations  # ours are in `_admit`
     ae.maximum_pdu_size = MAXIMUM_PDU_SIZE
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = settings.timeout_s
+    _apply_limits(ae, settings)
     ae.add_supported_context(Verification, _UNCOMPRESSED)
     for sop_class in IMAGE_SOP_CLASSES:
         ae.add_supported_context(sop_class, list(IMAGE_TRANSFER_SYNTAXES))

@@ -107,7 +107,6 @@ class MllpListener:
         self._handler = handler
         self._tls = tls
         self._limits = limits or MllpLimits()
-        self._networks = [ip_network(network, strict=False) for network in self._limits.hosts]
         self._socket: socket.socket | None = None
         self._connections: set[_Connection] = set()
         self._lock = threading.Lock()
@@ -131,6 +130,10 @@ class MllpListener:
         self._socket = socket.create_server(self._address)
         self._socket.settimeout(0.2)  # how soon `stop` is noticed
         self._acceptor.start()
+
+    def take_up(self, handler: Callable[[bytes], Sequence[bytes]], limits: MllpLimits) -> None:
+        """Follow a changed handler and changed limits; connections that are open stay."""
+        self._handler, self._limits = handler, limits
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Stop listening; messages being handled get their answer if it comes within `timeout_s`."""
@@ -191,7 +194,8 @@ class MllpListener:
 
     def _may_connect(self, host: str) -> bool:
         address = ip_address(host.partition("%")[0])
-        return not self._networks or any(address in network for network in self._networks)
+        hosts = self._limits.hosts
+        return not hosts or any(address in ip_network(host, strict=False) for host in hosts)
 
     def _run(self, connection: _Connection) -> None:
         try:

@@ -51,7 +51,7 @@ class Health:
 def routes(site: Site) -> APIRouter:
     """Return the probes: /healthz for people and monitors, /metrics for Prometheus."""
     router = APIRouter()
-    registry = metrics_registry(site.store, site.spool, site.settings)
+    registry = metrics_registry(site.store, site.spool, site.current)
 
     @router.get("/healthz")
     def healthz() -> Response:
@@ -136,10 +136,10 @@ def _attempt(name: str, action: Callable[[], None]) -> Check:
 class _StoreCollector(Collector):
     """Reads every figure from the store when it is scraped: nothing is counted twice, nothing lost by a restart."""
 
-    def __init__(self, store: Store, spool: Spool, settings: Settings) -> None:
+    def __init__(self, store: Store, spool: Spool, current: Callable[[], Settings]) -> None:
         self._store = store
         self._spool = spool
-        self._settings = settings
+        self._current = current
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics; raise StorageError where the database cannot be read."""
@@ -166,7 +166,7 @@ class _StoreCollector(Collector):
         expiry = GaugeMetricFamily(
             "ecg_gateway_certificate_not_after_timestamp_seconds", "When a certificate file ends", labels=["file"]
         )
-        for certificate in certificates(self._settings, utc_now()):
+        for certificate in certificates(self._current(), utc_now()):
             if certificate.not_after is not None:
                 expiry.add_metric([str(certificate.file)], certificate.not_after.timestamp())
         yield expiry
@@ -176,8 +176,8 @@ class _StoreCollector(Collector):
         )
 
 
-def metrics_registry(store: Store, spool: Spool, settings: Settings) -> CollectorRegistry:
+def metrics_registry(store: Store, spool: Spool, current: Callable[[], Settings]) -> CollectorRegistry:
     """Return a registry of its own that reads the store, and the certificates, at every scrape."""
     registry = CollectorRegistry()
-    registry.register(_StoreCollector(store, spool, settings))
+    registry.register(_StoreCollector(store, spool, current))
     return registry

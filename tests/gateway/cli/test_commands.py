@@ -11,7 +11,7 @@ import pytest
 
 from gateway.domain.artefact import Role
 from gateway.domain.status import JobStatus
-from gateway.settings import Settings, load_settings, to_toml
+from gateway.settings import Settings
 from gateway.spool.folder import Spool
 from gateway.store.jobs import JobResult
 from gateway.store.store import Store
@@ -19,7 +19,6 @@ from gateway.store.tables import Delivery, Page
 from gateway.worker.worker import Worker
 from tests.fake_digitizer import FakeDigitizer, page_pixels, page_png
 from tests.gateway.dicom.samples import part10, secondary_capture
-from tests.tls_samples import Authority
 from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -36,56 +35,6 @@ def page(tmp_path: Path) -> Path:
 def submitted(output: str) -> str:
     """The job id that `submit` printed last."""
     return output.strip().splitlines()[-1].split("job ")[1].split()[0]
-
-
-def test_check_config_prints_what_loads_to_the_same(run: Run, config: Path, tmp_path: Path) -> None:
-    status, output, _ = run("check-config")
-    assert status == 0
-    printed = tmp_path / "printed.toml"
-    printed.write_text(output, encoding="utf-8")
-    assert load_settings(printed) == load_settings(config)
-    assert "# calling_ae_title is not set" in output and "page_timeout_s = 300.0" in output
-
-
-def test_check_config_tries_the_certificates_and_says_when_they_end(run: Run, config: Path, tmp_path: Path) -> None:
-    identity = Authority(tmp_path / "ca").issue("gateway", days=10)
-    text = config.read_text(encoding="utf-8")
-    tls = f'[dicom.tls]\ncertificate_file = "{identity.certificate_file}"\nprivate_key_file = "KEY"\n'
-    config.write_text(text + tls.replace("KEY", str(identity.private_key_file)), encoding="utf-8")
-    status, output, errors = run("check-config")
-    assert status == 0
-    assert f"# {identity.certificate_file} ends on " in output
-    assert errors.startswith("warning:") and "gateway.pem expires on" in errors
-    printed = tmp_path / "printed.toml"
-    printed.write_text(output, encoding="utf-8")
-    assert load_settings(printed) == load_settings(config)
-    config.write_text(text + tls.replace("KEY", "absent.key"), encoding="utf-8")
-    status, output, errors = run("check-config")
-    assert (status, output) == (2, "") and "absent.key is no file" in errors
-
-
-def test_check_config_says_how_commitment_results_arrive(run: Run, config: Path, tmp_path: Path) -> None:
-    peer = (
-        'name = "pacs9"\nkind = "dicom"\nhost = "10.1.1.9"\nport = 104\nae_title = "PACS9"\nstorage_commitment = true\n'
-    )
-    config.write_text(f"{config.read_text(encoding='utf-8')}\n[[destinations]]\n{peer}", encoding="utf-8")
-    status, output, errors = run("check-config")
-    assert status == 0
-    assert "# pacs9: commitment results are taken of PACS9 from 10.1.1.9, to ECGGW at 127.0.0.1, port " in output
-    assert "warning: pacs9: 10.1.1.9 cannot reach 127.0.0.1: set [dicom] host" in errors
-
-
-def test_default_settings_print_as_toml_too(tmp_path: Path) -> None:
-    printed = tmp_path / "printed.toml"
-    printed.write_text(to_toml(Settings()), encoding="utf-8")
-    assert load_settings(printed) == Settings()
-
-
-def test_wrong_settings_are_one_line_and_status_two(run: Run, config: Path) -> None:
-    config.write_text("[dicom]\nprot = 104\n")
-    status, output, errors = run("check-config")
-    assert (status, output) == (2, "")
-    assert "dicom.prot" in errors and len(errors.strip().splitlines()) == 1
 
 
 def test_submit_makes_jobs_and_a_repeat_makes_none(run: Run, store: Store, page: Path) -> None:

@@ -235,6 +235,20 @@ def test_delivered_when_committed(house: House) -> None:
     assert trail[-3:] == ["DELIVERY_STORE", "COMMITMENT_ASK", "DELIVERY_DELIVER"]
 
 
+def test_destinations_and_callers_come_and_go_while_it_runs(house: House) -> None:
+    delivery = house.stored_delivery()
+    committer = Committer(house.store, house.spool, house.dicom, [], random.Random(1), poll_s=0.02)
+    house.scp._commitments = house.committer = committer
+    committer.start()
+    committer.replace(house.dicom, [house.destination])
+    assert committer.alive
+    house.wait_for(delivery, DeliveryStatus.DELIVERED)
+    committer.replace(DicomSettings(), [])
+    assert committer.alive and house.ask(("1.2", "2.25.1")) == 0x0124
+    committer.replace(house.dicom, [house.destination])
+    assert committer.alive and house.ask(("1.2", "2.25.1")) == 0x0000
+
+
 def test_without_a_report_it_is_asked_again_then_given_up(house: House) -> None:
     house.peer.failures = [None, None, None]
     house.wait_for_reports(0.2)

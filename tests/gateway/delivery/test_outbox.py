@@ -282,3 +282,40 @@ def test_backoff_doubles_to_a_cap_with_a_quarter_of_jitter() -> None:
         pauses = [backoff_s(retry, attempts, random.Random(seed)) for seed in range(200)]
         assert min(pauses) >= 0.75 * middle and max(pauses) <= 1.25 * middle
         assert max(pauses) - min(pauses) > 0.4 * middle
+
+
+# -- other destinations while it runs ---------------------------------------------------------------------------------
+
+
+def named(name: str, **script: bool) -> FakeDestination:
+    destination = FakeDestination(**script)
+    destination.name, destination.retry = name, QUICK
+    return destination
+
+
+def test_destinations_come_and_go_while_it_runs(house: House) -> None:
+    same = named("same")
+    outbox = house.outbox(same=same, gone=named("gone"))
+    new = named("new")
+    outbox.replace([same, new])
+    assert outbox.alive
+    job_id = house.finished_job("same", "gone", "new")
+    house.wait_for(job_id, DeliveryStatus.DELIVERED, DeliveryStatus.PENDING, DeliveryStatus.DELIVERED)
+    outbox.replace([])
+    outbox.replace([same, new, named("gone")])
+    house.wait_for(job_id, *[DeliveryStatus.DELIVERED] * 3)
+    assert outbox.alive and len(same.sent) == len(new.sent) == 1
+
+
+def test_a_changed_destination_waits_for_what_is_being_sent(house: House) -> None:
+    """Nothing is cut short, and nothing is sent twice at once."""
+    old, new = named("pacs", open=False), named("pacs")
+    outbox = house.outbox(pacs=old)
+    first, second = house.finished_job("pacs"), house.finished_job("pacs")
+    assert old.sending.wait(PATIENCE_S)
+    outbox.replace([new])
+    assert outbox.alive and not new.sending.wait(0.3)
+    old.gate.set()
+    for job_id in (first, second):
+        house.wait_for(job_id, DeliveryStatus.DELIVERED)
+    assert [len(old.sent), len(new.sent)] == [1, 1] and outbox.alive

@@ -335,5 +335,5 @@ def test_record_that_differs_from_the_sidecar_is_named() -> None:
 
 
 def test_patterns_are_checked() -> None:
-    with pytest.raises(ValueError, match="barcode_pattern"):
+    with pytest.raises(ValueError, match="needs a group"):
         FolderSettings(path=Path("x"), barcode_pattern=r"(?P<study_id>\d+)")

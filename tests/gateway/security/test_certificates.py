@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import SettingsError
-from gateway.security.certificates import Certificate, certificates, check_tls
+from gateway.security.certificates import Certificate, certificates
+from gateway.security.tls import check_tls
 from gateway.settings import (
     DicomDestination,
     DicomSettings,
@@ -79,13 +80,13 @@ def test_what_cannot_be_read_is_a_problem(tmp_path: Path, authority: Authority) 
         assert words in found.problem
 
 
-def test_every_section_is_tried(tmp_path: Path, authority: Authority) -> None:
+def test_both_sides_are_tried(tmp_path: Path, authority: Authority) -> None:
     identity, other = authority.issue("gateway"), authority.issue("other")
-    good = settings(identity, authority.ca_file)
+    good = settings(identity, authority.ca_file).dicom.tls
+    assert good is not None
     check_tls(good)
     mixed = TlsClientSettings(certificate_file=identity.certificate_file, private_key_file=other.private_key_file)
-    pacs = DicomDestination(name="pacs", host="pacs", port=104, ae_title="PACS", tls=mixed)
     with pytest.raises(SettingsError, match="mismatch"):
-        check_tls(good.model_copy(update={"destinations": (pacs,)}))
+        check_tls(mixed)
     with pytest.raises(SettingsError, match="is no file"):
-        check_tls(settings(Identity(tmp_path / "absent", identity.private_key_file)))
+        check_tls(good.model_copy(update={"certificate_file": tmp_path / "absent"}))

@@ -53,9 +53,9 @@ def test_other_databases_are_refused_and_no_password_is_repeated(tmp_path: Path,
 @pytest.mark.parametrize(
     ("paths", "reason"),
     [
-        (["var"], "folder {}/var is or contains the storage path {}/var"),
-        (["."], "folder {} is or contains the storage path {}/var"),
-        (["var/spool"], "folder {}/var/spool is, contains or lies inside the spool"),
+        (["var"], "folders.1.path = '{}/var': is or contains the storage path {}/var (line 2)"),
+        (["."], "folders.1.path = '{}': is or contains the storage path {}/var (line 2)"),
+        (["var/spool"], "folders.1.path = '{}/var/spool': is, contains or lies inside the spool"),
         (["var/spool/in"], "lies inside the spool"),
         (["in", "other/../in"], "lies inside folder {}/in"),
         (["in", "in/done"], "lies inside folder {}/in"),

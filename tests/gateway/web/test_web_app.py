@@ -35,7 +35,7 @@ def client_for(
 ) -> Iterator[httpx.Client]:
     """Serve the application on a free port; paths are sent as they are written."""
     settings = Settings(web=WebSettings(**web), dicom=dicom or DicomSettings())
-    app = create_app(store, spool, settings, lambda: problems or [])
+    app = create_app(store, spool, lambda: settings, lambda: problems or [])
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, args=([listening],))

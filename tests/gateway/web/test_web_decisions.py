@@ -43,7 +43,7 @@ def settings(**web: object) -> Settings:
 @contextmanager
 def browser(store: Store, spool: Spool, **web: object) -> Iterator[httpx.Client]:
     """A client that says where its forms come from, as browsers do."""
-    app = create_app(store, spool, settings(**web), list)
+    app = create_app(store, spool, lambda: settings(**web), list)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, args=([listening],))

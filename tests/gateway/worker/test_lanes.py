@@ -20,7 +20,7 @@ from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.store.tables import Job
 from gateway.worker.lanes import Alarms, Turns
-from gateway.worker.process import run_worker
+from gateway.worker.process import CurrentSettings, run_worker
 from pipeline.errors import DeviceError, DigitizationError, TraceNotFound, WeightsMismatch
 from tests.fake_digitizer import Behaviour, FakeDigitizer, page_png
 from tests.waiting import PATIENCE_S, eventually
@@ -97,7 +97,7 @@ def work(store: Store, spool: Spool, digitizer: Crowd, monkeypatch: pytest.Monke
 
     asking = threading.Thread(target=ask)
     asking.start()
-    run_worker(Settings(), store, spool, name="w1", digitizer=digitizer)
+    run_worker(CurrentSettings(Settings(), Settings), store, spool, name="w1", digitizer=digitizer)
     asking.join()
     return store.jobs.newest()
 

@@ -242,6 +242,17 @@ def test_parser_bounds_its_memory():
     assert caught.value.head.startswith(b"MSH|")
 
 
+def test_changed_limits_and_handler_hold_from_now_on_and_open_connections_go_on(listener):
+    with Client(listener.port) as client:
+        client.socket.sendall(frame(message("M1")))
+        assert client.answers(1) == [("AA", "M1")]
+        listener.take_up(lambda received: (build_ack(received, "AE"),), MllpLimits(hosts=("192.0.2.1",)))
+        client.socket.sendall(frame(message("M2")))
+        assert client.answers(1) == [("AE", "M2")]
+        with Client(listener.port) as stranger:
+            assert stranger.answers(1) == []
+
+
 def test_large_messages_take_turns_and_small_ones_do_not_wait():
     large = frame(message("LARGE", "|" + "x" * 1_000_000))
     listener = MllpListener("127.0.0.1", 0, accept, limits=MllpLimits(idle_timeout_s=PATIENCE_S))
