@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ class Gateway:
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         children: set[int] = set()
         for task in path.parents[1].iterdir():  # a child belongs to the thread that started it
-            children |= {int(pid) for pid in (task / "children").read_text().split()}
+            with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
+                children |= {int(pid) for pid in (task / "children").read_text().split()}
         return sorted(children)
 
     def jobs(self) -> list[Job]:
