@@ -151,10 +151,10 @@ def test_file_dropped_while_nobody_runs_is_delivered(make_gateway: MakeGateway, 
     wait_for("the original to be put away", (gateway.inbox / "done" / "page.png").exists)
 
 
-def test_second_service_on_a_taken_port_says_so_and_ends(make_gateway: MakeGateway) -> None:
+def test_second_service_on_a_taken_port_says_so_and_ends(make_gateway: MakeGateway, tmp_path: Path) -> None:
     gateway = make_gateway()
     gateway.start()
-    other = make_gateway(dicom={"port": gateway.port})
+    other = make_gateway(dicom={"port": gateway.port}, storage={"path": str(tmp_path / "other")})
     with pytest.raises(AssertionError, match="Cannot start"):
         other.start()
     assert other.process.wait(PROCESSES_S) == 1
