@@ -118,7 +118,7 @@ def test_a_guessed_scale_is_corrected_at_most_twice(
 
     def see(_self: object, upright: SimpleNamespace) -> SimpleNamespace:
         readings.append(upright.sheet.rectified.grid_scale.source)
-        return SimpleNamespace(match=match, marks=None, traces=None, text=(), stated=None)
+        return SimpleNamespace(match=match, marks=SimpleNamespace(pulses=()), traces=None, text=(), stated=None)
 
     def rescale(sheet: SimpleNamespace, factor: float, source: str) -> SimpleNamespace:
         corrections.append((factor, source))
@@ -131,6 +131,8 @@ def test_a_guessed_scale_is_corrected_at_most_twice(
         rescale=rescale,
         infer_calibration=lambda *_: None,
         calibrate=lambda *_: None,
+        audit=lambda *_: None,
+        lower_confidence=lambda *_: None,
         assess=lambda *_: None,
     )
     monkeypatch.setattr(Digitizer, "_see", see)
