@@ -84,7 +84,8 @@ class FakeDigitizer:
 
     def digitize(self, page: PageImage, *, default_calibration: Calibration) -> Digitization:
         red, *mark = (int(value) for value in page.pixels[0, 0])
-        behaviour = Behaviour(red) if tuple(mark) == _MARK else Behaviour.GOOD
+        known = tuple(mark) == _MARK and red in Behaviour.__members__.values()
+        behaviour = Behaviour(red) if known else Behaviour.GOOD
         if behaviour is Behaviour.NO_ECG:
             raise TraceNotFound("there is no ECG on the page")
         if behaviour is Behaviour.BROKEN:

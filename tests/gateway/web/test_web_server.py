@@ -96,6 +96,18 @@ def test_a_request_that_does_not_arrive_is_cut_off(strict: int, sent: bytes) -> 
     assert hello(strict) == 200
 
 
+def test_a_broken_body_behind_its_answer_ends_the_connection_and_no_more(
+    port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with connect(port) as connection:
+        connection.sendall(b"POST /hello HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 405")
+        connection.sendall(b"no chunk\r\n")
+        eventually(lambda: is_closed(connection), SOON_S)
+    assert hello(port) == 200
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
 def test_a_head_that_trickles_in_is_cut_off(strict: int) -> None:
     started = time.monotonic()
     with connect(strict) as connection, pytest.raises(OSError):
