@@ -37,7 +37,7 @@ from pipeline.layout.file import load_layouts
 from pipeline.output.files import read_csv
 from pipeline.output.overlay import draw_overlay
 from pipeline.source.page import load_pages
-from pipeline.training.drawing.families import CHOICE, FAMILIES
+from pipeline.training.drawing.families import CHOICE
 from pipeline.training.drawing.families import family as named
 from pipeline.training.drawing.render import draw_pictures
 from pipeline.training.recordings.records import load_records
@@ -289,6 +289,14 @@ def _recordings(signals: Path | None) -> list[FloatArray]:
     return [simulate_ecg(np.random.default_rng(seed)) for seed in range(20)]
 
 
+def _check_family(name: str) -> None:
+    """Raise BadParameter for a family of pages that there is not."""
+    try:
+        named(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 def budget(
     kind: Annotated[str, typer.Option(help="clean, scan, copy or photo.")] = "scan",
     count: Annotated[int, typer.Option(help="How many pages.")] = 8,
@@ -298,10 +306,7 @@ def budget(
     device: Device = "auto",
 ) -> None:
     """Draw pages and measure what each stage costs in dB: geometry, rows, layout, speed and gain, trace."""
-    try:
-        named(family)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+    _check_family(family)
     records = _recordings(signals)
     digitizer = Digitizer.load(device=device)
     pages = []
@@ -318,13 +323,12 @@ def evaluate_audit(
     kind: Annotated[str, typer.Option(help="clean, scan, copy or photo.")] = "scan",
     count: Annotated[int, typer.Option(help="How many pages.")] = 8,
     seed: Annotated[int, typer.Option(help="The seed of the drawing.")] = 0,
-    family: Annotated[str, typer.Option(help=f"{', '.join(FAMILIES)}; not set: usual pages.")] = "",
+    family: Annotated[str, typer.Option(help=f"{CHOICE}.")] = "",
     signals: Signals = None,
     device: Device = "auto",
 ) -> None:
     """Draw pages, take known things out of their records, and count what the ink audit finds."""
-    if family and family not in FAMILIES:
-        raise typer.BadParameter(f"{family!r} is no family of pages; there are {', '.join(FAMILIES)}")
+    _check_family(family)
     records = _recordings(signals)
     digitizer = Digitizer.load(device=device)
     pages = []
