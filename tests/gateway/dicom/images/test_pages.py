@@ -515,10 +515,10 @@ def test_metadata_bomb_is_refused_with_the_bound_before_it_costs_anything(bomb: 
     if read is read_whole and bomb in ("text", "requests", "text of a request"):
         pytest.skip("large values are left in the file, and what is kept of the requests is not asked for")
     data = with_elements(added)
-    begun = time.process_time()
+    begun = time.thread_time()
     with pytest.raises(UndecodableDataset, match=f"^{reason}$"):
         read(data)  # type: ignore[operator]
-    assert time.process_time() - begun < 1.0
+    assert time.thread_time() - begun < 1.0
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,6 @@ def test_a_sequence_that_says_its_length_is_read() -> None:
 
 @pytest.mark.parametrize("items", [ITEM * 500_000, struct.pack("<HHL", 0xFFFE, 0xE000, 4 << 20 >> 3) + ITEM * 65_536])
 def test_a_sequence_that_says_its_length_is_read_within_bounds(items: bytes) -> None:
-    begun = time.process_time()
+    begun = time.thread_time()
     assert asked(items) == (INVALID_ARGUMENT_VALUE, [])
-    assert time.process_time() - begun < 2
+    assert time.thread_time() - begun < 2

@@ -426,8 +426,8 @@ def test_items_of_a_message_are_bounded_while_it_is_decoded() -> None:
     buffer = BoundedBuffer(1 << 24)
     head = struct.pack("<HHL", 0x0008, 0x1199, 0xFFFFFFFF)
     buffer.write(head + struct.pack("<HHL", 0xFFFE, 0xE000, 0) * 1_500_000)
-    begun = time.process_time()
+    begun = time.thread_time()
     with pytest.raises(OSError):
         decode(buffer, is_implicit_vr=True, is_little_endian=True)
-    assert time.process_time() - begun < 5
+    assert time.thread_time() - begun < 5
     assert buffer.problem == "more than 50000 elements and items"

@@ -568,9 +568,12 @@ def test_what_has_no_msh_still_gets_an_answer(message):
 @pytest.mark.parametrize("head", [b"", b"BHS|^~\\&\r"])
 def test_of_a_long_answer_only_the_beginning_is_looked_at(head):
     answer = head + b"MSH|^~\\&|A|B|C|D|20261122||ACK|X|P|2.5\rMSA|AA|ID7\r" + b"ZZ\r" * 5_000_000
-    begun = time.process_time()
-    assert scan_acknowledgement(answer).message_control_id == b"ID7"
-    assert time.process_time() - begun < 0.5
+    times = []
+    for _ in range(3):
+        begun = time.thread_time()
+        assert scan_acknowledgement(answer).message_control_id == b"ID7"
+        times.append(time.thread_time() - begun)
+    assert min(times) < 0.2  # the whole answer takes several seconds
 
 
 def test_acks_have_their_own_control_ids():
