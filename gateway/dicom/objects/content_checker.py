@@ -35,6 +35,19 @@ LEAD_CODES: dict[str, Lead] = {  # CID 3001, coding scheme MDC
     "2:6": Lead.V4,
     "2:7": Lead.V5,
     "2:8": Lead.V6,
+    "2:11": Lead.V3R,
+    "2:12": Lead.V4R,
+    "2:13": Lead.V5R,
+    "2:14": Lead.V6R,
+    "2:9": Lead.V7,
+    "2:66": Lead.V8,
+    "2:67": Lead.V9,
+    "2:70": Lead.D,
+    "2:71": Lead.A,
+    "2:72": Lead.J,
+    "2:16": Lead.X,
+    "2:17": Lead.Y,
+    "2:18": Lead.Z,
 }
 
 _ROOT_TYPE_1 = (

@@ -28,7 +28,7 @@ from gateway.store.tables import Delivery, Job, JobEvent, Page
 from gateway.web.forms import ACTOR, Number, back_to, read_form
 from gateway.web.pages.words import DELIVERY_WORDS, Badge, clock, delivery_tone, job_badge, per_cent, source_in_words
 from gateway.web.site import Site
-from pipeline import LEADS
+from pipeline import ALL_LEADS
 
 _KIND_WORDS = {"dicom": "DICOM C-STORE", "dicomweb": "DICOMweb STOW-RS", "hl7": "HL7"}
 _RESULT_WORDS = {"": "", "P": ", preliminary", "F": ", final", "C": ", correction"}
@@ -297,7 +297,7 @@ def _page_view(spool: Spool, page: Page, review: ReviewSettings) -> PageView:
                 confidence=per_cent(figures.confidence.get(lead, 0.0)),
                 low=figures.coverage[lead] < review.minimum_coverage,
             )
-            for lead in LEADS
+            for lead in ALL_LEADS
             if lead in figures.coverage
         ),
         warnings=tuple(figures.warnings),
