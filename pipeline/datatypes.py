@@ -78,13 +78,21 @@ class Lead(StrEnum):
     X = "X"  # Frank's
     Y = "Y"
     Z = "Z"
+    UNNAMED_1 = "?1"  # on the page, but without a name that can be read
+    UNNAMED_2 = "?2"
+    UNNAMED_3 = "?3"
+    UNNAMED_4 = "?4"
+    UNNAMED_5 = "?5"
+    UNNAMED_6 = "?6"
+    UNNAMED_7 = "?7"
 
 
 ALL_LEADS: tuple[Lead, ...] = tuple(Lead)
 LEADS: tuple[Lead, ...] = ALL_LEADS[:12]  # the standard ones: every record has them
 EXTRA_LEADS: tuple[Lead, ...] = ALL_LEADS[12:19]  # of the chest; a record has those that are on its page
 NAMED_LEADS: tuple[Lead, ...] = LEADS + EXTRA_LEADS  # whose names the label network knows
-OTHER_SYSTEMS: dict[str, tuple[Lead, ...]] = {"Nehb": ALL_LEADS[19:22], "Frank": ALL_LEADS[22:]}
+OTHER_SYSTEMS: dict[str, tuple[Lead, ...]] = {"Nehb": ALL_LEADS[19:22], "Frank": ALL_LEADS[22:25]}
+UNNAMED_LEADS: tuple[Lead, ...] = ALL_LEADS[25:]  # as many as there are extra ones
 
 
 def record_leads(printed: Iterable[Lead]) -> tuple[Lead, ...]:

@@ -17,6 +17,7 @@ from pipeline.datatypes import (
     EXTRA_LEADS,
     NAMED_LEADS,
     OTHER_SYSTEMS,
+    UNNAMED_LEADS,
     Beats,
     Layout,
     LayoutMatch,
@@ -179,25 +180,22 @@ def _name_below(fit: LabelFit, n_rows: int, found: Found) -> bool:
 
 
 def _with_printed_extras(layout: Layout, fit: LabelFit | None, found: Found) -> tuple[Layout, list[str]]:
-    """Give the places of extra leads the names that are printed there; a place without one is doubtful.
+    """Give the places of extra leads the names that are printed there; a place without one has a lead without a name.
 
     Which extra leads a cart prints is for its user to choose, and no sum or strip tells one from another.
     """
     places = [k for k, lead in enumerate(layout.leads) if lead in EXTRA_LEADS]
-    printed: dict[Lead, int] = {}
-    if fit is not None:
-        labels = [(int(fit.slot_label[k]), k) for k in places if fit.slot_label[k] >= 0]
-        for label, k in sorted(labels, key=lambda pair: -found.score[pair[0]]):
-            printed.setdefault(found.labels[label].lead, k)
-    names = {k: lead for lead, k in printed.items()}
-    unread = [k for k in places if k not in names]
-    for k in unread:
-        usual = (layout.leads[k], *EXTRA_LEADS)
-        names[k] = next(lead for lead in usual if lead not in names.values())
-    leads = [names.get(k, lead) for k, lead in enumerate(layout.leads)]
+    labels = [int(fit.slot_label[k]) if fit else -1 for k in places]
+    names: dict[int, Lead] = {}
+    named = [(found.labels[label], k) for label, k in zip(labels, places, strict=True) if label >= 0]
+    for label, k in sorted(named, key=lambda pair: -pair[0].score):
+        if label.lead not in names.values():
+            names[k] = label.lead
+    unread = dict(zip((k for k in places if k not in names), UNNAMED_LEADS, strict=False))
+    leads = [(names | unread).get(k, lead) for k, lead in enumerate(layout.leads)]
     n = len(layout.rows[0])
     rows = tuple(tuple(leads[first : first + n]) for first in range(0, len(leads), n))
-    reasons = [f"the name of lead {names[k]} was not read: it may be another" for k in unread]
+    reasons = [f"leads whose names were not read are {', '.join(unread.values())} in the record"] if unread else []
     return (layout if rows == layout.rows else replace(layout, rows=rows)), reasons
 
 

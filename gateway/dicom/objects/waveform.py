@@ -25,7 +25,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import GeneralECGWaveformStorage, TwelveLeadECGWaveformStorage
 
 from gateway import __version__
-from gateway.dicom.objects.content_checker import LEAD_CODES, check_waveform
+from gateway.dicom.objects.content_checker import LEAD_CODES, UNSPECIFIED_LEAD, check_waveform
 from gateway.dicom.objects.modules import (
     ObjectHead,
     code,
@@ -321,7 +321,9 @@ def _channel(lead: Lead, status: str) -> Dataset:
     channel = Dataset()
     channel.ChannelLabel = str(lead)
     channel.ChannelStatus = status
-    channel.ChannelSourceSequence = code(_CODE_OF_LEAD[lead], "MDC", f"Lead {lead}")
+    known = lead in _CODE_OF_LEAD
+    meaning = f"Lead {lead}" if known else "Unspecified lead"
+    channel.ChannelSourceSequence = code(_CODE_OF_LEAD[lead] if known else UNSPECIFIED_LEAD, "MDC", meaning)
     channel.ChannelSensitivity = 1
     channel.ChannelSensitivityUnitsSequence = code("uV", "UCUM", "microvolt")
     channel.ChannelSensitivityCorrectionFactor = 1

@@ -148,8 +148,12 @@ def test_an_extra_lead_without_a_name_is_a_doubt() -> None:
     traces = printed(layout, patient(3, "none"))
     labels = [label for label in labels_of(layout, traces) if label.lead != Lead.V4R]
     match = identify_layout(labels, traces, LAYOUTS)
-    assert match.layout is layout
-    assert match.reasons == ("the name of lead V4R was not read: it may be another",)
+    assert match.layout.name == layout.name and match.layout.rows[1][-1] == Lead.UNNAMED_1
+    assert match.reasons == ("leads whose names were not read are ?1 in the record",)
+    record = calibrate(traces, match, Calibration())
+    assert (
+        record.leads == (*LEADS, Lead.V3R, Lead.V7, Lead.UNNAMED_1) and np.isfinite(record.signal_mv[-1]).sum() == 1000
+    )
 
 
 def test_leads_of_other_systems_are_named_and_doubted() -> None:
