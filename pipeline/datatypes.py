@@ -209,6 +209,17 @@ class Layout:
         """Leads of the short columns, row by row."""
         return tuple(lead for row in self.rows for lead in row)
 
+    @property
+    def part(self) -> str:
+        """Which part of a recording on several pages this is, in words; "" if the page has limb and chest leads."""
+        limb = set(self.leads) & set(LEADS[:6])
+        if limb and len(limb) < len(self.leads):
+            return ""
+        kind, other, number, half = ("limb", "chest", 1, LEADS[:6]) if limb else ("chest", "limb", 2, LEADS[6:])
+        whole = set(half) <= set(self.leads)
+        of = f"half of a recording (page {number} of 2)" if whole else "a part of a recording"
+        return f"{of}: {kind} leads only, no {other} leads"
+
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class LeadLabel:
@@ -493,6 +504,7 @@ class Quality:
     layout_score: float
     estimated_snr_db: float
     warnings: tuple[str, ...] = ()  # reasons in words; each one asks for a review by a person
+    notes: tuple[str, ...] = ()  # what a person should know besides; none asks for a review
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)

@@ -96,6 +96,8 @@ def to_json(digitization: Digitization) -> str:
 def _layout(match: LayoutMatch) -> dict[str, Any]:
     return {
         "name": match.layout.name,
+        "rows": [list(row) for row in match.layout.rows],
+        "part": match.layout.part or None,
         "score": round(match.score, 4),
         "cost": round(match.cost, 4),
         "certain": match.certain,
@@ -151,6 +153,7 @@ def _quality(quality: Quality) -> dict[str, Any]:
         "coverage": {lead: round(share, 4) for lead, share in quality.coverage.items()},
         "confidence": {lead: round(sure, 4) for lead, sure in quality.confidence.items()},
         "warnings": list(quality.warnings),
+        "notes": list(quality.notes),
     }
 
 

@@ -319,4 +319,5 @@ def assess(
         layout_score=match.score,
         estimated_snr_db=float(np.clip(estimate, weights.worst_db, weights.best_db)),
         warnings=tuple(warnings),
+        notes=(match.layout.part,) if match.layout.part else (),
     )

@@ -169,6 +169,7 @@ def build_waveform(page: DigitizedPage, sop_class: SopClass, objects: ObjectSett
         *_provenance(record.calibration, page.layout_name, context),
         *corrected,
         *missing,
+        *quality.notes,
         *_printed(leads, samples),
     ]
     rate = page.heart_rate_per_minute if objects.heart_rate else None

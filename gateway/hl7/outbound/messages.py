@@ -283,6 +283,7 @@ def _quality_lines(record: EcgRecord, quality: Quality) -> list[str]:
     seconds = record.signal_mv.shape[1] / record.sampling_frequency_hz
     printed = [lead.value for lead, row in zip(record.leads, record.signal_mv, strict=True) if not np.isnan(row).all()]
     return [
+        *quality.notes,
         f"Estimated SNR {quality.estimated_snr_db:.1f} dB",
         f"Layout: {len(printed)} leads in {seconds:g} s ({' '.join(printed)}); layout score {quality.layout_score:.2f}",
         f"Paper speed {calibration.paper_speed_mm_per_s:g} mm/s ({calibration.speed_source}); "

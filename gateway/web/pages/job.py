@@ -128,6 +128,7 @@ class _QualityFigures(BaseModel):
     confidence: dict[str, float] = {}
     einthoven_residual_mv: float | None = None
     warnings: list[str] = []
+    notes: list[str] = []
     rhythm: list[str] = []
     paper_speed_mm_per_s: float | None = None
     paper_speed_source: str = ""
@@ -322,7 +323,8 @@ def _findings(page: Page, figures: _QualityFigures, review: ReviewSettings) -> t
     if page.layout:
         rhythm = f"rhythm strip {', '.join(figures.rhythm)}" if figures.rhythm else "no rhythm strip"
         score = "" if page.layout_score is None else f", score {page.layout_score:.2f}"
-        findings.append(Finding(name="Layout", figure=page.layout, words=rhythm + score, tone="idle"))
+        words = "; ".join([rhythm + score, *figures.notes])
+        findings.append(Finding(name="Layout", figure=page.layout, words=words, tone="idle"))
     if figures.einthoven_residual_mv is not None:
         words, tone = _grade(0.1 - figures.einthoven_residual_mv, "the limb leads contradict each other", 0.05)
         residual = f"{figures.einthoven_residual_mv:.3f} mV"

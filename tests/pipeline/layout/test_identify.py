@@ -168,6 +168,20 @@ def test_leads_of_other_systems_are_named_and_doubted() -> None:
         identify_layout(labels_of(frank, traces), traces, LAYOUTS)
 
 
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("6x1 limb Cabrera", "half of a recording (page 1 of 2): limb leads only, no chest leads"),
+        ("3x2 chest", "half of a recording (page 2 of 2): chest leads only, no limb leads"),
+        ("3x1 V4-V6", "a part of a recording: chest leads only, no limb leads"),
+        ("3x4 right", ""),
+        ("15x1", ""),
+    ],
+)
+def test_a_page_of_one_half_of_the_leads_says_so(name: str, part: str) -> None:
+    assert NAMED[name].part == part
+
+
 def test_a_missing_row_leaves_the_others_in_place() -> None:
     layout = NAMED["3x4+1R"]
     full = printed(layout, patient(3, "none"))
