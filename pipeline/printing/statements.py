@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from pipeline.datatypes import (
+    EXTRA_LEADS,
     GAINS_MM_PER_MV,
     NAMED_LEADS,
     OTHER_SYSTEMS,
@@ -211,4 +212,11 @@ def join_lead_names(labels: Sequence[LeadLabel], lines: Sequence[TextLine]) -> t
         if any(label.score >= line.score and not lead.startswith(label.lead) for label in here):
             continue
         kept = [label for label in kept if label not in here] + [named]
-    return (*kept, *_names_of_other_systems(sure))
+    whole = [label for label in kept if not any(_is_part_of(label, other) for other in kept)]
+    return (*whole, *_names_of_other_systems(sure))
+
+
+def _is_part_of(label: LeadLabel, other: LeadLabel) -> bool:
+    """Tell whether a label is the beginning of another one at its place: the "V3" of a "V3R"."""
+    longer = other.lead in EXTRA_LEADS and other.lead != label.lead and other.lead.startswith(label.lead)
+    return longer and _at(label, other.x_mm, other.y_mm)

@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import LEADS, Calibration, EcgRecord
+from pipeline import LEADS, Calibration, EcgRecord, Lead
+from pipeline.datatypes import in_order
 from pipeline.evaluation.evaluate import PageScore, judge_estimate, left_in_silence, score_page
 from pipeline.evaluation.metrics import pooled_db, power_ratio, score_lead
 from pipeline.evaluation.tables import estimate_table, layouts_counted, silent_pages, tables, worst_pages
@@ -99,6 +100,26 @@ def test_signals_go_to_csv_and_back(tmp_path: Path) -> None:
     path.write_text("t,I\n0,1\n")
     with pytest.raises(ValueError, match="time_s"):
         read_csv(path)
+
+
+def test_a_csv_has_a_column_more_for_every_other_lead_of_the_page(tmp_path: Path) -> None:
+    leads = (Lead.V9, *LEADS, Lead.V3R)
+    signal = np.vstack([ECG[:1] * 2, ECG, ECG[:1] * 3])
+    record = EcgRecord(
+        signal_mv=signal,
+        confidence=np.ones_like(signal),
+        leads=leads,
+        sampling_frequency_hz=500.0,
+        calibration=Calibration(),
+    )
+    path = tmp_path / "page.csv"
+    path.write_text(to_csv(record))
+    _, read, back = read_csv(path)
+    assert read == (*LEADS, Lead.V3R, Lead.V9)
+    assert np.abs(back[-2] - 3 * ECG[0]).max() < 6e-5
+    truth = PageTruth(signal_mv=signal, leads=leads)
+    score = score_page(path, truth, in_order(back, read, truth.leads))
+    assert len(score.leads) == 14 and min(lead.snr_db for lead in score.leads.values()) > 40
 
 
 KNOWN = PageTruth(signal_mv=ECG, layout="3x4", paper_speed_mm_per_s=50.0, gain_mm_per_mv=5.0)

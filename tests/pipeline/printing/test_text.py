@@ -1,6 +1,7 @@
 """Print: found where the text map says, read through the lattice, and understood."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -237,6 +238,8 @@ def test_a_recognised_name_of_an_extra_lead_replaces_the_part_of_it_that_was_see
     part = LeadLabel(lead=Lead.V3, x_mm=20.0, y_mm=101.0, score=0.99)
     (joined,) = join_lead_names([part], lines("V3R"))
     assert joined.lead == Lead.V3R
+    whole, apart = replace(part, lead=Lead.V3R, x_mm=23.0), replace(part, x_mm=80.0)
+    assert join_lead_names([part, whole, apart], []) == (whole, apart)
 
 
 def test_single_letters_are_leads_only_where_one_stands_below_another() -> None:
