@@ -212,11 +212,17 @@ def join_lead_names(labels: Sequence[LeadLabel], lines: Sequence[TextLine]) -> t
         if any(label.score >= line.score and not lead.startswith(label.lead) for label in here):
             continue
         kept = [label for label in kept if label not in here] + [named]
-    whole = [label for label in kept if not any(_is_part_of(label, other) for other in kept)]
-    return (*whole, *_names_of_other_systems(sure))
+    names = [label for label in kept if not any(_is_outdone(label, other) for other in kept)]
+    return (*names, *_names_of_other_systems(sure))
 
 
-def _is_part_of(label: LeadLabel, other: LeadLabel) -> bool:
-    """Tell whether a label is the beginning of another one at its place: the "V3" of a "V3R"."""
-    longer = other.lead in EXTRA_LEADS and other.lead != label.lead and other.lead.startswith(label.lead)
-    return longer and _at(label, other.x_mm, other.y_mm)
+def _is_outdone(label: LeadLabel, other: LeadLabel) -> bool:
+    """Tell whether of two labels at one place, where one begins as the other, the other is believed.
+
+    That is the longer one, the "V3R" that begins with a "V3", unless it is clearly the less sure one.
+    """
+    if label.lead == other.lead or not _at(label, other.x_mm, other.y_mm):
+        return False
+    if other.lead in EXTRA_LEADS and other.lead.startswith(label.lead):
+        return other.score >= label.score - NAMES.longer
+    return label.lead in EXTRA_LEADS and label.lead.startswith(other.lead) and label.score < other.score - NAMES.longer

@@ -240,6 +240,8 @@ def test_a_recognised_name_of_an_extra_lead_replaces_the_part_of_it_that_was_see
     assert joined.lead == Lead.V3R
     whole, apart = replace(part, lead=Lead.V3R, x_mm=23.0), replace(part, x_mm=80.0)
     assert join_lead_names([part, whole, apart], []) == (whole, apart)
+    unsure = replace(whole, score=0.7)
+    assert join_lead_names([part, unsure], []) == (part,)
 
 
 def test_single_letters_are_leads_only_where_one_stands_below_another() -> None:
