@@ -239,6 +239,7 @@ class Digitizer:
         labels = stages.join_lead_names(upright.labels, text)
         match = stages.identify_layout(labels, traces, self.layouts, seen_mm=seen_mm)
         pulses, stated = stages.measure_pulses(sheet, marks), stages.stated_scale(text)
+        traces = stages.fit_ink(traces, sheet, match, pulses.pulses, text)
         return _Seen(text=text, stated=stated, marks=pulses, traces=traces, match=match)
 
     def _to_scale(

@@ -254,7 +254,7 @@ def matplotlib_in_evaluation_only(sources: Sources) -> list[str]:
 
 
 def drawing_in_output_only(sources: Sources) -> list[str]:
-    allowed = ("pipeline.output", "pipeline.training", "pipeline.evaluation")
+    allowed = ("pipeline.output", "pipeline.training", "pipeline.evaluation", "pipeline.rows.pen")
     return [
         f"{name} draws with cv2.{node.func.attr}"
         for name, tree in sources.items()
