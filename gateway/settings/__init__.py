@@ -30,7 +30,6 @@ from gateway.settings.site import (
     ReviewSettings,
     SeriesSettings,
     StorageSettings,
-    WebSettings,
     WorkerSettings,
 )
 from gateway.settings.source.examine import examine
@@ -38,6 +37,7 @@ from gateway.settings.source.file import SettingsFile
 from gateway.settings.source.mistakes import Mistake
 from gateway.settings.source.positions import At
 from gateway.settings.tls import TlsClientSettings, TlsListenerSettings, TlsSettings
+from gateway.settings.web import WebSettings
 
 __all__ = [
     "HL7_PLACEHOLDERS",

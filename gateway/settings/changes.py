@@ -35,7 +35,7 @@ NEEDS_RESTART = frozenset(
         ("web", "enabled"),
         ("web", "host"),
         ("web", "port"),
-        ("web", "show_patient"),
+        ("web", "root_path"),
         ("web", "maximum_connections"),
         ("web", "maximum_connections_per_host"),
     }

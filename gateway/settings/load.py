@@ -23,13 +23,13 @@ from gateway.settings.site import (
     ObjectSettings,
     ReviewSettings,
     StorageSettings,
-    WebSettings,
     WorkerSettings,
 )
 from gateway.settings.source.examine import examine, nearest
 from gateway.settings.source.file import SettingsFile
 from gateway.settings.source.mistakes import rule
 from gateway.settings.source.positions import At
+from gateway.settings.web import WebSettings
 
 
 class Settings(Section):

@@ -1,4 +1,4 @@
-"""What a site decides about its results and its machine: objects, digitizer, review, workers, storage, web, log."""
+"""What a site decides about its results and its machine: objects, digitizer, review, workers, storage, log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from gateway.settings.section import Host, Port, Section
+from gateway.settings.section import Section
 from gateway.settings.source.mistakes import rule
 
 LongString = Annotated[str, Field(max_length=53, pattern=r"^[^\\\x00-\x1f\x7f]*$")]  # an LO with room for ", corrected"
@@ -107,17 +107,6 @@ class StorageSettings(Section):
         if password is not None or "password" in parse_qs(url.query):
             raise ValueError("the password belongs into database_password_file, not into database")
         return database
-
-
-class WebSettings(Section):
-    """The admin page.  Patient fields stay hidden unless `show_patient`."""
-
-    enabled: bool = True
-    host: Host = "127.0.0.1"
-    port: Port = 8080
-    show_patient: bool = False
-    maximum_connections: int = Field(default=100, ge=1)
-    maximum_connections_per_host: int = Field(default=50, ge=1)  # behind a proxy all come from one
 
 
 class LogSettings(Section):

@@ -10,6 +10,7 @@ from sqlalchemy.exc import ArgumentError
 
 from gateway.errors import StorageError
 from gateway.settings import StorageSettings
+from gateway.store.accounts import Accounts
 from gateway.store.commitments import Commitments
 from gateway.store.database import Database
 from gateway.store.deliveries import Deliveries
@@ -43,6 +44,7 @@ class Store:
         self.patients = Patients(self.database)
         self.commitments = Commitments(self.database)
         self.workers = Workers(self.database)
+        self.accounts = Accounts(self.database)
 
     @classmethod
     def open(cls, settings: StorageSettings) -> Self:

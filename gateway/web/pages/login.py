@@ -1,0 +1,133 @@
+"""Log-in and log-out, and what becomes of a form that arrived without its session."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from gateway.domain.account import Origin
+from gateway.errors import AccountError
+from gateway.security.attempts import FailedAttempts
+from gateway.security.passwords import (
+    digest,
+    hash_password,
+    is_outdated,
+    is_password,
+    new_secret,
+)
+from gateway.store.accounts import LOCKED_FOR
+from gateway.store.tables import Account, WebSession
+from gateway.web.access import (
+    CurrentUser,
+    Kept,
+    address_of,
+    cookie_of,
+    csrf_token,
+    give_cookie,
+    limits,
+)
+from gateway.web.forms import back_to, read_form
+from gateway.web.kept import account_page, after_log_in, kept_form, log_in_page
+from gateway.web.site import Site
+
+logger = logging.getLogger(__name__)
+
+_FAILURES_OF_AN_ADDRESS = 20
+_WINDOW_S = 900.0
+
+
+class LogIn:
+    """Checks passwords, and opens sessions."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._attempts = FailedAttempts(_FAILURES_OF_AN_ADDRESS, _WINDOW_S)
+
+    def check(self, name: str, password: str, address: str) -> Account:
+        """Return the account of a name and its password.
+
+        Raises
+        ------
+        AccountError
+            They do not belong together, or there were too many attempts; the message is for who tries.
+        """
+        accounts = self._site.store.accounts
+        if self._attempts.too_many(address):
+            self._refused(name, address, "too many attempts from this address")
+            raise AccountError("Too many attempts from your address. Wait a quarter of an hour.")
+        key = name.strip().lower()
+        account = accounts.get(key)
+        if account is not None and not accounts.begin_attempt(key):
+            self._refused(name, address, "the account is locked")
+            raise AccountError(f"The account is locked for {LOCKED_FOR.seconds // 60} minutes after wrong passwords.")
+        right = is_password(account.password_hash if account else None, password)
+        if account is None or not right or account.disabled:
+            self._attempts.add(address)
+            self._refused(name, address, "disabled" if right else "wrong name or password")
+            raise AccountError("The name or the password is wrong.")
+        accounts.succeed(key)
+        if is_outdated(account.password_hash):
+            accounts.rehash(key, account.password_hash, hash_password(password))
+        return account
+
+    def open(self, account: Account, before: str) -> str:
+        """Open a session and return its id; the one that the browser had before ends."""
+        secret = new_secret()
+        self._site.store.accounts.end_session(digest(before))
+        session = WebSession(
+            digest=digest(secret),
+            name=account.name,
+            full_name=account.full_name,
+            role=account.role,
+            origin=Origin.ACCOUNT,
+        )
+        self._site.store.accounts.open_session(session, limits(self._site.settings.web))
+        logger.info("%s logged in", account.name, extra={"action": "login"})
+        return secret
+
+    def _refused(self, name: str, address: str, reason: str) -> None:
+        known = self._site.store.accounts.get(name.strip().lower()) is not None  # else it may be a password
+        who = name.strip().lower() if known else "an unknown name"
+        logger.warning("Log-in of %s from %s refused: %s", who, address, reason, extra={"action": "login_refused"})
+
+
+def routes(site: Site, login: LogIn) -> APIRouter:
+    """Return log-in, log-out, and what a script asks for its token."""
+    router = APIRouter()
+
+    @router.get("/login", response_class=HTMLResponse)
+    def ask(request: Request, to: Annotated[str, Query(max_length=2000)] = "/") -> Response:
+        return log_in_page(site, request, Kept(target=to), status=200)
+
+    @router.post("/login", response_class=HTMLResponse)
+    async def log_in(request: Request) -> Response:
+        form = await read_form(request)
+        kept = kept_form(form)
+        try:
+            account = await run_in_threadpool(
+                login.check, form.get("name", ""), form.get("password", ""), address_of(request)
+            )
+        except AccountError as error:
+            return log_in_page(site, request, kept, str(error), name=form.get("name", ""))
+        secret = await run_in_threadpool(login.open, account, cookie_of(request))
+        give_cookie(request, secret)
+        request.state.user = None
+        if account.must_change:
+            return account_page(site, request, kept, "Choose a password that only you know.")
+        return after_log_in(site, request, kept, account.full_name or account.name)
+
+    @router.post("/logout")
+    async def log_out(request: Request) -> Response:
+        await run_in_threadpool(site.store.accounts.end_session, digest(cookie_of(request)))
+        give_cookie(request, new_secret())
+        return back_to("/login")
+
+    @router.get("/session")
+    def session(request: Request, user: CurrentUser) -> Response:
+        return JSONResponse({"name": user.name, "role": user.role, "csrf": csrf_token(request)})
+
+    return router
