@@ -16,6 +16,7 @@ import random
 import resource
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -37,11 +38,12 @@ from gateway.intake.accept import Intake
 from gateway.intake.folder import FolderWatcher
 from gateway.intake.recover import check_origin
 from gateway.logs import configure_logging
-from gateway.operations.check import surroundings
+from gateway.operations.check import closed_web, surroundings
 from gateway.operations.reload import Outcome, leave_outcome
 from gateway.operations.retention import Retention
 from gateway.security.certificates import certificates
 from gateway.security.connections import ConnectionLimit
+from gateway.security.passwords import digest, new_secret
 from gateway.security.tls import ListenerTls
 from gateway.settings import (
     DicomDestination,
@@ -118,6 +120,8 @@ class Service:
         self._running.callback(os.close, self._in_effect)
         command = (*worker_command, "--settings-fd", str(self._in_effect))
         self._workers = WorkerPool(command, self._store, settings.worker, inherited=(self._in_effect,))
+        self._first_secret = new_secret()
+        self._pages_are_served = self._said_closed = False
         self._web = self._make_web_server() if settings.web.enabled else None
         self._stopping = threading.Event()
         self._reloading = threading.Thread()  # none yet
@@ -157,8 +161,7 @@ class Service:
         """
         if not self._new:
             check_origin(self._spool, self._store)
-        if self._web:
-            self._begin("web page", self._web)
+        self._serve_pages()
         self._settle_destinations()
         self._begin("outbox", self._outbox)
         self._begin("identity look-up", self._lookup)
@@ -215,7 +218,7 @@ class Service:
         parts["reload"] = self._reloading.is_alive() or not self._half_reloaded
         if self._listener:
             parts["MLLP listener"] = self._listener.alive
-        if self._web:
+        if self._web and self._pages_are_served:
             parts["web page"] = self._web.alive
         return [name for name, alive in parts.items() if not alive]
 
@@ -238,6 +241,28 @@ class Service:
         if seen_at is not None and (utc_now() - seen_at).total_seconds() < bound_s:
             return []
         return [f"no worker was seen for {bound_s:.0f} s: is one running on this database?"]
+
+    def _serve_pages(self) -> None:
+        """Serve the web pages where they may be: beyond this machine, only once somebody can log in.
+
+        Everything else runs without them: an ECG must not wait for an account.
+        """
+        if self._web is None or self._pages_are_served:
+            return
+        exist = self._store.accounts.exist()
+        problem = closed_web(self._settings.web, exist=exist)
+        if problem:
+            if not self._said_closed:
+                logger.error("web.host = %s: %s", self._settings.web.host, problem, extra={"action": "web"})
+            self._said_closed = True
+            return
+        self._begin("web page", self._web)
+        self._pages_are_served = True
+        if not exist:
+            web = self._settings.web
+            address = f"http://{web.host}:{self._web.port}{web.root_path}/first/{self._first_secret}"
+            sys.stdout.write(f"There is no account. This link makes the first one, until a restart: {address}\n")
+            sys.stdout.flush()
 
     def _settle_destinations(self) -> None:
         """Follow what the settings say of destinations now: what waits for one that is gone is named."""
@@ -270,6 +295,7 @@ class Service:
         if now >= self._next_rescue:
             self._next_rescue = now + min(_RESCUE_S, self._settings.worker.lease_s)
             self._bound()
+            self._serve_pages()
             self._workers.extend()
             for job_id in self._store.jobs.rescue(self._settings.worker.maximum_attempts):
                 logger.warning("Taken from a silent worker", extra={"action": "rescue", "job_id": job_id})
@@ -313,7 +339,7 @@ class Service:
                 extra={"action": "open_files"},
             )
         per_host = max(1, web.maximum_connections_per_host * connections // web.maximum_connections)
-        app = create_app(self._store, self._spool, lambda: self._settings, self.problems)
+        app = create_app(self._store, self._spool, lambda: self._settings, self.problems, digest(self._first_secret))
         return WebServer(app, web.host, web.port, ConnectionLimit("web", connections, per_host))
 
     def _make_listener(self) -> MllpListener:

@@ -9,18 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 
-from sqlalchemy import func
+from sqlalchemy import URL, inspect
 from sqlmodel import col, delete, or_, select
 
 from gateway.domain.account import AccountRole, Origin
 from gateway.domain.clock import utc_now
 from gateway.errors import AccountError, NotFound
-from gateway.store.database import Database
+from gateway.store.database import Database, as_storage_error, open_backend
 from gateway.store.tables import Account, WebSession
 
 MOST_FAILURES = 5
 LOCKED_FOR = timedelta(minutes=15)
+_usable = select(Account.name).where(~col(Account.disabled)).limit(1)
 _SEEN_AGAIN = timedelta(minutes=1)  # a write for every request would be too many
 
 
@@ -41,7 +43,7 @@ class Accounts:
     def exist(self) -> bool:
         """Return whether anybody can log in with a password."""
         with self._database.read() as session:
-            return session.exec(select(Account.name).where(~col(Account.disabled)).limit(1)).first() is not None
+            return session.exec(_usable).first() is not None
 
     def all(self) -> Sequence[Account]:
         """Return every account, by name."""
@@ -63,8 +65,7 @@ class Accounts:
     def add_first(self, account: Account) -> None:
         """Add the first account that can log in; raise AccountError where there is one."""
         with self._database.write("first account") as session:
-            usable = select(func.count()).select_from(Account).where(~col(Account.disabled))
-            if session.exec(usable).one():
+            if session.exec(_usable).first() is not None:
                 raise AccountError("there is an account already")
             if session.get(Account, account.name) is not None:
                 raise AccountError(f"there is an account {account.name}, which is disabled")
@@ -159,6 +160,26 @@ class Accounts:
         """Forget a session."""
         with self._database.write() as session:
             session.exec(delete(WebSession).where(col(WebSession.digest) == digest))
+
+
+def accounts_exist(url: URL) -> bool:
+    """Return whether anybody can log in with a password; a database that is missing or older is not touched.
+
+    Raises
+    ------
+    StorageError
+        The database cannot be read.
+    """
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        return False
+    backend = open_backend(url)
+    try:
+        with as_storage_error(), backend.reader.connect() as connection:
+            if not inspect(connection).has_table("account"):
+                return False
+            return connection.execute(_usable).first() is not None
+    finally:
+        backend.reader.dispose()
 
 
 def _lasts(session: WebSession, now: datetime, limits: SessionLimits) -> bool:

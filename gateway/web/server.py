@@ -47,6 +47,7 @@ class WebServer:
             ws="none",
             log_config=None,
             access_log=False,
+            proxy_headers=False,  # whoever is no proxy of ours could name any address
             lifespan="off",
             backlog=_BACKLOG,
             timeout_keep_alive=_KEEP_ALIVE_S,
@@ -61,11 +62,17 @@ class WebServer:
         """Whether pages are served."""
         return self._thread.is_alive()
 
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        assert self._socket is not None
+        return int(self._socket.getsockname()[1])
+
     def start(self) -> None:
         """Listen; raises OSError where the address cannot be had."""
         listening = socket.create_server(self._address, backlog=_BACKLOG)
         self._socket = _Listener(self._limit, listening.detach())
-        logger.info("Web page on port %d", self._socket.getsockname()[1], extra={"action": "start"})
+        logger.info("Web page on port %d", self.port, extra={"action": "start"})
         self._thread.start()
 
     def stop(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import socket
 import threading
@@ -23,6 +24,7 @@ from gateway.web.app import create_app
 from tests.waiting import PATIENCE_S, eventually
 
 PASSWORD = "a horse, a battery, a staple"
+_hash_once = functools.cache(hash_password)
 
 
 class Browser(httpx.Client):
@@ -78,4 +80,4 @@ def browser(url: str, *, follow_redirects: bool = True) -> Iterator[Browser]:
 
 
 def add_account(store: Store, name: str, role: AccountRole, **more: Any) -> None:
-    store.accounts.add(Account(name=name, role=role, password_hash=hash_password(PASSWORD), **more))
+    store.accounts.add(Account(name=name, role=role, password_hash=_hash_once(PASSWORD), **more))
