@@ -5,7 +5,6 @@ so that a caller writes `from gateway.settings import X` for whichever section i
 from each other.
 """
 
-from gateway.settings.addresses import is_loopback
 from gateway.settings.changes import NEEDS_RESTART, Change, take_up
 from gateway.settings.destinations import (
     HL7_PLACEHOLDERS,
@@ -22,7 +21,7 @@ from gateway.settings.explain import example_text, explained, to_toml
 from gateway.settings.folders import FolderSettings, LookupSettings
 from gateway.settings.hl7 import Hl7CodeSettings, Hl7Settings
 from gateway.settings.load import Settings, load_settings, unknown_time_zone
-from gateway.settings.section import CharacterSet
+from gateway.settings.section import CharacterSet, is_loopback
 from gateway.settings.site import (
     DigitizerSettings,
     LogSettings,

@@ -11,12 +11,11 @@ from zoneinfo import available_timezones
 from pydantic import model_validator
 
 from gateway.errors import SettingsError
-from gateway.settings.addresses import same_socket
 from gateway.settings.destinations import Destination
 from gateway.settings.dicom import DicomSettings
 from gateway.settings.folders import FolderSettings
 from gateway.settings.hl7 import Hl7Settings
-from gateway.settings.section import Section
+from gateway.settings.section import Section, same_socket
 from gateway.settings.site import (
     DigitizerSettings,
     LogSettings,

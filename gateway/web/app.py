@@ -20,7 +20,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from gateway import __version__
 from gateway.errors import AccountError, DeliveryRefused, IllegalTransition, IntakeError, NotFound, StorageError
 from gateway.settings import Settings
-from gateway.settings.addresses import is_loopback
+from gateway.settings.section import is_loopback
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.web.access import COOKIE, Access, csrf_token
