@@ -22,8 +22,11 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
+from gateway.audit.forwarder import AuditForwarder
 from gateway.delivery.committer import Committer
 from gateway.delivery.kinds import kind_of
 from gateway.delivery.outbox import Outbox
@@ -32,7 +35,7 @@ from gateway.domain.clock import utc_now
 from gateway.errors import SettingsError, StorageError
 from gateway.hl7.inbound.receiver import Receiver
 from gateway.hl7.transport.mllp import MllpLimits, MllpListener
-from gateway.identity.lookup import Lookup
+from gateway.identity.lookup import Lookup, audited_ask
 from gateway.identity.orders import Records
 from gateway.intake.accept import Intake
 from gateway.intake.folder import FolderWatcher
@@ -76,6 +79,16 @@ _FEWEST_WEB_CONNECTIONS = 8
 _WORKER_GRACE_S = 30.0  # a page takes seconds; one that takes longer starts again after the restart
 
 
+class _Part(Protocol):
+    """What is started, and stopped at the end."""
+
+    def start(self) -> None:
+        """Start."""
+
+    def stop(self) -> None:
+        """Stop."""
+
+
 class Service:
     """One gateway.
 
@@ -114,7 +127,9 @@ class Service:
         self._listener = self._make_listener() if settings.hl7.enabled else None
         self._watchers = {folder: FolderWatcher(folder, self._intake) for folder in settings.folders}
         self._outbox = Outbox(self._store, self._spool, self._destinations, random.Random())
-        self._lookup = Lookup(self._store, _peers(settings), settings.dicom.ae_title)
+        ask = partial(audited_ask, self._store.trail)
+        self._lookup = Lookup(self._store, _peers(settings), settings.dicom.ae_title, ask=ask)
+        self._audit = AuditForwarder(self._store, lambda: self._settings)
         self._in_effect = os.memfd_create("settings")  # a copy for workers, whatever becomes of the file
         self._running = ExitStack()
         self._running.callback(os.close, self._in_effect)
@@ -161,6 +176,7 @@ class Service:
         """
         if not self._new:
             check_origin(self._spool, self._store)
+        self._begin("audit", self._audit)
         self._serve_pages()
         self._settle_destinations()
         self._begin("outbox", self._outbox)
@@ -213,6 +229,7 @@ class Service:
             "storage commitment": self._committer.alive,
             "C-STORE SCP": self._scp.is_alive,
         }
+        parts["audit"] = self._audit.alive
         parts["identity look-up"] = self._lookup.alive
         parts |= {f"folder {number}": each.alive for number, each in enumerate(self._watchers.values(), start=1)}
         parts["reload"] = self._reloading.is_alive() or not self._half_reloaded
@@ -226,6 +243,7 @@ class Service:
         """Return, in words, what is wrong now: dead parts, missing folders, a disk that fills up, missing workers."""
         problems = [f"{name} does not run" for name in self.dead()]
         problems += [watcher.problem for watcher in self._watchers.values() if watcher.problem]
+        problems += [self._audit.problem] if self._audit.problem else []
         problems += [self._retention.problem] if self._retention.problem else []
         return problems + self._workers.problems() + self._unseen()
 
@@ -276,7 +294,7 @@ class Service:
         for name, count in self._store.deliveries.waiting_for_others(names).items():
             logger.warning("%d deliveries wait for %s, which is no destination", count, name, extra={"action": "start"})
 
-    def _begin(self, what: str, part: StorageScp | MllpListener | Outbox | Lookup | Committer | WebServer) -> None:
+    def _begin(self, what: str, part: _Part) -> None:
         logger.debug("Starting the %s", what, extra={"action": "start"})
         part.start()
         self._running.callback(part.stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,13 +10,15 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from gateway.cli.arguments import AsJson, Config, open_store
+from gateway.cli.arguments import AsJson, Config, actor, open_store
 from gateway.cli.output import print_json, print_table
 from gateway.domain.account import AccountRole, account_name
+from gateway.domain.audit import AuditKind
 from gateway.errors import AccountError, NotFound
 from gateway.security.passwords import check_password, hash_password
 from gateway.settings import load_settings
-from gateway.store.tables import Account
+from gateway.store.store import Store
+from gateway.store.tables import Account, AuditEntry
 
 UserName = Annotated[str, typer.Argument(metavar="NAME", help="The name for the log-in.")]
 PasswordFile = Annotated[
@@ -44,6 +47,7 @@ def add(
         raise AccountError(f"there is an account {name} already")
     hashed = _password_hash(name, password_file)
     store.accounts.add(Account(name=name, full_name=full_name, role=role, password_hash=hashed, must_change=True))
+    _tell(store, f"{name} was added as {role}")
     print(f"{name}, {role}, may log in")
 
 
@@ -68,6 +72,7 @@ def disable(
     """End a person's sessions, and let nobody log in with the account. Its name stays in the trail."""
     store = open_store(load_settings(config))
     store.accounts.set_disabled(_known(store.accounts.get(name.lower()), name).name, disabled=not undo)
+    _tell(store, f"{name.lower()} was {'enabled' if undo else 'disabled'}")
     print(f"{name.lower()} may {'log in again' if undo else 'not log in any more'}")
 
 
@@ -79,6 +84,7 @@ def role(
     """Give an account another role, from the next request on."""
     store = open_store(load_settings(config))
     store.accounts.set_role(_known(store.accounts.get(name.lower()), name).name, role)
+    _tell(store, f"{name.lower()} is {role} now")
     print(f"{name.lower()} is {role}")
 
 
@@ -87,7 +93,13 @@ def password(name: UserName, config: Config = None, password_file: PasswordFile 
     store = open_store(load_settings(config))
     account = _known(store.accounts.get(name.lower()), name)
     store.accounts.set_password(account.name, _password_hash(account.name, password_file), must_change=True)
+    _tell(store, f"{account.name} was given another password")
     print(f"{account.name} has another password")
+
+
+def _tell(store: Store, detail: str) -> None:
+    """Have the audit repository, where there is one, told what was changed."""
+    store.trail.record(AuditEntry(kind=AuditKind.ACCOUNT, name=actor(), address=socket.gethostname(), detail=detail))
 
 
 def _known(account: Account | None, name: str) -> Account:

@@ -23,6 +23,7 @@ from gateway.settings.hl7 import Hl7CodeSettings, Hl7Settings
 from gateway.settings.load import Settings, load_settings, unknown_time_zone
 from gateway.settings.section import CharacterSet, is_loopback
 from gateway.settings.site import (
+    AuditSettings,
     DigitizerSettings,
     LogSettings,
     ObjectSettings,
@@ -42,6 +43,7 @@ __all__ = [
     "HL7_PLACEHOLDERS",
     "NEEDS_RESTART",
     "At",
+    "AuditSettings",
     "CallerSettings",
     "Change",
     "CharacterSet",

@@ -17,6 +17,7 @@ from gateway.settings.folders import FolderSettings
 from gateway.settings.hl7 import Hl7Settings
 from gateway.settings.section import Section, same_socket
 from gateway.settings.site import (
+    AuditSettings,
     DigitizerSettings,
     LogSettings,
     ObjectSettings,
@@ -44,6 +45,7 @@ class Settings(Section):
     worker: WorkerSettings = WorkerSettings()
     storage: StorageSettings = StorageSettings()
     web: WebSettings = WebSettings()
+    audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
 
     def listening(self) -> Iterator[tuple[At, str, int]]:

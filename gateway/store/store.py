@@ -17,6 +17,7 @@ from gateway.store.deliveries import Deliveries
 from gateway.store.jobs import Jobs
 from gateway.store.kept_files import KeptFiles
 from gateway.store.patients import Patients
+from gateway.store.trail import Trail
 from gateway.store.workers import Workers
 
 
@@ -45,6 +46,7 @@ class Store:
         self.commitments = Commitments(self.database)
         self.workers = Workers(self.database)
         self.accounts = Accounts(self.database)
+        self.trail = Trail(self.database)
 
     @classmethod
     def open(cls, settings: StorageSettings) -> Self:

@@ -16,6 +16,7 @@ from sqlmodel import Field, SQLModel
 
 from gateway.domain.account import AccountRole, Origin
 from gateway.domain.artefact import Role
+from gateway.domain.audit import AuditKind
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.status import DeliveryStatus, JobStatus
@@ -64,6 +65,7 @@ class ContextText(TypeDecorator[StudyContext]):
 _JOB_STATUS = Enum(JobStatus, native_enum=False)
 _DELIVERY_STATUS = Enum(DeliveryStatus, native_enum=False)
 _ACCOUNT_ROLE = Enum(AccountRole, native_enum=False, length=16)
+_AUDIT_KIND = Enum(AuditKind, native_enum=False, length=16)
 _ORIGIN = Enum(Origin, native_enum=False, length=16)
 _ROLE = Enum(Role, native_enum=False, length=16, values_callable=lambda roles: [role.value for role in roles])
 
@@ -293,3 +295,31 @@ class WebSession(SQLModel, table=True):
     origin: Origin = Field(sa_column=Column(_ORIGIN, nullable=False))
     opened_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     seen_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)  # when the person last did something
+
+
+class AuditEntry(SQLModel, table=True):
+    """What the audit repository will be told, until it was told; the trail of the jobs stays where it is."""
+
+    __tablename__ = "audit_entry"
+
+    id: int | None = Field(default=None, primary_key=True)
+    at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    kind: AuditKind = Field(sa_column=Column(_AUDIT_KIND, nullable=False))
+    name: str = ""  # of the person, or the part of the gateway
+    full_name: str = ""
+    address: str = ""
+    job_id: str = ""
+    patient_id: str = ""  # of an entry that is about no job
+    issuer_of_patient_id: str = ""
+    patient_name: str = ""
+    detail: str = ""
+    failed: bool = False  # it was refused, or could not be done
+
+
+class AuditPosition(SQLModel, table=True):
+    """The newest line of the jobs' trail that the audit repository was told; no row: there is no repository."""
+
+    __tablename__ = "audit_position"
+
+    id: int = Field(primary_key=True)  # there is one row
+    event: int

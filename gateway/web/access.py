@@ -124,6 +124,7 @@ class Access:
     async def __call__(self, request: Request) -> None:
         """Let a request through, or raise LogInNeeded, PageIsStale or HTTPException."""
         route = request.scope["route"].path
+        request.state.route, request.state.job_id = route, request.path_params.get("job_id", "")
         if route in _PROBES:
             return
         changes = request.method not in ("GET", "HEAD")

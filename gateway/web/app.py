@@ -14,6 +14,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -24,6 +25,7 @@ from gateway.settings.section import is_loopback
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.web.access import COOKIE, Access, csrf_token
+from gateway.web.audit import RequestAudit
 from gateway.web.kept import explain_sessions
 from gateway.web.pages import account, health, job, login, queue, unmatched
 from gateway.web.site import Site
@@ -69,7 +71,7 @@ def create_app(
     if is_loopback(web.host):  # a page of the world must not reach us through a name of its own
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
-    _protect(app, web.root_path)
+    _protect(app, web.root_path, RequestAudit(store.trail))
     _explain_errors(app, templates)
     explain_sessions(app, site)
     log_in = login.LogIn(site)
@@ -90,10 +92,11 @@ def _facts_of_request(request: Request) -> dict[str, object]:
     return {"user": getattr(request.state, "user", None), "csrf": csrf_token(request)}
 
 
-def _protect(app: FastAPI, root: str) -> None:
+def _protect(app: FastAPI, root: str, audit: RequestAudit) -> None:
     @app.middleware("http")
     async def add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         response = await call_next(request)
+        await run_in_threadpool(audit.answered, request, response.status_code)
         response.headers.update(_HEADERS)
         if response.headers.get("location", "").startswith("/"):
             response.headers["location"] = root + response.headers["location"]

@@ -10,10 +10,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from gateway.domain.account import AccountRole, Origin, account_name
+from gateway.domain.audit import AuditKind
 from gateway.errors import AccountError
 from gateway.security.passwords import SHORTEST, check_password, digest, hash_password
-from gateway.store.tables import Account
+from gateway.store.tables import Account, AuditEntry
 from gateway.web.access import CurrentUser, Kept, address_of, cookie_of
+from gateway.web.audit import audit_entry
 from gateway.web.forms import back_to, read_form
 from gateway.web.kept import account_page, after_log_in, kept_form
 from gateway.web.pages.login import LogIn
@@ -48,6 +50,8 @@ def routes(site: Site, login: LogIn) -> APIRouter:
         await run_in_threadpool(
             lambda: site.store.accounts.set_password(before.name, hashed, must_change=False, keep=keep)
         )
+        entry = audit_entry(AuditKind.ACCOUNT, user, detail=f"{user.name} changed the password")
+        await run_in_threadpool(site.store.trail.record, entry)
         logger.info("%s changed the password", user.name, extra={"action": "password"})
         return after_log_in(site, request, kept, user.shown)
 
@@ -93,6 +97,13 @@ def first_admin(site: Site, first: str) -> APIRouter:
             await run_in_threadpool(site.store.accounts.add_first, account)
         except (AccountError, ValueError) as error:
             return page(request, _sentence(error), form.get("name", ""))
+        entry = AuditEntry(
+            kind=AuditKind.ACCOUNT,
+            name=account.name,
+            address=address_of(request),
+            detail=f"{account.name} is the first administrator",
+        )
+        await run_in_threadpool(site.store.trail.record, entry)
         logger.info("%s is the first administrator", account.name, extra={"action": "account"})
         return back_to("/login")
 

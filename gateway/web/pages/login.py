@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from gateway.domain.account import Origin
+from gateway.domain.account import Origin, User
+from gateway.domain.audit import AuditKind
 from gateway.errors import AccountError
 from gateway.security.attempts import FailedAttempts
 from gateway.security.passwords import (
@@ -20,7 +21,7 @@ from gateway.security.passwords import (
     new_secret,
 )
 from gateway.store.accounts import LOCKED_FOR
-from gateway.store.tables import Account, WebSession
+from gateway.store.tables import Account, AuditEntry, WebSession
 from gateway.web.access import (
     CurrentUser,
     Kept,
@@ -74,7 +75,7 @@ class LogIn:
             accounts.rehash(key, account.password_hash, hash_password(password))
         return account
 
-    def open(self, account: Account, before: str) -> str:
+    def open(self, account: Account, before: str, address: str) -> str:
         """Open a session and return its id; the one that the browser had before ends."""
         secret = new_secret()
         self._site.store.accounts.end_session(digest(before))
@@ -86,13 +87,24 @@ class LogIn:
             origin=Origin.ACCOUNT,
         )
         self._site.store.accounts.open_session(session, limits(self._site.settings.web))
+        self._tell(AuditKind.LOG_IN, account.name, address, full_name=account.full_name)
         logger.info("%s logged in", account.name, extra={"action": "login"})
         return secret
+
+    def close(self, user: User | None, secret: str) -> None:
+        """End a session."""
+        self._site.store.accounts.end_session(digest(secret))
+        if user is not None:
+            self._tell(AuditKind.LOG_OUT, user.name, user.address, full_name=user.full_name)
 
     def _refused(self, name: str, address: str, reason: str) -> None:
         known = self._site.store.accounts.get(name.strip().lower()) is not None  # else it may be a password
         who = name.strip().lower() if known else "an unknown name"
+        self._tell(AuditKind.LOG_IN, who, address, detail=reason, failed=True)
         logger.warning("Log-in of %s from %s refused: %s", who, address, reason, extra={"action": "login_refused"})
+
+    def _tell(self, kind: AuditKind, name: str, address: str, **more: Any) -> None:
+        self._site.store.trail.record(AuditEntry(kind=kind, name=name, address=address, **more))
 
 
 def routes(site: Site, login: LogIn) -> APIRouter:
@@ -113,7 +125,7 @@ def routes(site: Site, login: LogIn) -> APIRouter:
             )
         except AccountError as error:
             return log_in_page(site, request, kept, str(error), name=form.get("name", ""))
-        secret = await run_in_threadpool(login.open, account, cookie_of(request))
+        secret = await run_in_threadpool(login.open, account, cookie_of(request), address_of(request))
         give_cookie(request, secret)
         request.state.user = None
         if account.must_change:
@@ -121,8 +133,8 @@ def routes(site: Site, login: LogIn) -> APIRouter:
         return after_log_in(site, request, kept, account.full_name or account.name)
 
     @router.post("/logout")
-    async def log_out(request: Request) -> Response:
-        await run_in_threadpool(site.store.accounts.end_session, digest(cookie_of(request)))
+    async def log_out(request: Request, user: CurrentUser) -> Response:
+        await run_in_threadpool(login.close, user, cookie_of(request))
         give_cookie(request, new_secret())
         return back_to("/login")
 
