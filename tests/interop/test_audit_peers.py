@@ -47,6 +47,13 @@ input(type="imudp" port="{port}" address="127.0.0.1")
 """
 
 
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "gateway.db")
+    yield store
+    store.close()
+
+
 @contextmanager
 def rsyslog(folder: Path, transport: str, port: int, authority: Authority) -> Iterator[Path]:
     """Run rsyslog; yield the file that it writes what it received into."""
