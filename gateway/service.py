@@ -278,7 +278,7 @@ class Service:
         self._pages_are_served = True
         if not exist:
             web = self._settings.web
-            address = f"http://{web.host}:{self._web.port}{web.root_path}/first/{self._first_secret}"
+            address = f"{'https' if web.tls else 'http'}://{web.host}:{self._web.port}{web.root_path}/first/{self._first_secret}"
             sys.stdout.write(f"There is no account. This link makes the first one, until a restart: {address}\n")
             sys.stdout.flush()
 
@@ -358,7 +358,8 @@ class Service:
             )
         per_host = max(1, web.maximum_connections_per_host * connections // web.maximum_connections)
         app = create_app(self._store, self._spool, lambda: self._settings, self.problems, digest(self._first_secret))
-        return WebServer(app, web.host, web.port, ConnectionLimit("web", connections, per_host))
+        tls = ListenerTls(web.tls) if web.tls else None
+        return WebServer(app, web.host, web.port, ConnectionLimit("web", connections, per_host), tls)
 
     def _make_listener(self) -> MllpListener:
         hl7 = self._settings.hl7

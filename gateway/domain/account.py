@@ -83,3 +83,19 @@ def account_name(text: str) -> str:
     if name in _PARTS or name.startswith("worker"):
         raise ValueError(f"{name} is the name of a part of the gateway in the audit trail")
     return name
+
+
+def outside_name(text: str) -> str:
+    """Return the name of a person who has logged in elsewhere, in lower case.
+
+    Raises
+    ------
+    ValueError
+        Such a name cannot be in the trail; the message has the rule.
+    """
+    name = text.strip().lower()
+    if not 1 <= len(name) <= 64 or not name.isprintable() or ":" in name or name.endswith("@localhost"):
+        raise ValueError("a name has 1 to 64 characters that can be printed, no colon, and no @localhost at its end")
+    if name in _PARTS or name.startswith("worker"):
+        raise ValueError(f"{name} is the name of a part of the gateway in the audit trail")
+    return name

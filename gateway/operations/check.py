@@ -187,11 +187,11 @@ def closed_web(web: WebSettings, *, exist: bool) -> str:
     exist
         Whether there are accounts.
     """
-    if not web.enabled or is_loopback(web.host) or exist:
+    if not web.enabled or is_loopback(web.host) or exist or web.logs_in_elsewhere:
         return ""
     return (
         "the web pages are not served to other machines while nobody can log in: "
-        "make an account with `ecg-gateway user add NAME --role admin`"
+        "make an account with `ecg-gateway user add NAME --role admin`, or set proxy_user_header"
     )
 
 

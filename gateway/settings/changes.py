@@ -35,7 +35,9 @@ NEEDS_RESTART = frozenset(
         ("web", "enabled"),
         ("web", "host"),
         ("web", "port"),
+        ("web", "tls"),
         ("web", "root_path"),
+        ("web", "allowed_hosts"),
         ("web", "maximum_connections"),
         ("web", "maximum_connections_per_host"),
     }

@@ -30,6 +30,7 @@ from gateway.settings import WebSettings, is_loopback
 from gateway.store.accounts import SessionLimits
 from gateway.store.tables import Account, WebSession
 from gateway.web.forms import check_origin, read_body
+from gateway.web.proxies import by_proxy, proxy_user
 from gateway.web.site import Site
 
 COOKIE = "ecg_gateway"
@@ -143,7 +144,8 @@ class Access:
 
     def log_in_needed(self) -> bool:
         """Return whether nobody is a user without a log-in."""
-        return not is_loopback(self._site.settings.web.host) or self._site.store.accounts.exist()
+        web = self._site.settings.web
+        return not is_loopback(web.host) or web.logs_in_elsewhere or self._site.store.accounts.exist()
 
     def _identify(self, request: Request) -> User | None:
         web = self._site.settings.web
@@ -155,11 +157,26 @@ class Access:
                 self._site.store.accounts.saw(session)
             request.state.must_change = account is not None and account.must_change
             return session_user(session, account, address_of(request), web)
-        return None if self.log_in_needed() else self._machine_user(request)
+        return self._proxy_user(request, web) or (None if self.log_in_needed() else self._machine_user(request))
+
+    def _proxy_user(self, request: Request, web: WebSettings) -> User | None:
+        """Return who has logged in at a proxy, with what an account of the same name says."""
+        try:
+            user = proxy_user(request, web)
+        except ValueError as error:
+            raise HTTPException(403, f"The proxy states a name that nobody can have: {error}.") from None
+        if user is None:
+            if by_proxy(request) and web.proxy_user_header and request.headers.get(web.proxy_user_header):
+                raise HTTPException(403, "You have logged in, but you have no role here. Ask your administrator.")
+            return None
+        account = self._site.store.accounts.get(user.name)
+        if account is not None and account.disabled:
+            raise HTTPException(403, f"The account {user.name} is disabled.")
+        return user
 
     def _machine_user(self, request: Request) -> User | None:
         """Return who uses this machine; None for a request that another machine's may be, by way of a proxy."""
-        if any(header in request.headers for header in _FORWARDED):
+        if by_proxy(request) or any(header in request.headers for header in _FORWARDED):
             return None
         client, server = request.scope.get("client"), request.scope.get("server")
         name = peer_user(client[1], server[1]) if client and server else ""

@@ -28,6 +28,7 @@ from gateway.web.access import COOKIE, Access, csrf_token
 from gateway.web.audit import RequestAudit
 from gateway.web.kept import explain_sessions
 from gateway.web.pages import account, health, job, login, queue, unmatched
+from gateway.web.proxies import Proxies
 from gateway.web.site import Site
 
 _HERE = Path(__file__).parent
@@ -65,13 +66,14 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        root_path=web.root_path,
         dependencies=[Depends(Access(site))],
     )
-    if is_loopback(web.host):  # a page of the world must not reach us through a name of its own
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
+    # a page of the world must not reach us through a name of its own
+    ours = ["127.0.0.1", "localhost", "[::1]"] if is_loopback(web.host) else ["*"]
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(web.allowed_hosts) or ours, www_redirect=False)
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     _protect(app, web.root_path, RequestAudit(store.trail))
+    app.add_middleware(Proxies, root=web.root_path, current=lambda: current().web)
     _explain_errors(app, templates)
     explain_sessions(app, site)
     log_in = login.LogIn(site)

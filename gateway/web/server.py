@@ -14,6 +14,7 @@ import asyncio
 import errno
 import logging
 import socket
+import ssl
 import threading
 import time
 from typing import Any
@@ -24,6 +25,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gateway.security.connections import ConnectionLimit
+from gateway.security.tls import ListenerTls
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +40,13 @@ _REST_S = 1.0  # asyncio looks again after this time where a connection could no
 class WebServer:
     """Serves an application; it listens from `start` on, so that a taken port is noticed at once."""
 
-    def __init__(self, app: FastAPI, host: str, port: int, limit: ConnectionLimit) -> None:
+    def __init__(
+        self, app: FastAPI, host: str, port: int, limit: ConnectionLimit, tls: ListenerTls | None = None
+    ) -> None:
         self._address = (host, port)
         self._limit = limit
-        config = uvicorn.Config(
+        config = _Config(
+            tls,
             app,
             http=_BoundedProtocol,
             ws="none",
@@ -85,6 +90,25 @@ class WebServer:
     def _run(self) -> None:
         assert self._socket is not None
         self._server.run(sockets=[self._socket])
+
+
+class _Config(uvicorn.Config):
+    """Of a server whose certificates may be replaced while it runs."""
+
+    def __init__(self, tls: ListenerTls | None, app: FastAPI, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._tls = tls
+
+    def load(self) -> None:
+        """Load the application, and have every handshake take the certificates of that moment."""
+        super().load()
+        if self._tls is not None:
+            self.ssl = self._tls.context()
+            self.ssl.sni_callback = self._choose
+
+    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        assert self._tls is not None
+        connection.context = self._tls.context()
 
 
 class _Listener(socket.socket):
