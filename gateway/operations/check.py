@@ -191,7 +191,7 @@ def closed_web(web: WebSettings, *, exist: bool) -> str:
         return ""
     return (
         "the web pages are not served to other machines while nobody can log in: "
-        "make an account with `ecg-gateway user add NAME --role admin`, or set proxy_user_header"
+        "make an account with `ecg-gateway user add NAME --role admin`, or set proxy_user_header or [web.oidc]"
     )
 
 

@@ -37,7 +37,7 @@ from gateway.settings.source.file import SettingsFile
 from gateway.settings.source.mistakes import Mistake
 from gateway.settings.source.positions import At
 from gateway.settings.tls import TlsClientSettings, TlsListenerSettings, TlsSettings
-from gateway.settings.web import WebSettings
+from gateway.settings.web import OidcSettings, WebSettings
 
 __all__ = [
     "HL7_PLACEHOLDERS",
@@ -63,6 +63,7 @@ __all__ = [
     "Mistake",
     "ObjectDestination",
     "ObjectSettings",
+    "OidcSettings",
     "ReportSettings",
     "RetrySettings",
     "ReviewSettings",

@@ -36,6 +36,7 @@ NEEDS_RESTART = frozenset(
         ("web", "host"),
         ("web", "port"),
         ("web", "tls"),
+        ("web", "oidc"),
         ("web", "root_path"),
         ("web", "allowed_hosts"),
         ("web", "maximum_connections"),

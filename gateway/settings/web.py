@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from gateway.settings.section import Host, Port, Section, checked_networks, matching
+from gateway.settings.section import Host, Port, Section, checked_networks, is_loopback, matching
 from gateway.settings.source.mistakes import rule
-from gateway.settings.tls import TlsListenerSettings
+from gateway.settings.tls import TlsClientSettings, TlsListenerSettings
 
 RootPath = Annotated[
     str, matching(r"(/[A-Za-z0-9._~-]+)*", "must be empty or a path such as /ecg, without a / at its end")
 ]
 HeaderName = Annotated[str, matching(r"[A-Za-z0-9-]*", "must be the name of an HTTP header")]
 RoleName = Literal["viewer", "reviewer", "admin"]
+
+
+class OidcSettings(Section):
+    """Log-in at the site's OpenID provider."""
+
+    issuer: Annotated[str, matching(r"https?://[^?#\s]+", "must be an http(s) address without ? and #")]
+    client_id: Annotated[str, Field(min_length=1)]
+    client_secret_file: Path
+    scopes: tuple[str, ...] = ("openid", "profile")
+    name_claim: str = "preferred_username"
+    groups_claim: str = "groups"
+    title: str = "the hospital's log-in"
+    tls: TlsClientSettings = TlsClientSettings()
+
+    @model_validator(mode="after")
+    def _secure(self) -> OidcSettings:
+        if self.issuer.startswith("http:") and not is_loopback(urlsplit(self.issuer).hostname or ""):
+            raise rule("who logs in is asked by https only", "issuer")
+        if "openid" not in self.scopes:
+            raise rule("must contain openid", "scopes")
+        return self
 
 
 class WebSettings(Section):
@@ -33,6 +56,7 @@ class WebSettings(Section):
     proxy_groups_header: HeaderName = ""  # the groups, separated by commas
     roles: dict[str, RoleName] = Field(default={})  # of groups, by proxy or OpenID provider
     other_role: Literal["none", "viewer", "reviewer", "admin"] = "none"  # of who is in none of them
+    oidc: OidcSettings | None = None
     show_patient: bool = False
     session_idle_minutes: int = Field(default=30, ge=1, le=1440)
     session_hours: int = Field(default=12, ge=1, le=168)
@@ -42,7 +66,7 @@ class WebSettings(Section):
     @property
     def logs_in_elsewhere(self) -> bool:
         """Whether persons may log in without an account of ours."""
-        return bool(self.proxy_user_header)
+        return bool(self.proxy_user_header) or self.oidc is not None
 
     @field_validator("proxies")
     @classmethod

@@ -141,10 +141,12 @@ class Accounts:
             found = session.get(WebSession, digest)
             if found is None or not _lasts(found, now, limits):
                 return None
+            account = session.get(Account, found.name)
+            if account is not None and account.disabled:
+                return None
             if found.origin != Origin.ACCOUNT:
                 return found, None
-            account = session.get(Account, found.name)
-            return None if account is None or account.disabled else (found, account)
+            return None if account is None else (found, account)
 
     def saw(self, session_: WebSession) -> None:
         """Record that the person of a session did something now."""

@@ -35,7 +35,7 @@ from gateway.web.site import Site
 
 COOKIE = "ecg_gateway"
 _PROBES = {"/healthz", "/metrics"}  # without patient data, and open: a monitor has no account
-_PUBLIC = {"/login", "/first/{token}"}
+_PUBLIC = {"/login", "/first/{token}", "/oidc/start", "/oidc/callback"}
 _EVERYBODYS = {"/logout", "/account"}  # forms that change only what is one's own
 _UNTIL_CHANGED = {"/logout", "/account", "/session"}  # what a password of another person opens
 _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")

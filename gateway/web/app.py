@@ -27,7 +27,7 @@ from gateway.store.store import Store
 from gateway.web.access import COOKIE, Access, csrf_token
 from gateway.web.audit import RequestAudit
 from gateway.web.kept import explain_sessions
-from gateway.web.pages import account, health, job, login, queue, unmatched
+from gateway.web.pages import account, health, job, login, oidc, queue, unmatched
 from gateway.web.proxies import Proxies
 from gateway.web.site import Site
 
@@ -58,7 +58,7 @@ def create_app(
     """
     web = current().web
     templates = Jinja2Templates(directory=_HERE / "templates", context_processors=[_facts_of_request])
-    templates.env.globals |= {"version": __version__, "root": web.root_path}
+    templates.env.globals |= {"version": __version__, "root": web.root_path, "oidc": web.oidc}
     site = Site(store=store, spool=spool, current=current, templates=templates, alive=alive)
     app = FastAPI(
         title="ECG gateway",
@@ -79,6 +79,8 @@ def create_app(
     log_in = login.LogIn(site)
     app.include_router(login.routes(site, log_in))
     app.include_router(account.routes(site, log_in))
+    if web.oidc is not None:
+        app.include_router(oidc.routes(site, log_in, web.oidc))
     if first:
         app.include_router(account.first_admin(site, first))
     app.include_router(queue.routes(site))

@@ -58,24 +58,24 @@ class LogIn:
         """
         accounts = self._site.store.accounts
         if self._attempts.too_many(address):
-            self._refused(name, address, "too many attempts from this address")
+            self._refuse(name, address, "too many attempts from this address")
             raise AccountError("Too many attempts from your address. Wait a quarter of an hour.")
         key = name.strip().lower()
         account = accounts.get(key)
         if account is not None and not accounts.begin_attempt(key):
-            self._refused(name, address, "the account is locked")
+            self._refuse(name, address, "the account is locked")
             raise AccountError(f"The account is locked for {LOCKED_FOR.seconds // 60} minutes after wrong passwords.")
         right = is_password(account.password_hash if account else None, password)
         if account is None or not right or account.disabled:
             self._attempts.add(address)
-            self._refused(name, address, "disabled" if right else "wrong name or password")
+            self._refuse(name, address, "disabled" if right else "wrong name or password")
             raise AccountError("The name or the password is wrong.")
         accounts.succeed(key)
         if is_outdated(account.password_hash):
             accounts.rehash(key, account.password_hash, hash_password(password))
         return account
 
-    def open(self, account: Account, before: str, address: str) -> str:
+    def open(self, account: Account, before: str, address: str, origin: Origin = Origin.ACCOUNT) -> str:
         """Open a session and return its id; the one that the browser had before ends."""
         secret = new_secret()
         self._site.store.accounts.end_session(digest(before))
@@ -84,7 +84,7 @@ class LogIn:
             name=account.name,
             full_name=account.full_name,
             role=account.role,
-            origin=Origin.ACCOUNT,
+            origin=origin,
         )
         self._site.store.accounts.open_session(session, limits(self._site.settings.web))
         self._tell(AuditKind.LOG_IN, account.name, address, full_name=account.full_name)
@@ -97,9 +97,12 @@ class LogIn:
         if user is not None:
             self._tell(AuditKind.LOG_OUT, user.name, user.address, full_name=user.full_name)
 
-    def _refused(self, name: str, address: str, reason: str) -> None:
+    def _refuse(self, name: str, address: str, reason: str) -> None:
         known = self._site.store.accounts.get(name.strip().lower()) is not None  # else it may be a password
-        who = name.strip().lower() if known else "an unknown name"
+        self.refused(name.strip().lower() if known else "an unknown name", address, reason)
+
+    def refused(self, who: str, address: str, reason: str) -> None:
+        """Say that somebody was not let in."""
         self._tell(AuditKind.LOG_IN, who, address, detail=reason, failed=True)
         logger.warning("Log-in of %s from %s refused: %s", who, address, reason, extra={"action": "login_refused"})
 
