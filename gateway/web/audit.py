@@ -46,7 +46,7 @@ class RequestAudit:
         try:
             if status == 403:
                 self._keep(AuditKind.ALERT, user, job_id, f"refused: {request.method} {route}", failed=True)
-            elif request.method != "GET":
+            elif request.method not in ("GET", "HEAD"):
                 if job_id:
                     detail = route.removeprefix(_WITHOUT_PATIENT).strip("/")
                     self._keep(AuditKind.DECIDE, user, job_id, detail, failed=status >= 400)
