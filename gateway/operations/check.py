@@ -171,12 +171,16 @@ def _commitment(settings: Settings) -> Iterator[Mistake]:
 
 
 def _web(settings: Settings) -> Iterator[Mistake]:
+    web = settings.web
     try:
-        problem = closed_web(settings.web, exist=accounts_exist(database_url(settings.storage)))
+        problem = closed_web(web, exist=accounts_exist(database_url(settings.storage)))
     except StorageError:  # whoever starts on it is told
         return
     if problem:
-        yield Mistake(at=("web", "host"), value=settings.web.host, words=problem)
+        yield Mistake(at=("web", "host"), value=web.host, words=problem)
+    elif web.enabled and not is_loopback(web.host) and web.tls is None and not web.proxies:
+        problem = "passwords and patients cross the network in the clear: set [web.tls], or proxies that encrypt"
+        yield Mistake(at=("web", "host"), value=web.host, words=problem, fatal=False)
 
 
 def closed_web(web: WebSettings, *, exist: bool) -> str:

@@ -20,7 +20,7 @@ from gateway.security.passwords import (
     is_password,
     new_secret,
 )
-from gateway.store.accounts import LOCKED_FOR
+from gateway.store.accounts import LOCKED_FOR, MOST_FAILURES
 from gateway.store.tables import Account, AuditEntry, WebSession
 from gateway.web.access import (
     CurrentUser,
@@ -39,6 +39,10 @@ logger = logging.getLogger(__name__)
 
 _FAILURES_OF_AN_ADDRESS = 20
 _WINDOW_S = 900.0
+_WRONG = (
+    f"The name or the password is wrong. After {MOST_FAILURES} wrong passwords an account is locked for "
+    f"{LOCKED_FOR.seconds // 60} minutes."
+)
 
 
 class LogIn:
@@ -62,14 +66,13 @@ class LogIn:
             raise AccountError("Too many attempts from your address. Wait a quarter of an hour.")
         key = name.strip().lower()
         account = accounts.get(key)
-        if account is not None and not accounts.begin_attempt(key):
-            self._refuse(name, address, "the account is locked")
-            raise AccountError(f"The account is locked for {LOCKED_FOR.seconds // 60} minutes after wrong passwords.")
-        right = is_password(account.password_hash if account else None, password)
+        locked = account is not None and not accounts.begin_attempt(key)
+        right = is_password(account.password_hash if account and not locked else None, password)
         if account is None or not right or account.disabled:
             self._attempts.add(address)
-            self._refuse(name, address, "disabled" if right else "wrong name or password")
-            raise AccountError("The name or the password is wrong.")
+            reason = "the account is locked" if locked else "disabled" if right else "wrong name or password"
+            self._refuse(name, address, reason)
+            raise AccountError(_WRONG)  # the same for all, so that nobody learns which names there are
         accounts.succeed(key)
         if is_outdated(account.password_hash):
             accounts.rehash(key, account.password_hash, hash_password(password))

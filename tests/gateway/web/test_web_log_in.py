@@ -212,6 +212,8 @@ def test_account_is_locked_after_wrong_passwords_and_opens_again(client, store, 
         assert "The name or the password is wrong" in client.log_in("rita", "wrong").text
     answer = client.log_in("rita")
     assert answer.status_code == 401 and "locked for 15 minutes" in answer.text
+    assert client.log_in("nobody", "wrong").text.count("locked") == answer.text.count("locked")
+    assert "of rita from 127.0.0.1 refused: the account is locked" in caplog.text
     with store.database.write() as session:
         before = (utc_now() - LOCKED_FOR).replace(tzinfo=None)
         session.connection().execute(text("UPDATE account SET locked_until = :at"), {"at": before})
