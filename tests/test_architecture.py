@@ -26,7 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"cli"}),
     frozenset({"service", "demo"}),
     frozenset({"web"}),
-    frozenset({"intake", "identity", "results", "delivery", "worker", "operations"}),
+    frozenset({"audit", "intake", "identity", "results", "delivery", "worker", "operations"}),
     frozenset({"store", "spool", "dicom", "hl7"}),
     frozenset({"settings", "security", "domain", "logs", "threads"}),
     frozenset({"errors"}),
