@@ -19,6 +19,7 @@ from pipeline.datatypes import (
     LeadLabel,
     PageImage,
     PrintedMarks,
+    PrintedValues,
     SegmentationMap,
     StatedScale,
     TextLine,
@@ -47,6 +48,7 @@ class _Seen:
     """What was read from a sheet in millimetres, before anything is in millivolts and seconds."""
 
     text: tuple[TextLine, ...]
+    printed: PrintedValues
     stated: StatedScale
     marks: PrintedMarks
     traces: TraceSet
@@ -210,6 +212,7 @@ class Digitizer:
                 seen = self._see(upright)
         calibration = self.stages.infer_calibration(seen.match, seen.marks, seen.stated, default)
         record = self.stages.calibrate(seen.traces, seen.match, calibration)
+        record = self.stages.check_printed_rate(record, seen.printed)
         audit = self.stages.audit(upright.sheet, record, seen.match, seen.traces, seen.marks.pulses, seen.text)
         record = self.stages.lower_confidence(record, audit)
         rectified = upright.sheet.rectified
@@ -224,6 +227,7 @@ class Digitizer:
             quality=self.stages.assess(record, seen.match, seen.traces, rectified.grid_scale, audit),
             weights_sha256=weights,
             text=seen.text,
+            printed=seen.printed,
             audit=audit,
         )
 
@@ -238,8 +242,9 @@ class Digitizer:
         seen_mm = [x for row in marks.rows for x in row.boundaries_mm]
         labels = stages.join_lead_names(upright.labels, text)
         match = stages.identify_layout(labels, traces, self.layouts, seen_mm=seen_mm)
-        pulses, stated = stages.measure_pulses(sheet, marks), stages.stated_scale(text)
-        return _Seen(text=text, stated=stated, marks=pulses, traces=traces, match=match)
+        pulses, printed = stages.measure_pulses(sheet, marks), stages.printed_values(text)
+        stated = replace(stages.stated_scale(text), heart_rate_per_minute=printed.heart_rate_per_minute)
+        return _Seen(text=text, printed=printed, stated=stated, marks=pulses, traces=traces, match=match)
 
     def _to_scale(
         self, upright: _Upright, seen: _Seen, default: Calibration, *, last: bool, settled: float = 0.02

@@ -20,7 +20,6 @@ from gateway.domain.status import JobStatus
 from gateway.errors import IllegalTransition
 from gateway.identity.decide import combined
 from gateway.results.correction import rejections
-from gateway.results.heart_rate import heart_rate_per_minute
 from gateway.results.kept import read_result
 from gateway.results.page import JobFacts, for_destination, job_facts, write_artefacts
 from gateway.results.report import build_report
@@ -28,6 +27,7 @@ from gateway.settings import Settings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, Page
+from pipeline import heart_rate_per_minute
 
 logger = logging.getLogger(__name__)
 

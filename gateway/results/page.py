@@ -26,13 +26,12 @@ from gateway.domain.digitized_page import DigitizedPage
 from gateway.domain.status import ARRIVED, JobStatus
 from gateway.errors import DeliveryRefused
 from gateway.identity.words import NO_IDENTITY
-from gateway.results.heart_rate import heart_rate_per_minute
 from gateway.results.kept import quality_json, record_npz
 from gateway.results.report import build_report
 from gateway.settings import ObjectSettings, ReviewSettings, Settings
 from gateway.spool.folder import Spool
 from gateway.store.tables import Delivery, Job, Page
-from pipeline import Digitization, LayoutMatch, Lead, Quality
+from pipeline import Digitization, LayoutMatch, Lead, Quality, heart_rate_per_minute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

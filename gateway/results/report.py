@@ -27,7 +27,6 @@ from reportlab.pdfgen.canvas import Canvas
 
 from gateway import __version__
 from gateway.domain.digitized_page import DigitizedPage
-from gateway.results.heart_rate import runs_read
 from pipeline import LEADS, EcgRecord, Lead
 
 rl_config.useA85 = 0  # streams as bytes: a quarter less than as text
@@ -234,8 +233,10 @@ def _draw_rows(canvas: Canvas, record: EcgRecord, rows: Sequence[Sequence[_Stret
 
 
 def _draw_signal(canvas: Canvas, x: Float64, y: Float64) -> None:
-    for run in runs_read(y):
-        _polyline(canvas, np.round(np.stack([x[run], y[run]], axis=1), 2).tolist())
+    read = ~np.isnan(y)
+    for run in np.split(np.arange(y.size), np.flatnonzero(np.diff(read)) + 1):
+        if read[run[0]]:
+            _polyline(canvas, np.round(np.stack([x[run], y[run]], axis=1), 2).tolist())
 
 
 def _polyline(canvas: Canvas, points: Sequence[Sequence[float]]) -> None:
