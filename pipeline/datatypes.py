@@ -498,5 +498,5 @@ class Digitization:
     quality: Quality
     weights_sha256: dict[str, str] = field(default_factory=dict)  # network name -> hash of its weights
     text: tuple[TextLine, ...] = field(default=(), repr=False)  # what is printed, top to bottom; may hold patient data
-    printed: PrintedValues = field(default=PrintedValues(), repr=False)  # what `text` states of the recording
+    printed: PrintedValues = field(default_factory=PrintedValues, repr=False)  # what `text` states of the recording
     audit: InkAudit = field(default_factory=InkAudit)

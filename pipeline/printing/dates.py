@@ -44,7 +44,7 @@ _GAP = r" {0,2}"
 _NAME = r"([^\W\d_]{3,10})\.?"
 _MARK = rf"{_GAP}[-./,']?{_GAP}"
 _YEAR = r"(\d{4})"
-_ENDS = r"(?:(?=\d\d:\d\d)|(?![\w/:]|[-.]\d))"  # a time may touch it
+_ENDS = r"(?:(?=[.,]?\d\d:\d\d)|(?![\w/:]|[-.]\d))"  # a time may touch it
 _FORMS: tuple[tuple[str, re.Pattern[str]], ...] = (  # the order of the groups, and the form
     ("ymd", re.compile(rf"{_START}{_YEAR}{_GAP}([-./]){_GAP}(\d\d?){_GAP}\2{_GAP}(\d\d?){_ENDS}")),
     ("ymd", re.compile(rf"{_START}{_YEAR}-(\d\d)-(\d\d)(?=T\d\d:)")),
@@ -61,7 +61,7 @@ _CLOCK = (
     r"(\d\d?)[:h]([0-5]\d)(?:[:m]([0-5]\d)s?)?(?:[.,]\d{1,3})?"
     rf"{_GAP}(?:([ap])\.?{_GAP}m\b\.?)?(?![\w:]|[-./]\d|{_GAP}[ap]\b)"
 )
-_BETWEEN = r"[ ,;|\-@]{0,5}(?:at|um|a|om|kl\.?|alle|h|t)?[ :]{0,3}(?:(?:time|zeit|uhrzeit|heure|hora|ora)[ :.]{0,3})?"
+_BETWEEN = r"[ .,;|\-@]{0,5}(?:at|um|a|om|kl\.?|alle|h|t)?[ :]{0,3}(?:(?:time|zeit|uhrzeit|heure|hora|ora)[ :.]{0,3})?"
 _TIME_AFTER = re.compile(_BETWEEN + _CLOCK)  # of a date, in lower case and without accents
 _TIME_BEFORE = re.compile(rf"(?<![\w.,:/\-]){_CLOCK}(?:uhr|h)?[ ,;|\-]{{0,5}}(?:on|am|le|den)?[ :]{{0,3}}$")
 
@@ -170,9 +170,10 @@ def _dates(row: PrintedRow) -> Iterator[_Found]:
 
 def _may_be_cut(text: str, match: re.Match[str]) -> bool:
     """Tell whether a digit may be lost where a line of print ends: 1 of 11, or 19 of 1987."""
-    first, last = re.findall(r"\d+", match[0])[:: len(re.findall(r"\d+", match[0])) - 1]
+    numbers = re.findall(r"\d+", match[0])
     begins, ends = _EDGE.search(text[: match.start()] + "#"), _EDGE.search(text[match.end() :][::-1] + "#")
-    return bool((begins and len(first) == 1) or (ends and (len(last) == 1 or last in ("19", "20"))))
+    century = numbers[-1] in ("19", "20") and all(len(number) < 3 for number in numbers)
+    return bool((begins and len(numbers[0]) == 1) or (ends and (len(numbers[-1]) == 1 or century)))
 
 
 def _meanings(order: str, parts: Sequence[str], match: re.Match[str]) -> dict[str, date]:

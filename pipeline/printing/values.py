@@ -34,6 +34,7 @@ _PATTERNS: dict[str, tuple[str, ...]] = {
         rf"(?: ?\(?{_BPM}\)?)?{_TO}(\d{{2,3}})(?: ?{_BPM})?{_END}",
         rf"[\u2665\u2661\u2764]{_TO}(\d{{2,3}})(?: ?{_BPM})?{_END}",
         rf"^ ?(\d{{2,3}}) ?bpm{_END}",
+        r"\ds\+\dr {1,3}(\d{2,3})(?= )",  # after the layout, "4*2.5s+1r": a heart that was not recognised
     ),
     "pr_ms": (rf"(?<![a-z\-])p[rq](?:{_DURATION}{_MS_OR_BARE}|{_MS})", rf"(?<![a-z\-])p[rq](?:{_DURATION})?{_S}"),
     "qrs_ms": (rf"(?<![a-z])qrs(?:{_DURATION}{_MS_OR_BARE}|{_MS})", rf"(?<![a-z])qrs(?:{_DURATION})?{_S}"),

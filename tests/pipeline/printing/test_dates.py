@@ -32,6 +32,7 @@ def read(*texts: str) -> RecordingDate:
         "2019-03-22T10:15:03",
         "Date:2019-03-22,10:15:03",
         "2019-03-2210:15:03",
+        "2019-03-22.10:15:03",
         "22.03.2019 10:15:03",
         "22.3.2019, 10:15:03 Uhr",
         "22/03/2019 10:15:03",
@@ -150,7 +151,7 @@ def test_no_date_of_something_else_and_no_part_of_one(text: str) -> None:
 
 
 def test_labels_and_times_stand_beside_a_date_and_not_far_away() -> None:
-    assert recording_date(in_rows([line("2020-10-21"), line("02:57:21 AM", x_mm=35.0)])).at == time(2, 57, 21)
+    assert recording_date(in_rows([line("2020-10-20"), line("02:57:21 AM", x_mm=35.0)])).at == time(2, 57, 21)
     assert recording_date(in_rows([line("2020-10-21"), line("02:57:21 AM", x_mm=120.0)])) == RecordingDate()
     assert recording_date(in_rows([line("Date"), line("21.10.2020", x_mm=22.0)])).on == date(2020, 10, 21)
     assert recording_date(in_rows([line("Date"), line("21.10.2020", x_mm=122.0)])).on is None

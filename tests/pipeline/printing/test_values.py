@@ -59,6 +59,7 @@ def told(values: PrintedValues) -> dict[str, Any]:
         ),
         (("FC : 80 bpm", "PR 0,148 s", "QRS 0.09 s"), (80, 148, 90, None, None, None, None, None)),
         (("0.67~25Hz AC50 25mm/s 10mm/mV 4*2.5s+1r \u266580 SE-3 V1.0",), (80, *[None] * 7)),
+        (("0.67~25Hz AC50 25mm/s 10mm/mV 4*2.5s+1r  80 SE-3 V1.0",), (80, *[None] * 7)),
     ],
 )
 def test_carts_state_rate_intervals_and_axes(rows: tuple[str, ...], expected: tuple[float | None, ...]) -> None:
