@@ -145,6 +145,25 @@ class Digitizer:
             raise errors[0]
         return max(readings, key=lambda reading: reading.quality.estimated_snr_db)
 
+    def read_print(self, page: PageImage) -> PrintedValues:
+        """Read what a page states in print, and nothing else, on its first flat sheet.
+
+        Parameters
+        ----------
+        page : PageImage
+
+        Returns
+        -------
+        PrintedValues
+
+        Raises
+        ------
+        DigitizationError
+            The page cannot be flattened.
+        """
+        upright = self._candidates(page, self.stages.segment(page, self.networks[PAGE]))[0]
+        return self.stages.printed_values(self.stages.read_text(upright.sheet, self.recogniser))
+
     def _candidates(
         self, page: PageImage, segmentation: SegmentationMap, *, doubtful_mm: float = 0.05
     ) -> list[_Upright]:

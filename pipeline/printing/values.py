@@ -33,6 +33,7 @@ _PATTERNS: dict[str, tuple[str, ...]] = {
         r"|frequence cardiaque|freq\.? card\.?|frecuencia cardiaca|frequenza cardiaca)"
         rf"(?: ?\(?{_BPM}\)?)?{_TO}(\d{{2,3}})(?: ?{_BPM})?{_END}",
         rf"[\u2665\u2661\u2764]{_TO}(\d{{2,3}})(?: ?{_BPM})?{_END}",
+        rf"(?:^|\s\s)rate{_TO}(\d{{2,3}})(?: ?{_BPM})?{_END}",  # alone: "sampling rate" is none of a heart
         rf"^ ?(\d{{2,3}}) ?bpm{_END}",
         r"\ds\+\dr {1,3}(\d{2,3})(?= )",  # after the layout, "4*2.5s+1r": a heart that was not recognised
     ),

@@ -146,13 +146,19 @@ def _beats_say(likelihood: dict[float, float], words: str) -> Witness:
     return Witness("beats", words.format(max(likelihood, key=likelihood.__getitem__)), likelihood)
 
 
+def _likely_period(period_s: float, rate_per_minute: float | None) -> float:
+    """How likely beats are so far apart; a printed rate is that of this heart, but two beats may be taken for one."""
+    if rate_per_minute is None:
+        return _bell(period_s, WITNESS.rr_s, WITNESS.rr_spread)
+    counted = ((1.0, 1.0), (2.0, WITNESS.rr_miscounted), (0.5, WITNESS.rr_miscounted))
+    spread = WITNESS.rr_printed_spread
+    return sum(share * _bell(period_s, beats * 60.0 / rate_per_minute, spread) for beats, share in counted)
+
+
 def _speed_of_beats(beats: Beats | None, rate_per_minute: float | None) -> list[Witness]:
-    """Take length and rate of the beats as a witness; a printed rate is that of this heart, and no usual one."""
+    """Take length and rate of the beats as a witness."""
     if beats is None or beats.qrs_mm <= 0:
         return []
-    rr_s, spread = WITNESS.rr_s, WITNESS.rr_spread
-    if rate_per_minute is not None:
-        rr_s, spread = 60.0 / rate_per_minute, WITNESS.rr_printed_spread
     likelihood = {}
     for speed in PAPER_SPEEDS_MM_PER_S:
         qrs_s = beats.qrs_mm / speed
@@ -160,7 +166,7 @@ def _speed_of_beats(beats: Beats | None, rate_per_minute: float | None) -> list[
         wide = _bell(qrs_s, WITNESS.qrs_wide * WITNESS.qrs_s, WITNESS.qrs_wide_spread)
         likelihood[speed] = usual + WITNESS.qrs_wide_share * wide
         if beats.rr_mm is not None:
-            likelihood[speed] *= _bell(beats.rr_mm / speed, rr_s, spread)
+            likelihood[speed] *= _likely_period(beats.rr_mm / speed, rate_per_minute)
     return [_beats_say(likelihood, "the beats are as long as at {:g} mm/s")]
 
 

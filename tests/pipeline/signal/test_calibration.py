@@ -271,3 +271,10 @@ def test_a_printed_heart_rate_overrules_no_stated_speed() -> None:
     said = replace(stated("25 mm/s"), heart_rate_per_minute=140.0)
     found = infer_calibration(page, pulses((5.1, 10.2)), said, Calibration())
     assert (found.paper_speed_mm_per_s, found.speed_source, found.reasons) == (25.0, "text", ())
+
+
+def test_two_beats_taken_for_one_beside_a_printed_heart_rate_do_not_change_the_speed() -> None:
+    """An irregular rhythm repeats best after two beats: the columns decide, as without a printed rate."""
+    page = replace(matched("3x4", 25.0), beats=Beats(qrs_mm=0.9, rr_mm=2 * 22.4, height_mm=11.0))
+    found = infer_calibration(page, pulses(), replace(stated(), heart_rate_per_minute=67.0), Calibration())
+    assert found.paper_speed_mm_per_s == 25.0
