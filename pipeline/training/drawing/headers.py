@@ -91,7 +91,7 @@ def with_header(style: PageStyle, rate_per_minute: float, rng: np.random.Generat
         age_years=float(rng.integers(18, 95)),
     )
     rows = list(_table(kind, stated))
-    dated = [(f"{rng.choice(_LABELS)}{form(at.date())} {at.strftime(clock)}",)]
+    dated: list[tuple[str, ...]] = [(f"{rng.choice(_LABELS)}{form(at.date())} {at.strftime(clock)}",)]
     if rng.random() < 0.4:
         dated.append((f"DOB: {form(date(1930, 1, 1) + timedelta(days=int(rng.integers(20000))))}",))
     if rng.random() < 0.3:
