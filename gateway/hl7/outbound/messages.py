@@ -67,7 +67,13 @@ class PageMessage:
     def note(self) -> str:
         """What a reader must know, in words."""
         corrected = "; corrected" if self.status == "C" else ""
-        return f"Digitized from paper{corrected}; {'confirmed by a person' if self.page.final else 'unconfirmed'}"
+        recorded = self.page.recorded
+        dated = (
+            f"; time of recording {recorded.words}" if recorded.origin is Origin.PRINTED or recorded.other_print else ""
+        )
+        return (
+            f"Digitized from paper{corrected}; {'confirmed by a person' if self.page.final else 'unconfirmed'}{dated}"
+        )
 
 
 def message_control_id(job_id: str, page_number: int, destination: str, variant: str = "") -> str:

@@ -91,9 +91,11 @@ class Bench:
     def words(self) -> str:
         return str(self.waveform.WaveformAnnotationSequence[0].UnformattedTextValue)
 
+    def message(self, name: str = "page-1.ehr.hl7") -> str:
+        return (self.spool.source_path(self.job_id).parent / name).read_bytes().decode()
+
     def observed(self, name: str = "page-1.ehr.hl7") -> str:
-        message = (self.spool.source_path(self.job_id).parent / name).read_bytes().decode()
-        (obr,) = [segment for segment in message.split("\r") if segment.startswith("OBR")]
+        (obr,) = [segment for segment in self.message(name).split("\r") if segment.startswith("OBR")]
         return obr.split("|")[7]
 
     @property
@@ -150,6 +152,7 @@ def test_the_printed_date_goes_into_object_and_message_and_is_said(bench: Bench)
     assert bench.waveform.AcquisitionDateTime == "20190322101503"
     assert "Time of recording: as printed on the page." in bench.words
     assert bench.observed() == "20190322101503"
+    assert "Digitized from paper; unconfirmed; time of recording as printed on the page" in bench.message()
     assert bench.notes == ["page 1: time of recording as printed on the page"]  # and no date: it is the patient's
     (page,) = bench.store.jobs.pages(bench.job_id)
     assert json.loads(page.quality_json)["printed"]["recorded_on"] == "2019-03-22"
