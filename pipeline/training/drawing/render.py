@@ -100,7 +100,14 @@ def photograph(page: DrawnPage, capture: Capture, px_per_mm: float, rng: np.rand
 
 
 def draw_pictures(
-    records: list[FloatArray], *, count: int, kind: str, seed: int, family: str = "", layout: str = ""
+    records: list[FloatArray],
+    *,
+    count: int,
+    kind: str,
+    seed: int,
+    family: str = "",
+    layout: str = "",
+    headed: bool = False,
 ) -> Iterator[Picture]:
     """Draw `count` pages of one kind, one by one; the same seed gives the same pages.
 
@@ -113,11 +120,13 @@ def draw_pictures(
         Of `families.FAMILIES`, or "all" for each in turn; "" draws usual pages.
     layout : str
         Of the layouts that come with the package; "" leaves it to chance.
+    headed : bool
+        Print headers that state known values.
     """
     fonts = system_fonts()
     for index in range(count):
         rng = np.random.default_rng([seed, index])
-        page = random_page(records, rng, fonts, named(family, index), layout)
+        page = random_page(records, rng, fonts, named(family, index), layout_name=layout, headed=headed)
         capture = random_capture(rng)
         while capture.kind != kind:
             capture = random_capture(rng)

@@ -16,7 +16,7 @@ from gateway.dicom.objects.waveform import build_waveform, encode, leads_left_ou
 from gateway.settings import ObjectSettings, SeriesSettings
 from pipeline import LEADS, EcgRecord, Lead
 from tests.gateway.dicom.samples import COLUMNS, CONTEXT, make_page, make_quality, make_record, with_extra_leads
-from tests.gateway.results.test_heart_rate import ecg
+from tests.pipeline.signal.test_heart_rate import ecg
 
 
 def build(
