@@ -263,6 +263,7 @@ class Digitizer:
         match = stages.identify_layout(labels, traces, self.layouts, seen_mm=seen_mm)
         pulses, printed = stages.measure_pulses(sheet, marks), stages.printed_values(text)
         stated = replace(stages.stated_scale(text), heart_rate_per_minute=printed.heart_rate_per_minute)
+        traces = stages.fit_ink(traces, sheet, match, pulses.pulses, text)
         return _Seen(text=text, printed=printed, stated=stated, marks=pulses, traces=traces, match=match)
 
     def _to_scale(

@@ -86,6 +86,7 @@ def to_json(digitization: Digitization) -> str:
         "traces": {"rows": len(traces.row_mm), "share_from_drawing": round(drawn, 4)},
         "sampling_frequency_hz": record.sampling_frequency_hz,
         "samples": record.signal_mv.shape[1],
+        "pacing_spikes": [_pacing_spike(record, lead, at) for lead, at in record.pacing],
         "second_prints": [_second_print(second) for second in record.second_prints],
         "quality": _quality(digitization.quality),
         "audit": _audit(digitization.audit),
@@ -133,6 +134,16 @@ def _geometry(rectified: RectifiedPage) -> dict[str, Any]:
         "scale_source": scale.source,
         "quarter_turns": rectified.quarter_turns,
         "homography_mm_to_px": [[float(f"{value:.8g}") for value in row] for row in rectified.homography],
+    }
+
+
+def _pacing_spike(record: EcgRecord, lead: Lead, at: int) -> dict[str, Any]:
+    row = record.leads.index(lead)
+    return {
+        "lead": lead,
+        "time_s": round(at / record.sampling_frequency_hz, 4),
+        "value_mv": round(float(record.signal_mv[row, at]), 3),
+        "confidence": round(float(record.confidence[row, at]), 3),
     }
 
 
