@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from datetime import date
 from datetime import time as clock
 from enum import IntEnum
@@ -26,6 +27,7 @@ from gateway.spool.folder import Spool
 from gateway.spool.owner import owned
 from gateway.store.store import Store
 from pipeline import (
+    EXTRA_LEADS,
     LEADS,
     Calibration,
     Digitization,
@@ -65,6 +67,7 @@ class Behaviour(IntEnum):
     HANGING = 6
     BROKEN = 7  # a fault in the code
     GREEDY = 8  # asks for 64 GiB
+    EXTRA = 9  # the page shows more than the twelve leads
 
 
 def page_pixels(behaviour: Behaviour = Behaviour.GOOD, seed: int = 0) -> np.ndarray:
@@ -99,7 +102,8 @@ class FakeDigitizer:
             np.ones(64 << 30, dtype=np.uint8)
         if behaviour in (Behaviour.SLOW, Behaviour.HANGING):
             time.sleep(SLOW_S if behaviour is Behaviour.SLOW else 3600)
-        return fake_digitization(page, default_calibration, doubtful=behaviour is Behaviour.DOUBTFUL)
+        read = fake_digitization(page, default_calibration, doubtful=behaviour is Behaviour.DOUBTFUL)
+        return with_extra_leads(read) if behaviour is Behaviour.EXTRA else read
 
 
 def fake_digitization(page: PageImage, calibration: Calibration, *, doubtful: bool = False) -> Digitization:
@@ -151,6 +155,21 @@ def fake_digitization(page: PageImage, calibration: Calibration, *, doubtful: bo
         weights_sha256={"fake": "0" * 64},
         printed=PrintedValues(recorded_on=date(2026, 3, 1), recorded_at=clock(10)),
     )
+
+
+def with_extra_leads(read: Digitization) -> Digitization:
+    """Return a page that shows V7, V8 and V9, too, all the time."""
+    leads, record, quality = EXTRA_LEADS[-3:], read.record, read.quality
+    more = np.full((len(leads), record.signal_mv.shape[1]), 0.1, np.float32)
+    record = replace(
+        record,
+        signal_mv=np.vstack([record.signal_mv, more]),
+        confidence=np.vstack([record.confidence, np.ones_like(more)]),
+        leads=(*record.leads, *leads),
+    )
+    full = dict.fromkeys(leads, 1.0)
+    quality = replace(quality, coverage=quality.coverage | full, confidence=quality.confidence | full)
+    return replace(read, record=record, quality=quality)
 
 
 def main(program: str = "tests.fake_digitizer") -> None:

@@ -41,6 +41,8 @@ class DigitizedPage:
         Measured ventricular rate; None where it is not certain.
     waveform_sop_class_uid, waveform_sop_instance_uid : str
         The waveform object that messages and the report refer to.
+    leads_left_out : tuple of Lead
+        Leads of the page that this object does not have.
     overlay_png : bytes
         The page with the traces drawn over it; b"" where it is not needed again.
     report_pdf : bytes
@@ -65,6 +67,7 @@ class DigitizedPage:
     heart_rate_per_minute: float | None = None
     waveform_sop_class_uid: str = ""
     waveform_sop_instance_uid: str = ""
+    leads_left_out: tuple[Lead, ...] = ()
     overlay_png: bytes = b""
     report_pdf: bytes = b""
     revision: int = 0
@@ -77,6 +80,12 @@ class DigitizedPage:
             raise ValueError(f"pages are numbered from 1, got {self.page_number}")
         if self.created_at.tzinfo is None:
             raise ValueError("created_at must say its time zone")
+
+    @property
+    def left_out_words(self) -> list[str]:
+        """Which leads the waveform object does not have, in words; nothing where it has all."""
+        names = ", ".join(self.leads_left_out)
+        return [f"not in the waveform object, which has the twelve leads only: {names}"] if names else []
 
     @property
     def recorded(self) -> Recorded:

@@ -9,11 +9,23 @@ remains is stated in words, and the match is then not `certain`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.datatypes import Beats, Layout, LayoutMatch, LeadLabel, Spans, TraceSet
+from pipeline.datatypes import (
+    EXTRA_LEADS,
+    NAMED_LEADS,
+    OTHER_SYSTEMS,
+    UNNAMED_LEADS,
+    Beats,
+    Layout,
+    LayoutMatch,
+    Lead,
+    LeadLabel,
+    Spans,
+    TraceSet,
+)
 from pipeline.errors import LayoutUnknown
 from pipeline.layout.beats import measure_beats
 from pipeline.layout.columns import locate_columns
@@ -167,6 +179,36 @@ def _name_below(fit: LabelFit, n_rows: int, found: Found) -> bool:
     return bool(near.any())
 
 
+def _with_printed_extras(layout: Layout, fit: LabelFit | None, found: Found) -> tuple[Layout, list[str]]:
+    """Give the places of extra leads the names that are printed there; a place without one has a lead without a name.
+
+    Which extra leads a cart prints is for its user to choose, and no sum or strip tells one from another.
+    """
+    places = [k for k, lead in enumerate(layout.leads) if lead in EXTRA_LEADS]
+    labels = [int(fit.slot_label[k]) if fit else -1 for k in places]
+    names: dict[int, Lead] = {}
+    named = [(found.labels[label], k) for label, k in zip(labels, places, strict=True) if label >= 0]
+    for label, k in sorted(named, key=lambda pair: -pair[0].score):
+        if label.lead not in names.values():
+            names[k] = label.lead
+    unread = dict(zip((k for k in places if k not in names), UNNAMED_LEADS, strict=False))
+    leads = [(names | unread).get(k, lead) for k, lead in enumerate(layout.leads)]
+    n = len(layout.rows[0])
+    rows = tuple(tuple(leads[first : first + n]) for first in range(0, len(leads), n))
+    reasons = [f"leads whose names were not read are {', '.join(unread.values())} in the record"] if unread else []
+    return (layout if rows == layout.rows else replace(layout, rows=rows)), reasons
+
+
+def _other_systems(layout: Layout) -> list[str]:
+    """Name the leads of a layout that belong to no system of standard leads."""
+    reasons = []
+    for system, leads in OTHER_SYSTEMS.items():
+        there = [lead for lead in layout.leads if lead in leads]
+        if there:
+            reasons.append(f"{', '.join(there)} are {system}'s leads, which are unknown here")
+    return reasons
+
+
 def identify_layout(
     labels: Sequence[LeadLabel], traces: TraceSet, layouts: Sequence[Layout], *, seen_mm: Sequence[float] = ()
 ) -> LayoutMatch:
@@ -207,11 +249,15 @@ def identify_layout(
     if best.n_labels < DECISION.least_names and best.rows.cost > DECISION.unfit_rows:
         n_rows = found.baseline_mm.size
         raise LayoutUnknown(f"no ECG layout to be seen: {best.n_labels} lead names and {n_rows} rows fit no layout")
-    rhythm, reasons = name_strips(traces, best.layout, best.labels, found, best.rows.row_index, best.columns)
-    doubts = [*_doubts(best, candidates[1:], found), *reasons]
+    layout, unread = _with_printed_extras(best.layout, best.labels, found)
+    others = _other_systems(layout)
+    if not set(layout.leads) & set(NAMED_LEADS):
+        raise LayoutUnknown(f"no layout that is known: {others[0]}")
+    rhythm, reasons = name_strips(traces, layout, best.labels, found, best.rows.row_index, best.columns)
+    doubts = [*_doubts(best, candidates[1:], found), *others, *unread, *reasons]
     believed = best.labels.slot_label[best.labels.slot_label >= 0] if best.labels else np.zeros(0, np.int64)
     return LayoutMatch(
-        layout=best.layout,
+        layout=layout,
         cost=best.labels.cost if best.labels else PLACEMENT.missing_name,
         score=float(np.clip(1.0 - best.total / PLACEMENT.missing_name, 0.0, 1.0)),
         certain=not doubts,
