@@ -7,10 +7,12 @@ Importing this package loads the data types only.  The names that need torch or 
 import os
 from typing import TYPE_CHECKING
 
+from pipeline.corrections import check_corrections, corrections_json, parse_corrections
 from pipeline.datatypes import (
     BUDGET,
     LEADS,
     Calibration,
+    Corrections,
     Digitization,
     EcgRecord,
     FileBudget,
@@ -19,20 +21,23 @@ from pipeline.datatypes import (
     LayoutMatch,
     Lead,
     LeadLabel,
+    LineByHand,
     PageImage,
     Quality,
     RectifiedPage,
     SegmentationMap,
     TextLine,
     TraceSet,
+    Unreadable,
 )
-from pipeline.errors import DigitizationError
+from pipeline.errors import BrokenRule, CorrectionError, DigitizationError
 
 # OpenCV reads its own limit once, when it is imported: a second lock behind the check of each file's header.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(BUDGET.page_pixels))
 
 if TYPE_CHECKING:
     from pipeline.digitizer import Digitizer, digitize
+    from pipeline.layout.file import load_layouts
     from pipeline.output.overlay import draw_overlay, write_png
     from pipeline.source.page import load_pages
 else:
@@ -43,6 +48,8 @@ else:
             from pipeline import digitizer as home
         elif name in ("draw_overlay", "write_png"):
             from pipeline.output import overlay as home
+        elif name == "load_layouts":
+            from pipeline.layout import file as home
         elif name == "load_pages":
             from pipeline.source import page as home
         else:
@@ -59,7 +66,10 @@ __version__ = "0.1.0"
 __all__ = [
     "BUDGET",
     "LEADS",
+    "BrokenRule",
     "Calibration",
+    "CorrectionError",
+    "Corrections",
     "Digitization",
     "DigitizationError",
     "Digitizer",
@@ -70,14 +80,20 @@ __all__ = [
     "LayoutMatch",
     "Lead",
     "LeadLabel",
+    "LineByHand",
     "PageImage",
     "Quality",
     "RectifiedPage",
     "SegmentationMap",
     "TextLine",
     "TraceSet",
+    "Unreadable",
+    "check_corrections",
+    "corrections_json",
     "digitize",
     "draw_overlay",
+    "load_layouts",
     "load_pages",
+    "parse_corrections",
     "write_png",
 ]
