@@ -7,10 +7,12 @@ Importing this package loads the data types only.  The names that need torch or 
 import os
 from typing import TYPE_CHECKING
 
-from pipeline.corrections import check_corrections, corrections_json, parse_corrections
+from pipeline.corrections import check_corrections, corrections_json, parse_corrections, parse_pages
 from pipeline.datatypes import (
     BUDGET,
     LEADS,
+    Act,
+    ByPerson,
     Calibration,
     Corrections,
     Digitization,
@@ -66,7 +68,9 @@ __version__ = "0.1.0"
 __all__ = [
     "BUDGET",
     "LEADS",
+    "Act",
     "BrokenRule",
+    "ByPerson",
     "Calibration",
     "CorrectionError",
     "Corrections",
@@ -95,5 +99,6 @@ __all__ = [
     "load_layouts",
     "load_pages",
     "parse_corrections",
+    "parse_pages",
     "write_png",
 ]

@@ -90,7 +90,7 @@ class _Reader:
     def keys(self, value: object, where: str, known: Sequence[str], *, all_of_them: bool) -> dict[str, Any]:
         """Read an object with these keys."""
         if not isinstance(value, dict):
-            self.wrong(where, value, f"must be an object with {', '.join(known)}")
+            self.wrong(where or "corrections", value, f"must be an object with {', '.join(known)}")
             return {}
         for key in value:
             if key not in known:
@@ -160,6 +160,31 @@ def parse_corrections(content: object) -> Corrections:
     if reader.broken:
         raise CorrectionError(reader.broken)
     return Corrections(**values)
+
+
+def parse_pages(content: object) -> dict[int, Corrections]:
+    """Read the corrections of a file from decoded JSON: page numbers, from 1, and the corrections of each.
+
+    An object that is the corrections of one page is read as those of page 1.
+
+    Raises
+    ------
+    CorrectionError
+        As `parse_corrections`; a field is named with its page.
+    """
+    if not isinstance(content, dict) or not content or not all(str(key).isdecimal() for key in content):
+        return {1: parse_corrections(content)}
+    pages, broken = {}, []
+    for key, value in content.items():
+        try:
+            pages[int(key)] = parse_corrections(value)
+        except CorrectionError as error:
+            broken += [BrokenRule(f"{key}.{each.field}".rstrip("."), each.value, each.rule) for each in error.broken]
+        if int(key) < 1:
+            broken.append(BrokenRule(key, "a page", "pages are numbered from 1"))
+    if broken:
+        raise CorrectionError(broken)
+    return pages
 
 
 def corrections_json(corrections: Corrections) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -328,6 +328,7 @@ class TraceSet:
     columns_per_mm: float
     doubt_mm: FloatArray | None = None  # (n_rows, n_columns) how far a column's own answer is off row_mm; None: unknown
     lines: tuple[DrawnLine, ...] = ()  # what the rows were taken from where the page is a drawing; lines may overlap
+    by_person: ByteArray | None = None  # (n_rows, n_columns) 0, or the `Act` of a person by its number; None: all 0
 
     def __post_init__(self) -> None:
         _check("row_mm", self.row_mm, np.float32, 2)
@@ -344,7 +345,7 @@ class TraceSet:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Calibration:
-    """Paper speed and gain, and their sources: "default" | "text" | "pulse" | "columns" | "beats".
+    """Paper speed and gain, and their sources: "default" | "text" | "pulse" | "columns" | "beats" | "person".
 
     Where several agree, the source is the strongest of them; a score says how sure all evidence together leaves us.
     """
@@ -370,6 +371,24 @@ class SecondPrint:
     used: bool  # it was read with more confidence and replaces the other print in the record
 
 
+class Act(IntEnum):
+    """What a person did with samples."""
+
+    DRAWN = 1  # drew the line they are read from
+    UNREADABLE = 2  # found that they cannot be read
+    LEFT_OUT = 3  # did not accept the lead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByPerson:
+    """Samples of a lead that a person drew or took out."""
+
+    act: Act
+    lead: Lead
+    first_sample: int
+    stop_sample: int  # first behind them
+
+
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class EcgRecord:
     """The signals, on one time axis as printed: column k of a 3x4 page starts at 2.5 k s."""
@@ -380,6 +399,7 @@ class EcgRecord:
     sampling_frequency_hz: float
     calibration: Calibration
     second_prints: tuple[SecondPrint, ...] = ()
+    by_person: tuple[ByPerson, ...] = ()
 
     def __post_init__(self) -> None:
         _check("signal_mv", self.signal_mv, np.float32, 2)
@@ -606,6 +626,30 @@ def _in_words(points: Sequence[tuple[float, ...]]) -> str:
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Reading:
+    """What was seen on a page before anything is in millivolts and seconds; corrections go on from here.
+
+    Pixels and points are those of `page`: the sheet as corrections cut it out of the picture and turned it.
+    """
+
+    page: PageImage
+    to_original: npt.NDArray[np.float64]  # (3, 3) pixels of `page` -> pixels of the page as it came in
+    segmentation: SegmentationMap
+    rectified: RectifiedPage
+    labels: tuple[LeadLabel, ...]
+    text: tuple[TextLine, ...] = field(repr=False)
+    marks: PrintedMarks
+    rows: tuple[RowBand, ...]  # that were found
+    row_baselines_px: tuple[PagePoint, ...] | None  # that were stated, and traced in place of `rows`
+    traces: TraceSet
+
+    @property
+    def is_final(self) -> bool:
+        """Whether speed, gain and layout changed nothing so far: a guessed scale is corrected by them."""
+        return self.rectified.grid_scale.source != "columns"
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Digitization:
     """Everything that was read from one page; DICOM objects and HL7 messages are made of its `record`."""
 
@@ -618,3 +662,5 @@ class Digitization:
     weights_sha256: dict[str, str] = field(default_factory=dict)  # network name -> hash of its weights
     text: tuple[TextLine, ...] = field(default=(), repr=False)  # what is printed, top to bottom; may hold patient data
     audit: InkAudit = field(default_factory=InkAudit)
+    corrections: Corrections = field(default_factory=Corrections)
+    reading: Reading | None = field(default=None, repr=False)

@@ -1,0 +1,135 @@
+"""A page digitized with corrections: each holds, and an earlier reading gives the same record sooner."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from pipeline import CorrectionError, Digitization, Digitizer, Lead, PageImage, parse_corrections
+from pipeline.command_line import app
+from pipeline.evaluation.bench import draw_scan
+from pipeline.output.files import to_json
+
+
+@pytest.fixture(scope="module")
+def digitizer() -> Digitizer:
+    return Digitizer.load(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def page() -> PageImage:
+    return draw_scan(1500)
+
+
+@pytest.fixture(scope="module")
+def plain(digitizer: Digitizer, page: PageImage) -> Digitization:
+    return digitizer.digitize(page)
+
+
+def corrected(digitizer: Digitizer, page: PageImage, plain: Digitization, **content: Any) -> Digitization:
+    return digitizer.digitize(page, corrections=parse_corrections(content), known=plain.reading)
+
+
+def same(one: Digitization, other: Digitization) -> bool:
+    signal = np.array_equal(one.record.signal_mv, other.record.signal_mv, equal_nan=True)
+    return signal and np.array_equal(one.record.confidence, other.record.confidence) and to_json(one) == to_json(other)
+
+
+def test_a_known_reading_gives_the_same_record_bit_for_bit(
+    digitizer: Digitizer, page: PageImage, plain: Digitization
+) -> None:
+    content = {"layout": "3x4+1R", "rhythm": ["V1"], "paper_speed_mm_per_s": 50, "gain_mm_per_mv": 5}
+    sooner = corrected(digitizer, page, plain, **content)
+    assert same(sooner, digitizer.digitize(page, corrections=parse_corrections(content)))
+    assert same(corrected(digitizer, page, plain), plain)
+
+
+def test_speed_and_gain_hold_and_are_not_doubted(digitizer: Digitizer, page: PageImage, plain: Digitization) -> None:
+    result = corrected(digitizer, page, plain, paper_speed_mm_per_s=50, gain_mm_per_mv=5, chest_gain_mm_per_mv=2.5)
+    calibration = result.record.calibration
+    assert (calibration.speed_source, calibration.gain_source, calibration.reasons) == ("person", "person", ())
+    assert (calibration.speed_score, calibration.gain_score) == (1.0, 1.0)
+    limb, chest = (result.record.leads.index(lead) for lead in (Lead.II, Lead.V2))
+    for row, factor in ((limb, 2.0), (chest, 4.0)):
+        before, after = (np.nanmax(x.record.signal_mv[row]) for x in (plain, result))
+        assert after == pytest.approx(factor * before, rel=0.03)
+    assert result.record.signal_mv.shape[1] == plain.record.signal_mv.shape[1] / 2
+
+
+def test_lead_names_hold(digitizer: Digitizer, page: PageImage, plain: Digitization) -> None:
+    leads = [["V1", "V4", "I", "aVR"], ["V2", "V5", "II", "aVL"], ["V3", "V6", "III", "aVF"]]
+    result = corrected(digitizer, page, plain, leads=leads, rhythm=["V5"])
+    match = result.layout_match
+    assert (match.certain, match.rhythm, match.layout.name) == (True, (Lead.V5,), "3x4+1R")
+    before, after = plain.record, result.record
+    read = before.signal_mv[before.leads.index(Lead.I), 100:1200]
+    assert np.array_equal(after.signal_mv[after.leads.index(Lead.V1), 100:1200], read)
+
+
+def test_a_layout_holds_even_if_the_page_says_otherwise(
+    digitizer: Digitizer, page: PageImage, plain: Digitization
+) -> None:
+    result = corrected(digitizer, page, plain, layout="3x4")
+    assert result.layout_match.layout.name == "3x4"
+    assert result.layout_match.reasons == ("1 more row traced than the layout has",)
+
+
+def test_columns_are_together_if_a_person_says_so(digitizer: Digitizer, page: PageImage, plain: Digitization) -> None:
+    together = corrected(digitizer, page, plain, together=True)
+    assert together.layout_match.certain
+    v4 = np.flatnonzero(np.isfinite(together.record.signal_mv[together.record.leads.index(Lead.V4)]))
+    assert v4[0] == 0 and v4.size == pytest.approx(1250, abs=20)
+
+
+def test_a_lead_that_is_left_out_has_no_signal_and_asks_for_nothing(
+    digitizer: Digitizer, page: PageImage, plain: Digitization
+) -> None:
+    result = corrected(digitizer, page, plain, left_out=["V6"])
+    row = result.record.leads.index(Lead.V6)
+    assert np.isnan(result.record.signal_mv[row]).all() and Lead.V6 not in result.quality.coverage
+    assert result.quality.warnings == plain.quality.warnings
+    (said,) = json.loads(to_json(result))["by_person"]
+    assert (said["act"], said["lead"]) == ("left_out", "V6") and said["end_s"] > said["start_s"]
+    everything_else = [lead.value for lead in Lead if lead != Lead.V6]
+    only = corrected(digitizer, page, plain, left_out=everything_else)
+    assert np.isfinite(only.record.signal_mv).any(1).sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "field"),
+    [({"layout": "7x7"}, "layout"), ({"rhythm": ["I", "II"]}, "rhythm"), ({"crop_px": [0, 0, 9, 9999]}, "crop_px")],
+)
+def test_what_does_not_fit_the_page_is_refused(
+    digitizer: Digitizer, page: PageImage, plain: Digitization, content: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(CorrectionError) as caught:
+        corrected(digitizer, page, plain, **content)
+    assert caught.value.broken[0].field == field
+
+
+def test_the_json_lists_the_corrections(digitizer: Digitizer, page: PageImage, plain: Digitization) -> None:
+    content = {"paper_speed_mm_per_s": 50.0, "rhythm": ["V1"]}
+    assert json.loads(to_json(corrected(digitizer, page, plain, **content)))["corrections"] == content
+    assert json.loads(to_json(plain))["corrections"] == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"paper_speed_mm_per_s": 0}', "paper_speed_mm_per_s is 0: must be from 2 to 200"),
+        ('{"2": {"gain_mm_per_mv": 0}}', "2.gain_mm_per_mv is 0: must be from 1 to 50"),
+        ("{", "Expecting property name"),
+    ],
+)
+def test_a_file_of_corrections_that_breaks_a_rule_ends_the_command(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "c.json").write_text(content)
+    (tmp_path / "a.png").write_bytes(b"")
+    arguments = ["digitize", str(tmp_path / "a.png"), "--out", str(tmp_path), "--corrections", str(tmp_path / "c.json")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
