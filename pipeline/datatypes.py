@@ -535,6 +535,11 @@ class Corrections:
         if broken:
             raise CorrectionError(broken)
 
+    @property
+    def cut(self) -> tuple[object, ...]:
+        """What changes the pixels that a page is read from."""
+        return self.quarter_turns, self.mirrored, self.corners_px, self.crop_px, self.not_ecg_px
+
     def __bool__(self) -> bool:
         """Tell whether anything is stated."""
         return any(getattr(self, each.name) != each.default for each in fields(self))
@@ -632,6 +637,7 @@ class Reading:
     Pixels and points are those of `page`: the sheet as corrections cut it out of the picture and turned it.
     """
 
+    key: str  # of all that it depends on; two readings with one key are the same
     page: PageImage
     to_original: npt.NDArray[np.float64]  # (3, 3) pixels of `page` -> pixels of the page as it came in
     segmentation: SegmentationMap
@@ -642,11 +648,6 @@ class Reading:
     rows: tuple[RowBand, ...]  # that were found
     row_baselines_px: tuple[PagePoint, ...] | None  # that were stated, and traced in place of `rows`
     traces: TraceSet
-
-    @property
-    def is_final(self) -> bool:
-        """Whether speed, gain and layout changed nothing so far: a guessed scale is corrected by them."""
-        return self.rectified.grid_scale.source != "columns"
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)

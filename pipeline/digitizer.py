@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from pipeline import __version__
 from pipeline.corrections import check_corrections
 from pipeline.datatypes import (
     LEADS,
@@ -31,6 +33,7 @@ from pipeline.errors import DigitizationError, GridNotFound
 from pipeline.layout.file import load_layouts
 from pipeline.networks.inference import Network, choose_device, load_network
 from pipeline.networks.specification import BEND, LABEL, LAYOUT, PAGE, SPECIFICATIONS, TRACE, Specification
+from pipeline.output.reading import unpack_reading
 from pipeline.printing.recogniser import Recogniser, load_recogniser
 from pipeline.sheet.cut import in_original
 from pipeline.sheet.paper import Sheet, turn
@@ -46,6 +49,17 @@ class _Upright:
     sheet: Sheet
     labels: tuple[LeadLabel, ...]
     names: float  # sum over leads of the best name's score; I, II and III left out
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Task:
+    """What a reading is made of besides networks."""
+
+    page: PageImage  # the sheet, cut out of the page as it came in
+    to_original: Float64
+    key: str
+    default: Calibration
+    corrections: Corrections
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -111,7 +125,7 @@ class Digitizer:
         *,
         default_calibration: Calibration | None = None,
         corrections: Corrections | None = None,
-        known: Reading | None = None,
+        known: bytes = b"",
     ) -> Digitization:
         """Turn one page into a record.
 
@@ -125,9 +139,9 @@ class Digitizer:
             Speed and gain where the page does not say; 25 mm/s and 10 mm/mV if not given.
         corrections : Corrections, optional
             What a person states about the page.
-        known : Reading, optional
-            What an earlier run saw on this page under corrections with the same `view`: the result is the same, and
-            comes sooner.
+        known : bytes
+            A reading of this page that was kept (`output.reading`): the result is the same, and comes sooner.  One of
+            another page, of other weights or of another cut of the sheet is left aside.
 
         Returns
         -------
@@ -140,29 +154,39 @@ class Digitizer:
         """
         default, corrections = default_calibration or Calibration(), corrections or Corrections()
         check_corrections(corrections, page.pixels.shape[1::-1], self.layouts)
-        reading = self.read(page, default, corrections) if known is None else known
+        cut, to_original = self.stages.cut_sheet(page, corrections)
+        key = self._key(page, default, corrections)
+        reading = unpack_reading(known, key, cut, to_original) if known else None
+        if reading is None:
+            reading = self._best_reading(page, _Task(cut, to_original, key, default, corrections))
         return self._finish(page, reading, default, corrections)
 
-    def read(self, page: PageImage, default: Calibration, corrections: Corrections) -> Reading:
+    def _key(self, page: PageImage, default: Calibration, corrections: Corrections) -> str:
+        """Return what tells apart readings of a page that may differ."""
+        layouts = [(layout.name, layout.rows, layout.rhythm, sorted(layout.inverted)) for layout in self.layouts]
+        hashes = [network.sha256 for network in self.networks.values()]
+        parts = (__version__, hashes, self.recogniser.sha256, layouts, default, page.px_per_mm_hint, corrections.cut)
+        return hashlib.sha256(page.pixels.tobytes() + repr((page.pixels.shape, *parts)).encode()).hexdigest()
+
+    def _best_reading(self, page: PageImage, task: _Task) -> Reading:
         """See what is on a page, before anything is in millivolts and seconds.
 
         Of several candidates for the flat sheet the one is kept whose record has the highest estimated SNR, as it would
         be without corrections: what is stated about the record changes nothing here.
         """
-        cut, to_original = self.stages.cut_sheet(page, corrections)
-        segmentation = self.stages.segment(cut, self.networks[PAGE])
+        segmentation = self.stages.segment(task.page, self.networks[PAGE])
         readings: list[Reading] = []
         errors: list[DigitizationError] = []
-        for candidate in self._candidates(cut, segmentation, corrections):
+        for candidate in self._candidates(task.page, segmentation, task.corrections):
             try:
-                readings.append(self._read(candidate, to_original, default, corrections))
+                readings.append(self._read(candidate, task))
             except DigitizationError as error:
                 errors.append(error)
         if not readings:
             raise errors[0]
         if len(readings) == 1:
             return readings[0]
-        return max(readings, key=lambda reading: self._estimate_db(page, reading, default))
+        return max(readings, key=lambda reading: self._estimate_db(page, reading, task.default))
 
     def _estimate_db(self, page: PageImage, reading: Reading, default: Calibration) -> float:
         """Return the estimated SNR of a reading; that of one that gives no record is lower than any."""
@@ -235,28 +259,29 @@ class Digitizer:
         upright = replace(flat, rectified=turn(flat.rectified, best))
         return _Upright(sheet=upright, labels=best_labels, names=most)
 
-    def _read(self, upright: _Upright, to_original: Float64, default: Calibration, corrections: Corrections) -> Reading:
+    def _read(self, upright: _Upright, task: _Task) -> Reading:
         """Read an upright sheet; if its scale was a guess, correct it by what was read, at most twice, and read again.
 
         A second correction follows only if the first one was large.
         """
-        seen = self._see(upright, to_original, corrections)
+        seen = self._see(upright, task)
         for last in (False, True):
             if upright.sheet.rectified.grid_scale.source == "default":
-                upright = self._to_scale(upright, seen, default, corrections, last=last)
-                seen = self._see(upright, to_original, corrections)
+                upright = self._to_scale(upright, seen, task, last=last)
+                seen = self._see(upright, task)
         return seen
 
-    def _see(self, upright: _Upright, to_original: Float64, corrections: Corrections) -> Reading:
+    def _see(self, upright: _Upright, task: _Task) -> Reading:
         """Read print, pulses and rows of an upright sheet."""
         stages, sheet = self.stages, upright.sheet
         text = stages.read_text(sheet, self.recogniser)
         marks = stages.read_marks(sheet.rectified.pixels, self.networks[LAYOUT])
         rows = tuple(marks.rows or stages.rows_from_ink(sheet))
-        points_px = corrections.row_baselines_px
+        points_px = task.corrections.row_baselines_px
         return Reading(
+            key=task.key,
             page=sheet.page,
-            to_original=to_original,
+            to_original=task.to_original,
             segmentation=sheet.segmentation,
             rectified=sheet.rectified,
             labels=upright.labels,
@@ -264,7 +289,7 @@ class Digitizer:
             marks=stages.measure_pulses(sheet, marks),
             rows=rows,
             row_baselines_px=points_px,
-            traces=self._trace(sheet, to_original, rows, points_px),
+            traces=self._trace(sheet, task.to_original, rows, points_px),
         )
 
     def _trace(
@@ -320,14 +345,7 @@ class Digitizer:
         )
 
     def _to_scale(
-        self,
-        upright: _Upright,
-        seen: Reading,
-        default: Calibration,
-        corrections: Corrections,
-        *,
-        last: bool,
-        settled: float = 0.02,
+        self, upright: _Upright, seen: Reading, task: _Task, *, last: bool, settled: float = 0.02
     ) -> _Upright:
         """Correct a guessed scale by what was read; it counts as known if the guess was right to `settled`, or `last`.
 
@@ -336,6 +354,7 @@ class Digitizer:
         GridNotFound
             Too few lead names were found to rely on the columns.
         """
+        corrections = task.corrections
         rectified = in_original(seen.rectified, seen.to_original)
         match = self.stages.put_where_stated(self._match(seen, corrections), seen.traces, rectified, corrections)
         named = {label.lead for label in match.labels} & set(match.layout.leads)
@@ -348,7 +367,7 @@ class Digitizer:
             speed_mm_per_s=corrections.paper_speed_mm_per_s or stated.speed_mm_per_s,
             gain_mm_per_mv=corrections.gain_mm_per_mv or stated.gain_mm_per_mv,
         )
-        factor = self.stages.true_scale(match, seen.marks, stated, default)
+        factor = self.stages.true_scale(match, seen.marks, stated, task.default)
         source = "columns" if last or abs(factor - 1) <= settled else "default"
         stands = corrections.quarter_turns is not None
         return self._upright(self.stages.rescale(upright.sheet, factor, source), stands)

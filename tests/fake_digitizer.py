@@ -11,9 +11,11 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +27,12 @@ from gateway.spool.owner import owned
 from gateway.store.store import Store
 from pipeline import (
     LEADS,
+    Act,
+    BrokenRule,
+    ByPerson,
     Calibration,
+    CorrectionError,
+    Corrections,
     Digitization,
     EcgRecord,
     GridScale,
@@ -82,7 +89,7 @@ class FakeDigitizer:
 
     pages_at_once = 1
 
-    def digitize(self, page: PageImage, *, default_calibration: Calibration) -> Digitization:
+    def digitize(self, page: PageImage, *, default_calibration: Calibration, **more: Any) -> Digitization:
         red, *mark = (int(value) for value in page.pixels[0, 0])
         known = tuple(mark) == _MARK and red in Behaviour.__members__.values()
         behaviour = Behaviour(red) if known else Behaviour.GOOD
@@ -96,7 +103,8 @@ class FakeDigitizer:
             np.ones(64 << 30, dtype=np.uint8)
         if behaviour in (Behaviour.SLOW, Behaviour.HANGING):
             time.sleep(SLOW_S if behaviour is Behaviour.SLOW else 3600)
-        return fake_digitization(page, default_calibration, doubtful=behaviour is Behaviour.DOUBTFUL)
+        plain = fake_digitization(page, default_calibration, doubtful=behaviour is Behaviour.DOUBTFUL)
+        return as_stated(plain, more.get("corrections") or Corrections())
 
 
 def fake_digitization(page: PageImage, calibration: Calibration, *, doubtful: bool = False) -> Digitization:
@@ -147,6 +155,24 @@ def fake_digitization(page: PageImage, calibration: Calibration, *, doubtful: bo
         ),
         weights_sha256={"fake": "0" * 64},
     )
+
+
+def as_stated(plain: Digitization, corrections: Corrections) -> Digitization:
+    """Apply of corrections the speed and the leads left out; a layout that does not exist is refused."""
+    if corrections.layout == "none":
+        raise CorrectionError([BrokenRule("layout", "'none'", "does not fit the page")])
+    signal_mv, parts = plain.record.signal_mv.copy(), []
+    for lead in corrections.left_out:
+        known = np.flatnonzero(np.isfinite(signal_mv[LEADS.index(lead)]))
+        first, stop = int(known[0]), int(known[-1]) + 1
+        parts.append(ByPerson(act=Act.LEFT_OUT, lead=lead, first_sample=first, stop_sample=stop))
+        signal_mv[LEADS.index(lead)] = np.nan
+    calibration = plain.record.calibration
+    if corrections.paper_speed_mm_per_s is not None:
+        speed = corrections.paper_speed_mm_per_s
+        calibration = replace(calibration, paper_speed_mm_per_s=speed, speed_source="person")
+    record = replace(plain.record, signal_mv=signal_mv, calibration=calibration, by_person=tuple(parts))
+    return replace(plain, record=record, corrections=corrections)
 
 
 def main(program: str = "tests.fake_digitizer") -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from gateway.delivery.kind import Kind
@@ -28,11 +28,12 @@ from gateway.errors import DeliveryRefused
 from gateway.identity.words import NO_IDENTITY
 from gateway.results.heart_rate import heart_rate_per_minute
 from gateway.results.kept import quality_json, record_npz
+from gateway.results.person import CONFIRM, corrections_of
 from gateway.results.report import build_report
 from gateway.settings import ObjectSettings, ReviewSettings, Settings
 from gateway.spool.folder import Spool
 from gateway.store.tables import Delivery, Job, Page
-from pipeline import Digitization, LayoutMatch, Lead, Quality
+from pipeline import Corrections, Digitization, LayoutMatch, Lead, Quality
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,7 @@ class JobFacts:
     objects: ObjectSettings
     revision: int = 0  # of the job's result, counted from the first that was delivered
     earlier: tuple[Delivery, ...] = ()  # of earlier results
+    corrections: Mapping[int, Corrections] = field(default_factory=dict)  # of its pages, by number
     against: tuple[str, ...] = ()  # contradictions of codes on the pages to the record, in words
 
     @property
@@ -103,6 +105,7 @@ def job_facts(job: Job, context: StudyContext, settings: Settings, deliveries: S
         objects=settings.objects,
         revision=job.revision,
         earlier=tuple(deliveries),
+        corrections=corrections_of(job),
     )
 
 
@@ -131,7 +134,8 @@ def page_result(
     seconds
         How long the digitization took.
     contradictions
-        What on the page contradicts its record, in words.  If there is any, nothing is sent before a confirmation.
+        What on the page contradicts its record, in words.  If there is any, or a page was corrected, nothing is sent
+        before a confirmation.
     """
     number, quality, match = digitization.page.page_number, digitization.quality, digitization.layout_match
     artefacts = [
@@ -142,7 +146,7 @@ def page_result(
     deliveries: list[Delivery] = []
     reasons = list(doubts(digitization, facts.review))
     doubtful = bool(reasons)
-    reasons += contradictions
+    reasons += [*contradictions, *([CONFIRM] if digitization.corrections else [])]
     uid = ""
     if facts.context.patient_id:  # without a patient ID no object is made
         page = _digitized_page(facts, digitization, pictures[1], doubtful=doubtful)
@@ -168,7 +172,7 @@ def page_result(
         waveform_sop_instance_uid=uid,
         seconds=round(seconds, 3),
     )
-    leaves = not contradictions and (not doubtful or facts.review.deliver_doubtful)
+    leaves = not contradictions and not facts.corrections and (not doubtful or facts.review.deliver_doubtful)
     return PageResult(page=row, artefacts=tuple(artefacts), deliveries=tuple(deliveries) if leaves else ())
 
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from gateway.domain.artefact import Artefact, Role, kept_name
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.status import JobStatus
@@ -44,9 +45,10 @@ from gateway.store.tables import Job
 from gateway.worker.lanes import Lane
 from gateway.worker.lease import Lease
 from gateway.worker.source import JobSource, read_source
-from pipeline import Calibration, Digitization, PageImage
+from pipeline import Calibration, Corrections, Digitization, PageImage
 from pipeline.errors import DigitizationError, TransientError
 from pipeline.output.overlay import draw_overlay, reduce_page, write_png
+from pipeline.output.reading import pack_reading
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +63,13 @@ class PageDigitizer(Protocol):
         """How many threads may digitize side by side."""
         ...
 
-    def digitize(self, page: PageImage, *, default_calibration: Calibration) -> Digitization:
-        """Return everything one page gave; raise DigitizationError where it cannot be read."""
+    def digitize(
+        self, page: PageImage, *, default_calibration: Calibration, corrections: Corrections, known: bytes
+    ) -> Digitization:
+        """Return everything one page gave; raise DigitizationError where it cannot be read.
+
+        `known` is what an earlier run kept of its reading of the page, or b"".
+        """
         ...
 
 
@@ -270,11 +277,17 @@ class Worker:
             calibration = Calibration(
                 paper_speed_mm_per_s=defaults.paper_speed_mm_per_s, gain_mm_per_mv=defaults.gain_mm_per_mv
             )
-            digitization = self._digitizer.digitize(image, default_calibration=calibration)
+            digitization = self._digitizer.digitize(
+                image,
+                default_calibration=calibration,
+                corrections=facts.corrections.get(image.page_number, Corrections()),
+                known=self._known(facts, image),
+            )
             seconds = time.monotonic() - started
             pictures = (write_png(reduce_page(image)), write_png(draw_overlay(digitization)))
             printed = self._printed(digitization, facts.context) if self._settings.review.check_print else ()
-            return page_result(facts, digitization, pictures, seconds, (*facts.against, *printed))
+            result = page_result(facts, digitization, pictures, seconds, (*facts.against, *printed))
+            return replace(result, artefacts=(*result.artefacts, *_reading(digitization)))
         except (TransientError, MemoryError) as error:
             if not alone:
                 raise
@@ -285,12 +298,28 @@ class Worker:
             reason = _broke(what, error)
         return failed_page(facts, image.page_number, reason, time.monotonic() - started, write_png(reduce_page(image)))
 
+    def _known(self, facts: JobFacts, image: PageImage) -> bytes:
+        """Return the reading of a page that an earlier run kept; b"" where there is none, or nobody waits for it."""
+        if not facts.corrections:
+            return b""
+        try:
+            return self._spool.artefact_path(facts.job_id, kept_name(image.page_number, Role.READING)).read_bytes()
+        except OSError:
+            return b""
+
     def _printed(self, digitization: Digitization, context: StudyContext) -> tuple[str, ...]:
         prior = self._store.patients.prior_ids(context.patient_id, context.issuer_of_patient_id)
         return contradictions(digitization.text, context, prior)
 
     def _out_of_memory(self, what: str) -> str:
         return f"{what} needs more memory than the {self._settings.worker.memory_limit_mib} MiB a worker may take"
+
+
+def _reading(digitization: Digitization) -> tuple[Artefact, ...]:
+    """Return what is kept of a page so that a correction goes on from it, if it can."""
+    data = pack_reading(digitization.reading) if digitization.reading is not None else b""
+    number = digitization.page.page_number
+    return (Artefact(page_number=number, role=Role.READING, data=data),) if data else ()
 
 
 def _broke(what: str, error: Exception) -> str:

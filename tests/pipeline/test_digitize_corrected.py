@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipeline import CorrectionError, Digitization, Digitizer, Lead, PageImage, 
 from pipeline.command_line import app
 from pipeline.evaluation.bench import draw_scan
 from pipeline.output.files import to_json
+from pipeline.output.reading import pack_reading
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +33,13 @@ def plain(digitizer: Digitizer, page: PageImage) -> Digitization:
     return digitizer.digitize(page)
 
 
+def kept(plain: Digitization) -> bytes:
+    assert plain.reading is not None
+    return pack_reading(plain.reading)
+
+
 def corrected(digitizer: Digitizer, page: PageImage, plain: Digitization, **content: Any) -> Digitization:
-    return digitizer.digitize(page, corrections=parse_corrections(content), known=plain.reading)
+    return digitizer.digitize(page, corrections=parse_corrections(content), known=kept(plain))
 
 
 def same(one: Digitization, other: Digitization) -> bool:
@@ -47,6 +54,28 @@ def test_a_known_reading_gives_the_same_record_bit_for_bit(
     sooner = corrected(digitizer, page, plain, **content)
     assert same(sooner, digitizer.digitize(page, corrections=parse_corrections(content)))
     assert same(corrected(digitizer, page, plain), plain)
+
+
+class NoNetwork(Exception):
+    """A network was asked."""
+
+
+def test_only_the_stages_that_depend_on_it_run_again(
+    digitizer: Digitizer, page: PageImage, plain: Digitization
+) -> None:
+    def refuse(*_: object, **__: object) -> Any:
+        raise NoNetwork
+
+    stages = replace(digitizer.stages, segment=refuse, trace_rows=refuse, read_text=refuse, read_marks=refuse)
+    late = replace(digitizer, stages=stages)
+    corrected(late, page, plain, layout="3x4", paper_speed_mm_per_s=50, gain_mm_per_mv=5, rhythm=None, left_out=["I"])
+    other = PageImage(pixels=255 - page.pixels)
+    for this, content in ((page, {"quarter_turns": 2}), (page, {"crop_px": [5, 5, 900, 900]}), (other, {})):
+        with pytest.raises(NoNetwork):
+            corrected(late, this, plain, **content)
+    for broken in (b"", b"x", kept(plain)[:-9]):
+        with pytest.raises(NoNetwork):
+            late.digitize(page, known=broken)
 
 
 def test_speed_and_gain_hold_and_are_not_doubted(digitizer: Digitizer, page: PageImage, plain: Digitization) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline import Calibration, Corrections, GridScale, PageImage
-from pipeline.digitizer import Digitizer
+from pipeline.digitizer import Digitizer, _Task
 from pipeline.errors import DigitizationError, TraceNotFound
 from pipeline.training.recordings.simulate import simulate_ecg
 from tests.pipeline.drawn_pages import STANDARD, ecg_page, snr_of_short_leads_db
@@ -140,8 +140,9 @@ def test_a_guessed_scale_is_corrected_at_most_twice(
     monkeypatch.setattr(Digitizer, "_see", see)
     monkeypatch.setattr(Digitizer, "_upright", lambda _self, sheet, _stands: SimpleNamespace(sheet=sheet))
     guess = GridScale(px_per_mm_x=8.0, px_per_mm_y=8.0, score=0.0, source="default")
-    start = SimpleNamespace(sheet=SimpleNamespace(page=None, rectified=SimpleNamespace(grid_scale=guess)))
-    result = replace(digitizer, stages=stages)._read(start, np.eye(3), Calibration(), Corrections())
+    page = PageImage(pixels=np.zeros((8, 8, 3), np.uint8))
+    start = SimpleNamespace(sheet=SimpleNamespace(page=page, rectified=SimpleNamespace(grid_scale=guess)))
+    result = replace(digitizer, stages=stages)._read(start, _Task(page, np.eye(3), "", Calibration(), Corrections()))
     assert corrections == list(zip(factors, sources, strict=True))
     assert readings == ["default", *sources]
     assert result.rectified.grid_scale.source == "columns"
