@@ -603,8 +603,9 @@ class Corrections:
             *((f"lines[{k}].points_px", line.points_px, 2) for k, line in enumerate(self.lines)),
             *((f"unreadable[{k}]", (part.from_px, part.to_px), 2) for k, part in enumerate(self.unreadable)),
         ):
-            if points is not None and (len(points) < least or len(set(points)) < len(points)):
-                few = f"must have {least} point{'s' if least > 1 else ''} at least, each once"
+            once = "" if "points_px" in name else ", each once"  # a hand that draws may rest
+            if points is not None and (len(set(points)) < least or (once and len(set(points)) < len(points))):
+                few = f"must have {least} different point{'s' if least > 1 else ''} at least{once}"
                 yield BrokenRule(name, _in_words(points), few)
 
 

@@ -198,6 +198,8 @@ def _stated(layout: Layout, stated: Corrections) -> Layout:
     broken = list(broken_by_layout(stated, layout))
     if broken:
         raise CorrectionError(broken)
+    if stated.leads is None and stated.together is None:
+        return layout
     return replace(
         layout,
         rows=layout.rows if stated.leads is None else stated.leads,

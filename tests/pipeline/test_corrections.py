@@ -55,6 +55,7 @@ def test_nothing_stated_is_nothing() -> None:
     assert not parse_corrections({}) and not parse_corrections({"layout": None, "lines": []})
     assert corrections_json(Corrections()) == {}
     assert parse_corrections({"crop_px": [0, 0, 10, 10]}).crop_px == (0, 0, 10, 10)
+    assert parse_corrections({"lines": [{"row": 1, "points_px": [[0, 0], [0, 0], [1, 1]]}]})
     assert Corrections(together=False) and Corrections(quarter_turns=0)
 
 
@@ -82,9 +83,9 @@ BROKEN: list[tuple[dict[str, Any], str, str, str]] = [
     ({"crop_px": [9, 0]}, "crop_px", "[9, 0]", "list of 4 numbers"),
     ({"not_ecg_px": [[[0, 0], [1, 1]]]}, "not_ecg_px[0]", "(0, 0) (1, 1)", "three different points"),
     ({"row_baselines_px": [[0, 0], [0, 0]]}, "row_baselines_px", "(0, 0) (0, 0)", "each once"),
-    ({"column_edges_px": [[0, 0]]}, "column_edges_px", "(0, 0)", "2 points at least"),
+    ({"column_edges_px": [[0, 0]]}, "column_edges_px", "(0, 0)", "2 different points at least"),
     ({"lines": [{"row": 0, "points_px": [[0, 0], [1, 1]]}]}, "lines[0].row", "0", "counted from 1"),
-    ({"lines": [{"row": 1, "points_px": [[0, 0]]}]}, "lines[0].points_px", "(0, 0)", "2 points at least"),
+    ({"lines": [{"row": 1, "points_px": [[0, 0]]}]}, "lines[0].points_px", "(0, 0)", "2 different points at least"),
     ({"lines": [{"row": 1}]}, "lines[0].points_px", "None", "missing"),
     ({"lines": [{"row": 1, "points_px": [[0, "x"], [1, 1]]}]}, "lines[0].points_px[0][1]", "'x'", "a number"),
     ({"unreadable": [{"row": 1, "from_px": [1, 1], "to_px": [1, 1]}]}, "unreadable[0]", "(1, 1)", "each once"),

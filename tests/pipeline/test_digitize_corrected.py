@@ -16,6 +16,7 @@ from pipeline.command_line import app
 from pipeline.evaluation.bench import draw_scan
 from pipeline.output.files import to_json
 from pipeline.output.reading import pack_reading
+from pipeline.sheet.paper import paper_to_page
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +163,61 @@ def test_a_file_of_corrections_that_breaks_a_rule_ends_the_command(tmp_path: Pat
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+def test_a_page_that_came_in_turned_mirrored_and_framed_is_read_the_same(
+    digitizer: Digitizer, page: PageImage, plain: Digitization
+) -> None:
+    height, width = page.pixels.shape[:2]
+    framed = np.full((height + 100, width + 150, 3), 120, np.uint8)
+    framed[60 : 60 + height, 90 : 90 + width] = np.rot90(page.pixels, 2)[:, ::-1]
+    crop = [90, 60, 90 + width, 60 + height]
+    stated = parse_corrections({"crop_px": crop, "mirrored": True, "quarter_turns": 2})
+    result = digitizer.digitize(PageImage(pixels=framed), corrections=stated)
+    assert np.array_equal(result.record.signal_mv, plain.record.signal_mv, equal_nan=True)
+    there = paper_to_page(plain.rectified, np.array([[50.0, 40.0]]))[0]
+    here = paper_to_page(result.rectified, np.array([[50.0, 40.0]]))[0]
+    assert here == pytest.approx((90 + there[0], 60 + height - 1 - there[1]), abs=0.01)
+
+
+def test_rows_and_columns_are_read_where_a_person_puts_them(
+    digitizer: Digitizer, page: PageImage, plain: Digitization
+) -> None:
+    match, traces = plain.layout_match, plain.traces
+    baselines = [[match.column_mm[0][0] + 5, float(traces.baseline_mm[row]) + 1.5] for row in match.rows]
+    edges = [[start + 2.0, 40.0] for start, _ in (*match.column_mm, (match.column_mm[-1][1] - 2.0, 0.0))]
+    content = {
+        "row_baselines_px": paper_to_page(plain.rectified, np.array(baselines)).tolist(),
+        "column_edges_px": paper_to_page(plain.rectified, np.array(edges)).tolist(),
+    }
+    result = corrected(digitizer, page, plain, **content)
+    assert result.layout_match.rows == (0, 1, 2, 3)
+    off_mm = np.array(result.layout_match.column_mm)[:, 0] - np.array(match.column_mm)[:, 0]
+    assert off_mm == pytest.approx(2.0, abs=0.01)
+    lead_i = result.record.signal_mv[0, :1000], plain.record.signal_mv[0, 40:1040]
+    assert np.nanstd(lead_i[0] - lead_i[1]) < 0.15 * np.nanstd(lead_i[1])
+    assert kept(result) and same(digitizer.digitize(page, known=kept(result)), plain)  # and taken back
+
+
+def test_a_drawn_line_and_an_unreadable_stretch_are_named_in_the_record(
+    digitizer: Digitizer, page: PageImage, plain: Digitization
+) -> None:
+    match, traces = plain.layout_match, plain.traces
+    start_mm, row = match.column_mm[1][0] + 10.0, match.rows[1]
+    x_mm = np.arange(start_mm, start_mm + 25.0, 0.25)
+    columns = np.round((x_mm - traces.x0_mm) * traces.columns_per_mm).astype(int)
+    line = paper_to_page(plain.rectified, np.column_stack([x_mm, traces.row_mm[row, columns] + 0.2])).tolist()
+    ends = paper_to_page(plain.rectified, np.array([[start_mm, 40.0], [start_mm + 10, 40.0]])).tolist()
+    unreadable = {"row": 3, "from_px": ends[0], "to_px": ends[1]}
+    result = corrected(digitizer, page, plain, lines=[{"row": 2, "points_px": line}], unreadable=[unreadable])
+    said = {each["act"]: each for each in json.loads(to_json(result))["by_person"]}
+    assert {act: each["lead"] for act, each in said.items()} == {"drawn": "aVL", "unreadable": "aVF"}
+    assert said["drawn"]["end_s"] - said["drawn"]["start_s"] == pytest.approx(0.99, abs=0.02)
+    gone = result.record.signal_mv[result.record.leads.index(Lead.AVF)]
+    span = slice(said["unreadable"]["first_sample"], said["unreadable"]["stop_sample"])
+    assert np.isnan(gone[span]).all() and span.stop - span.start == pytest.approx(200, abs=4)
+    avl = result.record.leads.index(Lead.AVL)
+    part = slice(said["drawn"]["first_sample"], said["drawn"]["stop_sample"])
+    off_mv = result.record.signal_mv[avl, part] - plain.record.signal_mv[avl, part]
+    assert np.nanstd(off_mv) < 0.02 and (result.record.confidence[avl, part] > 0.9).all()
+    assert not [mark for mark in result.audit.marks if mark.lead is Lead.AVF and mark.doubtful]
