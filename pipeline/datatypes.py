@@ -536,9 +536,15 @@ class Corrections:
             raise CorrectionError(broken)
 
     @property
-    def cut(self) -> tuple[object, ...]:
-        """What changes the pixels that a page is read from."""
-        return self.quarter_turns, self.mirrored, self.corners_px, self.crop_px, self.not_ecg_px
+    def cut(self) -> Corrections:
+        """Those that change the pixels a page is read from."""
+        return Corrections(
+            quarter_turns=self.quarter_turns,
+            mirrored=self.mirrored,
+            corners_px=self.corners_px,
+            crop_px=self.crop_px,
+            not_ecg_px=self.not_ecg_px,
+        )
 
     def __bool__(self) -> bool:
         """Tell whether anything is stated."""
@@ -665,4 +671,3 @@ class Digitization:
     text: tuple[TextLine, ...] = field(default=(), repr=False)  # what is printed, top to bottom; may hold patient data
     audit: InkAudit = field(default_factory=InkAudit)
     corrections: Corrections = field(default_factory=Corrections)
-    reading: Reading | None = field(default=None, repr=False)

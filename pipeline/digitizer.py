@@ -33,7 +33,7 @@ from pipeline.errors import DigitizationError, GridNotFound
 from pipeline.layout.file import load_layouts
 from pipeline.networks.inference import Network, choose_device, load_network
 from pipeline.networks.specification import BEND, LABEL, LAYOUT, PAGE, SPECIFICATIONS, TRACE, Specification
-from pipeline.output.reading import unpack_reading
+from pipeline.output.reading import pack_reading, unpack_reading
 from pipeline.printing.recogniser import Recogniser, load_recogniser
 from pipeline.sheet.cut import in_original
 from pipeline.sheet.paper import Sheet, turn
@@ -126,6 +126,7 @@ class Digitizer:
         default_calibration: Calibration | None = None,
         corrections: Corrections | None = None,
         known: bytes = b"",
+        keep: Callable[[bytes], None] | None = None,
     ) -> Digitization:
         """Turn one page into a record.
 
@@ -142,6 +143,8 @@ class Digitizer:
         known : bytes
             A reading of this page that was kept (`output.reading`): the result is the same, and comes sooner.  One of
             another page, of other weights or of another cut of the sheet is left aside.
+        keep : callable, optional
+            Is given a new reading, to be kept for the next run, before a record is made of it.
 
         Returns
         -------
@@ -156,10 +159,12 @@ class Digitizer:
         check_corrections(corrections, page.pixels.shape[1::-1], self.layouts)
         cut, to_original = self.stages.cut_sheet(page, corrections)
         key = self._key(page, default, corrections)
-        reading = unpack_reading(known, key, cut, to_original) if known else None
-        if reading is None:
-            reading = self._best_reading(page, _Task(cut, to_original, key, default, corrections))
-        return self._finish(page, reading, default, corrections)
+        task = _Task(cut, to_original, key, default, corrections)
+        stored = unpack_reading(known, key, cut, to_original) if known else None
+        seen = self._at_stated_rows(stored or self._best_reading(page, task), corrections)
+        if keep is not None and seen is not stored and (data := pack_reading(seen)):
+            keep(data)
+        return self._finish(page, seen, default, corrections)
 
     def _key(self, page: PageImage, default: Calibration, corrections: Corrections) -> str:
         """Return what tells apart readings of a page that may differ."""
@@ -171,22 +176,47 @@ class Digitizer:
     def _best_reading(self, page: PageImage, task: _Task) -> Reading:
         """See what is on a page, before anything is in millivolts and seconds.
 
-        Of several candidates for the flat sheet the one is kept whose record has the highest estimated SNR, as it would
-        be without corrections: what is stated about the record changes nothing here.
+        Of several candidates for the flat sheet the one is kept whose record has the highest estimated SNR as it would
+        be without corrections: so an earlier reading stays the best one.  It is read again with what is stated if its
+        scale depends on that, or if none could be read without.
         """
         segmentation = self.stages.segment(task.page, self.networks[PAGE])
-        readings: list[Reading] = []
+        candidates = self._candidates(task.page, segmentation, task.corrections)
+        plain = replace(task, corrections=task.corrections.cut)
+        readings, errors = self._read_each(candidates, plain)
+        if not readings:
+            stated, _ = self._read_each(candidates, task) if task.corrections != plain.corrections else ([], [])
+            if not stated:
+                raise errors[0]
+            return stated[0][1]
+        best = readings[0]
+        if len(readings) > 1:
+            best = max(readings, key=lambda each: self._estimate_db(page, each[1], task.default))
+        if task.corrections == plain.corrections or best[1].rectified.grid_scale.source != "columns":
+            return best[1]
+        return self._read(best[0], task)
+
+    def _read_each(
+        self, candidates: Sequence[_Upright], task: _Task
+    ) -> tuple[list[tuple[_Upright, Reading]], list[DigitizationError]]:
+        """Read the candidates: those that could be read with their readings, and the errors of the others."""
+        readings: list[tuple[_Upright, Reading]] = []
         errors: list[DigitizationError] = []
-        for candidate in self._candidates(task.page, segmentation, task.corrections):
+        for candidate in candidates:
             try:
-                readings.append(self._read(candidate, task))
+                readings.append((candidate, self._read(candidate, task)))
             except DigitizationError as error:
                 errors.append(error)
-        if not readings:
-            raise errors[0]
-        if len(readings) == 1:
-            return readings[0]
-        return max(readings, key=lambda reading: self._estimate_db(page, reading, task.default))
+        return readings, errors
+
+    def _at_stated_rows(self, seen: Reading, corrections: Corrections) -> Reading:
+        """Trace the rows again where a person states others than those that were traced."""
+        points_px = corrections.row_baselines_px
+        if seen.row_baselines_px == points_px:
+            return seen
+        sheet = Sheet(page=seen.page, segmentation=seen.segmentation, rectified=seen.rectified)
+        traces = self._trace(sheet, seen.to_original, seen.rows, points_px)
+        return replace(seen, row_baselines_px=points_px, traces=traces)
 
     def _estimate_db(self, page: PageImage, reading: Reading, default: Calibration) -> float:
         """Return the estimated SNR of a reading; that of one that gives no record is lower than any."""
@@ -315,10 +345,6 @@ class Digitizer:
     def _finish(self, page: PageImage, seen: Reading, default: Calibration, corrections: Corrections) -> Digitization:
         """Make the record of what was seen on a page."""
         stages, sheet = self.stages, Sheet(page=seen.page, segmentation=seen.segmentation, rectified=seen.rectified)
-        if seen.row_baselines_px != corrections.row_baselines_px:
-            points_px = corrections.row_baselines_px
-            traces = self._trace(sheet, seen.to_original, seen.rows, points_px)
-            seen = replace(seen, row_baselines_px=points_px, traces=traces)
         rectified = in_original(seen.rectified, seen.to_original, corrections.quarter_turns or 0)
         match = stages.put_where_stated(self._match(seen, corrections), seen.traces, rectified, corrections)
         traces, match = stages.lay_by_hand(seen.traces, match, sheet, rectified, corrections)
@@ -341,7 +367,6 @@ class Digitizer:
             text=seen.text,
             audit=audit,
             corrections=corrections,
-            reading=seen,
         )
 
     def _to_scale(

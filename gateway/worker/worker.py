@@ -48,7 +48,6 @@ from gateway.worker.source import JobSource, read_source
 from pipeline import Calibration, Corrections, Digitization, PageImage
 from pipeline.errors import DigitizationError, TransientError
 from pipeline.output.overlay import draw_overlay, reduce_page, write_png
-from pipeline.output.reading import pack_reading
 
 logger = logging.getLogger(__name__)
 
@@ -64,11 +63,17 @@ class PageDigitizer(Protocol):
         ...
 
     def digitize(
-        self, page: PageImage, *, default_calibration: Calibration, corrections: Corrections, known: bytes
+        self,
+        page: PageImage,
+        *,
+        default_calibration: Calibration,
+        corrections: Corrections,
+        known: bytes,
+        keep: Callable[[bytes], None],
     ) -> Digitization:
         """Return everything one page gave; raise DigitizationError where it cannot be read.
 
-        `known` is what an earlier run kept of its reading of the page, or b"".
+        `known` is what an earlier run was told to keep of its reading of the page, or b"".
         """
         ...
 
@@ -271,7 +276,7 @@ class Worker:
             return self._digitize_page(facts, image, what, alone=alone)
 
     def _digitize_page(self, facts: JobFacts, image: PageImage, what: str, *, alone: bool) -> PageResult:
-        started = time.monotonic()
+        started, kept = time.monotonic(), list[bytes]()
         try:
             defaults = self._settings.digitizer
             calibration = Calibration(
@@ -282,12 +287,13 @@ class Worker:
                 default_calibration=calibration,
                 corrections=facts.corrections.get(image.page_number, Corrections()),
                 known=self._known(facts, image),
+                keep=kept.append,
             )
             seconds = time.monotonic() - started
             pictures = (write_png(reduce_page(image)), write_png(draw_overlay(digitization)))
             printed = self._printed(digitization, facts.context) if self._settings.review.check_print else ()
             result = page_result(facts, digitization, pictures, seconds, (*facts.against, *printed))
-            return replace(result, artefacts=(*result.artefacts, *_reading(digitization)))
+            return _with_reading(result, kept)
         except (TransientError, MemoryError) as error:
             if not alone:
                 raise
@@ -296,7 +302,10 @@ class Worker:
             reason = str(error)
         except Exception as error:  # noqa: BLE001 - a fault of ours must fail one page, not the queue
             reason = _broke(what, error)
-        return failed_page(facts, image.page_number, reason, time.monotonic() - started, write_png(reduce_page(image)))
+        seconds = time.monotonic() - started
+        return _with_reading(
+            failed_page(facts, image.page_number, reason, seconds, write_png(reduce_page(image))), kept
+        )
 
     def _known(self, facts: JobFacts, image: PageImage) -> bytes:
         """Return the reading of a page that an earlier run kept; b"" where there is none, or nobody waits for it."""
@@ -315,11 +324,11 @@ class Worker:
         return f"{what} needs more memory than the {self._settings.worker.memory_limit_mib} MiB a worker may take"
 
 
-def _reading(digitization: Digitization) -> tuple[Artefact, ...]:
-    """Return what is kept of a page so that a correction goes on from it, if it can."""
-    data = pack_reading(digitization.reading) if digitization.reading is not None else b""
-    number = digitization.page.page_number
-    return (Artefact(page_number=number, role=Role.READING, data=data),) if data else ()
+def _with_reading(result: PageResult, kept: Sequence[bytes]) -> PageResult:
+    """Return a page's result with what is kept of its reading, so that a correction goes on from it."""
+    number = result.page.page_number
+    readings = (Artefact(page_number=number, role=Role.READING, data=data) for data in kept)
+    return replace(result, artefacts=(*result.artefacts, *readings))
 
 
 def _broke(what: str, error: Exception) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from pydicom import dcmread
+from pypdfium2 import PdfDocument
 
 from gateway.domain.artefact import Role, kept_name
 from gateway.domain.status import DeliveryStatus, JobStatus
@@ -19,6 +20,7 @@ from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.store.tables import Job
 from pipeline import Act, CorrectionError, Corrections, Digitization, Lead, PageImage, parse_corrections
+from pipeline.errors import LayoutUnknown
 from tests.fake_digitizer import Behaviour, FakeDigitizer
 from tests.gateway.results.test_confirmation import Bench
 
@@ -75,6 +77,12 @@ def test_the_object_names_the_samples_that_a_person_left_out(bench: Bench) -> No
     ]
     assert (list(said.ReferencedWaveformChannels), list(said.ReferencedSamplePositions)) == ([1, 12], [3751, 5000])
     assert said.TemporalRangeType == "SEGMENT"
+    bench.confirm(job_id)
+    message = next(name for name in bench.store.deliveries.of_job(job_id) if name.kind == "hl7" and name.final)
+    text = bench.spool.artefact_path(job_id, message.artefact).read_bytes().decode()
+    assert "Not accepted by a person, left out: V6 7.5-10.0 s" in text
+    report = bench.spool.artefact_path(job_id, kept_name(1, Role.REPORT_PDF)).read_bytes()
+    assert "Not accepted by a person, left out: V6" in PdfDocument(report)[0].get_textpage().get_text_range()
     provenance = dataset.WaveformAnnotationSequence[0].UnformattedTextValue
     corrected(bench, job_id, paper_speed_mm_per_s=50)
     assert bench.worker.run_once()
@@ -162,11 +170,14 @@ def test_an_earlier_reading_is_handed_to_the_digitizer_for_a_correction_only(ben
     class Watching(FakeDigitizer):
         def digitize(self, page: PageImage, **asked: Any) -> Digitization:
             known.append(asked["known"])
+            asked["keep"](b"a reading")
+            if len(known) == 1:
+                raise LayoutUnknown("no layout")
             return super().digitize(page, **asked)
 
     bench.worker._digitizer = Watching()
     job_id = bench.digitized()
-    bench.spool.write_artefact(job_id, kept_name(1, Role.READING), b"a reading")
+    assert bench.store.jobs.get(job_id).status == JobStatus.FAILED
     bench.store.jobs.retry(job_id, "web")
     assert bench.worker.run_once()
     corrected(bench, job_id, layout="3x4")
