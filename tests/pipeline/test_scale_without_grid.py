@@ -87,7 +87,8 @@ def test_a_grid_the_bend_network_does_not_see_must_read_better_than_none(
         estimate = {"grid": by_grid, "rows": by_rows}[source]
         if estimate is None:
             raise TraceNotFound(f"nothing by {source}")
-        return SimpleNamespace(source=source, quality=SimpleNamespace(estimated_snr_db=estimate))
+        quality = SimpleNamespace(estimated_snr_db=estimate)
+        return SimpleNamespace(source=source, quality=quality, row_baselines_px=None)
 
     stages = replace(digitizer.stages, segment=lambda *_: None, lay_flat=lambda *_: None)
     digitizer = replace(digitizer, stages=stages)
