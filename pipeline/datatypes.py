@@ -560,7 +560,7 @@ class Corrections:
             yield from _twice("leads", [lead for row in self.leads for lead in row], "a repeated lead goes to rhythm")
         yield from _twice("rhythm", self.rhythm or (), "no two strips show one lead")
         yield from _twice("left_out", self.left_out, "each lead is named once")
-        if len(set(self.left_out)) == len(LEADS):
+        if set(LEADS) <= set(self.left_out):
             yield BrokenRule("left_out", "all leads", "must leave one lead at least; else reject the page")
 
     def _broken_numbers(self) -> Iterator[BrokenRule]:
@@ -617,7 +617,7 @@ class Corrections:
 
 def _twice(name: str, leads: Sequence[Lead], rule: str) -> Iterator[BrokenRule]:
     """Find leads that are named more than once."""
-    twice = [lead for lead in LEADS if leads.count(lead) > 1]
+    twice = [lead for lead in dict.fromkeys(leads) if leads.count(lead) > 1]
     if twice:
         yield BrokenRule(name, f"{', '.join(twice)} more than once", rule)
 

@@ -257,6 +257,8 @@ def identify_layout(
         doubts = _doubts(best, candidates[1:], found, stated.together)
     else:
         doubts = _doubtful_rows(best, found)
+    if stated.row_baselines_px is not None:
+        doubts = [doubt for doubt in doubts if doubt not in _doubtful_rows(best, found)]
     if stated.rhythm is None:
         rhythm, reasons = name_strips(traces, layout, best.labels, found, best.rows.row_index, best.columns)
         doubts += reasons

@@ -88,7 +88,10 @@ def put_where_stated(
     if corrections.row_baselines_px is not None:
         y_mm = page_to_paper(rectified, np.array(corrections.row_baselines_px))[:, 1].astype(np.float32)
         found = [np.flatnonzero(traces.baseline_mm == y) for y in y_mm]
-        match = replace(match, row_index=tuple(int(at[0]) if at.size else -1 for at in found))
+        empty = sum(at.size == 0 for at in found)
+        reasons = match.reasons + ((f"nothing was traced in {empty} of {len(found)} rows",) if empty else ())
+        index = tuple(int(at[0]) if at.size else -1 for at in found)
+        match = replace(match, row_index=index, reasons=reasons, certain=not reasons)
     if corrections.column_edges_px is not None:
         x_mm = page_to_paper(rectified, np.array(corrections.column_edges_px))[:, 0]
         if (np.diff(x_mm) < _LEAST_MM).any():

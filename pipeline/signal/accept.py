@@ -37,6 +37,8 @@ def leave_out(
     """
     if not corrections.left_out and not any(part.act is Act.UNREADABLE for part in record.by_person):
         return record, found
+    if missing := [lead for lead in corrections.left_out if lead not in record.leads]:
+        raise CorrectionError([BrokenRule("left_out", ", ".join(missing), "must be on the page")])
     signal_mv, confidence = record.signal_mv.copy(), record.confidence.copy()
     acts = [part for part in record.by_person if part.lead not in corrections.left_out]
     for lead in corrections.left_out:

@@ -301,7 +301,7 @@ def calibrate(
     n = _n_samples(match, times, calibration.paper_speed_mm_per_s, sampling_frequency_hz)
     signal: FloatArray = np.full((len(LEADS), n), np.nan, np.float32)
     confidence = np.zeros((len(LEADS), n), np.float32)
-    by_person = np.zeros((len(LEADS), n), np.uint8)
+    by_person = np.zeros(signal.shape, np.uint8)
     second_prints = []
     for stretch in _stretches(traces, match, times, calibration, sampling_frequency_hz):
         row = LEADS.index(stretch.lead)

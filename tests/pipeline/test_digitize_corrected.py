@@ -205,7 +205,7 @@ def test_rows_and_columns_are_read_where_a_person_puts_them(
     kept: list[bytes] = []
     stated = parse_corrections(content)
     result = digitizer.digitize(page, corrections=stated, known=known, keep=kept.append)
-    assert result.layout_match.rows == (0, 1, 2, 3)
+    assert (result.layout_match.rows, result.layout_match.certain) == ((0, 1, 2, 3), True)
     off_mm = np.array(result.layout_match.column_mm)[:, 0] - np.array(match.column_mm)[:, 0]
     assert off_mm == pytest.approx(2.0, abs=0.01)
     lead_i = result.record.signal_mv[0, :1000], plain.record.signal_mv[0, 40:1040]

@@ -137,6 +137,11 @@ def test_rows_and_columns_stand_where_they_are_stated(read: Digitization) -> Non
     stated = parse_corrections({"column_edges_px": edges})
     match = put_where_stated(read.layout_match, read.traces, read.rectified, stated)
     assert np.array(match.column_mm) == pytest.approx(np.array([[14, 70], [70, 140], [140, 200], [200, 262]]), abs=1e-3)
+    assert match.certain
+    moved = [[x, y + 300.0] for x, y in points[3:]]
+    stated = parse_corrections({"row_baselines_px": [*points[:3], *moved]})
+    match = put_where_stated(read.layout_match, read.traces, read.rectified, stated)
+    assert (match.rows, match.reasons) == ((0, 1, 2, -1), ("nothing was traced in 1 of 4 rows",))
     swapped = parse_corrections({"column_edges_px": [edges[1], edges[0], *edges[2:]]})
     with pytest.raises(CorrectionError, match="from left to right"):
         put_where_stated(read.layout_match, read.traces, read.rectified, swapped)
