@@ -24,6 +24,7 @@ from pipeline.datatypes import (
     LeadLabel,
     PageImage,
     PagePoint,
+    PrintedValues,
     Reading,
     RowBand,
     SegmentationMap,
@@ -225,6 +226,25 @@ class Digitizer:
         except DigitizationError:
             return -np.inf
 
+    def read_print(self, page: PageImage) -> PrintedValues:
+        """Read what a page states in print, and nothing else, on its first flat sheet.
+
+        Parameters
+        ----------
+        page : PageImage
+
+        Returns
+        -------
+        PrintedValues
+
+        Raises
+        ------
+        DigitizationError
+            The page cannot be flattened.
+        """
+        upright = self._candidates(page, self.stages.segment(page, self.networks[PAGE]), Corrections())[0]
+        return self.stages.printed_values(self.stages.read_text(upright.sheet, self.recogniser))
+
     def _candidates(
         self,
         page: PageImage,
@@ -348,9 +368,10 @@ class Digitizer:
         rectified = in_original(seen.rectified, seen.to_original, corrections.quarter_turns or 0)
         match = stages.put_where_stated(self._match(seen, corrections), seen.traces, rectified, corrections)
         traces, match = stages.lay_by_hand(seen.traces, match, sheet, rectified, corrections)
-        stated = stages.stated_scale(seen.text)
+        printed = stages.printed_values(seen.text)
+        stated = replace(stages.stated_scale(seen.text), heart_rate_per_minute=printed.heart_rate_per_minute)
         calibration = stages.infer_calibration(match, seen.marks, stated, default, corrections)
-        record = stages.calibrate(traces, match, calibration)
+        record = stages.check_printed_rate(stages.calibrate(traces, match, calibration), printed)
         audit = stages.audit(sheet, record, match, traces, seen.marks.pulses, seen.text)
         record, audit = stages.leave_out(record, audit, corrections)
         record = stages.lower_confidence(record, audit)
@@ -365,6 +386,7 @@ class Digitizer:
             quality=stages.assess(record, match, traces, rectified.grid_scale, audit),
             weights_sha256=weights,
             text=seen.text,
+            printed=printed,
             audit=audit,
             corrections=corrections,
         )

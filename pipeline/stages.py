@@ -26,6 +26,7 @@ from pipeline.datatypes import (
     PageImage,
     PagePoint,
     PrintedMarks,
+    PrintedValues,
     PulseBox,
     Quality,
     RectifiedPage,
@@ -41,6 +42,7 @@ from pipeline.printing.labels import read_labels
 from pipeline.printing.recogniser import Recogniser
 from pipeline.printing.statements import join_lead_names, stated_scale
 from pipeline.printing.text import read_text
+from pipeline.printing.values import printed_values
 from pipeline.rows.by_hand import lay_by_hand, put_where_stated, stated_rows
 from pipeline.rows.components import rows_from_ink
 from pipeline.rows.drawing import follow_strokes
@@ -56,6 +58,7 @@ from pipeline.signal.accept import leave_out
 from pipeline.signal.audit import audit, lower_confidence
 from pipeline.signal.calibrate import calibrate
 from pipeline.signal.calibration import infer_calibration, true_scale
+from pipeline.signal.heart_rate import check_printed_rate
 from pipeline.signal.quality import assess
 
 
@@ -95,6 +98,7 @@ class Stages:
     unbend: Callable[[Sheet, Network], Sheet]
     read_labels: Callable[[ByteArray, Network], tuple[LeadLabel, ...]]
     read_text: Callable[[Sheet, Recogniser], tuple[TextLine, ...]]
+    printed_values: Callable[[Sequence[TextLine]], PrintedValues]
     read_marks: Callable[[ByteArray, Network], PrintedMarks]
     rows_from_ink: Callable[[Sheet], tuple[RowBand, ...]]
     stated_rows: Callable[[Sequence[PagePoint], RectifiedPage, Sequence[RowBand]], Sequence[RowBand]]
@@ -111,6 +115,7 @@ class Stages:
     rescale: Callable[[Sheet, float, str], Sheet]
     infer_calibration: Callable[[LayoutMatch, PrintedMarks, StatedScale, Calibration, Corrections], Calibration]
     calibrate: Callable[[TraceSet, LayoutMatch, Calibration], EcgRecord]
+    check_printed_rate: Callable[[EcgRecord, PrintedValues], EcgRecord]
     audit: Callable[[Sheet, EcgRecord, LayoutMatch, TraceSet, Sequence[PulseBox], Sequence[TextLine]], InkAudit]
     leave_out: Callable[[EcgRecord, InkAudit, Corrections], tuple[EcgRecord, InkAudit]]
     lower_confidence: Callable[[EcgRecord, InkAudit], EcgRecord]
@@ -125,6 +130,7 @@ SHIPPED = Stages(
     unbend=unbend,
     read_labels=read_labels,
     read_text=read_text,
+    printed_values=printed_values,
     read_marks=read_marks,
     rows_from_ink=rows_from_ink,
     stated_rows=stated_rows,
@@ -141,6 +147,7 @@ SHIPPED = Stages(
     rescale=rescale,
     infer_calibration=infer_calibration,
     calibrate=calibrate,
+    check_printed_rate=check_printed_rate,
     audit=audit,
     leave_out=leave_out,
     lower_confidence=lower_confidence,

@@ -12,6 +12,8 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from datetime import date
+from datetime import time as clock
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
@@ -40,6 +42,7 @@ from pipeline import (
     LayoutMatch,
     Lead,
     PageImage,
+    PrintedValues,
     Quality,
     RectifiedPage,
     TraceSet,
@@ -154,6 +157,7 @@ def fake_digitization(page: PageImage, calibration: Calibration, *, doubtful: bo
             estimated_snr_db=3.0 if doubtful else 20.0,
         ),
         weights_sha256={"fake": "0" * 64},
+        printed=PrintedValues(recorded_on=date(2026, 3, 1), recorded_at=clock(10)),
     )
 
 

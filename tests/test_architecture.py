@@ -212,7 +212,18 @@ def broad_except_in_four_places(sources: Sources) -> list[str]:
 def pipeline_face_is_light(sources: Sources) -> list[str]:
     """Importing the types loads numpy and nothing heavier; what a function imports is loaded when it is called."""
     face = ("pipeline", *(f"pipeline.{word}" for word in FACE))
-    light = (*face[1:], "__future__", "collections.abc", "dataclasses", "enum", "importlib", "numpy", "os", "typing")
+    light = (
+        *face[1:],
+        "__future__",
+        "collections.abc",
+        "dataclasses",
+        "datetime",
+        "enum",
+        "importlib",
+        "numpy",
+        "os",
+        "typing",
+    )
     found = []
     for name in face:
         statements = list(sources[name].body)

@@ -29,6 +29,7 @@ from gateway.domain.received import Accepted, ReceivedObject
 from gateway.domain.status import JobStatus
 from gateway.errors import IntakeError, SettingsError
 from gateway.identity.decide import combined
+from gateway.identity.forms import check_context
 from gateway.intake.accept import Intake, file_key, media_type_of
 from gateway.settings import load_settings
 from gateway.store.tables import Delivery, JobEvent, Page
@@ -51,9 +52,8 @@ def submit(
     failed = False
     for path in files:
         try:
-            accepted = _submit(
-                intake, path.read_bytes(), identity.context(), tuple(destination) if destination else None
-            )
+            stated = check_context(identity.context(), "what is stated")
+            accepted = _submit(intake, path.read_bytes(), stated, tuple(destination) if destination else None)
         except IntakeError as error:
             print(f"{path}: {error}", file=sys.stderr)
             failed = True

@@ -40,7 +40,7 @@ def unmatched(
 
 
 def identify(job: JobId, identity: IdentityOptions, config: Config = None) -> None:
-    """State the identity of a job that waits. What is left out is kept, or comes from the patient or the order."""
+    """State the identity, or the time of recording, of a job that waits. What is left out is kept or looked up."""
     store = open_store(load_settings(config))
     job_id = find_job_id(store, job)
     identify_job(store, job_id, identity.context(), "cli")

@@ -50,6 +50,7 @@ class ReviewSettings(Section):
     minimum_coverage: float = Field(default=0.8, ge=0, le=1)
     deliver_doubtful: bool = False
     check_print: bool = True  # a page that prints another patient or order than its record is held
+    undated: Literal["review", "receipt"] = "review"  # held, or dated when it was received, where no date is known
 
 
 class WorkerSettings(Section):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import asdict
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from pipeline.datatypes import (
     LayoutMatch,
     Lead,
     Mark,
+    PrintedValues,
     Quality,
     RectifiedPage,
     SecondPrint,
@@ -71,7 +74,8 @@ def to_json(digitization: Digitization) -> str:
     Returns
     -------
     str
-        Everything but the signals, which `to_csv` writes, and the text on the page, which may hold patient data.
+        Everything but the signals, which `to_csv` writes, and the text on the page, which may hold patient data.  What
+        is printed about the recording is in it, with its date and the patient's age.
     """
     record, traces = digitization.record, digitization.traces
     drawn = float(traces.drawn()[np.isfinite(traces.row_mm)].mean()) if np.isfinite(traces.row_mm).any() else 0.0
@@ -87,6 +91,7 @@ def to_json(digitization: Digitization) -> str:
         "second_prints": [_second_print(second) for second in record.second_prints],
         "quality": _quality(digitization.quality),
         "audit": _audit(digitization.audit),
+        "printed": _printed(digitization.printed),
         "corrections": corrections_json(digitization.corrections),
         "by_person": [_by_person(part, record.sampling_frequency_hz) for part in record.by_person],
         "version": pipeline.__version__,
@@ -185,3 +190,11 @@ def _audit(audit: InkAudit) -> dict[str, Any]:
             }
         )
     return {"pen_mm": round(audit.pen_mm, 3), "unexplained": marks[False], "unsupported": marks[True]}
+
+
+def _printed(printed: PrintedValues) -> dict[str, Any]:
+    """Write what the page states in print: nothing of it is measured here."""
+    content = asdict(printed)
+    moments = {name: value.isoformat() for name, value in content.items() if isinstance(value, (date, time))}
+    may_be = [day.isoformat() for day in printed.may_be_recorded_on]
+    return content | moments | {"may_be_recorded_on": may_be}

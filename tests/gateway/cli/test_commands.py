@@ -74,6 +74,17 @@ def test_submit_names_each_bad_file_and_takes_the_others(run: Run, store: Store,
     assert len(store.jobs.newest()) == 1 and "page.png: job" in output
 
 
+def test_the_time_of_recording_is_stated_with_a_page_or_later(run: Run, store: Store, page: Path) -> None:
+    status, _, errors = run("submit", page, "--patient-id", "P1", "--recorded-at", "22.3.2019")
+    assert status == 1 and "acquisition_date_time must be a date-time YYYYMMDDHHMMSS" in errors
+    assert store.jobs.newest() == []
+    _, output, _ = run("submit", page, "--recorded-at", "20190322")
+    job_id = submitted(output)
+    assert store.jobs.get(job_id).context.acquisition_date_time == "20190322"
+    assert run("identify", job_id, "--patient-id", "P1", "--recorded-at", "20190322101503")[0] == 0
+    assert store.jobs.get(job_id).context.acquisition_date_time == "20190322101503"
+
+
 def test_submit_refuses_an_unknown_destination(run: Run, store: Store, page: Path) -> None:
     status, _, errors = run("submit", page, "--patient-id", "P1", "--destination", "pcas")
     assert status == 2 and "pcas" in errors and store.jobs.newest() == []
