@@ -1,4 +1,4 @@
-"""The digitizer: a picture of ECG paper in, twelve leads in millivolts out.
+"""The digitizer: a picture of ECG paper in, its leads in millivolts out.
 
 Importing this package loads the data types only.  `heart_rate_per_minute` and the names that need torch or OpenCV
 (`Digitizer`, `digitize`, `load_pages`, `draw_overlay`, `write_png`) are loaded when they are first used.
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from pipeline.corrections import check_corrections, corrections_json, parse_corrections, parse_pages
 from pipeline.datatypes import (
+    ALL_LEADS,
     BUDGET,
+    EXTRA_LEADS,
     LEADS,
     Act,
     ByPerson,
@@ -70,7 +72,9 @@ else:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ALL_LEADS",
     "BUDGET",
+    "EXTRA_LEADS",
     "LEADS",
     "Act",
     "BrokenRule",

@@ -12,7 +12,7 @@ Three frames are used:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import date, time
 from enum import IntEnum, StrEnum
@@ -55,7 +55,7 @@ BUDGET = FileBudget()
 
 
 class Lead(StrEnum):
-    """The twelve standard leads, in the order every record uses."""
+    """The twelve standard leads, in the order every record uses, then those that a page may show beside them."""
 
     I = "I"  # noqa: E741 - the lead's name
     II = "II"
@@ -69,9 +69,49 @@ class Lead(StrEnum):
     V4 = "V4"
     V5 = "V5"
     V6 = "V6"
+    V3R = "V3R"  # right of the sternum
+    V4R = "V4R"
+    V5R = "V5R"
+    V6R = "V6R"
+    V7 = "V7"  # on the back
+    V8 = "V8"
+    V9 = "V9"
+    D = "D"  # Nehb's: dorsal, anterior, inferior
+    A = "A"
+    J = "J"
+    X = "X"  # Frank's
+    Y = "Y"
+    Z = "Z"
+    UNNAMED_1 = "?1"  # on the page, but without a name that can be read
+    UNNAMED_2 = "?2"
+    UNNAMED_3 = "?3"
+    UNNAMED_4 = "?4"
+    UNNAMED_5 = "?5"
+    UNNAMED_6 = "?6"
+    UNNAMED_7 = "?7"
 
 
-LEADS: tuple[Lead, ...] = tuple(Lead)
+ALL_LEADS: tuple[Lead, ...] = tuple(Lead)
+LEADS: tuple[Lead, ...] = ALL_LEADS[:12]  # the standard ones: every record has them
+EXTRA_LEADS: tuple[Lead, ...] = ALL_LEADS[12:19]  # of the chest; a record has those that are on its page
+NAMED_LEADS: tuple[Lead, ...] = LEADS + EXTRA_LEADS  # whose names the label network knows
+OTHER_SYSTEMS: dict[str, tuple[Lead, ...]] = {"Nehb": ALL_LEADS[19:22], "Frank": ALL_LEADS[22:25]}
+UNNAMED_LEADS: tuple[Lead, ...] = ALL_LEADS[25:]  # as many as there are extra ones
+
+
+def record_leads(printed: Iterable[Lead]) -> tuple[Lead, ...]:
+    """Return the leads of a page's record: the twelve standard ones, then what else is printed."""
+    more = set(printed)
+    return LEADS + tuple(lead for lead in ALL_LEADS[len(LEADS) :] if lead in more)
+
+
+def in_order(signal_mv: FloatArray, leads: Sequence[Lead], wanted: Sequence[Lead]) -> FloatArray:
+    """Return the rows of a signal (n_leads, n) of `leads` that belong to `wanted`; NaN for those it does not have."""
+    rows = np.full((len(wanted), signal_mv.shape[1]), np.nan, np.float32)
+    for row, lead in enumerate(wanted):
+        if lead in leads:
+            rows[row] = signal_mv[leads.index(lead)]
+    return rows
 
 
 def _check(name: str, array: npt.NDArray[np.generic], dtype: type[np.generic], ndim: int) -> None:
@@ -172,6 +212,17 @@ class Layout:
     def leads(self) -> tuple[Lead, ...]:
         """Leads of the short columns, row by row."""
         return tuple(lead for row in self.rows for lead in row)
+
+    @property
+    def part(self) -> str:
+        """Which part of a recording on several pages this is, in words; "" if the page has limb and chest leads."""
+        limb = set(self.leads) & set(LEADS[:6])
+        if limb and len(limb) < len(self.leads):
+            return ""
+        kind, other, number, half = ("limb", "chest", 1, LEADS[:6]) if limb else ("chest", "limb", 2, LEADS[6:])
+        whole = set(half) <= set(self.leads)
+        of = f"half of a recording (page {number} of 2)" if whole else "a part of a recording"
+        return f"{of}: {kind} leads only, no {other} leads"
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -507,6 +558,7 @@ class Quality:
     layout_score: float
     estimated_snr_db: float
     warnings: tuple[str, ...] = ()  # reasons in words; each one asks for a review by a person
+    notes: tuple[str, ...] = ()  # what a person should know besides; none asks for a review
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

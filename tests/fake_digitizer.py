@@ -28,6 +28,7 @@ from gateway.spool.folder import Spool
 from gateway.spool.owner import owned
 from gateway.store.store import Store
 from pipeline import (
+    EXTRA_LEADS,
     LEADS,
     Act,
     BrokenRule,
@@ -72,6 +73,7 @@ class Behaviour(IntEnum):
     HANGING = 6
     BROKEN = 7  # a fault in the code
     GREEDY = 8  # asks for 64 GiB
+    EXTRA = 9  # the page shows more than the twelve leads
 
 
 def page_pixels(behaviour: Behaviour = Behaviour.GOOD, seed: int = 0) -> np.ndarray:
@@ -107,7 +109,8 @@ class FakeDigitizer:
         if behaviour in (Behaviour.SLOW, Behaviour.HANGING):
             time.sleep(SLOW_S if behaviour is Behaviour.SLOW else 3600)
         plain = fake_digitization(page, default_calibration, doubtful=behaviour is Behaviour.DOUBTFUL)
-        return as_stated(plain, more.get("corrections") or Corrections())
+        read = with_extra_leads(plain) if behaviour is Behaviour.EXTRA else plain
+        return as_stated(read, more.get("corrections") or Corrections())
 
 
 def fake_digitization(page: PageImage, calibration: Calibration, *, doubtful: bool = False) -> Digitization:
@@ -177,6 +180,21 @@ def as_stated(plain: Digitization, corrections: Corrections) -> Digitization:
         calibration = replace(calibration, paper_speed_mm_per_s=speed, speed_source="person")
     record = replace(plain.record, signal_mv=signal_mv, calibration=calibration, by_person=tuple(parts))
     return replace(plain, record=record, corrections=corrections)
+
+
+def with_extra_leads(read: Digitization) -> Digitization:
+    """Return a page that shows V7, V8 and V9, too, all the time."""
+    leads, record, quality = EXTRA_LEADS[-3:], read.record, read.quality
+    more = np.full((len(leads), record.signal_mv.shape[1]), 0.1, np.float32)
+    record = replace(
+        record,
+        signal_mv=np.vstack([record.signal_mv, more]),
+        confidence=np.vstack([record.confidence, np.ones_like(more)]),
+        leads=(*record.leads, *leads),
+    )
+    full = dict.fromkeys(leads, 1.0)
+    quality = replace(quality, coverage=quality.coverage | full, confidence=quality.confidence | full)
+    return replace(read, record=record, quality=quality)
 
 
 def main(program: str = "tests.fake_digitizer") -> None:

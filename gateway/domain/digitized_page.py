@@ -47,6 +47,8 @@ class DigitizedPage:
         Measured ventricular rate; None where it is not certain.
     waveform_sop_class_uid, waveform_sop_instance_uid : str
         The waveform object that messages and the report refer to.
+    leads_left_out : tuple of Lead
+        Leads of the page that this object does not have.
     overlay_png : bytes
         The page with the traces drawn over it; b"" where it is not needed again.
     report_pdf : bytes
@@ -71,6 +73,7 @@ class DigitizedPage:
     heart_rate_per_minute: float | None = None
     waveform_sop_class_uid: str = ""
     waveform_sop_instance_uid: str = ""
+    leads_left_out: tuple[Lead, ...] = ()
     overlay_png: bytes = b""
     report_pdf: bytes = b""
     revision: int = 0
@@ -88,6 +91,12 @@ class DigitizedPage:
     def recorded(self) -> Recorded:
         """When the ECG was recorded."""
         return recorded(self.context, self.printed)
+
+    @property
+    def left_out_words(self) -> list[str]:
+        """Which leads the waveform object does not have, in words; nothing where it has all."""
+        names = ", ".join(self.leads_left_out)
+        return [f"not in the waveform object, which has the twelve leads only: {names}"] if names else []
 
     @property
     def version(self) -> str:

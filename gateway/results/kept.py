@@ -62,6 +62,7 @@ def read_result(npz: bytes, figures: str) -> tuple[EcgRecord, Quality]:
         layout_score=kept["layout_score"],
         estimated_snr_db=kept["estimated_snr_db"],
         warnings=tuple(kept["warnings"]),
+        notes=tuple(kept.get("notes", ())),
     )
     return record, quality
 
@@ -78,6 +79,7 @@ def quality_json(digitization: Digitization) -> str:
             "layout_score": round(quality.layout_score, 4),
             "estimated_snr_db": round(quality.estimated_snr_db, 2),
             "warnings": list(quality.warnings),
+            "notes": list(quality.notes),
             "rhythm": [lead.value for lead in digitization.layout_match.rhythm],
             "paper_speed_mm_per_s": calibration.paper_speed_mm_per_s,
             "paper_speed_source": calibration.speed_source,

@@ -19,7 +19,12 @@ from gateway.delivery.kind import Kind
 from gateway.delivery.kinds import kind_of
 from gateway.dicom.objects.page_objects import ObjectKind, make_object
 from gateway.dicom.objects.uids import derived_uid
-from gateway.dicom.objects.waveform import SOP_CLASS_UIDS, SopClass, waveform_sop_instance_uid
+from gateway.dicom.objects.waveform import (
+    SopClass,
+    leads_left_out,
+    waveform_sop_class_uid,
+    waveform_sop_instance_uid,
+)
 from gateway.domain.artefact import Artefact, Role
 from gateway.domain.context import StudyContext
 from gateway.domain.digitized_page import DigitizedPage
@@ -166,6 +171,7 @@ def page_result(
         else:
             uid = page.waveform_sop_instance_uid
             artefacts += [Artefact(page_number=number, role=Role.REPORT_PDF, data=page.report_pdf), *objects.values()]
+            reasons += page.left_out_words
             made, deliveries = _for_destinations(facts, page, objects, reasons)
             artefacts += made
     row = Page(
@@ -283,7 +289,8 @@ def _digitized_page(
         columns=printed_columns(digitization.layout_match),
         printed=digitization.printed,
         heart_rate_per_minute=heart_rate_per_minute(digitization.record),
-        waveform_sop_class_uid=SOP_CLASS_UIDS[waveform],
+        leads_left_out=leads_left_out(digitization.record, waveform),
+        waveform_sop_class_uid=waveform_sop_class_uid(digitization.record, waveform),
         waveform_sop_instance_uid=waveform_sop_instance_uid(facts.context, number, waveform, facts.revision),
         overlay_png=overlay_png,
         revision=facts.revision,

@@ -14,7 +14,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.corrections import broken_by_layout
-from pipeline.datatypes import Beats, Corrections, Layout, LayoutMatch, LeadLabel, Spans, TraceSet
+from pipeline.datatypes import (
+    EXTRA_LEADS,
+    NAMED_LEADS,
+    OTHER_SYSTEMS,
+    UNNAMED_LEADS,
+    Beats,
+    Corrections,
+    Layout,
+    LayoutMatch,
+    Lead,
+    LeadLabel,
+    Spans,
+    TraceSet,
+)
 from pipeline.errors import CorrectionError, LayoutUnknown
 from pipeline.layout.beats import measure_beats
 from pipeline.layout.columns import locate_columns
@@ -207,6 +220,36 @@ def _stated(layout: Layout, stated: Corrections) -> Layout:
     )
 
 
+def _with_printed_extras(layout: Layout, fit: LabelFit | None, found: Found) -> tuple[Layout, list[str]]:
+    """Give the places of extra leads the names that are printed there; a place without one has a lead without a name.
+
+    Which extra leads a cart prints is for its user to choose, and no sum or strip tells one from another.
+    """
+    places = [k for k, lead in enumerate(layout.leads) if lead in EXTRA_LEADS]
+    labels = [int(fit.slot_label[k]) if fit else -1 for k in places]
+    names: dict[int, Lead] = {}
+    named = [(found.labels[label], k) for label, k in zip(labels, places, strict=True) if label >= 0]
+    for label, k in sorted(named, key=lambda pair: -pair[0].score):
+        if label.lead not in names.values():
+            names[k] = label.lead
+    unread = dict(zip((k for k in places if k not in names), UNNAMED_LEADS, strict=False))
+    leads = [(names | unread).get(k, lead) for k, lead in enumerate(layout.leads)]
+    n = len(layout.rows[0])
+    rows = tuple(tuple(leads[first : first + n]) for first in range(0, len(leads), n))
+    reasons = [f"leads whose names were not read are {', '.join(unread.values())} in the record"] if unread else []
+    return (layout if rows == layout.rows else replace(layout, rows=rows)), reasons
+
+
+def _other_systems(layout: Layout) -> list[str]:
+    """Name the leads of a layout that belong to no system of standard leads."""
+    reasons = []
+    for system, leads in OTHER_SYSTEMS.items():
+        there = [lead for lead in layout.leads if lead in leads]
+        if there:
+            reasons.append(f"{', '.join(there)} are {system}'s leads, which are unknown here")
+    return reasons
+
+
 def identify_layout(
     labels: Sequence[LeadLabel],
     traces: TraceSet,
@@ -252,13 +295,18 @@ def identify_layout(
     best = candidates[0]
     if stated.layout is None:
         _refuse_unknown(best, found)
-    layout = _stated(best.layout, stated)
+    layout, unread = _with_printed_extras(best.layout, best.labels, found)
+    layout = _stated(layout, stated)
+    others = _other_systems(layout)
+    if not set(layout.leads) & set(NAMED_LEADS):
+        raise LayoutUnknown(f"no layout that is known: {others[0]}")
     if stated.layout is None and stated.leads is None:
         doubts = _doubts(best, candidates[1:], found, stated.together)
     else:
         doubts = _doubtful_rows(best, found)
     if stated.row_baselines_px is not None:
         doubts = [doubt for doubt in doubts if doubt not in _doubtful_rows(best, found)]
+    doubts += [*others, *(unread if stated.leads is None else ())]
     if stated.rhythm is None:
         rhythm, reasons = name_strips(traces, layout, best.labels, found, best.rows.row_index, best.columns)
         doubts += reasons

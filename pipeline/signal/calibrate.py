@@ -16,7 +16,6 @@ import numpy.typing as npt
 from scipy.signal import resample_poly
 
 from pipeline.datatypes import (
-    LEADS,
     Act,
     ByPerson,
     ByteArray,
@@ -28,6 +27,7 @@ from pipeline.datatypes import (
     SecondPrint,
     Spans,
     TraceSet,
+    record_leads,
 )
 from pipeline.errors import TraceNotFound
 from pipeline.runs import runs_of
@@ -35,7 +35,7 @@ from pipeline.signal.weights import RECORD
 
 Float64 = npt.NDArray[np.float64]
 
-_CHEST = frozenset({Lead.V1, Lead.V2, Lead.V3, Lead.V4, Lead.V5, Lead.V6})
+_LIMB = frozenset({Lead.I, Lead.II, Lead.III, Lead.AVR, Lead.AVL, Lead.AVF})
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -66,7 +66,7 @@ class _Stretch:
 def gain_of(lead: Lead, calibration: Calibration) -> float:
     """Return the gain of a lead in mm/mV: a cart may print the chest leads with another."""
     chest = calibration.chest_gain_mm_per_mv
-    return chest if chest is not None and lead in _CHEST else calibration.gain_mm_per_mv
+    return chest if chest is not None and lead not in _LIMB else calibration.gain_mm_per_mv
 
 
 def _resample(
@@ -286,9 +286,9 @@ def calibrate(
     Returns
     -------
     EcgRecord
-        All twelve leads on one time axis, as printed; NaN where a lead is not printed or could not be traced.  A lead
-        that is printed twice (short and as a rhythm strip) has the strip, filled from the short print where the strip
-        is missing or plainly worse; the short print is kept beside it.
+        The twelve standard leads, then what else the layout prints, on one time axis, as printed; NaN where a lead is
+        not printed or could not be traced.  A lead that is printed twice (short and as a rhythm strip) has the strip,
+        filled from the short print where the strip is missing or plainly worse; the short print is kept beside it.
 
     Raises
     ------
@@ -299,12 +299,13 @@ def calibrate(
         raise TraceNotFound("no row is traced where the layout has leads")
     times = match.column_times(calibration.paper_speed_mm_per_s)
     n = _n_samples(match, times, calibration.paper_speed_mm_per_s, sampling_frequency_hz)
-    signal: FloatArray = np.full((len(LEADS), n), np.nan, np.float32)
-    confidence = np.zeros((len(LEADS), n), np.float32)
+    leads = record_leads((*match.layout.leads, *match.rhythm))
+    signal: FloatArray = np.full((len(leads), n), np.nan, np.float32)
+    confidence = np.zeros((len(leads), n), np.float32)
     by_person = np.zeros(signal.shape, np.uint8)
     second_prints = []
     for stretch in _stretches(traces, match, times, calibration, sampling_frequency_hz):
-        row = LEADS.index(stretch.lead)
+        row = leads.index(stretch.lead)
         second = _lay(signal[row], confidence[row], by_person[row], stretch)
         second_prints += [] if second is None else [second]
     if not np.isfinite(signal).any():
@@ -313,13 +314,13 @@ def calibrate(
     return EcgRecord(
         signal_mv=signal,
         confidence=confidence,
-        leads=LEADS,
+        leads=leads,
         sampling_frequency_hz=sampling_frequency_hz,
         calibration=calibration,
         second_prints=tuple(second_prints),
         by_person=tuple(
             ByPerson(act=act, lead=lead, first_sample=first, stop_sample=stop)
-            for lead, acts in zip(LEADS, by_person, strict=True)
+            for lead, acts in zip(leads, by_person, strict=True)
             for act in (Act.DRAWN, Act.UNREADABLE)
             for first, stop in runs_of(acts == act)
         ),

@@ -27,6 +27,7 @@ from pipeline.datatypes import (
     TraceSet,
 )
 from pipeline.signal.calibrate import gain_of
+from pipeline.signal.grid_lines import beats_cut_by_lines
 from pipeline.signal.weights import QUALITY, QualityWeights
 
 Float64 = npt.NDArray[np.float64]
@@ -314,6 +315,8 @@ def assess(
     warnings += _lead_warnings(coverage, confidence)
     warnings += _audit_warnings(audit)
     warnings += _record_warnings(record, match, _limb_db(record), _strip_db(match, traces))
+    if grid_scale.source == "grid":
+        warnings += beats_cut_by_lines(match, traces, record.calibration.paper_speed_mm_per_s)
     warnings += _grid_warnings(grid_scale)
     warnings += record.calibration.reasons
     return Quality(
@@ -323,4 +326,5 @@ def assess(
         layout_score=match.score,
         estimated_snr_db=float(np.clip(estimate, weights.worst_db, weights.best_db)),
         warnings=tuple(warnings),
+        notes=(match.layout.part,) if match.layout.part else (),
     )
