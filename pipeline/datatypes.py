@@ -396,6 +396,16 @@ class DrawnLine:
         return self.first + self.y_mm.size
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpikeMark:
+    """A pacing spike as printed: a stroke from the trace to its tip."""
+
+    row: int  # of the trace set
+    x_mm: float  # paper x
+    tip_mm: float  # paper y of its far end
+    score: float  # in [0, 1]
+
+
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class TraceSet:
     """The centre line of every printed row on the paper frame.
@@ -411,6 +421,7 @@ class TraceSet:
     doubt_mm: FloatArray | None = None  # (n_rows, n_columns) how far a column's own answer is off row_mm; None: unknown
     lines: tuple[DrawnLine, ...] = ()  # what the rows were taken from where the page is a drawing; lines may overlap
     by_person: ByteArray | None = None  # (n_rows, n_columns) 0, or the `Act` of a person by its number; None: all 0
+    spikes: tuple[SpikeMark, ...] = ()  # pacing spikes, which `row_mm` leaves out; not where rows were taken from lines
 
     def __post_init__(self) -> None:
         _check("row_mm", self.row_mm, np.float32, 2)
@@ -482,6 +493,7 @@ class EcgRecord:
     calibration: Calibration
     second_prints: tuple[SecondPrint, ...] = ()
     by_person: tuple[ByPerson, ...] = ()
+    pacing: tuple[tuple[Lead, int], ...] = ()  # samples that are pacing spikes
 
     def __post_init__(self) -> None:
         _check("signal_mv", self.signal_mv, np.float32, 2)

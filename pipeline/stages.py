@@ -48,6 +48,7 @@ from pipeline.rows.components import rows_from_ink
 from pipeline.rows.drawing import follow_strokes
 from pipeline.rows.marks import read_marks
 from pipeline.rows.pulses import measure_pulses
+from pipeline.rows.refine import fit_ink
 from pipeline.rows.trace import RowReader, read_rows, trace_rows
 from pipeline.sheet.bend import unbend
 from pipeline.sheet.cut import cut_sheet
@@ -111,6 +112,7 @@ class Stages:
     lay_by_hand: Callable[[TraceSet, LayoutMatch, Sheet, RectifiedPage, Corrections], tuple[TraceSet, LayoutMatch]]
     measure_pulses: Callable[[Sheet, PrintedMarks], PrintedMarks]
     stated_scale: Callable[[Sequence[TextLine]], StatedScale]
+    fit_ink: Callable[[TraceSet, Sheet, LayoutMatch, Sequence[PulseBox], Sequence[TextLine]], TraceSet]
     true_scale: Callable[[LayoutMatch, PrintedMarks, StatedScale, Calibration], float]
     rescale: Callable[[Sheet, float, str], Sheet]
     infer_calibration: Callable[[LayoutMatch, PrintedMarks, StatedScale, Calibration, Corrections], Calibration]
@@ -143,6 +145,7 @@ SHIPPED = Stages(
     lay_by_hand=lay_by_hand,
     measure_pulses=measure_pulses,
     stated_scale=stated_scale,
+    fit_ink=fit_ink,
     true_scale=true_scale,
     rescale=rescale,
     infer_calibration=infer_calibration,

@@ -26,7 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"cli"}),
     frozenset({"service", "demo"}),
     frozenset({"web"}),
-    frozenset({"intake", "identity", "results", "delivery", "worker", "operations"}),
+    frozenset({"audit", "intake", "identity", "results", "delivery", "worker", "operations"}),
     frozenset({"store", "spool", "dicom", "hl7"}),
     frozenset({"settings", "security", "domain", "logs", "threads"}),
     frozenset({"errors"}),
@@ -265,7 +265,7 @@ def matplotlib_in_evaluation_only(sources: Sources) -> list[str]:
 
 
 def drawing_in_output_only(sources: Sources) -> list[str]:
-    allowed = ("pipeline.output", "pipeline.training", "pipeline.evaluation")
+    allowed = ("pipeline.output", "pipeline.training", "pipeline.evaluation", "pipeline.rows.pen")
     return [
         f"{name} draws with cv2.{node.func.attr}"
         for name, tree in sources.items()

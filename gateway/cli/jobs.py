@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from gateway.cli.arguments import AsJson, Config, Destinations, JobId, Limit, find_job_id, open_spool, open_store
+from gateway.cli.arguments import AsJson, Config, Destinations, JobId, Limit, actor, find_job_id, open_spool, open_store
 from gateway.cli.options import IdentityOptions
 from gateway.cli.output import (
     age,
@@ -120,7 +120,7 @@ def retry(job: JobId, config: Config = None) -> None:
     """Queue a job for another run: one that failed, waits for review, was cancelled or is done."""
     store = open_store(load_settings(config))
     job_id = find_job_id(store, job)
-    store.jobs.retry(job_id, "cli")
+    store.jobs.retry(job_id, actor())
     print(f"job {job_id} is queued again")
 
 
@@ -128,7 +128,7 @@ def cancel(job: JobId, config: Config = None) -> None:
     """Cancel a job that does not run, and its deliveries that have not arrived."""
     store = open_store(load_settings(config))
     job_id = find_job_id(store, job)
-    store.jobs.cancel(job_id, "cli")
+    store.jobs.cancel(job_id, actor())
     print(f"job {job_id} is cancelled")
 
 
@@ -146,7 +146,7 @@ def _submit(intake: Intake, data: bytes, stated: StudyContext, destinations: tup
         media_type=media_type,
         data=data,
         context=stated,
-        actor="cli",
+        actor=actor(),
         destinations=destinations,
     )
     return intake.accept(received)

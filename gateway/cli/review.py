@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from gateway.cli.arguments import MAXIMUM_NUMBER, AsJson, Config, JobId, find_job_id, open_spool, open_store
+from gateway.cli.arguments import MAXIMUM_NUMBER, AsJson, Config, JobId, actor, find_job_id, open_spool, open_store
 from gateway.cli.options import IdentityOptions
 from gateway.cli.output import age, job_fields, merge_fields, print_json, print_table
 from gateway.errors import IntakeError
@@ -43,7 +43,7 @@ def identify(job: JobId, identity: IdentityOptions, config: Config = None) -> No
     """State the identity, or the time of recording, of a job that waits. What is left out is kept or looked up."""
     store = open_store(load_settings(config))
     job_id = find_job_id(store, job)
-    identify_job(store, job_id, identity.context(), "cli")
+    identify_job(store, job_id, identity.context(), actor())
     print(f"job {job_id} is queued again")
 
 
@@ -52,7 +52,7 @@ def confirm(job: JobId, config: Config = None) -> None:
     settings = load_settings(config)
     store = open_store(settings)
     job_id = find_job_id(store, job)
-    confirm_job(store, open_spool(settings), settings, job_id, "cli")
+    confirm_job(store, open_spool(settings), settings, job_id, actor())
     print(f"job {job_id} is confirmed")
 
 
@@ -92,7 +92,7 @@ def merges(
     """List results that were delivered under a patient ID that has since been merged. The table shows patient IDs."""
     store = open_store(load_settings(config))
     if settle is not None:
-        store.patients.settle_merge(settle, "cli")
+        store.patients.settle_merge(settle, actor())
     notices = store.patients.merge_notices()
     if as_json:
         print_json([merge_fields(notice, patient=patient) for notice in notices])

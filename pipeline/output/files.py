@@ -90,6 +90,7 @@ def to_json(digitization: Digitization) -> str:
         "leads": [
             lead for lead, signal in zip(record.leads, record.signal_mv, strict=True) if np.isfinite(signal).any()
         ],
+        "pacing_spikes": [_pacing_spike(record, lead, at) for lead, at in record.pacing],
         "second_prints": [_second_print(second) for second in record.second_prints],
         "quality": _quality(digitization.quality),
         "audit": _audit(digitization.audit),
@@ -141,6 +142,16 @@ def _geometry(rectified: RectifiedPage) -> dict[str, Any]:
         "scale_source": scale.source,
         "quarter_turns": rectified.quarter_turns,
         "homography_mm_to_px": [[float(f"{value:.8g}") for value in row] for row in rectified.homography],
+    }
+
+
+def _pacing_spike(record: EcgRecord, lead: Lead, at: int) -> dict[str, Any]:
+    row = record.leads.index(lead)
+    return {
+        "lead": lead,
+        "time_s": round(at / record.sampling_frequency_hz, 4),
+        "value_mv": round(float(record.signal_mv[row, at]), 3),
+        "confidence": round(float(record.confidence[row, at]), 3),
     }
 
 

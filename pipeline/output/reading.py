@@ -56,7 +56,7 @@ def pack_reading(reading: Reading) -> bytes:
         "lines": [[line.row, line.first, line.y_mm.size] for line in traces.lines],
     }
     arrays = {
-        "maps": (255 * (1 - np.stack([maps.trace, maps.text]))).astype(np.uint8),  # the grid is not asked for any more
+        "maps": (255 * (1 - np.stack([maps.grid, maps.trace, maps.text]))).astype(np.uint8),
         "node_xy": rectified.node_xy,
         "homography": rectified.homography,
         "row_mm": traces.row_mm,
@@ -96,8 +96,8 @@ def unpack_reading(data: bytes, key: str, page: PageImage, to_original: npt.NDAr
     if (about["form"], about["key"]) != (_FORM, key):
         return None
     # as `Sheet.ink` rounds them: between what was cut off and the next step
-    trace, text = (254.5 - arrays["maps"].astype(np.float32)) / np.float32(255)
-    segmentation = SegmentationMap(grid=np.zeros_like(trace), trace=trace, text=text, scale=about["map_scale"])
+    grid, trace, text = (254.5 - arrays["maps"].astype(np.float32)) / np.float32(255)
+    segmentation = SegmentationMap(grid=grid, trace=trace, text=text, scale=about["map_scale"])
     points = about["row_baselines_px"]
     return Reading(
         key=key,

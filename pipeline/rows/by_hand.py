@@ -140,13 +140,14 @@ def lay_by_hand(
         np.zeros(traces.row_mm.shape, np.uint8),
     )
     doubt_mm = np.zeros_like(row_mm) if traces.doubt_mm is None else traces.doubt_mm.copy()
-    touched = set()
+    touched, spikes = set(), list(traces.spikes)
     for edit in edits:
         at = match.rows[edit.row]
         if at < 0:
             continue  # unreadable, and not traced anyway
         touched.add(at)
         part = np.s_[at, edit.first : edit.stop]
+        spikes = [each for each in spikes if each.row != at or not _within(each.x_mm, traces, edit)]
         if edit.y_mm is None:
             row_mm[part], confidence[part], by_person[part] = np.nan, 0.0, Act.UNREADABLE
         else:
@@ -160,6 +161,7 @@ def lay_by_hand(
         doubt_mm=doubt_mm,
         by_person=by_person,
         lines=tuple(line for line in traces.lines if line.row not in touched),
+        spikes=tuple(spikes),
     )
     return edited, match
 
@@ -232,6 +234,11 @@ def _columns(traces: TraceSet, x0_mm: float, x1_mm: float) -> tuple[int, int]:
     """Return the columns of the traces from one paper x to another: the first, and the first behind them."""
     first, last = ((x - traces.x0_mm) * traces.columns_per_mm for x in (x0_mm, x1_mm))
     return max(int(np.ceil(first)), 0), min(int(np.floor(last)) + 1, traces.row_mm.shape[1])
+
+
+def _within(x_mm: float, traces: TraceSet, edit: _Edit) -> bool:
+    """Tell whether a paper x lies in the stretch of an edit."""
+    return edit.first <= (x_mm - traces.x0_mm) * traces.columns_per_mm < edit.stop
 
 
 def _refuse_overlaps(edits: Sequence[_Edit]) -> None:

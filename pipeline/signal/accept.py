@@ -63,5 +63,12 @@ def leave_out(
         and not any(mark.lead is lead and start <= mark.start_s and mark.end_s <= end for lead, start, end in settled)
     )
     kept = tuple(second for second in record.second_prints if second.lead not in corrections.left_out)
-    record = replace(record, signal_mv=signal_mv, confidence=confidence, second_prints=kept, by_person=tuple(acts))
+    record = replace(
+        record,
+        signal_mv=signal_mv,
+        confidence=confidence,
+        second_prints=kept,
+        by_person=tuple(acts),
+        pacing=tuple(spike for spike in record.pacing if spike[0] not in corrections.left_out),
+    )
     return record, replace(found, marks=marks)

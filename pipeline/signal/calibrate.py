@@ -61,6 +61,7 @@ class _Stretch:
     signal_mv: Float64  # (n,), zero line at 0, NaN = not traced
     confidence: Float64  # (n,)
     by_person: ByteArray  # (n,) 0, or the number of an `Act`
+    spikes: tuple[int, ...] = ()  # samples of pacing spikes
 
 
 def gain_of(lead: Lead, calibration: Calibration) -> float:
@@ -124,9 +125,17 @@ def _cut(
             by_person = np.zeros(line.y_mm.size, np.uint8)
     signal_mv = (traces.baseline_mm[index].astype(np.float64) - y_mm) / mm_per_mv
     signal_mv, confidence, by_person = _resample(signal_mv, confidence, by_person, ratio)
-    if np.isfinite(signal_mv).any():
-        signal_mv = signal_mv - _zero_line(signal_mv, sampling_frequency_hz)
-    return _Stretch(lead, round(start_s * sampling_frequency_hz), signal_mv, confidence, by_person)
+    zero_mv = _zero_line(signal_mv, sampling_frequency_hz) if np.isfinite(signal_mv).any() else 0.0
+    spikes = []
+    for spike in traces.spikes:  # one sample each, after resampling: a band limit would spread them
+        column = (spike.x_mm - traces.x0_mm) * traces.columns_per_mm - first
+        at = round(column * float(ratio))
+        if spike.row == index and 0 <= at < signal_mv.size:
+            signal_mv[at] = (float(traces.baseline_mm[index]) - spike.tip_mm) / mm_per_mv
+            confidence[at] = spike.score
+            spikes.append(at)
+    start = round(start_s * sampling_frequency_hz)
+    return _Stretch(lead, start, signal_mv - zero_mv, confidence, by_person, tuple(spikes))
 
 
 def _stretches(
@@ -304,8 +313,10 @@ def calibrate(
     confidence = np.zeros((len(leads), n), np.float32)
     by_person = np.zeros(signal.shape, np.uint8)
     second_prints = []
+    pacing: set[tuple[Lead, int]] = set()
     for stretch in _stretches(traces, match, times, calibration, sampling_frequency_hz):
         row = leads.index(stretch.lead)
+        pacing |= {(stretch.lead, stretch.first + at) for at in stretch.spikes if stretch.first + at < n}
         second = _lay(signal[row], confidence[row], by_person[row], stretch)
         second_prints += [] if second is None else [second]
     if not np.isfinite(signal).any():
@@ -324,4 +335,5 @@ def calibrate(
             for act in (Act.DRAWN, Act.UNREADABLE)
             for first, stop in runs_of(acts == act)
         ),
+        pacing=tuple(sorted(pacing, key=lambda spike: (leads.index(spike[0]), spike[1]))),
     )

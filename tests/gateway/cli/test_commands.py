@@ -171,7 +171,7 @@ def test_unmatched_job_is_identified_and_confirmed(run: Run, store: Store, spool
     assert job_id not in run("unmatched")[1]
     assert Worker(Settings(), store, spool, FakeDigitizer(), name="w").run_once()
     assert run("confirm", job_id)[0] == 0
-    assert store.jobs.get(job_id).confirmed_by == "cli"
+    assert store.jobs.get(job_id).confirmed_by.startswith("cli:")
     status, _, errors = run("merges", "--settle", "7")
     assert status == 1 and "no merge notice 7" in errors
     assert run("merges")[0] == 0
