@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from pipeline import CorrectionError, Digitization, Digitizer, Lead, PageImage, parse_corrections
+from pipeline import LEADS, CorrectionError, Digitization, Digitizer, Lead, PageImage, parse_corrections
 from pipeline.command_line import app
 from pipeline.evaluation.bench import draw_scan
 from pipeline.output.files import to_json
@@ -135,7 +135,7 @@ def test_a_lead_that_is_left_out_has_no_signal_and_asks_for_nothing(
     assert result.quality.warnings == plain.quality.warnings
     (said,) = json.loads(to_json(result))["by_person"]
     assert (said["act"], said["lead"]) == ("left_out", "V6") and said["end_s"] > said["start_s"]
-    everything_else = [lead.value for lead in Lead if lead != Lead.V6]
+    everything_else = [lead.value for lead in LEADS if lead != Lead.V6]
     only = corrected(digitizer, page, known, left_out=everything_else)
     assert np.isfinite(only.record.signal_mv).any(1).sum() == 1
 
