@@ -17,6 +17,7 @@ from datetime import time as clock
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,7 +30,12 @@ from gateway.store.store import Store
 from pipeline import (
     EXTRA_LEADS,
     LEADS,
+    Act,
+    BrokenRule,
+    ByPerson,
     Calibration,
+    CorrectionError,
+    Corrections,
     Digitization,
     EcgRecord,
     GridScale,
@@ -88,7 +94,7 @@ class FakeDigitizer:
 
     pages_at_once = 1
 
-    def digitize(self, page: PageImage, *, default_calibration: Calibration) -> Digitization:
+    def digitize(self, page: PageImage, *, default_calibration: Calibration, **more: Any) -> Digitization:
         red, *mark = (int(value) for value in page.pixels[0, 0])
         known = tuple(mark) == _MARK and red in Behaviour.__members__.values()
         behaviour = Behaviour(red) if known else Behaviour.GOOD
@@ -102,8 +108,9 @@ class FakeDigitizer:
             np.ones(64 << 30, dtype=np.uint8)
         if behaviour in (Behaviour.SLOW, Behaviour.HANGING):
             time.sleep(SLOW_S if behaviour is Behaviour.SLOW else 3600)
-        read = fake_digitization(page, default_calibration, doubtful=behaviour is Behaviour.DOUBTFUL)
-        return with_extra_leads(read) if behaviour is Behaviour.EXTRA else read
+        plain = fake_digitization(page, default_calibration, doubtful=behaviour is Behaviour.DOUBTFUL)
+        read = with_extra_leads(plain) if behaviour is Behaviour.EXTRA else plain
+        return as_stated(read, more.get("corrections") or Corrections())
 
 
 def fake_digitization(page: PageImage, calibration: Calibration, *, doubtful: bool = False) -> Digitization:
@@ -155,6 +162,24 @@ def fake_digitization(page: PageImage, calibration: Calibration, *, doubtful: bo
         weights_sha256={"fake": "0" * 64},
         printed=PrintedValues(recorded_on=date(2026, 3, 1), recorded_at=clock(10)),
     )
+
+
+def as_stated(plain: Digitization, corrections: Corrections) -> Digitization:
+    """Apply of corrections the speed and the leads left out; a layout that does not exist is refused."""
+    if corrections.layout == "none":
+        raise CorrectionError([BrokenRule("layout", "'none'", "does not fit the page")])
+    signal_mv, parts = plain.record.signal_mv.copy(), []
+    for lead in corrections.left_out:
+        known = np.flatnonzero(np.isfinite(signal_mv[LEADS.index(lead)]))
+        first, stop = int(known[0]), int(known[-1]) + 1
+        parts.append(ByPerson(act=Act.LEFT_OUT, lead=lead, first_sample=first, stop_sample=stop))
+        signal_mv[LEADS.index(lead)] = np.nan
+    calibration = plain.record.calibration
+    if corrections.paper_speed_mm_per_s is not None:
+        speed = corrections.paper_speed_mm_per_s
+        calibration = replace(calibration, paper_speed_mm_per_s=speed, speed_source="person")
+    record = replace(plain.record, signal_mv=signal_mv, calibration=calibration, by_person=tuple(parts))
+    return replace(plain, record=record, corrections=corrections)
 
 
 def with_extra_leads(read: Digitization) -> Digitization:

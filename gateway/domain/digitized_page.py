@@ -8,7 +8,13 @@ from datetime import datetime
 from gateway.domain.artefact import version_of
 from gateway.domain.context import StudyContext
 from gateway.domain.recorded import Recorded, recorded
-from pipeline import LEADS, EcgRecord, Lead, PrintedValues, Quality
+from pipeline import LEADS, Act, EcgRecord, Lead, PrintedValues, Quality
+
+_ACTS = {
+    Act.DRAWN: "Drawn by a person, not traced by software",
+    Act.UNREADABLE: "Found unreadable by a person",
+    Act.LEFT_OUT: "Not accepted by a person, left out",
+}
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -96,3 +102,17 @@ class DigitizedPage:
     def version(self) -> str:
         """What tells the versions of the page's result apart: "" is the first, preliminary one."""
         return version_of(self.revision, self.final)
+
+    @property
+    def by_person(self) -> tuple[str, ...]:
+        """What a person did with samples, a sentence each: which leads, and from where to where."""
+        rate = self.record.sampling_frequency_hz
+        said = {
+            words: [
+                f"{part.lead} {part.first_sample / rate:.1f}-{part.stop_sample / rate:.1f} s"
+                for part in self.record.by_person
+                if part.act is act
+            ]
+            for act, words in _ACTS.items()
+        }
+        return tuple(f"{words}: {', '.join(parts)}" for words, parts in said.items() if parts)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from gateway.delivery.kind import Kind
@@ -33,11 +33,12 @@ from gateway.domain.status import ARRIVED, JobStatus
 from gateway.errors import DeliveryRefused
 from gateway.identity.words import NO_IDENTITY
 from gateway.results.kept import quality_json, record_npz
+from gateway.results.person import CONFIRM, corrections_of
 from gateway.results.report import build_report
 from gateway.settings import ObjectSettings, ReviewSettings, Settings
 from gateway.spool.folder import Spool
 from gateway.store.tables import Delivery, Job, Page
-from pipeline import Digitization, LayoutMatch, Lead, Quality, heart_rate_per_minute
+from pipeline import Corrections, Digitization, LayoutMatch, Lead, Quality, heart_rate_per_minute
 
 _NOTED = (Origin.PRINTED, Origin.UNKNOWN)  # in the trail
 
@@ -55,6 +56,7 @@ class JobFacts:
     objects: ObjectSettings
     revision: int = 0  # of the job's result, counted from the first that was delivered
     earlier: tuple[Delivery, ...] = ()  # of earlier results
+    corrections: Mapping[int, Corrections] = field(default_factory=dict)  # of its pages, by number
     against: tuple[str, ...] = ()  # contradictions of codes on the pages to the record, in words
 
     @property
@@ -111,6 +113,7 @@ def job_facts(job: Job, context: StudyContext, settings: Settings, deliveries: S
         objects=settings.objects,
         revision=job.revision,
         earlier=tuple(deliveries),
+        corrections=corrections_of(job),
     )
 
 
@@ -139,8 +142,9 @@ def page_result(
     seconds
         How long the digitization took.
     contradictions
-        What on the page contradicts its record, in words.  If there is any, nothing is sent before a confirmation;
-        nor is anything if the time of recording is not known, where the settings hold such a page.
+        What on the page contradicts its record, in words.  If there is any, or a page was corrected, nothing is sent
+        before a confirmation; nor is anything if the time of recording is not known, where the settings hold such a
+        page.
     """
     number, quality, match = digitization.page.page_number, digitization.quality, digitization.layout_match
     artefacts = [
@@ -151,7 +155,7 @@ def page_result(
     deliveries: list[Delivery] = []
     reasons = list(doubts(digitization, facts.review))
     doubtful = bool(reasons)
-    reasons += contradictions
+    reasons += [*contradictions, *([CONFIRM] if digitization.corrections else [])]
     printed = believable(digitization.printed, facts.context, facts.created_at)
     dated = recorded(facts.context, printed)
     undated = dated.origin is Origin.UNKNOWN and facts.review.undated == "review"
@@ -183,7 +187,8 @@ def page_result(
         waveform_sop_instance_uid=uid,
         seconds=round(seconds, 3),
     )
-    leaves = not contradictions and not undated and (not doubtful or facts.review.deliver_doubtful)
+    held = contradictions or undated or facts.corrections
+    leaves = not held and (not doubtful or facts.review.deliver_doubtful)
     note = f"page {number}: time of recording {dated.origin}" if dated.origin in _NOTED and not undated else ""
     return PageResult(page=row, artefacts=tuple(artefacts), deliveries=tuple(deliveries) if leaves else (), note=note)
 

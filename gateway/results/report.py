@@ -109,7 +109,7 @@ def _header(page: DigitizedPage) -> tuple[str, list[str], list[str]]:
         f"Estimated signal to noise {quality.estimated_snr_db:.0f} dB; "
         f"{100 * sum(coverage) / len(coverage) if coverage else 0:.0f} % of what is printed was read",
         f"Heart rate {rate:.0f} / min, measured" if rate is not None else "Heart rate not measured: not certain",
-        "; ".join([*page.left_out_words, *quality.warnings, *quality.notes]) or "No warnings",
+        "; ".join([*page.by_person, *page.left_out_words, *quality.warnings, *quality.notes]) or "No warnings",
     ]
     corrected = ", corrected" if page.revision else ""
     n_leads = len(page.record.leads)

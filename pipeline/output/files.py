@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 import pipeline
+from pipeline.corrections import corrections_json
 from pipeline.datatypes import (
     ALL_LEADS,
+    ByPerson,
     Calibration,
     Digitization,
     EcgRecord,
@@ -93,6 +95,8 @@ def to_json(digitization: Digitization) -> str:
         "quality": _quality(digitization.quality),
         "audit": _audit(digitization.audit),
         "printed": _printed(digitization.printed),
+        "corrections": corrections_json(digitization.corrections),
+        "by_person": [_by_person(part, record.sampling_frequency_hz) for part in record.by_person],
         "version": pipeline.__version__,
         "weights_sha256": digitization.weights_sha256,
     }
@@ -158,6 +162,18 @@ def _second_print(second: SecondPrint) -> dict[str, Any]:
         "samples": second.signal_mv.size,
         "agreement_db": round(second.agreement_db, 2),
         "used": second.used,
+    }
+
+
+def _by_person(part: ByPerson, sampling_frequency_hz: float) -> dict[str, Any]:
+    """Write which samples a person drew, could not read, or left out; times are those of the record."""
+    return {
+        "act": part.act.name.lower(),
+        "lead": part.lead,
+        "first_sample": part.first_sample,
+        "stop_sample": part.stop_sample,
+        "start_s": round(part.first_sample / sampling_frequency_hz, 3),
+        "end_s": round(part.stop_sample / sampling_frequency_hz, 3),
     }
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datatypes import (
+    Act,
     AuditMark,
     Calibration,
     EcgRecord,
@@ -50,7 +51,7 @@ class Features:
 
 
 def _printed(record: EcgRecord, match: LayoutMatch) -> npt.NDArray[np.bool_]:
-    """Mark what the layout says is printed: (n_leads, n_samples)."""
+    """Mark what the layout says is printed: (n_leads, n_samples).  A lead that a person left out does not count."""
     printed = np.zeros(record.signal_mv.shape, bool)
     times = match.column_times(record.calibration.paper_speed_mm_per_s)
     rate = record.sampling_frequency_hz
@@ -61,6 +62,9 @@ def _printed(record: EcgRecord, match: LayoutMatch) -> npt.NDArray[np.bool_]:
         whole_s = (match.column_mm[-1][1] - match.column_mm[0][0]) / record.calibration.paper_speed_mm_per_s
         for lead in match.rhythm:
             printed[record.leads.index(lead), : round(whole_s * rate)] = True
+    for part in record.by_person:
+        if part.act is Act.LEFT_OUT:
+            printed[record.leads.index(part.lead)] = False
     return printed
 
 

@@ -44,7 +44,7 @@ from gateway.dicom.objects.uids import derived_uid
 from gateway.domain.context import StudyContext
 from gateway.domain.digitized_page import DigitizedPage
 from gateway.settings import ObjectSettings
-from pipeline import LEADS, EcgRecord, Lead, Quality
+from pipeline import LEADS, Act, ByPerson, EcgRecord, Lead, Quality
 
 SopClass = Literal["12-lead", "general", "12-lead-groups", "12-lead-or-general"]
 Samples = npt.NDArray[np.int16]
@@ -63,10 +63,17 @@ PADDING = 0
 _CODE_OF_LEAD = {lead: code for code, lead in LEAD_CODES.items()}
 _READ_FROM = {
     "default": "not read, assumed",
+    "person": "stated by a person",
     "text": "read in print",
     "pulse": "read from the calibration pulse",
     "columns": "measured on the columns",
     "beats": "not read, assumed: the beats make it likely",
+}
+
+_ACTS = {
+    Act.DRAWN: "Drawn by a person over the ink of the page; not traced by software.",
+    Act.UNREADABLE: "A person found this part of the page unreadable.",
+    Act.LEFT_OUT: "A person did not accept this lead: its samples are left out.",
 }
 
 
@@ -173,6 +180,7 @@ def build_waveform(page: DigitizedPage, sop_class: SopClass, objects: ObjectSett
             everywhere,
         ),
         *_gaps(groups),
+        *_by_person(record.by_person, groups),
         *([] if rate is None else [_rate(rate, everywhere)]),
     ]
     return dataset
@@ -377,6 +385,29 @@ def _gaps(groups: Sequence[_Group]) -> list[Dataset]:
             item.ReferencedSamplePositions = [position for run in runs for position in run]
             item.AnnotationGroupNumber = 2
             items.append(item)
+    return items
+
+
+def _by_person(parts: Sequence[ByPerson], groups: Sequence[_Group]) -> list[Dataset]:
+    """Annotate in each channel the samples that a person drew, could not read or left out (C.10.10)."""
+    items = []
+    for group_number, group in enumerate(groups, start=1):
+        end = group.first + group.samples.shape[1]
+        for channel_number, lead in enumerate(group.leads, start=1):
+            for act, words in _ACTS.items():
+                runs = [
+                    (max(part.first_sample, group.first) - group.first + 1, min(part.stop_sample, end) - group.first)
+                    for part in parts
+                    if (part.act, part.lead) == (act, lead)
+                    and part.first_sample < end
+                    and part.stop_sample > group.first
+                ]
+                if runs:
+                    item = _text(words, [group_number, channel_number])
+                    item.TemporalRangeType = "SEGMENT" if len(runs) == 1 else "MULTISEGMENT"
+                    item.ReferencedSamplePositions = [position for run in runs for position in run]
+                    item.AnnotationGroupNumber = 4
+                    items.append(item)
     return items
 
 

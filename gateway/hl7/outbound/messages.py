@@ -262,7 +262,8 @@ def _observations(message: PageMessage, destination: Hl7Destination, codes: Hl7C
         address = escape(fill_template(destination.report_url, _values(message), url=True))
         rows.append(("RP", codes.report, f"{address}^^application^pdf", status))
     texts = [(codes.note, message.note)]
-    texts += [(codes.quality, text) for text in _quality_lines(message.page.record, message.page.quality)]
+    figures = _quality_lines(message.page.record, message.page.quality)
+    texts += [(codes.quality, text) for text in (*figures, *message.page.by_person)]
     texts += [(codes.warning, text) for text in message.page.left_out_words]
     if message.page.doubtful and not message.page.final:
         texts += [(codes.warning, text) for text in _warning_lines(message.page.quality)]
