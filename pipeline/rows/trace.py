@@ -20,6 +20,7 @@ from pipeline.datatypes import ByteArray, FloatArray, RowBand, TraceSet
 from pipeline.errors import TraceNotFound
 from pipeline.networks.inference import Network
 from pipeline.networks.specification import ROW_BINS, ROW_COLUMNS_PER_MM, TRACE
+from pipeline.rows.uprights import upright_lines, without_lines
 from pipeline.runs import runs_of
 from pipeline.sheet.paper import Sheet
 
@@ -159,7 +160,8 @@ def _cut_strips(
     x_mm = x0 + (np.arange(width, dtype=np.float64) + 0.5) / TRACE.px_per_mm_x
     tops = np.array([row.baseline_mm - TRACE.height_mm / 2 for row in rows])
     lines = (np.arange(2 * ROW_BINS) + 0.5) / TRACE.px_per_mm_y
-    return x0, tops, np.stack([sheet.pixels(x_mm, top + lines) for top in tops])
+    strips = np.stack([sheet.pixels(x_mm, top + lines) for top in tops])
+    return x0, tops, without_lines(strips, upright_lines(strips))
 
 
 def trace_rows(
