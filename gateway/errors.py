@@ -7,6 +7,7 @@ GatewayError
 |   `-- UndecodableDataset    the bytes are not a data set, or the data set contradicts itself
 |-- StorageError              spool or database cannot store it now: the sender may try again
 |-- NotFound                  no job or delivery has this id
+|-- AccountError             no account can be made, changed or used like this
 |-- IllegalTransition         the state table does not allow this change of a job or delivery
 `-- DeliveryError
     |-- DeliveryDeferred      try again later
@@ -42,6 +43,10 @@ class StorageError(GatewayError):
 
 class NotFound(GatewayError):
     """No job or delivery has this id."""
+
+
+class AccountError(GatewayError):
+    """An account cannot be made, changed or used like this."""
 
 
 class IllegalTransition(GatewayError):

@@ -16,13 +16,17 @@ import random
 import resource
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
+from gateway.audit.forwarder import AuditForwarder
 from gateway.delivery.committer import Committer
 from gateway.delivery.kinds import kind_of
 from gateway.delivery.outbox import Outbox
@@ -31,17 +35,18 @@ from gateway.domain.clock import utc_now
 from gateway.errors import SettingsError, StorageError
 from gateway.hl7.inbound.receiver import Receiver
 from gateway.hl7.transport.mllp import MllpLimits, MllpListener
-from gateway.identity.lookup import Lookup
+from gateway.identity.lookup import Lookup, audited_ask
 from gateway.identity.orders import Records
 from gateway.intake.accept import Intake
 from gateway.intake.folder import FolderWatcher
 from gateway.intake.recover import check_origin
 from gateway.logs import configure_logging
-from gateway.operations.check import surroundings
+from gateway.operations.check import closed_web, surroundings
 from gateway.operations.reload import Outcome, leave_outcome
 from gateway.operations.retention import Retention
 from gateway.security.certificates import certificates
 from gateway.security.connections import ConnectionLimit
+from gateway.security.passwords import digest, new_secret
 from gateway.security.tls import ListenerTls
 from gateway.settings import (
     DicomDestination,
@@ -72,6 +77,16 @@ _RELOAD_GRACE_S = 10.0  # a share that hangs may hold it up
 _OWN_FILES = 256  # database, spool, outgoing connections, workers
 _FEWEST_WEB_CONNECTIONS = 8
 _WORKER_GRACE_S = 30.0  # a page takes seconds; one that takes longer starts again after the restart
+
+
+class _Part(Protocol):
+    """What is started, and stopped at the end."""
+
+    def start(self) -> None:
+        """Start."""
+
+    def stop(self) -> None:
+        """Stop."""
 
 
 class Service:
@@ -112,12 +127,16 @@ class Service:
         self._listener = self._make_listener() if settings.hl7.enabled else None
         self._watchers = {folder: FolderWatcher(folder, self._intake) for folder in settings.folders}
         self._outbox = Outbox(self._store, self._spool, self._destinations, random.Random())
-        self._lookup = Lookup(self._store, _peers(settings), settings.dicom.ae_title)
+        ask = partial(audited_ask, self._store.trail)
+        self._lookup = Lookup(self._store, _peers(settings), settings.dicom.ae_title, ask=ask)
+        self._audit = AuditForwarder(self._store, lambda: self._settings)
         self._in_effect = os.memfd_create("settings")  # a copy for workers, whatever becomes of the file
         self._running = ExitStack()
         self._running.callback(os.close, self._in_effect)
         command = (*worker_command, "--settings-fd", str(self._in_effect))
         self._workers = WorkerPool(command, self._store, settings.worker, inherited=(self._in_effect,))
+        self._first_secret = new_secret()
+        self._pages_are_served = self._said_closed = False
         self._web = self._make_web_server() if settings.web.enabled else None
         self._stopping = threading.Event()
         self._reloading = threading.Thread()  # none yet
@@ -157,8 +176,8 @@ class Service:
         """
         if not self._new:
             check_origin(self._spool, self._store)
-        if self._web:
-            self._begin("web page", self._web)
+        self._begin("audit", self._audit)
+        self._serve_pages()
         self._settle_destinations()
         self._begin("outbox", self._outbox)
         self._begin("identity look-up", self._lookup)
@@ -210,12 +229,13 @@ class Service:
             "storage commitment": self._committer.alive,
             "C-STORE SCP": self._scp.is_alive,
         }
+        parts["audit"] = self._audit.alive
         parts["identity look-up"] = self._lookup.alive
         parts |= {f"folder {number}": each.alive for number, each in enumerate(self._watchers.values(), start=1)}
         parts["reload"] = self._reloading.is_alive() or not self._half_reloaded
         if self._listener:
             parts["MLLP listener"] = self._listener.alive
-        if self._web:
+        if self._web and self._pages_are_served:
             parts["web page"] = self._web.alive
         return [name for name, alive in parts.items() if not alive]
 
@@ -223,6 +243,7 @@ class Service:
         """Return, in words, what is wrong now: dead parts, missing folders, a disk that fills up, missing workers."""
         problems = [f"{name} does not run" for name in self.dead()]
         problems += [watcher.problem for watcher in self._watchers.values() if watcher.problem]
+        problems += [self._audit.problem] if self._audit.problem else []
         problems += [self._retention.problem] if self._retention.problem else []
         return problems + self._workers.problems() + self._unseen()
 
@@ -239,6 +260,28 @@ class Service:
             return []
         return [f"no worker was seen for {bound_s:.0f} s: is one running on this database?"]
 
+    def _serve_pages(self) -> None:
+        """Serve the web pages where they may be: beyond this machine, only once somebody can log in.
+
+        Everything else runs without them: an ECG must not wait for an account.
+        """
+        if self._web is None or self._pages_are_served:
+            return
+        exist = self._store.accounts.exist()
+        problem = closed_web(self._settings.web, exist=exist)
+        if problem:
+            if not self._said_closed:
+                logger.error("web.host = %s: %s", self._settings.web.host, problem, extra={"action": "web"})
+            self._said_closed = True
+            return
+        self._begin("web page", self._web)
+        self._pages_are_served = True
+        if not exist:
+            web = self._settings.web
+            address = f"{'https' if web.tls else 'http'}://{web.host}:{self._web.port}{web.root_path}/first/{self._first_secret}"
+            sys.stdout.write(f"There is no account. This link makes the first one, until a restart: {address}\n")
+            sys.stdout.flush()
+
     def _settle_destinations(self) -> None:
         """Follow what the settings say of destinations now: what waits for one that is gone is named."""
         committing = {kind.name for kind in self._destinations if kind.committing is not None}
@@ -251,7 +294,7 @@ class Service:
         for name, count in self._store.deliveries.waiting_for_others(names).items():
             logger.warning("%d deliveries wait for %s, which is no destination", count, name, extra={"action": "start"})
 
-    def _begin(self, what: str, part: StorageScp | MllpListener | Outbox | Lookup | Committer | WebServer) -> None:
+    def _begin(self, what: str, part: _Part) -> None:
         logger.debug("Starting the %s", what, extra={"action": "start"})
         part.start()
         self._running.callback(part.stop)
@@ -270,6 +313,7 @@ class Service:
         if now >= self._next_rescue:
             self._next_rescue = now + min(_RESCUE_S, self._settings.worker.lease_s)
             self._bound()
+            self._serve_pages()
             self._workers.extend()
             for job_id in self._store.jobs.rescue(self._settings.worker.maximum_attempts):
                 logger.warning("Taken from a silent worker", extra={"action": "rescue", "job_id": job_id})
@@ -313,8 +357,9 @@ class Service:
                 extra={"action": "open_files"},
             )
         per_host = max(1, web.maximum_connections_per_host * connections // web.maximum_connections)
-        app = create_app(self._store, self._spool, lambda: self._settings, self.problems)
-        return WebServer(app, web.host, web.port, ConnectionLimit("web", connections, per_host))
+        app = create_app(self._store, self._spool, lambda: self._settings, self.problems, digest(self._first_secret))
+        tls = ListenerTls(web.tls) if web.tls else None
+        return WebServer(app, web.host, web.port, ConnectionLimit("web", connections, per_host), tls)
 
     def _make_listener(self) -> MllpListener:
         hl7 = self._settings.hl7

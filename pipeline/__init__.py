@@ -1,7 +1,7 @@
 """The digitizer: a picture of ECG paper in, twelve leads in millivolts out.
 
-Importing this package loads the data types only.  The names that need torch or OpenCV (`Digitizer`, `digitize`,
-`load_pages`, `draw_overlay`, `write_png`) load them when they are first used.
+Importing this package loads the data types only.  `heart_rate_per_minute` and the names that need torch or OpenCV
+(`Digitizer`, `digitize`, `load_pages`, `draw_overlay`, `write_png`) are loaded when they are first used.
 """
 
 import os
@@ -20,6 +20,7 @@ from pipeline.datatypes import (
     Lead,
     LeadLabel,
     PageImage,
+    PrintedValues,
     Quality,
     RectifiedPage,
     SegmentationMap,
@@ -34,15 +35,18 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(BUDGET.page_pixels))
 if TYPE_CHECKING:
     from pipeline.digitizer import Digitizer, digitize
     from pipeline.output.overlay import draw_overlay, write_png
+    from pipeline.signal.heart_rate import heart_rate_per_minute
     from pipeline.source.page import load_pages
 else:
 
     def __getattr__(name: str) -> object:
-        """Load what needs torch or OpenCV when it is first used (PEP 562)."""
+        """Load what is no data type when it is first used (PEP 562)."""
         if name in ("Digitizer", "digitize"):
             from pipeline import digitizer as home
         elif name in ("draw_overlay", "write_png"):
             from pipeline.output import overlay as home
+        elif name == "heart_rate_per_minute":
+            from pipeline.signal import heart_rate as home
         elif name == "load_pages":
             from pipeline.source import page as home
         else:
@@ -71,6 +75,7 @@ __all__ = [
     "Lead",
     "LeadLabel",
     "PageImage",
+    "PrintedValues",
     "Quality",
     "RectifiedPage",
     "SegmentationMap",
@@ -78,6 +83,7 @@ __all__ = [
     "TraceSet",
     "digitize",
     "draw_overlay",
+    "heart_rate_per_minute",
     "load_pages",
     "write_png",
 ]

@@ -18,7 +18,7 @@ from pipeline.datatypes import Calibration, Digitization, Layout
 from pipeline.digitizer import Digitizer
 from pipeline.errors import DEFECTS, DigitizationError
 from pipeline.evaluation.bench import bench
-from pipeline.evaluation.cli import ablate, budget, evaluate, evaluate_audit
+from pipeline.evaluation.cli import ablate, budget, evaluate, evaluate_audit, evaluate_print
 from pipeline.layout.file import load_layouts
 from pipeline.output.files import to_csv, to_json
 from pipeline.output.overlay import draw_overlay, write_png
@@ -164,6 +164,7 @@ def options(
 
 app.command()(evaluate)
 app.command()(evaluate_audit)
+app.command()(evaluate_print)
 app.command()(budget)
 app.command()(ablate)
 app.command()(bench)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date, time
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -220,16 +221,46 @@ class TextLine:
     x1_mm: float
     y1_mm: float
     score: float  # in [0, 1]: mean probability of its characters
+    sure: tuple[float, ...] = field(default=(), repr=False)  # probability of each character; () = as `score`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatedScale:
-    """The paper speed and the gain that the text of a page states; None: not stated, or stated in different ways."""
+    """The paper speed and the gain that the text of a page states; None: not stated, or stated in different ways.
+
+    The printed heart rate says with the beats' distance how fast the paper ran.
+    """
 
     speed_mm_per_s: float | None = None
     gain_mm_per_mv: float | None = None  # of the limb leads, or of all
     chest_gain_mm_per_mv: float | None = None  # where it is stated on its own
+    heart_rate_per_minute: float | None = None
     reasons: tuple[str, ...] = ()  # statements that contradict each other, in words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrintedValues:
+    """What a page states in print about its recording, as printed: no measurement of ours.
+
+    None, or nothing, where it is not printed, not read with certainty, or printed in different ways.  Axes are those of
+    P, QRS and T.
+    """
+
+    recorded_on: date | None = None
+    recorded_at: time | None = None  # by the cart's clock; known with the date only
+    may_be_recorded_on: tuple[date, ...] = ()  # what a date can mean where nothing decides the order of day and month
+    heart_rate_per_minute: float | None = None
+    pr_ms: float | None = None
+    qrs_ms: float | None = None
+    qt_ms: float | None = None
+    qtc_ms: float | None = None
+    p_axis_deg: float | None = None
+    qrs_axis_deg: float | None = None
+    t_axis_deg: float | None = None
+    age_years: float | None = None
+    filters: tuple[str, ...] = ()  # in the page's words
+    device: str = ""  # likewise
+    reasons: tuple[str, ...] = ()  # why the time of recording is not known although dates are printed, in words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,6 +342,16 @@ class DrawnLine:
         return self.first + self.y_mm.size
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpikeMark:
+    """A pacing spike as printed: a stroke from the trace to its tip."""
+
+    row: int  # of the trace set
+    x_mm: float  # paper x
+    tip_mm: float  # paper y of its far end
+    score: float  # in [0, 1]
+
+
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class TraceSet:
     """The centre line of every printed row on the paper frame.
@@ -325,6 +366,7 @@ class TraceSet:
     columns_per_mm: float
     doubt_mm: FloatArray | None = None  # (n_rows, n_columns) how far a column's own answer is off row_mm; None: unknown
     lines: tuple[DrawnLine, ...] = ()  # what the rows were taken from where the page is a drawing; lines may overlap
+    spikes: tuple[SpikeMark, ...] = ()  # pacing spikes, which `row_mm` leaves out; not where rows were taken from lines
 
     def __post_init__(self) -> None:
         _check("row_mm", self.row_mm, np.float32, 2)
@@ -377,6 +419,7 @@ class EcgRecord:
     sampling_frequency_hz: float
     calibration: Calibration
     second_prints: tuple[SecondPrint, ...] = ()
+    pacing: tuple[tuple[Lead, int], ...] = ()  # samples that are pacing spikes
 
     def __post_init__(self) -> None:
         _check("signal_mv", self.signal_mv, np.float32, 2)
@@ -467,4 +510,5 @@ class Digitization:
     quality: Quality
     weights_sha256: dict[str, str] = field(default_factory=dict)  # network name -> hash of its weights
     text: tuple[TextLine, ...] = field(default=(), repr=False)  # what is printed, top to bottom; may hold patient data
+    printed: PrintedValues = field(default_factory=PrintedValues, repr=False)  # what `text` states of the recording
     audit: InkAudit = field(default_factory=InkAudit)

@@ -19,6 +19,7 @@ from pipeline.datatypes import (
     LeadLabel,
     PageImage,
     PrintedMarks,
+    PrintedValues,
     SegmentationMap,
     StatedScale,
     TextLine,
@@ -47,6 +48,7 @@ class _Seen:
     """What was read from a sheet in millimetres, before anything is in millivolts and seconds."""
 
     text: tuple[TextLine, ...]
+    printed: PrintedValues
     stated: StatedScale
     marks: PrintedMarks
     traces: TraceSet
@@ -143,6 +145,25 @@ class Digitizer:
             raise errors[0]
         return max(readings, key=lambda reading: reading.quality.estimated_snr_db)
 
+    def read_print(self, page: PageImage) -> PrintedValues:
+        """Read what a page states in print, and nothing else, on its first flat sheet.
+
+        Parameters
+        ----------
+        page : PageImage
+
+        Returns
+        -------
+        PrintedValues
+
+        Raises
+        ------
+        DigitizationError
+            The page cannot be flattened.
+        """
+        upright = self._candidates(page, self.stages.segment(page, self.networks[PAGE]))[0]
+        return self.stages.printed_values(self.stages.read_text(upright.sheet, self.recogniser))
+
     def _candidates(
         self, page: PageImage, segmentation: SegmentationMap, *, doubtful_mm: float = 0.05
     ) -> list[_Upright]:
@@ -210,6 +231,7 @@ class Digitizer:
                 seen = self._see(upright)
         calibration = self.stages.infer_calibration(seen.match, seen.marks, seen.stated, default)
         record = self.stages.calibrate(seen.traces, seen.match, calibration)
+        record = self.stages.check_printed_rate(record, seen.printed)
         audit = self.stages.audit(upright.sheet, record, seen.match, seen.traces, seen.marks.pulses, seen.text)
         record = self.stages.lower_confidence(record, audit)
         rectified = upright.sheet.rectified
@@ -224,6 +246,7 @@ class Digitizer:
             quality=self.stages.assess(record, seen.match, seen.traces, rectified.grid_scale, audit),
             weights_sha256=weights,
             text=seen.text,
+            printed=seen.printed,
             audit=audit,
         )
 
@@ -238,8 +261,10 @@ class Digitizer:
         seen_mm = [x for row in marks.rows for x in row.boundaries_mm]
         labels = stages.join_lead_names(upright.labels, text)
         match = stages.identify_layout(labels, traces, self.layouts, seen_mm=seen_mm)
-        pulses, stated = stages.measure_pulses(sheet, marks), stages.stated_scale(text)
-        return _Seen(text=text, stated=stated, marks=pulses, traces=traces, match=match)
+        pulses, printed = stages.measure_pulses(sheet, marks), stages.printed_values(text)
+        stated = replace(stages.stated_scale(text), heart_rate_per_minute=printed.heart_rate_per_minute)
+        traces = stages.fit_ink(traces, sheet, match, pulses.pulses, text)
+        return _Seen(text=text, printed=printed, stated=stated, marks=pulses, traces=traces, match=match)
 
     def _to_scale(
         self, upright: _Upright, seen: _Seen, default: Calibration, *, last: bool, settled: float = 0.02

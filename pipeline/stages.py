@@ -21,6 +21,7 @@ from pipeline.datatypes import (
     LeadLabel,
     PageImage,
     PrintedMarks,
+    PrintedValues,
     PulseBox,
     Quality,
     RowBand,
@@ -35,10 +36,12 @@ from pipeline.printing.labels import read_labels
 from pipeline.printing.recogniser import Recogniser
 from pipeline.printing.statements import join_lead_names, stated_scale
 from pipeline.printing.text import read_text
+from pipeline.printing.values import printed_values
 from pipeline.rows.components import rows_from_ink
 from pipeline.rows.drawing import follow_strokes
 from pipeline.rows.marks import read_marks
 from pipeline.rows.pulses import measure_pulses
+from pipeline.rows.refine import fit_ink
 from pipeline.rows.trace import RowReader, read_rows, trace_rows
 from pipeline.sheet.bend import unbend
 from pipeline.sheet.paper import Sheet, rescale
@@ -47,6 +50,7 @@ from pipeline.sheet.segment import segment
 from pipeline.signal.audit import audit, lower_confidence
 from pipeline.signal.calibrate import calibrate
 from pipeline.signal.calibration import infer_calibration, true_scale
+from pipeline.signal.heart_rate import check_printed_rate
 from pipeline.signal.quality import assess
 
 
@@ -84,6 +88,7 @@ class Stages:
     unbend: Callable[[Sheet, Network], Sheet]
     read_labels: Callable[[ByteArray, Network], tuple[LeadLabel, ...]]
     read_text: Callable[[Sheet, Recogniser], tuple[TextLine, ...]]
+    printed_values: Callable[[Sequence[TextLine]], PrintedValues]
     read_marks: Callable[[ByteArray, Network], PrintedMarks]
     rows_from_ink: Callable[[Sheet], tuple[RowBand, ...]]
     trace_rows: RowTracer
@@ -93,10 +98,12 @@ class Stages:
     identify_layout: LayoutFinder
     measure_pulses: Callable[[Sheet, PrintedMarks], PrintedMarks]
     stated_scale: Callable[[Sequence[TextLine]], StatedScale]
+    fit_ink: Callable[[TraceSet, Sheet, LayoutMatch, Sequence[PulseBox], Sequence[TextLine]], TraceSet]
     true_scale: Callable[[LayoutMatch, PrintedMarks, StatedScale, Calibration], float]
     rescale: Callable[[Sheet, float, str], Sheet]
     infer_calibration: Callable[[LayoutMatch, PrintedMarks, StatedScale, Calibration], Calibration]
     calibrate: Callable[[TraceSet, LayoutMatch, Calibration], EcgRecord]
+    check_printed_rate: Callable[[EcgRecord, PrintedValues], EcgRecord]
     audit: Callable[[Sheet, EcgRecord, LayoutMatch, TraceSet, Sequence[PulseBox], Sequence[TextLine]], InkAudit]
     lower_confidence: Callable[[EcgRecord, InkAudit], EcgRecord]
     assess: Callable[[EcgRecord, LayoutMatch, TraceSet, GridScale, InkAudit], Quality]
@@ -109,6 +116,7 @@ SHIPPED = Stages(
     unbend=unbend,
     read_labels=read_labels,
     read_text=read_text,
+    printed_values=printed_values,
     read_marks=read_marks,
     rows_from_ink=rows_from_ink,
     trace_rows=trace_rows,
@@ -118,10 +126,12 @@ SHIPPED = Stages(
     identify_layout=identify_layout,
     measure_pulses=measure_pulses,
     stated_scale=stated_scale,
+    fit_ink=fit_ink,
     true_scale=true_scale,
     rescale=rescale,
     infer_calibration=infer_calibration,
     calibrate=calibrate,
+    check_printed_rate=check_printed_rate,
     audit=audit,
     lower_confidence=lower_confidence,
     assess=assess,

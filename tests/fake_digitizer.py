@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 import time
+from datetime import date
+from datetime import time as clock
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
@@ -33,6 +35,7 @@ from pipeline import (
     LayoutMatch,
     Lead,
     PageImage,
+    PrintedValues,
     Quality,
     RectifiedPage,
     TraceSet,
@@ -146,6 +149,7 @@ def fake_digitization(page: PageImage, calibration: Calibration, *, doubtful: bo
             estimated_snr_db=3.0 if doubtful else 20.0,
         ),
         weights_sha256={"fake": "0" * 64},
+        printed=PrintedValues(recorded_on=date(2026, 3, 1), recorded_at=clock(10)),
     )
 
 

@@ -21,10 +21,9 @@ from gateway.domain.digitized_page import DigitizedPage
 from gateway.hl7.inbound.receiver import Receiver
 from gateway.hl7.outbound.messages import PageMessage, build_message
 from gateway.identity.orders import Records
-from gateway.results.heart_rate import heart_rate_per_minute
 from gateway.settings import Hl7CodeSettings, Hl7Destination
 from gateway.store.store import Store
-from pipeline import LEADS, Calibration, EcgRecord, Lead, Quality
+from pipeline import LEADS, Calibration, EcgRecord, Lead, Quality, heart_rate_per_minute
 
 STATEMENT = Path(__file__).resolve().parents[1] / "docs" / "conformance" / "hl7.md"
 _BLOCK = re.compile(r"<!-- example: ([a-z0-9-]+) -->\n```\n(.*?)```\n", re.DOTALL)

@@ -5,6 +5,8 @@ A shell asks for completions while a person types: no completion prints an error
 
 from __future__ import annotations
 
+import os
+import pwd
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Annotated
@@ -77,6 +79,14 @@ OptionalJobId = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON; times are ISO 8601, in UTC.")]
 MAXIMUM_NUMBER = 2**31 - 1  # of a row: what a database's integer holds
 Limit = Annotated[int, typer.Option(min=1, max=MAXIMUM_NUMBER, help="How many at most.")]
+
+
+def actor() -> str:
+    """Return who gives a command, for the audit trail: the user of the system."""
+    try:
+        return f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
+    except KeyError:
+        return f"cli:{os.getuid()}"
 
 
 def open_store(settings: Settings, *, create: bool = False) -> Store:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
+from gateway.cli import users
 from gateway.cli.administration import recover
 from gateway.cli.configuration import check_config, config_show, example_config, reload
 from gateway.cli.destinations import echo, find, pull, resend, send_test, undelivered
@@ -43,6 +44,14 @@ for _panel, _commands in _GROUPS.items():
 _config = typer.Typer(no_args_is_help=True, help="The settings in effect.")
 _config.command("show")(with_options(config_show))
 app.add_typer(_config, name="config", rich_help_panel="Administration")
+
+_user = typer.Typer(no_args_is_help=True, help="Who may log in to the web pages.")
+_user.command("add")(with_options(users.add))
+_user.command("list")(with_options(users.show_all))
+_user.command("disable")(with_options(users.disable))
+_user.command("role")(with_options(users.role))
+_user.command("password")(with_options(users.password))
+app.add_typer(_user, name="user", rich_help_panel="Administration")
 
 
 def _print_version(wanted: bool) -> None:

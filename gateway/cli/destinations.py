@@ -17,6 +17,7 @@ from gateway.cli.arguments import (
     Limit,
     OnlyDestination,
     OptionalJobId,
+    actor,
     find_job_id,
     open_spool,
     open_store,
@@ -115,5 +116,5 @@ def resend(job: OptionalJobId = None, config: Config = None, destination: OnlyDe
     found = store.deliveries.undelivered(destination, None if job is None else find_job_id(store, job))
     for sent in found:
         assert sent.id is not None
-        store.deliveries.retry(sent.id, "cli")
+        store.deliveries.retry(sent.id, actor())
     print(f"{len(found)} deliveries are sent again")

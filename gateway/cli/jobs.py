@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from gateway.cli.arguments import AsJson, Config, Destinations, JobId, Limit, find_job_id, open_spool, open_store
+from gateway.cli.arguments import AsJson, Config, Destinations, JobId, Limit, actor, find_job_id, open_spool, open_store
 from gateway.cli.options import IdentityOptions
 from gateway.cli.output import (
     age,
@@ -29,6 +29,7 @@ from gateway.domain.received import Accepted, ReceivedObject
 from gateway.domain.status import JobStatus
 from gateway.errors import IntakeError, SettingsError
 from gateway.identity.decide import combined
+from gateway.identity.forms import check_context
 from gateway.intake.accept import Intake, file_key, media_type_of
 from gateway.settings import load_settings
 from gateway.store.tables import Delivery, JobEvent, Page
@@ -51,9 +52,8 @@ def submit(
     failed = False
     for path in files:
         try:
-            accepted = _submit(
-                intake, path.read_bytes(), identity.context(), tuple(destination) if destination else None
-            )
+            stated = check_context(identity.context(), "what is stated")
+            accepted = _submit(intake, path.read_bytes(), stated, tuple(destination) if destination else None)
         except IntakeError as error:
             print(f"{path}: {error}", file=sys.stderr)
             failed = True
@@ -120,7 +120,7 @@ def retry(job: JobId, config: Config = None) -> None:
     """Queue a job for another run: one that failed, waits for review, was cancelled or is done."""
     store = open_store(load_settings(config))
     job_id = find_job_id(store, job)
-    store.jobs.retry(job_id, "cli")
+    store.jobs.retry(job_id, actor())
     print(f"job {job_id} is queued again")
 
 
@@ -128,7 +128,7 @@ def cancel(job: JobId, config: Config = None) -> None:
     """Cancel a job that does not run, and its deliveries that have not arrived."""
     store = open_store(load_settings(config))
     job_id = find_job_id(store, job)
-    store.jobs.cancel(job_id, "cli")
+    store.jobs.cancel(job_id, actor())
     print(f"job {job_id} is cancelled")
 
 
@@ -146,7 +146,7 @@ def _submit(intake: Intake, data: bytes, stated: StudyContext, destinations: tup
         media_type=media_type,
         data=data,
         context=stated,
-        actor="cli",
+        actor=actor(),
         destinations=destinations,
     )
     return intake.accept(received)

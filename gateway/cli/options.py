@@ -20,7 +20,7 @@ from gateway.domain.context import StudyContext
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityOptions:
-    """Whose ECG it is, as a person states it."""
+    """Whose ECG it is and when it was recorded, as a person states it."""
 
     patient_id: Annotated[str, typer.Option(help="The patient (DICOM PatientID).")] = ""
     issuer: Annotated[str, typer.Option(help="Who assigned that ID (DICOM IssuerOfPatientID).")] = ""
@@ -29,6 +29,9 @@ class IdentityOptions:
     sex: Annotated[str, typer.Option(help="F, M or O.")] = ""
     accession_number: Annotated[str, typer.Option(help="The order's accession number.")] = ""
     study_date: Annotated[str, typer.Option(help="YYYYMMDD.")] = ""
+    recorded_at: Annotated[
+        str, typer.Option(help="When the ECG was recorded: YYYYMMDD, or YYYYMMDDHHMMSS by the cart's clock.")
+    ] = ""
 
     def context(self) -> StudyContext:
         """Return the stated identity."""
@@ -40,6 +43,7 @@ class IdentityOptions:
             patient_sex=self.sex,
             accession_number=self.accession_number,
             study_date=self.study_date,
+            acquisition_date_time=self.recorded_at,
         )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from gateway.cli.arguments import MAXIMUM_NUMBER, AsJson, Config, JobId, find_job_id, open_spool, open_store
+from gateway.cli.arguments import MAXIMUM_NUMBER, AsJson, Config, JobId, actor, find_job_id, open_spool, open_store
 from gateway.cli.options import IdentityOptions
 from gateway.cli.output import age, job_fields, merge_fields, print_json, print_table
 from gateway.identity.person import identify as identify_job
@@ -34,10 +34,10 @@ def unmatched(
 
 
 def identify(job: JobId, identity: IdentityOptions, config: Config = None) -> None:
-    """State the identity of a job that waits. What is left out is kept, or comes from the patient or the order."""
+    """State the identity, or the time of recording, of a job that waits. What is left out is kept or looked up."""
     store = open_store(load_settings(config))
     job_id = find_job_id(store, job)
-    identify_job(store, job_id, identity.context(), "cli")
+    identify_job(store, job_id, identity.context(), actor())
     print(f"job {job_id} is queued again")
 
 
@@ -46,7 +46,7 @@ def confirm(job: JobId, config: Config = None) -> None:
     settings = load_settings(config)
     store = open_store(settings)
     job_id = find_job_id(store, job)
-    confirm_job(store, open_spool(settings), settings, job_id, "cli")
+    confirm_job(store, open_spool(settings), settings, job_id, actor())
     print(f"job {job_id} is confirmed")
 
 
@@ -62,7 +62,7 @@ def merges(
     """List results that were delivered under a patient ID that has since been merged. The table shows patient IDs."""
     store = open_store(load_settings(config))
     if settle is not None:
-        store.patients.settle_merge(settle, "cli")
+        store.patients.settle_merge(settle, actor())
     notices = store.patients.merge_notices()
     if as_json:
         print_json([merge_fields(notice, patient=patient) for notice in notices])

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from gateway.cli.arguments import AsJson, Config, JobId, check_database, find_job_id, open_spool, open_store
+from gateway.cli.arguments import AsJson, Config, JobId, actor, check_database, find_job_id, open_spool, open_store
 from gateway.cli.output import print_json, print_table
 from gateway.intake.recover import unexplained
 from gateway.operations.backup import back_up
@@ -24,7 +24,7 @@ def hold(job: JobId, config: Config = None) -> None:
     """Put a job on legal hold: its files are not deleted, however old they are or full the disk is."""
     store = open_store(load_settings(config))
     job_id = find_job_id(store, job)
-    store.files.hold(job_id, "cli")
+    store.files.hold(job_id, actor())
     print(f"job {job_id} is on legal hold")
 
 
@@ -32,7 +32,7 @@ def release(job: JobId, config: Config = None) -> None:
     """End the legal hold of a job: its files are deleted when their time has come."""
     store = open_store(load_settings(config))
     job_id = find_job_id(store, job)
-    store.files.release(job_id, "cli")
+    store.files.release(job_id, actor())
     print(f"job {job_id} is not on legal hold")
 
 

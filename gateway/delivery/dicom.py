@@ -30,7 +30,7 @@ from gateway.domain.digitized_page import DigitizedPage
 from gateway.domain.received import Keep
 from gateway.errors import DeliveryError
 from gateway.settings import DicomDestination, DicomSettings, ObjectDestination, ObjectSettings
-from gateway.settings.addresses import is_loopback
+from gateway.settings.section import is_loopback
 from gateway.store.tables import Delivery
 
 # (result, source, reason) of PS3.8 table 9-21

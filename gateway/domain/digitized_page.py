@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from gateway.domain.artefact import version_of
 from gateway.domain.context import StudyContext
-from pipeline import LEADS, EcgRecord, Lead, Quality
+from gateway.domain.recorded import Recorded, recorded
+from pipeline import LEADS, EcgRecord, Lead, PrintedValues, Quality
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -34,6 +35,8 @@ class DigitizedPage:
         The layout that the page was read in.
     columns : tuple of tuples of Lead
         For each printed column its leads; the rhythm strips are the last.
+    printed : PrintedValues
+        What the page prints of its recording, as far as it can be.
     heart_rate_per_minute : float or None
         Measured ventricular rate; None where it is not certain.
     waveform_sop_class_uid, waveform_sop_instance_uid : str
@@ -58,6 +61,7 @@ class DigitizedPage:
     quality: Quality
     layout_name: str
     columns: tuple[tuple[Lead, ...], ...] = (LEADS,)
+    printed: PrintedValues = field(default_factory=PrintedValues)
     heart_rate_per_minute: float | None = None
     waveform_sop_class_uid: str = ""
     waveform_sop_instance_uid: str = ""
@@ -73,6 +77,11 @@ class DigitizedPage:
             raise ValueError(f"pages are numbered from 1, got {self.page_number}")
         if self.created_at.tzinfo is None:
             raise ValueError("created_at must say its time zone")
+
+    @property
+    def recorded(self) -> Recorded:
+        """When the ECG was recorded."""
+        return recorded(self.context, self.printed)
 
     @property
     def version(self) -> str:

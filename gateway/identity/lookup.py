@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from gateway.dicom.network.worklist import ask
+from gateway.domain.audit import AuditKind
 from gateway.domain.context import StudyContext
 from gateway.domain.identity import Evidence, PeerAnswer
 from gateway.errors import DeliveryError, StorageError
@@ -21,7 +22,8 @@ from gateway.identity.decide import decide
 from gateway.identity.orders import search
 from gateway.settings import LookupSettings
 from gateway.store.store import Store
-from gateway.store.tables import Job
+from gateway.store.tables import AuditEntry, Job
+from gateway.store.trail import Trail
 
 logger = logging.getLogger(__name__)
 
@@ -128,3 +130,21 @@ class Lookup:
     def _wait(self, key: str) -> None:
         wait_s = self._waits[key][1] if key in self._waits else self._first_s
         self._waits[key] = (time.monotonic() + wait_s, min(2 * wait_s, self._maximum_s))
+
+
+def audited_ask(
+    trail: Trail, settings: LookupSettings, calling_ae_title: str, context: StudyContext
+) -> Sequence[StudyContext]:
+    """Ask a peer, and have the audit repository, where there is one, told of it."""
+    number = context.accession_number
+    keys = f"AccessionNumber={number}" if number else f"PatientID={context.patient_id}"
+    failed = True
+    try:
+        found = ask(settings, calling_ae_title, context)
+        failed = False
+        return found
+    finally:
+        entry = AuditEntry(
+            kind=AuditKind.QUERY, name=_ACTOR, address=settings.host, detail=f"{settings.model} {keys}", failed=failed
+        )
+        trail.record(entry)

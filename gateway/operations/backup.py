@@ -20,7 +20,7 @@ from gateway.spool import archive
 from gateway.spool.archive import Manifest
 from gateway.spool.folder import Spool
 from gateway.spool.owner import owned
-from gateway.store import copies
+from gateway.store.backends import copies
 from gateway.store.database import check_version
 from gateway.store.store import database_url
 

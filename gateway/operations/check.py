@@ -27,10 +27,13 @@ from gateway.settings import (
     Mistake,
     Settings,
     TlsSettings,
+    WebSettings,
     is_loopback,
     unknown_time_zone,
 )
 from gateway.spool.owner import owner
+from gateway.store.accounts import accounts_exist
+from gateway.store.store import database_url
 
 
 def surroundings(settings: Settings, now: datetime) -> list[Mistake]:
@@ -169,11 +172,31 @@ def _commitment(settings: Settings) -> Iterator[Mistake]:
 
 def _web(settings: Settings) -> Iterator[Mistake]:
     web = settings.web
-    if web.enabled and not is_loopback(web.host):
-        seen = "patients" if web.show_patient else "the queue"
-        problem = f"the web page has no log-in: whoever reaches port {web.port} sees {seen}"
-        at = ("web", "show_patient") if web.show_patient else ("web", "host")
-        yield Mistake(at=at, value=web.show_patient or web.host, words=problem, fatal=web.show_patient)
+    try:
+        problem = closed_web(web, exist=accounts_exist(database_url(settings.storage)))
+    except StorageError:  # whoever starts on it is told
+        return
+    if problem:
+        yield Mistake(at=("web", "host"), value=web.host, words=problem)
+    elif web.enabled and not is_loopback(web.host) and web.tls is None and not web.proxies:
+        problem = "passwords and patients cross the network in the clear: set [web.tls], or proxies that encrypt"
+        yield Mistake(at=("web", "host"), value=web.host, words=problem, fatal=False)
+
+
+def closed_web(web: WebSettings, *, exist: bool) -> str:
+    """Return why the web pages are not served at their address; "" where they are.
+
+    Parameters
+    ----------
+    exist
+        Whether there are accounts.
+    """
+    if not web.enabled or is_loopback(web.host) or exist or web.logs_in_elsewhere:
+        return ""
+    return (
+        "the web pages are not served to other machines while nobody can log in: "
+        "make an account with `ecg-gateway user add NAME --role admin`, or set proxy_user_header or [web.oidc]"
+    )
 
 
 def _time_zone() -> Iterator[Mistake]:

@@ -1,12 +1,16 @@
-"""Which process listens on a TCP port (proc(5)); of other users' processes the system may not tell."""
+"""Which process listens on a TCP port, and whose a connection on this machine is (proc(5)).
+
+Of other users' processes the system may not tell which they are.
+"""
 
 from __future__ import annotations
 
 import os
+import pwd
 from contextlib import suppress
 from pathlib import Path
 
-_LISTEN = "0A"
+_LISTEN, _ESTABLISHED = "0A", "01"
 
 
 def holder(port: int) -> tuple[int | None, str]:
@@ -27,10 +31,25 @@ def _target(file: Path) -> str:
         return ""
 
 
+def peer_user(port: int, our_port: int) -> str:
+    """Return the user of this machine who holds the other end of a connection to `our_port`; "" where none does."""
+    for table in ("tcp", "tcp6"):
+        for fields in _connections(table):
+            local, remote = (int(address.rpartition(":")[2], 16) for address in fields[1:3])
+            if (local, remote, fields[3]) == (port, our_port, _ESTABLISHED):
+                with suppress(KeyError):
+                    return pwd.getpwuid(int(fields[7])).pw_name
+    return ""
+
+
 def _listening(table: str, port: int) -> list[str]:
+    fields = _connections(table)
+    return [each[9] for each in fields if each[3] == _LISTEN and int(each[1].rpartition(":")[2], 16) == port]
+
+
+def _connections(table: str) -> list[list[str]]:
     try:
         lines = Path(f"/proc/net/{table}").read_text(encoding="ascii").splitlines()[1:]
     except OSError:
         return []
-    fields = [line.split() for line in lines]
-    return [each[9] for each in fields if each[3] == _LISTEN and int(each[1].rpartition(":")[2], 16) == port]
+    return [line.split() for line in lines]

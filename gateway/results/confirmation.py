@@ -6,7 +6,7 @@ Messages are made again from the record that was kept: nothing is digitized twic
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from gateway.dicom.images.pages import read_context
@@ -16,18 +16,19 @@ from gateway.domain.artefact import Artefact, Role, kept_name
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.digitized_page import DigitizedPage
+from gateway.domain.recorded import Origin, believable, not_known, recorded
 from gateway.domain.status import JobStatus
 from gateway.errors import IllegalTransition
 from gateway.identity.decide import combined
 from gateway.results.correction import rejections
-from gateway.results.heart_rate import heart_rate_per_minute
-from gateway.results.kept import read_result
+from gateway.results.kept import read_printed, read_result
 from gateway.results.page import JobFacts, for_destination, job_facts, write_artefacts
 from gateway.results.report import build_report
 from gateway.settings import Settings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, Page
+from pipeline import PrintedValues, heart_rate_per_minute
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,8 @@ def confirm(store: Store, spool: Spool, settings: Settings, job_id: str, actor: 
     NotFound
         There is no such job.
     IllegalTransition
-        The job waits, runs, failed or was cancelled, has no page that was read, or its files are gone.
+        The job waits, runs, failed or was cancelled, has no page that was read, or its files are gone; or it waits
+        because nobody knows when it was recorded.
     DeliveryRefused
         A message cannot be made as its destination wants it; nothing is changed.
     """
@@ -54,10 +56,15 @@ def confirm(store: Store, spool: Spool, settings: Settings, job_id: str, actor: 
         raise IllegalTransition("no page of this job gave a waveform for a patient")
     earlier = store.deliveries.of_job(job_id)
     facts = job_facts(job, known_context(job, spool), settings, earlier)
+    printed = {
+        row.page_number: believable(read_printed(row.quality_json), facts.context, job.created_at) for row in rows
+    }
+    if job.status == JobStatus.NEEDS_REVIEW and settings.review.undated == "review":
+        _check_dated(facts.context, printed.values())
     facts = replace(facts, created_at=utc_now())  # when the status changed: MSH-7, OBR-22
     deliveries: list[Delivery] = []
     for row in rows:
-        page = _kept_page(facts, spool, row)
+        page = _kept_page(facts, spool, row, printed[row.page_number])
         made = sorted(_final(facts, page), key=lambda each: each[0].role != Role.REPORT)  # reports leave first
         report = Artefact(page_number=page.page_number, role=Role.REPORT_PDF, data=page.report_pdf)
         write_artefacts(spool, job_id, [report, *(artefact for artefact, _ in made)])
@@ -82,7 +89,14 @@ def known_context(job: Job, spool: Spool) -> StudyContext:
     return combined(read, stated)
 
 
-def _kept_page(facts: JobFacts, spool: Spool, row: Page) -> DigitizedPage:
+def _check_dated(context: StudyContext, pages: Iterable[PrintedValues]) -> None:
+    """Raise IllegalTransition if the objects of a page are dated by nothing: they are made again with the date."""
+    for printed in pages:
+        if recorded(context, printed).origin is Origin.UNKNOWN:
+            raise IllegalTransition(f"{not_known(printed)}: `ecg-gateway identify JOB --recorded-at YYYYMMDDHHMMSS`")
+
+
+def _kept_page(facts: JobFacts, spool: Spool, row: Page, printed: PrintedValues) -> DigitizedPage:
     """Return a page from what was kept, as final, with its report."""
     path = spool.artefact_path(facts.job_id, kept_name(row.page_number, Role.RECORD))
     try:
@@ -98,6 +112,7 @@ def _kept_page(facts: JobFacts, spool: Spool, row: Page) -> DigitizedPage:
         record=record,
         quality=quality,
         layout_name=row.layout,
+        printed=printed,
         heart_rate_per_minute=heart_rate_per_minute(record),
         waveform_sop_class_uid=SOP_CLASS_UIDS[facts.sop_classes[0]],
         waveform_sop_instance_uid=row.waveform_sop_instance_uid,

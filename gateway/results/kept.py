@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import asdict
+from datetime import date, time
 
 import numpy as np
 
-from pipeline import Calibration, Digitization, EcgRecord, Lead, Quality
+from pipeline import Calibration, Digitization, EcgRecord, Lead, PrintedValues, Quality
 
 
 def record_npz(record: EcgRecord) -> bytes:
@@ -70,5 +72,17 @@ def quality_json(digitization: Digitization) -> str:
             "gain_mm_per_mv": calibration.gain_mm_per_mv,
             "gain_source": calibration.gain_source,
             "weights_sha256": digitization.weights_sha256,
+            "printed": json.loads(json.dumps(asdict(digitization.printed), default=str)),  # dates in ISO 8601
         }
+    )
+
+
+def read_printed(figures: str) -> PrintedValues:
+    """Return the printed time of recording from what `quality_json` kept; earlier versions kept none."""
+    printed = json.loads(figures).get("printed", {})
+    day, clock = printed.get("recorded_on"), printed.get("recorded_at")
+    return PrintedValues(
+        recorded_on=date.fromisoformat(day) if day else None,
+        recorded_at=time.fromisoformat(clock) if clock else None,
+        reasons=tuple(printed.get("reasons", ())),
     )

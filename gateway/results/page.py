@@ -23,16 +23,18 @@ from gateway.dicom.objects.waveform import SOP_CLASS_UIDS, SopClass, waveform_so
 from gateway.domain.artefact import Artefact, Role
 from gateway.domain.context import StudyContext
 from gateway.domain.digitized_page import DigitizedPage
+from gateway.domain.recorded import Origin, believable, not_known, recorded
 from gateway.domain.status import ARRIVED, JobStatus
 from gateway.errors import DeliveryRefused
 from gateway.identity.words import NO_IDENTITY
-from gateway.results.heart_rate import heart_rate_per_minute
 from gateway.results.kept import quality_json, record_npz
 from gateway.results.report import build_report
 from gateway.settings import ObjectSettings, ReviewSettings, Settings
 from gateway.spool.folder import Spool
 from gateway.store.tables import Delivery, Job, Page
-from pipeline import Digitization, LayoutMatch, Lead, Quality
+from pipeline import Digitization, LayoutMatch, Lead, Quality, heart_rate_per_minute
+
+_NOTED = (Origin.PRINTED, Origin.UNKNOWN)  # in the trail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,7 @@ class PageResult:
     page: Page
     artefacts: tuple[Artefact, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
+    note: str = ""  # for the trail, without patient data
 
 
 def job_facts(job: Job, context: StudyContext, settings: Settings, deliveries: Sequence[Delivery] = ()) -> JobFacts:
@@ -131,7 +134,8 @@ def page_result(
     seconds
         How long the digitization took.
     contradictions
-        What on the page contradicts its record, in words.  If there is any, nothing is sent before a confirmation.
+        What on the page contradicts its record, in words.  If there is any, nothing is sent before a confirmation;
+        nor is anything if the time of recording is not known, where the settings hold such a page.
     """
     number, quality, match = digitization.page.page_number, digitization.quality, digitization.layout_match
     artefacts = [
@@ -143,9 +147,14 @@ def page_result(
     reasons = list(doubts(digitization, facts.review))
     doubtful = bool(reasons)
     reasons += contradictions
+    printed = believable(digitization.printed, facts.context, facts.created_at)
+    dated = recorded(facts.context, printed)
+    undated = dated.origin is Origin.UNKNOWN and facts.review.undated == "review"
+    if undated:
+        reasons.append(not_known(printed))
     uid = ""
     if facts.context.patient_id:  # without a patient ID no object is made
-        page = _digitized_page(facts, digitization, pictures[1], doubtful=doubtful)
+        page = _digitized_page(facts, replace(digitization, printed=printed), pictures[1], doubtful=doubtful)
         try:
             objects = {kind: make_object(page, kind, facts.objects) for kind in facts.object_kinds}
         except ValueError as error:
@@ -168,8 +177,9 @@ def page_result(
         waveform_sop_instance_uid=uid,
         seconds=round(seconds, 3),
     )
-    leaves = not contradictions and (not doubtful or facts.review.deliver_doubtful)
-    return PageResult(page=row, artefacts=tuple(artefacts), deliveries=tuple(deliveries) if leaves else ())
+    leaves = not contradictions and not undated and (not doubtful or facts.review.deliver_doubtful)
+    note = f"page {number}: time of recording {dated.origin}" if dated.origin in _NOTED and not undated else ""
+    return PageResult(page=row, artefacts=tuple(artefacts), deliveries=tuple(deliveries) if leaves else (), note=note)
 
 
 def for_destination(
@@ -266,6 +276,7 @@ def _digitized_page(
         quality=digitization.quality,
         layout_name=digitization.layout_match.layout.name,
         columns=printed_columns(digitization.layout_match),
+        printed=digitization.printed,
         heart_rate_per_minute=heart_rate_per_minute(digitization.record),
         waveform_sop_class_uid=SOP_CLASS_UIDS[waveform],
         waveform_sop_instance_uid=waveform_sop_instance_uid(facts.context, number, waveform, facts.revision),

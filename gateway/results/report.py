@@ -27,7 +27,7 @@ from reportlab.pdfgen.canvas import Canvas
 
 from gateway import __version__
 from gateway.domain.digitized_page import DigitizedPage
-from gateway.results.heart_rate import runs_read
+from gateway.domain.recorded import Origin
 from pipeline import LEADS, EcgRecord, Lead
 
 rl_config.useA85 = 0  # streams as bytes: a quarter less than as text
@@ -95,13 +95,13 @@ def _header(page: DigitizedPage) -> tuple[str, list[str], list[str]]:
     rate = page.heart_rate_per_minute
     coverage = list(quality.coverage.values())
     name = context.patient_name.split("=")[0].replace("^", " ").strip()
-    recorded = context.acquisition_date_time or context.study_date + context.study_time
+    recorded = _date(page.recorded.at) + (", printed" if page.recorded.origin is Origin.PRINTED else "")
     state = "confirmed by a person" if page.final else "unconfirmed"
     patient = [
         f"Name  {printable(name) or '-'}",
         f"ID  {printable(context.patient_id)}   {printable(context.issuer_of_patient_id)}".rstrip(),
         f"Born  {_date(context.patient_birth_date)}   Sex  {context.patient_sex or '-'}",
-        f"Accession  {printable(context.accession_number) or '-'}   Recorded  {_date(recorded)}",
+        f"Accession  {printable(context.accession_number) or '-'}   Recorded  {recorded}",
     ]
     figures = [
         f"Layout {page.layout_name}; paper {calibration.paper_speed_mm_per_s:g} mm/s ({calibration.speed_source}), "
@@ -234,8 +234,10 @@ def _draw_rows(canvas: Canvas, record: EcgRecord, rows: Sequence[Sequence[_Stret
 
 
 def _draw_signal(canvas: Canvas, x: Float64, y: Float64) -> None:
-    for run in runs_read(y):
-        _polyline(canvas, np.round(np.stack([x[run], y[run]], axis=1), 2).tolist())
+    read = ~np.isnan(y)
+    for run in np.split(np.arange(y.size), np.flatnonzero(np.diff(read)) + 1):
+        if read[run[0]]:
+            _polyline(canvas, np.round(np.stack([x[run], y[run]], axis=1), 2).tolist())
 
 
 def _polyline(canvas: Canvas, points: Sequence[Sequence[float]]) -> None:

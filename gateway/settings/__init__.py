@@ -5,7 +5,6 @@ so that a caller writes `from gateway.settings import X` for whichever section i
 from each other.
 """
 
-from gateway.settings.addresses import is_loopback
 from gateway.settings.changes import NEEDS_RESTART, Change, take_up
 from gateway.settings.destinations import (
     HL7_PLACEHOLDERS,
@@ -22,15 +21,15 @@ from gateway.settings.explain import example_text, explained, to_toml
 from gateway.settings.folders import FolderSettings, LookupSettings
 from gateway.settings.hl7 import Hl7CodeSettings, Hl7Settings
 from gateway.settings.load import Settings, load_settings, unknown_time_zone
-from gateway.settings.section import CharacterSet
+from gateway.settings.section import CharacterSet, is_loopback
 from gateway.settings.site import (
+    AuditSettings,
     DigitizerSettings,
     LogSettings,
     ObjectSettings,
     ReviewSettings,
     SeriesSettings,
     StorageSettings,
-    WebSettings,
     WorkerSettings,
 )
 from gateway.settings.source.examine import examine
@@ -38,11 +37,13 @@ from gateway.settings.source.file import SettingsFile
 from gateway.settings.source.mistakes import Mistake
 from gateway.settings.source.positions import At
 from gateway.settings.tls import TlsClientSettings, TlsListenerSettings, TlsSettings
+from gateway.settings.web import OidcSettings, WebSettings
 
 __all__ = [
     "HL7_PLACEHOLDERS",
     "NEEDS_RESTART",
     "At",
+    "AuditSettings",
     "CallerSettings",
     "Change",
     "CharacterSet",
@@ -62,6 +63,7 @@ __all__ = [
     "Mistake",
     "ObjectDestination",
     "ObjectSettings",
+    "OidcSettings",
     "ReportSettings",
     "RetrySettings",
     "ReviewSettings",

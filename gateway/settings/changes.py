@@ -35,7 +35,10 @@ NEEDS_RESTART = frozenset(
         ("web", "enabled"),
         ("web", "host"),
         ("web", "port"),
-        ("web", "show_patient"),
+        ("web", "tls"),
+        ("web", "oidc"),
+        ("web", "root_path"),
+        ("web", "allowed_hosts"),
         ("web", "maximum_connections"),
         ("web", "maximum_connections_per_host"),
     }

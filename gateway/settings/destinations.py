@@ -10,8 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from gateway.domain.context import StudyContext
-from gateway.settings.addresses import is_loopback
-from gateway.settings.section import AeTitle, CharacterSet, Host, Name, Port, Section, matching
+from gateway.settings.section import AeTitle, CharacterSet, Host, Name, Port, Section, is_loopback, matching
 from gateway.settings.source.mistakes import rule
 from gateway.settings.tls import TlsClientSettings
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator, model_validator
 
-from gateway.settings.addresses import checked_networks, overlap
-from gateway.settings.section import AeTitle, Host, Port, Section
+from gateway.settings.section import AeTitle, Host, Port, Section, checked_networks, overlap
 from gateway.settings.source.mistakes import rule
 from gateway.settings.tls import TlsClientSettings, TlsListenerSettings
 

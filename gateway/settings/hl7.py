@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from gateway.settings.addresses import checked_networks
-from gateway.settings.section import CharacterSet, Host, Port, Section, matching
+from gateway.settings.section import CharacterSet, Host, Port, Section, checked_networks, matching
 from gateway.settings.tls import TlsListenerSettings
 
 Hl7Code = Annotated[str, matching(r"[^|~\\\x00-\x1f]+", "must be code^text^coding system, without |, ~ and \\")]  # a CE

@@ -11,25 +11,25 @@ from zoneinfo import available_timezones
 from pydantic import model_validator
 
 from gateway.errors import SettingsError
-from gateway.settings.addresses import same_socket
 from gateway.settings.destinations import Destination
 from gateway.settings.dicom import DicomSettings
 from gateway.settings.folders import FolderSettings
 from gateway.settings.hl7 import Hl7Settings
-from gateway.settings.section import Section
+from gateway.settings.section import Section, same_socket
 from gateway.settings.site import (
+    AuditSettings,
     DigitizerSettings,
     LogSettings,
     ObjectSettings,
     ReviewSettings,
     StorageSettings,
-    WebSettings,
     WorkerSettings,
 )
 from gateway.settings.source.examine import examine, nearest
 from gateway.settings.source.file import SettingsFile
 from gateway.settings.source.mistakes import rule
 from gateway.settings.source.positions import At
+from gateway.settings.web import WebSettings
 
 
 class Settings(Section):
@@ -45,6 +45,7 @@ class Settings(Section):
     worker: WorkerSettings = WorkerSettings()
     storage: StorageSettings = StorageSettings()
     web: WebSettings = WebSettings()
+    audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
 
     def listening(self) -> Iterator[tuple[At, str, int]]:

@@ -1,4 +1,4 @@
-"""What a site decides about its results and its machine: objects, digitizer, review, workers, storage, web, log."""
+"""What a site decides about its results and its machine: from the objects that are sent to the log."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from gateway.settings.section import Host, Port, Section
+from gateway.settings.section import Host, Port, Section, matching
 from gateway.settings.source.mistakes import rule
+from gateway.settings.tls import TlsClientSettings
 
 LongString = Annotated[str, Field(max_length=53, pattern=r"^[^\\\x00-\x1f\x7f]*$")]  # an LO with room for ", corrected"
 SeriesNumber = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -50,6 +51,7 @@ class ReviewSettings(Section):
     minimum_coverage: float = Field(default=0.8, ge=0, le=1)
     deliver_doubtful: bool = False
     check_print: bool = True  # a page that prints another patient or order than its record is held
+    undated: Literal["review", "receipt"] = "review"  # held, or dated when it was received, where no date is known
 
 
 class WorkerSettings(Section):
@@ -109,15 +111,26 @@ class StorageSettings(Section):
         return database
 
 
-class WebSettings(Section):
-    """The admin page.  Patient fields stay hidden unless `show_patient`."""
+class AuditSettings(Section):
+    """Where DICOM audit messages go (PS3.15 A.5), as syslog (RFC 5424)."""
 
-    enabled: bool = True
-    host: Host = "127.0.0.1"
-    port: Port = 8080
-    show_patient: bool = False
-    maximum_connections: int = Field(default=100, ge=1)
-    maximum_connections_per_host: int = Field(default=50, ge=1)  # behind a proxy all come from one
+    transport: Literal["none", "file", "udp", "tls"] = "none"  # RFC 5426, RFC 5425
+    path: Path | None = None  # of the file
+    host: Host | None = None  # of the audit repository
+    port: Port = 6514
+    tls: TlsClientSettings = TlsClientSettings()
+    source_id: Annotated[str, matching(r"[!-~]{1,48}", "must be 1 to 48 printable ASCII characters, no space")] = (
+        "ecg-gateway"
+    )
+    site_id: str = ""  # the AuditEnterpriseSiteID
+
+    @model_validator(mode="after")
+    def _target(self) -> AuditSettings:
+        if self.transport == "file" and self.path is None:
+            raise rule("transport = 'file' needs path", "transport")
+        if self.transport in ("udp", "tls") and self.host is None:
+            raise rule(f"transport = '{self.transport}' needs host", "transport")
+        return self
 
 
 class LogSettings(Section):

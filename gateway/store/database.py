@@ -35,8 +35,8 @@ from gateway.domain.status import (
     next_job_status,
 )
 from gateway.errors import IllegalTransition, NotFound, StorageError
-from gateway.store.postgresql import Postgresql, describe
-from gateway.store.sqlite import Sqlite
+from gateway.store.backends.postgresql import Postgresql, describe
+from gateway.store.backends.sqlite import Sqlite
 from gateway.store.tables import Delivery, Job, JobEvent, MergeNotice
 
 NOTHING_DELIVERED = "nothing was delivered"  # who settles a merge notice that concerns nobody

@@ -50,6 +50,7 @@ class JobResult:
     reason: str = ""
     pages: Sequence[Page] = ()
     deliveries: Sequence[Delivery] = ()
+    notes: Sequence[str] = ()  # for the trail, without patient data
 
 
 class Jobs:
@@ -235,6 +236,8 @@ class Jobs:
             for delivery in result.deliveries:
                 put_delivery(session, delivery)
             job.unmatched = job.unmatched or not job.patient_id
+            for note in result.notes:
+                log_event(session, job_id, "NOTE", worker, note)
             advance_job(session, job, _RESULT_ACTIONS[result.status], worker, result.reason)
 
     def fail(self, job_id: str, worker: str, reason: str) -> None:

@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import and_, literal, or_
 from sqlmodel import Session, col, delete, select
 
+from gateway.domain.audit import AuditKind
 from gateway.domain.clock import utc_now
 from gateway.domain.identity import Decide, Evidence, OrderRecord, PatientRecord, same_issuer
 from gateway.domain.patients import OrderUpdate, PatientData, PatientMerge, PatientUpdate
@@ -34,7 +35,17 @@ from gateway.store.database import (
     lock_job,
     log_event,
 )
-from gateway.store.tables import Delivery, Job, MergeNotice, Order, Page, Patient, ReceivedMessage
+from gateway.store.tables import (
+    AuditEntry,
+    AuditPosition,
+    Delivery,
+    Job,
+    MergeNotice,
+    Order,
+    Page,
+    Patient,
+    ReceivedMessage,
+)
 
 _ACTOR = "hl7"
 _PATIENT_FIELDS = ("patient_name", "patient_birth_date", "patient_sex")
@@ -95,6 +106,7 @@ class Patients:
                     changed += _put_order(session, item, made_at, decide)
                 else:
                     _put_patient(session, item, made_at)
+            _note(session, message, updates)
         return changed
 
     def match_waiting(self, decide: Decide) -> list[str]:
@@ -402,3 +414,32 @@ def _note_for_archive(session: Session, job: Job, prior: Patient, surviving: Pat
             settled_by=settled_by,
         )
     )
+
+
+def _note(session: Session, message: InboundMessage, updates: Sequence[PatientData]) -> None:
+    """Have the audit repository, where there is one, told of the patients that a message is about."""
+    if session.get(AuditPosition, 1) is None:
+        return
+    told: dict[tuple[str, str], str] = {}
+    for item in updates:
+        match item:
+            case OrderUpdate():
+                patients = [item.patient]
+            case PatientMerge():
+                patients = [item.surviving, item.prior]
+            case _:
+                patients = [item]
+        for each in patients:
+            key = each.patient_id, each.issuer_of_patient_id
+            told[key] = each.patient_name or told.get(key, "")
+    for (patient_id, issuer), name in told.items():
+        session.add(
+            AuditEntry(
+                kind=AuditKind.PATIENT,
+                name=f"{message.sending_application}|{message.sending_facility}",
+                patient_id=patient_id,
+                issuer_of_patient_id=issuer,
+                patient_name=name,
+                detail=message.message_type,
+            )
+        )

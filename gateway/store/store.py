@@ -10,12 +10,14 @@ from sqlalchemy.exc import ArgumentError
 
 from gateway.errors import StorageError
 from gateway.settings import StorageSettings
+from gateway.store.accounts import Accounts
 from gateway.store.commitments import Commitments
 from gateway.store.database import Database
 from gateway.store.deliveries import Deliveries
 from gateway.store.jobs import Jobs
 from gateway.store.kept_files import KeptFiles
 from gateway.store.patients import Patients
+from gateway.store.trail import Trail
 from gateway.store.workers import Workers
 
 
@@ -43,6 +45,8 @@ class Store:
         self.patients = Patients(self.database)
         self.commitments = Commitments(self.database)
         self.workers = Workers(self.database)
+        self.accounts = Accounts(self.database)
+        self.trail = Trail(self.database)
 
     @classmethod
     def open(cls, settings: StorageSettings) -> Self:

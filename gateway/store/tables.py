@@ -14,7 +14,9 @@ from sqlalchemy import Column, DateTime, Dialect, Enum, String, UniqueConstraint
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 
+from gateway.domain.account import AccountRole, Origin
 from gateway.domain.artefact import Role
+from gateway.domain.audit import AuditKind
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.status import DeliveryStatus, JobStatus
@@ -62,6 +64,9 @@ class ContextText(TypeDecorator[StudyContext]):
 # State words are text, not a type of the database's own: a new word needs no change of a type.
 _JOB_STATUS = Enum(JobStatus, native_enum=False)
 _DELIVERY_STATUS = Enum(DeliveryStatus, native_enum=False)
+_ACCOUNT_ROLE = Enum(AccountRole, native_enum=False, length=16)
+_AUDIT_KIND = Enum(AuditKind, native_enum=False, length=16)
+_ORIGIN = Enum(Origin, native_enum=False, length=16)
 _ROLE = Enum(Role, native_enum=False, length=16, values_callable=lambda roles: [role.value for role in roles])
 
 
@@ -262,3 +267,59 @@ class WorkerSeen(SQLModel, table=True):
 
     name: str = Field(primary_key=True)
     seen_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class Account(SQLModel, table=True):
+    """A person who logs in with a password of ours."""
+
+    name: str = Field(primary_key=True)  # `gateway.domain.account.account_name`
+    full_name: str = ""
+    role: AccountRole = Field(sa_column=Column(_ACCOUNT_ROLE, nullable=False))
+    password_hash: str  # argon2, with its parameters and salt
+    must_change: bool = False  # another person has set the password
+    disabled: bool = False
+    failures: int = 0  # log-ins in a row with a wrong password
+    locked_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
+class WebSession(SQLModel, table=True):
+    """A browser that a person has logged in with."""
+
+    __tablename__ = "web_session"
+
+    digest: str = Field(primary_key=True)  # SHA-256 of the id in its cookie
+    name: str = Field(index=True)
+    full_name: str = ""
+    role: AccountRole = Field(sa_column=Column(_ACCOUNT_ROLE, nullable=False))
+    origin: Origin = Field(sa_column=Column(_ORIGIN, nullable=False))
+    opened_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    seen_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)  # when the person last did something
+
+
+class AuditEntry(SQLModel, table=True):
+    """What the audit repository will be told, until it was told; the trail of the jobs stays where it is."""
+
+    __tablename__ = "audit_entry"
+
+    id: int | None = Field(default=None, primary_key=True)
+    at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    kind: AuditKind = Field(sa_column=Column(_AUDIT_KIND, nullable=False))
+    name: str = ""  # of the person, or the part of the gateway
+    full_name: str = ""
+    address: str = ""
+    job_id: str = ""
+    patient_id: str = ""  # of an entry that is about no job
+    issuer_of_patient_id: str = ""
+    patient_name: str = ""
+    detail: str = ""
+    failed: bool = False  # it was refused, or could not be done
+
+
+class AuditPosition(SQLModel, table=True):
+    """The newest line of the jobs' trail that the audit repository was told; no row: there is no repository."""
+
+    __tablename__ = "audit_position"
+
+    id: int = Field(primary_key=True)  # there is one row
+    event: int

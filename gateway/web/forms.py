@@ -11,22 +11,45 @@ from starlette.exceptions import HTTPException
 
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]  # of a page or a row, in an address: what a database's integer holds
 
-ACTOR = "web"  # who decided, in the audit trail
-_MAXIMUM_FORM_BYTES = 64 * 1024
+_MAXIMUM_FORM_BYTES = 256 * 1024
+_MOST_FIELDS = 1000
+_FORM = "application/x-www-form-urlencoded"
 
 
-async def read_form(request: Request) -> dict[str, str]:
-    """Return a form's fields; raise HTTPException where it did not come from a page of ours."""
+def check_origin(request: Request) -> None:
+    """Raise HTTPException where a request that changes something did not come from a page of ours."""
     same_site = request.headers.get("sec-fetch-site", "same-origin") == "same-origin"
     host = request.headers.get("host")
     if not (same_site and host and _host_of(request.headers.get("origin", "")) == host):
         raise HTTPException(403, "The form did not come from this page.")
+
+
+async def read_body(request: Request) -> None:
+    """Read what a request sends, for `read_form` and `read_data`; raise HTTPException where it is too long."""
     body = b""
     async for chunk in request.stream():
         body += chunk
         if len(body) > _MAXIMUM_FORM_BYTES:
             raise HTTPException(413, "The form is too long.")
-    return dict(parse_qsl(body.decode("utf-8", "replace")))
+    request.state.body = body
+    if request.headers.get("content-type", _FORM).partition(";")[0].strip() == _FORM:
+        try:
+            fields = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+        except ValueError:
+            raise HTTPException(413, "The form has too many fields.") from None
+        request.state.form = dict(fields)
+
+
+async def read_form(request: Request) -> dict[str, str]:
+    """Return a form's fields; `gateway.web.access` has checked where it comes from."""
+    form: dict[str, str] = getattr(request.state, "form", {})
+    return form
+
+
+async def read_data(request: Request) -> bytes:
+    """Return what a script of ours has sent; `gateway.web.access` has checked where it comes from."""
+    body: bytes = request.state.body
+    return body
 
 
 def _host_of(origin: str) -> str:
@@ -38,5 +61,5 @@ def _host_of(origin: str) -> str:
 
 
 def back_to(path: str) -> Response:
-    """Return the answer to a form that was carried out: the page it came from."""
+    """Return the answer to a form that was carried out: the page it came from, by its path without the root path."""
     return RedirectResponse(path, status_code=303)

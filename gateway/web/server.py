@@ -14,6 +14,7 @@ import asyncio
 import errno
 import logging
 import socket
+import ssl
 import threading
 import time
 from typing import Any
@@ -24,6 +25,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gateway.security.connections import ConnectionLimit
+from gateway.security.tls import ListenerTls
 
 logger = logging.getLogger(__name__)
 
@@ -38,15 +40,19 @@ _REST_S = 1.0  # asyncio looks again after this time where a connection could no
 class WebServer:
     """Serves an application; it listens from `start` on, so that a taken port is noticed at once."""
 
-    def __init__(self, app: FastAPI, host: str, port: int, limit: ConnectionLimit) -> None:
+    def __init__(
+        self, app: FastAPI, host: str, port: int, limit: ConnectionLimit, tls: ListenerTls | None = None
+    ) -> None:
         self._address = (host, port)
         self._limit = limit
-        config = uvicorn.Config(
+        config = _Config(
+            tls,
             app,
             http=_BoundedProtocol,
             ws="none",
             log_config=None,
             access_log=False,
+            proxy_headers=False,  # whoever is no proxy of ours could name any address
             lifespan="off",
             backlog=_BACKLOG,
             timeout_keep_alive=_KEEP_ALIVE_S,
@@ -61,11 +67,17 @@ class WebServer:
         """Whether pages are served."""
         return self._thread.is_alive()
 
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        assert self._socket is not None
+        return int(self._socket.getsockname()[1])
+
     def start(self) -> None:
         """Listen; raises OSError where the address cannot be had."""
         listening = socket.create_server(self._address, backlog=_BACKLOG)
         self._socket = _Listener(self._limit, listening.detach())
-        logger.info("Web page on port %d", self._socket.getsockname()[1], extra={"action": "start"})
+        logger.info("Web page on port %d", self.port, extra={"action": "start"})
         self._thread.start()
 
     def stop(self) -> None:
@@ -78,6 +90,25 @@ class WebServer:
     def _run(self) -> None:
         assert self._socket is not None
         self._server.run(sockets=[self._socket])
+
+
+class _Config(uvicorn.Config):
+    """Of a server whose certificates may be replaced while it runs."""
+
+    def __init__(self, tls: ListenerTls | None, app: FastAPI, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._tls = tls
+
+    def load(self) -> None:
+        """Load the application, and have every handshake take the certificates of that moment."""
+        super().load()
+        if self._tls is not None:
+            self.ssl = self._tls.context()
+            self.ssl.sni_callback = self._choose
+
+    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        assert self._tls is not None
+        connection.context = self._tls.context()
 
 
 class _Listener(socket.socket):

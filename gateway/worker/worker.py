@@ -211,7 +211,8 @@ class Worker:
         notes, rejecting = rejections(facts, self._spool, self._store.deliveries.of_job(job.id), deliveries, utc_now())
         write_artefacts(self._spool, job.id, notes)
         deliveries += rejecting
-        outcome = JobResult(pages=pages, deliveries=deliveries, status=status, reason=reason)
+        said = [result.note for result in results if result.note]
+        outcome = JobResult(pages=pages, deliveries=deliveries, status=status, reason=reason, notes=said)
         self._settle(lease, lambda: self._store.jobs.complete(job.id, self._name, outcome, job.context))
         logger.info(
             "Completed %s: %d pages, %d deliveries",

@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from pipeline.datatypes import ByteArray, Calibration, Digitization, FloatArray, Layout
+from pipeline.datatypes import ByteArray, Calibration, Digitization, FloatArray, Layout, PageImage
 from pipeline.digitizer import Digitizer
 from pipeline.errors import DEFECTS, DigitizationError
 from pipeline.evaluation.ablation import read_every_way
 from pipeline.evaluation.budget import budget_table, count_table, measure_page, page_table
-from pipeline.evaluation.drawn import audit_tables, measure_audit
+from pipeline.evaluation.drawn import audit_tables, measure_audit, print_table
 from pipeline.evaluation.evaluate import Example, PageScore, describe, fit_estimate, score_page
 from pipeline.evaluation.tables import (
     compared,
@@ -342,3 +342,27 @@ def evaluate_audit(
         console.print(table)
     if len(pages) < count:
         console.print(f"pages that could not be read: {count - len(pages)}")
+
+
+def evaluate_print(
+    kind: Annotated[str, typer.Option(help="clean, scan, copy or photo.")] = "scan",
+    count: Annotated[int, typer.Option(help="How many pages.")] = 8,
+    seed: Annotated[int, typer.Option(help="The seed of the drawing.")] = 0,
+    signals: Signals = None,
+    device: Device = "auto",
+) -> None:
+    """Draw pages with headers of known values, and count what is read of them, right and wrong."""
+    records = _recordings(signals)
+    digitizer = Digitizer.load(device=device)
+    read = []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        pictures = draw_pictures(records, count=count, kind=kind, seed=seed, headed=True)
+        for picture in progress.track(pictures, total=count, description="measuring"):
+            try:
+                read.append((picture.page.style.stated, digitizer.read_print(PageImage(pixels=picture.pixels))))
+            except DigitizationError:
+                continue
+    console = Console(width=max(Console().width, _WIDTH))
+    console.print(print_table(read))
+    if len(read) < count:
+        console.print(f"pages that could not be read: {count - len(read)}")

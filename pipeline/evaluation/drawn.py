@@ -3,13 +3,14 @@
 The page frame is shared by what was drawn and what was found, so truth passes from the drawn sheet to the found one
 through page pixels.
 
-What is taken out of a digitized record is known as well: `measure_audit` tells what of it the ink audit finds.
+What is taken out of a digitized record is known as well: `measure_audit` tells what of it the ink audit finds.  So is
+what a header states: `print_table` tells what of it was read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +29,7 @@ from pipeline.datatypes import (
     LayoutMatch,
     Lead,
     PageImage,
+    PrintedValues,
     RectifiedPage,
     RowBand,
     TraceSet,
@@ -41,6 +43,7 @@ from pipeline.training.drawing.render import Picture
 
 Points = npt.NDArray[np.floating[Any]]
 NODE_MM = 5.0
+_NOT_DRAWN = ("may_be_recorded_on", "filters", "device", "reasons")  # by `training.drawing.headers`
 _SAMPLE_S = 1 / 500
 
 
@@ -358,3 +361,25 @@ def audit_tables(pages: Sequence[AuditPage]) -> list[Table]:
     for name, group in groups.items():
         held.add_row(name, str(len(group)), str(sum(page.held for page in group)))
     return [found, held]
+
+
+def print_table(read: Sequence[tuple[PrintedValues, PrintedValues]]) -> Table:
+    """Return how often each printed value was read right, read wrong, found ambiguous, or missed.
+
+    Parameters
+    ----------
+    read : sequence of tuple of PrintedValues
+        What a page states, and what was read of it.
+    """
+    table = Table(title="Printed values")
+    for heading in ("value", "printed", "right", "wrong", "ambiguous", "missed"):
+        table.add_column(heading)
+    for name in (each.name for each in fields(PrintedValues) if each.name not in _NOT_DRAWN):
+        known = [(getattr(truth, name), getattr(found, name), found) for truth, found in read]
+        printed = [(value, got, found) for value, got, found in known if value is not None]
+        right = sum(got == value for value, got, _ in printed)
+        wrong = sum(got is not None and got != value for value, got, _ in known)
+        ambiguous = sum(name == "recorded_on" and value in found.may_be_recorded_on for value, _, found in printed)
+        missed = sum(got is None for _, got, _ in printed) - ambiguous
+        table.add_row(name, *(str(number) for number in (len(printed), right, wrong, ambiguous, missed)))
+    return table

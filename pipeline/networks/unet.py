@@ -155,6 +155,7 @@ class TraceNetwork(nn.Module):
 
     multiple = 32  # width of the input must divide by this
     columns_per_cell = 4
+    half_height_px = 239.5  # the strip of a row: the place of a pixel is its distance from the middle in this unit
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,7 +165,8 @@ class TraceNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map (B, 3, 2 * bins, W) to logits (B, bins, 2 W) and presence logits (B, 2 W)."""
-        place = torch.linspace(-1, 1, x.shape[2], device=x.device, dtype=x.dtype)[None, None, :, None]
+        half = (x.shape[2] - 1) / 2 / self.half_height_px
+        place = torch.linspace(-half, half, x.shape[2], device=x.device, dtype=x.dtype)[None, None, :, None]
         features = self.unet(torch.cat([x, place.expand(x.shape[0], 1, -1, x.shape[3])], 1))
         y = self.head(features)
         columns = y.permute(0, 2, 3, 1).reshape(y.shape[0], y.shape[2], -1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import asdict
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from pipeline.datatypes import (
     LayoutMatch,
     Lead,
     Mark,
+    PrintedValues,
     Quality,
     RectifiedPage,
     SecondPrint,
@@ -69,7 +72,8 @@ def to_json(digitization: Digitization) -> str:
     Returns
     -------
     str
-        Everything but the signals, which `to_csv` writes, and the text on the page, which may hold patient data.
+        Everything but the signals, which `to_csv` writes, and the text on the page, which may hold patient data.  What
+        is printed about the recording is in it, with its date and the patient's age.
     """
     record, traces = digitization.record, digitization.traces
     drawn = float(traces.drawn()[np.isfinite(traces.row_mm)].mean()) if np.isfinite(traces.row_mm).any() else 0.0
@@ -82,9 +86,11 @@ def to_json(digitization: Digitization) -> str:
         "traces": {"rows": len(traces.row_mm), "share_from_drawing": round(drawn, 4)},
         "sampling_frequency_hz": record.sampling_frequency_hz,
         "samples": record.signal_mv.shape[1],
+        "pacing_spikes": [_pacing_spike(record, lead, at) for lead, at in record.pacing],
         "second_prints": [_second_print(second) for second in record.second_prints],
         "quality": _quality(digitization.quality),
         "audit": _audit(digitization.audit),
+        "printed": _printed(digitization.printed),
         "version": pipeline.__version__,
         "weights_sha256": digitization.weights_sha256,
     }
@@ -131,6 +137,16 @@ def _geometry(rectified: RectifiedPage) -> dict[str, Any]:
     }
 
 
+def _pacing_spike(record: EcgRecord, lead: Lead, at: int) -> dict[str, Any]:
+    row = record.leads.index(lead)
+    return {
+        "lead": lead,
+        "time_s": round(at / record.sampling_frequency_hz, 4),
+        "value_mv": round(float(record.signal_mv[row, at]), 3),
+        "confidence": round(float(record.confidence[row, at]), 3),
+    }
+
+
 def _second_print(second: SecondPrint) -> dict[str, Any]:
     return {
         "lead": second.lead,
@@ -169,3 +185,11 @@ def _audit(audit: InkAudit) -> dict[str, Any]:
             }
         )
     return {"pen_mm": round(audit.pen_mm, 3), "unexplained": marks[False], "unsupported": marks[True]}
+
+
+def _printed(printed: PrintedValues) -> dict[str, Any]:
+    """Write what the page states in print: nothing of it is measured here."""
+    content = asdict(printed)
+    moments = {name: value.isoformat() for name, value in content.items() if isinstance(value, (date, time))}
+    may_be = [day.isoformat() for day in printed.may_be_recorded_on]
+    return content | moments | {"may_be_recorded_on": may_be}

@@ -21,7 +21,8 @@ from pipeline.errors import WeightsMismatch
 
 LINE_HEIGHT_PX = 48  # what the recogniser was trained on
 _SHORTEST_PX = 48
-_ALPHABET = frozenset(map(chr, range(0x20, 0x7F))) | frozenset(map(chr, range(0xA1, 0x100)))  # Latin-1
+_LATIN_1 = frozenset(map(chr, range(0x20, 0x7F))) | frozenset(map(chr, range(0xA1, 0x100)))
+_ALPHABET = _LATIN_1 | frozenset("\u2665\u2661\u2764")  # and the heart before a rate
 _BLANK = 0  # of connectionist temporal classification
 
 
@@ -35,15 +36,15 @@ class Recogniser:
     sha256: str
     name: str = "text"
 
-    def read(self, line: ByteArray) -> tuple[str, float]:
+    def read(self, line: ByteArray) -> tuple[str, tuple[float, ...]]:
         """Read a line of print (h, w, 3) RGB, upright.
 
         Returns
         -------
         text : str
-            Characters of Latin-1 only; may be empty.
-        score : float
-            Mean probability of the characters, in [0, 1].
+            Characters of Latin-1, and hearts; may be empty.
+        sure : tuple of float
+            Probability of each character, in [0, 1].
         """
         width = max(_SHORTEST_PX, round(line.shape[1] * LINE_HEIGHT_PX / line.shape[0]))
         method = cv2.INTER_AREA if line.shape[0] > LINE_HEIGHT_PX else cv2.INTER_CUBIC
@@ -53,9 +54,10 @@ class Recogniser:
         allowed = np.asarray(shares)[0][:, self.classes]
         best = allowed.argmax(1)
         new = (best != _BLANK) & np.concatenate([[True], best[1:] != best[:-1]])
-        if not new.any():
-            return "", 0.0
-        return "".join(self.characters[k] for k in best[new]).strip(), float(allowed.max(1)[new].mean())
+        text = "".join(self.characters[k] for k in best[new])
+        first = len(text) - len(text.lstrip())
+        sure = allowed.max(1)[new].tolist()[first : first + len(text.strip())]
+        return text.strip(), tuple(sure)
 
 
 def _model_file() -> Path:

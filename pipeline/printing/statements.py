@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from pipeline.datatypes import GAINS_MM_PER_MV, LEADS, PAPER_SPEEDS_MM_PER_S, Lead, LeadLabel, StatedScale, TextLine
+from pipeline.printing.rows import in_rows
 from pipeline.printing.weights import NAMES
 
 _NUMBER = r"(?:(?<![\w.,/|\\])[OoIlSsZz]|(?<![\d.,])\d)[\dOoIlSsZz]{0,2}(?:\s?[.,]\s?[\dOoIlSsZz]{1,2})?"
@@ -70,18 +71,6 @@ def _one(values: set[float]) -> float | None:
     return values.copy().pop() if len(values) == 1 else None
 
 
-def _in_rows(lines: Sequence[TextLine]) -> list[str]:
-    """Join the lines that stand beside each other, left to right: a statement may be printed with wide gaps."""
-    rows: list[list[TextLine]] = []
-    for line in sorted(lines, key=lambda line: (line.y0_mm + line.y1_mm) / 2):
-        middle = (line.y0_mm + line.y1_mm) / 2
-        if rows and rows[-1][0].y0_mm < middle < rows[-1][0].y1_mm:
-            rows[-1].append(line)
-        else:
-            rows.append([line])
-    return ["  ".join(line.text for line in sorted(row, key=lambda line: line.x0_mm)) for row in rows]
-
-
 def stated_scale(lines: Sequence[TextLine]) -> StatedScale:
     """Find the paper speed and the gain that the text of a page states.
 
@@ -95,7 +84,7 @@ def stated_scale(lines: Sequence[TextLine]) -> StatedScale:
     StatedScale
         A factor ("x0.5") counts as a gain only where none is stated in mm/mV.
     """
-    rows = _in_rows(lines)
+    rows = [row.text for row in in_rows(lines)]
     speeds = {speed for row in rows for speed in _speeds(row)}
     gains = [gain for row in rows for gain in _gains(row)]
     if not gains:

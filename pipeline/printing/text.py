@@ -158,8 +158,9 @@ def read_text(
         spent_px += region.width_px
         if spent_px > most_px:
             break
-        text, score = recogniser.read(_crop(sheet, region))
-        if text and score >= TEXT.least_score:
+        text, sure = recogniser.read(_crop(sheet, region))
+        score = float(np.mean(sure)) if sure else 0.0
+        if score >= TEXT.least_score:
             lines.append(
                 TextLine(
                     text=text,
@@ -168,6 +169,7 @@ def read_text(
                     x1_mm=region.x1_mm,
                     y1_mm=region.y1_mm,
                     score=score,
+                    sure=sure,
                 )
             )
     return tuple(sorted(lines, key=lambda line: (line.y0_mm, line.x0_mm)))

@@ -41,5 +41,21 @@ class NameLimits:
     place_y_mm: float = 4.0  # mm; by hand
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueLimits:
+    """What is believed of printed values: a date, a rate, an interval.  What is outside was misread."""
+
+    sure: float = 0.8  # probability of every character of a value; by hand: what is doubtful is not read
+    beside_mm: float = 35.0  # mm from a label to its value, or from a date to its time; by hand
+    first_year: int = 1970  # of a recording, and the first that two digits can mean: carts print dates since then
+    heart_rate_per_minute: tuple[float, float] = (15.0, 350.0)
+    pr_ms: tuple[float, float] = (50.0, 600.0)
+    qrs_ms: tuple[float, float] = (40.0, 300.0)
+    qt_ms: tuple[float, float] = (150.0, 800.0)  # QTc too
+    axis_deg: tuple[float, float] = (-180.0, 360.0)
+    age_years: tuple[float, float] = (0.0, 120.0)
+
+
 TEXT = TextLimits()
 NAMES = NameLimits()
+VALUES = ValueLimits()

@@ -78,7 +78,7 @@ def read_rows(strips: ByteArray, network: Network, *, smooth: Posterior = poster
 
     Parameters
     ----------
-    strips : (n_rows, 2 * ROW_BINS, w, 3) uint8
+    strips : (n_rows, 2 * bins, w, 3) uint8
     network : Network
         The trace network.
     smooth : callable
@@ -91,7 +91,7 @@ def read_rows(strips: ByteArray, network: Network, *, smooth: Posterior = poster
     log_p = torch.log_softmax(columns[..., :n], 1).numpy()
     presence = logits[:, :n].sigmoid().numpy()
     p = smooth(log_p)
-    bins = np.arange(ROW_BINS, dtype=np.float32)
+    bins = np.arange(p.shape[2], dtype=np.float32)
     y_bin = p @ bins
     mass = np.where(np.abs(bins - y_bin[..., None]) <= reach, p, 0).sum(2)
     return RowReadings(y_bin=y_bin.T, mass=mass.T, doubt_bin=own_doubt(log_p, y_bin.T), presence=presence)
@@ -99,7 +99,7 @@ def read_rows(strips: ByteArray, network: Network, *, smooth: Posterior = poster
 
 def own_doubt(log_p: FloatArray, y_bin: FloatArray) -> FloatArray:
     """Return how far from `y_bin` (rows, columns) each column of `log_p` (rows, bins, columns) by itself would be."""
-    own = np.tensordot(np.exp(log_p), np.arange(ROW_BINS, dtype=np.float32), (1, 0))
+    own = np.tensordot(np.exp(log_p), np.arange(log_p.shape[1], dtype=np.float32), (1, 0))
     return np.asarray(np.abs(own - y_bin), np.float32)
 
 
@@ -152,16 +152,41 @@ def _straight(row: FloatArray, *, within_mm: float = 0.15) -> bool:
 
 
 def _cut_strips(
-    sheet: Sheet, rows: Sequence[RowBand], margin_mm: float
-) -> tuple[float, npt.NDArray[np.float64], ByteArray]:
-    """Cut a strip out of the page for every row: paper x of their left edge, paper y of their tops, pixels."""
-    x0 = min(row.x0_mm for row in rows) - margin_mm
-    width = int(np.ceil((max(row.x1_mm for row in rows) + margin_mm - x0) * TRACE.px_per_mm_x))
-    x_mm = x0 + (np.arange(width, dtype=np.float64) + 0.5) / TRACE.px_per_mm_x
-    tops = np.array([row.baseline_mm - TRACE.height_mm / 2 for row in rows])
-    lines = (np.arange(2 * ROW_BINS) + 0.5) / TRACE.px_per_mm_y
+    sheet: Sheet, rows: Sequence[RowBand], across_mm: tuple[float, float], bins: int
+) -> tuple[npt.NDArray[np.float64], ByteArray]:
+    """Cut a strip `bins` tall out of the page for every row: paper y of their tops, pixels; no upright grid lines."""
+    width = int(np.ceil((across_mm[1] - across_mm[0]) * TRACE.px_per_mm_x))
+    x_mm = across_mm[0] + (np.arange(width, dtype=np.float64) + 0.5) / TRACE.px_per_mm_x
+    tops = np.array([row.baseline_mm - bins * _BIN_MM / 2 for row in rows])
+    lines = (np.arange(2 * bins) + 0.5) / TRACE.px_per_mm_y
     strips = np.stack([sheet.pixels(x_mm, top + lines) for top in tops])
-    return x0, tops, without_lines(strips, upright_lines(strips))
+    return tops, without_lines(strips, upright_lines(strips))
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class _Row:
+    """One row as read, on the paper."""
+
+    y_mm: FloatArray  # (n,) NaN = nothing printed
+    confidence: FloatArray  # (n,)
+    doubt_mm: FloatArray  # (n,)
+    cut: bool  # the line reaches the strip's edge
+
+
+def _rows_on_paper(readings: RowReadings, tops: npt.NDArray[np.float64], bins: int, *, edge: float = 4.0) -> list[_Row]:
+    rows = []
+    for k, top in enumerate(tops.tolist()):
+        presence, y_bin = readings.presence[k], readings.y_bin[k]
+        there = _present(presence)
+        rows.append(
+            _Row(
+                y_mm=np.where(there, top + (y_bin + 0.5) * _BIN_MM, np.nan).astype(np.float32),
+                confidence=np.where(there, readings.mass[k] * presence, 0).astype(np.float32),
+                doubt_mm=readings.doubt_bin[k] * np.float32(_BIN_MM),
+                cut=bool((np.abs(y_bin[there] - (bins - 1) / 2) > (bins - 1) / 2 - edge).any()),
+            )
+        )
+    return rows
 
 
 def trace_rows(
@@ -197,11 +222,9 @@ def trace_rows(
     """
     if not rows:
         raise TraceNotFound("no row of an ECG was found on the page")
-    x0, tops, strips = _cut_strips(sheet, rows, margin_mm)
-    readings = read(strips, network)
-    there = np.stack([_present(presence) for presence in readings.presence])
-    y = np.where(there, tops[:, None] + (readings.y_bin + 0.5) * _BIN_MM, np.nan).astype(np.float32)
-    confidence = np.where(there, readings.mass * readings.presence, 0).astype(np.float32)
+    across_mm = (min(row.x0_mm for row in rows) - margin_mm, max(row.x1_mm for row in rows) + margin_mm)
+    found = _read_on_paper(sheet, rows, across_mm, network, read)
+    y, confidence = (np.stack([getattr(row, part) for row in found]) for part in ("y_mm", "confidence"))
     if not np.isfinite(y).any():
         raise TraceNotFound("rows were found, but no trace is printed in them")
     kept = _distinct(y, confidence)
@@ -211,7 +234,21 @@ def trace_rows(
         row_mm=y[kept],
         confidence=confidence[kept],
         baseline_mm=np.array([rows[k].baseline_mm for k in kept], np.float32),
-        x0_mm=float(x0 + 0.5 / ROW_COLUMNS_PER_MM),
+        x0_mm=float(across_mm[0] + 0.5 / ROW_COLUMNS_PER_MM),
         columns_per_mm=ROW_COLUMNS_PER_MM,
-        doubt_mm=readings.doubt_bin[kept] * np.float32(_BIN_MM),
+        doubt_mm=np.stack([found[k].doubt_mm for k in kept]),
     )
+
+
+def _read_on_paper(
+    sheet: Sheet, rows: Sequence[RowBand], across_mm: tuple[float, float], network: Network, read: RowReader
+) -> list[_Row]:
+    """Read every row, and those that reach the edge of their strip again in one twice as tall."""
+    tops, strips = _cut_strips(sheet, rows, across_mm, ROW_BINS)
+    found = _rows_on_paper(read(strips, network), tops, ROW_BINS)
+    cut = [k for k, row in enumerate(found) if row.cut]
+    if cut:
+        tops, strips = _cut_strips(sheet, [rows[k] for k in cut], across_mm, 2 * ROW_BINS)
+        for k, row in zip(cut, _rows_on_paper(read(strips, network), tops, 2 * ROW_BINS), strict=True):
+            found[k] = row
+    return found

@@ -56,6 +56,7 @@ class _Stretch:
     first: int  # sample index of its start
     signal_mv: Float64  # (n,), zero line at 0, NaN = not traced
     confidence: Float64  # (n,)
+    spikes: tuple[int, ...] = ()  # samples of pacing spikes
 
 
 def gain_of(lead: Lead, calibration: Calibration) -> float:
@@ -112,8 +113,16 @@ def _cut(
             y_mm, confidence = line.y_mm.astype(np.float64), np.ones(line.y_mm.size)
     signal_mv = (traces.baseline_mm[index].astype(np.float64) - y_mm) / mm_per_mv
     signal_mv, confidence = _resample(signal_mv, confidence, ratio)
-    signal_mv = signal_mv - _zero_line(signal_mv, sampling_frequency_hz)
-    return _Stretch(lead, round(start_s * sampling_frequency_hz), signal_mv, confidence)
+    zero_mv = _zero_line(signal_mv, sampling_frequency_hz)
+    spikes = []
+    for spike in traces.spikes:  # one sample each, after resampling: a band limit would spread them
+        column = (spike.x_mm - traces.x0_mm) * traces.columns_per_mm - first
+        at = round(column * float(ratio))
+        if spike.row == index and 0 <= at < signal_mv.size:
+            signal_mv[at] = (float(traces.baseline_mm[index]) - spike.tip_mm) / mm_per_mv
+            confidence[at] = spike.score
+            spikes.append(at)
+    return _Stretch(lead, round(start_s * sampling_frequency_hz), signal_mv - zero_mv, confidence, tuple(spikes))
 
 
 def _stretches(
@@ -285,8 +294,10 @@ def calibrate(
     signal: FloatArray = np.full((len(LEADS), n), np.nan, np.float32)
     confidence = np.zeros((len(LEADS), n), np.float32)
     second_prints = []
+    pacing: set[tuple[Lead, int]] = set()
     for stretch in _stretches(traces, match, times, calibration, sampling_frequency_hz):
         row = LEADS.index(stretch.lead)
+        pacing |= {(stretch.lead, stretch.first + at) for at in stretch.spikes if stretch.first + at < n}
         second = _lay(signal[row], confidence[row], stretch)
         second_prints += [] if second is None else [second]
     if not np.isfinite(signal).any():
@@ -299,4 +310,5 @@ def calibrate(
         sampling_frequency_hz=sampling_frequency_hz,
         calibration=calibration,
         second_prints=tuple(second_prints),
+        pacing=tuple(sorted(pacing, key=lambda spike: (LEADS.index(spike[0]), spike[1]))),
     )

@@ -10,8 +10,9 @@ Each source is a witness with a weight of its own:
 * *columns* are measured well but leave a factor of two open: 62.5 mm are 2.5 s at 25 mm/s, but also 1.25 s at 50 mm/s
   or 5 s at 12.5 mm/s.  A page of one column has no spacing at all.
 * *beats* are nearly always of the usual length and height within a factor of two, and vary between patients within
-  that.  They count for the speed if the text states none, and for the gain if no pulse was found either.  They never
-  object: a wide QRS complex or a low voltage is a finding.
+  that.  They count for the speed if the text states none, and for the gain if no pulse was found either.  A
+  printed heart rate says how far apart they are in time.  They never object: a wide QRS complex or a low voltage is a
+  finding.
 
 The configured value is the prior.  The value that explains all witnesses best is taken (Bayes' rule), and its score is
 its probability.  A witness that contradicts the value, or a low score, is a reason for a review.
@@ -145,7 +146,16 @@ def _beats_say(likelihood: dict[float, float], words: str) -> Witness:
     return Witness("beats", words.format(max(likelihood, key=likelihood.__getitem__)), likelihood)
 
 
-def _speed_of_beats(beats: Beats | None) -> list[Witness]:
+def _likely_period(period_s: float, rate_per_minute: float | None) -> float:
+    """How likely beats are so far apart; a printed rate is that of this heart, but two beats may be taken for one."""
+    if rate_per_minute is None:
+        return _bell(period_s, WITNESS.rr_s, WITNESS.rr_spread)
+    counted = ((1.0, 1.0), (2.0, WITNESS.rr_miscounted), (0.5, WITNESS.rr_miscounted))
+    spread = WITNESS.rr_printed_spread
+    return sum(share * _bell(period_s, beats * 60.0 / rate_per_minute, spread) for beats, share in counted)
+
+
+def _speed_of_beats(beats: Beats | None, rate_per_minute: float | None) -> list[Witness]:
     """Take length and rate of the beats as a witness."""
     if beats is None or beats.qrs_mm <= 0:
         return []
@@ -156,7 +166,7 @@ def _speed_of_beats(beats: Beats | None) -> list[Witness]:
         wide = _bell(qrs_s, WITNESS.qrs_wide * WITNESS.qrs_s, WITNESS.qrs_wide_spread)
         likelihood[speed] = usual + WITNESS.qrs_wide_share * wide
         if beats.rr_mm is not None:
-            likelihood[speed] *= _bell(beats.rr_mm / speed, WITNESS.rr_s, WITNESS.rr_spread)
+            likelihood[speed] *= _likely_period(beats.rr_mm / speed, rate_per_minute)
     return [_beats_say(likelihood, "the beats are as long as at {:g} mm/s")]
 
 
@@ -282,7 +292,7 @@ def infer_calibration(
             *_of_text(stated.speed_mm_per_s, "mm/s", PAPER_SPEEDS_MM_PER_S),
             *_speed_of_pulses(marks),
             *_speed_of_columns(match),
-            *(_speed_of_beats(match.beats) if stated.speed_mm_per_s is None else ()),
+            *(_speed_of_beats(match.beats, stated.heart_rate_per_minute) if stated.speed_mm_per_s is None else ()),
         ],
         _USUAL_SPEEDS,
         default.paper_speed_mm_per_s,

@@ -51,6 +51,8 @@ class WitnessWeights:
     qrs_wide: float = 1.5  # times as long; by hand
     qrs_wide_spread: float = 0.35  # by hand
     rr_spread: float = 0.35  # measured
+    rr_printed_spread: float = 0.15  # of the beats' distance from that of the printed rate; by hand
+    rr_miscounted: float = 0.1  # how often that distance is one of two beats, or of half a beat; by hand
     height_spread: float = 0.4  # measured 0.25, more allowed by hand
     beats_least: float = 0.02  # share of the best that beats leave to every value: they rule nothing out; by hand
 

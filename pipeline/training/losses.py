@@ -124,7 +124,7 @@ def trace_loss(output: tuple[Tensor, Tensor], y_bin: Tensor, sigma: float = 0.8,
     target = torch.exp(-((bins - y[:, None]) ** 2) / (2 * spread[:, None] ** 2))
     target = target / target.sum(1, keepdim=True)
     divergence = (target * (target.clamp(1e-12).log() - functional.log_softmax(columns, 1))).sum(1)
-    weight = there * (1 + slope)
+    weight = there * (1 + functional.max_pool1d(slope, 9, stride=1, padding=4))
     line = (divergence * weight).sum() / weight.sum().clamp(1)
     return (
         line

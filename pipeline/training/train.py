@@ -136,7 +136,7 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.step()
         self.step += 1
-        keep = min(0.998, 1 - 1 / (self.step + 1))
+        keep = min(0.998, self.step / (self.step + 9))  # the last tenth of a short run
         with torch.no_grad():
             for a, b in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
                 if a.dtype.is_floating_point:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import resource
 import signal
 import socket
@@ -24,6 +25,7 @@ from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from gateway import service as service_module
+from gateway.domain.account import AccountRole
 from gateway.domain.artefact import Role
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
@@ -36,7 +38,7 @@ from gateway.settings import Settings, WorkerSettings
 from gateway.spool.folder import Spool
 from gateway.store.jobs import JobResult
 from gateway.store.store import Store
-from gateway.store.tables import Delivery, Job, Page, new_id
+from gateway.store.tables import Account, Delivery, Job, Page, new_id
 from gateway.worker.supervisor import WorkerPool
 from tests.acceptance.peers import free_port
 from tests.fake_digitizer import page_png
@@ -149,6 +151,36 @@ def test_started_service_answers_and_a_stopped_one_does_not(start: Callable[...,
             socket.create_connection(("127.0.0.1", port), PATIENCE_S).close()
     left = {thread.name for thread in set(threading.enumerate()) - before}
     assert left & {"web", "dicom-scp", "folder-inbox", "lookup", "commitment-results"} == set()
+
+
+def test_pages_for_other_machines_wait_for_the_first_account(
+    start: Callable[..., tuple[Service, Settings]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(service_module, "_RESCUE_S", 0.1)
+    service, settings = start(web={"host": "0.0.0.0", "port": free_port()})
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", settings.web.port), PATIENCE_S).close()
+    assert echo(settings) and service.dead() == []  # everything else runs
+    (said,) = [line for line in caplog.messages if "web.host" in line]
+    assert "ecg-gateway user add" in said
+    store = Store(tmp_path / "gateway.db")
+    store.accounts.add(Account(name="ann", role=AccountRole.ADMIN, password_hash="x"))
+    store.close()
+    with stopped_when(service, lambda: service._web is not None and service._web.alive):
+        assert service.watch() == 0
+    assert health(settings)[0] == 200
+
+
+def test_first_start_prints_a_link_that_makes_the_first_account(
+    start: Callable[..., tuple[Service, Settings]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    start()
+    link = re.findall(r"http://127\.0\.0\.1:\d+/first/\S+", capsys.readouterr().out)
+    with urllib.request.urlopen(link[0], timeout=PATIENCE_S) as page:
+        assert "First administrator" in page.read().decode()
 
 
 def test_settings_that_changed_leave_no_delivery_behind(

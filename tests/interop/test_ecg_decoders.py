@@ -34,8 +34,8 @@ from gateway.results.report import build_report
 from gateway.settings import ObjectSettings
 from pipeline import LEADS, EcgRecord, Lead
 from tests.gateway.dicom.samples import COLUMNS, NOW, make_page, make_record, page_pixels
-from tests.gateway.results.test_heart_rate import ecg
 from tests.interop.peers import run
+from tests.pipeline.signal.test_heart_rate import ecg
 from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.interop

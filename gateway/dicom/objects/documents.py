@@ -33,7 +33,6 @@ from gateway.dicom.objects.modules import (
     in_zone,
     private_figures,
     put,
-    recorded_at,
     series_and_instance,
     source_of,
     source_reference,
@@ -79,7 +78,7 @@ def encapsulated_report(page: DigitizedPage, objects: ObjectSettings) -> Dataset
     """
     context, pdf = page.context, page.report_pdf
     dataset = _page_object(page, "report", objects)
-    put(dataset, "AcquisitionDateTime", recorded_at(context)[0])
+    put(dataset, "AcquisitionDateTime", page.recorded.at)
     dataset.ConversionType = "WSD"
     dataset.BurnedInAnnotation = "YES"
     dataset.VerificationFlag = "VERIFIED" if page.final else "UNVERIFIED"

@@ -141,15 +141,6 @@ def source_reference(context: StudyContext) -> list[Dataset]:
     return [source]
 
 
-def recorded_at(context: StudyContext) -> tuple[str, str]:
-    """Return when the ECG was recorded as a DT ("" = not known), and who says so, in words."""
-    if context.acquisition_date_time:
-        return context.acquisition_date_time, "as the source states"
-    if context.study_date:
-        return context.study_date + context.study_time, "not stated, the study's is given"
-    return "", "not known, the time the gateway took the page is given"
-
-
 def equipment(dataset: Dataset, context: StudyContext, created_at: datetime) -> None:
     """General Equipment module (C.7.5.1) and the chain of equipment (C.12.1): scanner if known, then this software."""
     dataset.Manufacturer = MANUFACTURER

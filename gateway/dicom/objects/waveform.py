@@ -33,7 +33,6 @@ from gateway.dicom.objects.modules import (
     in_zone,
     private_figures,
     put,
-    recorded_at,
     related_series,
     series_and_instance,
     source_of,
@@ -43,7 +42,7 @@ from gateway.dicom.objects.uids import derived_uid
 from gateway.domain.context import StudyContext
 from gateway.domain.digitized_page import DigitizedPage
 from gateway.settings import ObjectSettings
-from pipeline import LEADS, Calibration, EcgRecord, Lead, Quality
+from pipeline import LEADS, EcgRecord, Lead, Quality
 
 SopClass = Literal["12-lead", "general", "12-lead-groups"]
 Samples = npt.NDArray[np.int16]
@@ -136,7 +135,7 @@ def build_waveform(page: DigitizedPage, sop_class: SopClass, objects: ObjectSett
         created_at=created_at,
     )
     series_and_instance(dataset, head)
-    put(dataset, "AcquisitionDateTime", recorded_at(context)[0] or created_at.strftime("%Y%m%d%H%M%S%z"))
+    put(dataset, "AcquisitionDateTime", page.recorded.at or created_at.strftime("%Y%m%d%H%M%S%z"))
     related_series(dataset, context)
     if references := source_reference(context):
         dataset.ReferencedInstanceSequence = references
@@ -146,7 +145,7 @@ def build_waveform(page: DigitizedPage, sop_class: SopClass, objects: ObjectSett
     dataset.WaveformSequence = [_group(group, quality, timed=len(groups) > 1) for group in groups]
     everywhere = [number for group in range(1, len(groups) + 1) for number in (group, 0)]
     corrected = ["Corrected: takes the place of an earlier digitization of this page."] if revision else []
-    text = [*_provenance(record.calibration, page.layout_name, context), *corrected, *_printed(samples)]
+    text = [*_provenance(page), *corrected, *_printed(samples)]
     rate = page.heart_rate_per_minute if objects.heart_rate else None
     dataset.WaveformAnnotationSequence = [
         _text("\n".join(text), everywhere),
@@ -296,17 +295,18 @@ def _channel(lead: Lead, status: str) -> Dataset:
     return channel
 
 
-def _provenance(calibration: Calibration, layout_name: str, context: StudyContext) -> list[str]:
+def _provenance(page: DigitizedPage) -> list[str]:
     """Return in words how the samples came about, and what was read where."""
+    calibration = page.record.calibration
     gain = f"{calibration.gain_mm_per_mv:g} mm/mV"
     if calibration.chest_gain_mm_per_mv is not None:
         gain += f" (chest leads {calibration.chest_gain_mm_per_mv:g} mm/mV)"
     return [
         "Digitized from paper, unconfirmed. Flat parts marked as gaps are not printed on the page; they are no signal.",
-        f"Layout {layout_name}. Paper speed {calibration.paper_speed_mm_per_s:g} mm/s "
+        f"Layout {page.layout_name}. Paper speed {calibration.paper_speed_mm_per_s:g} mm/s "
         f"({_READ_FROM.get(calibration.speed_source, calibration.speed_source)}), gain {gain} "
         f"({_READ_FROM.get(calibration.gain_source, calibration.gain_source)}).",
-        f"Time of recording: {recorded_at(context)[1]}.",
+        f"Time of recording: {page.recorded.words}.",
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
-from gateway.domain.context import StudyContext
+from gateway.domain.digitized_page import DigitizedPage
 from gateway.hl7.inbound.parsing import CODECS
 
 _ESCAPES = str.maketrans({"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\"})
@@ -71,16 +71,14 @@ def can_write(text: str, character_set: str) -> bool:
     return True
 
 
-def observed_at(context: StudyContext) -> str:
+def observed_at(page: DigitizedPage) -> str:
     """Return when the ECG was recorded as a TS to the second, "" where nothing says so.
 
     The zone is the source's; where it states none, none is invented: HL7 then takes that of MSH-7, the machine's own.
     """
-    stated = context.acquisition_date_time
-    if not stated and context.study_date:
-        stated = context.study_date + context.study_time
+    stated = page.recorded.at
     at = instant(stated)
-    zone = stated[-5:] if stated[-5:-4] in ("+", "-") else context.timezone_offset_from_utc
+    zone = stated[-5:] if stated[-5:-4] in ("+", "-") else page.context.timezone_offset_from_utc
     return at + zone if len(at) > 8 and re.fullmatch(r"[+-]\d{4}", zone) else at
 
 

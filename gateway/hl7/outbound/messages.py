@@ -20,6 +20,7 @@ from hl7apy.parser import parse_message
 
 from gateway.domain.context import StudyContext
 from gateway.domain.digitized_page import DigitizedPage
+from gateway.domain.recorded import Origin
 from gateway.errors import DeliveryRefused, IdentityMissing
 from gateway.hl7.inbound.acknowledgement import timestamp
 from gateway.hl7.inbound.parsing import CODECS
@@ -66,7 +67,13 @@ class PageMessage:
     def note(self) -> str:
         """What a reader must know, in words."""
         corrected = "; corrected" if self.status == "C" else ""
-        return f"Digitized from paper{corrected}; {'confirmed by a person' if self.page.final else 'unconfirmed'}"
+        recorded = self.page.recorded
+        dated = (
+            f"; time of recording {recorded.words}" if recorded.origin is Origin.PRINTED or recorded.other_print else ""
+        )
+        return (
+            f"Digitized from paper{corrected}; {'confirmed by a person' if self.page.final else 'unconfirmed'}{dated}"
+        )
 
 
 def message_control_id(job_id: str, page_number: int, destination: str, variant: str = "") -> str:
@@ -117,7 +124,10 @@ def _segments(message: PageMessage, destination: Hl7Destination, codes: Hl7CodeS
 
 def _values(message: PageMessage) -> dict[str, str]:
     """Return what a template may name (`gateway.settings.HL7_PLACEHOLDERS`)."""
+    recorded = message.page.recorded
+    known = recorded.origin in (Origin.STATED, Origin.PRINTED)
     return message.page.context.model_dump() | {
+        "acquisition_date_time": recorded.at if known else "",
         "message_control_id": message.message_control_id,
         "result_status": message.status,
         "waveform_sop_instance_uid": message.page.waveform_sop_instance_uid,
@@ -137,7 +147,7 @@ def _mdm(message: PageMessage, destination: Hl7Destination, codes: Hl7CodeSettin
         1: "1",
         2: "CD",  # table 0270: cardiodiagnostics
         3: "AP" if embeds else "TX",
-        4: observed_at(context),
+        4: observed_at(message.page),
         6: created_at,
         12: f"{escape(message.message_control_id)}^{hierarchic(destination.sending_application)}",
         13: f"{escape(message.replaces)}^{hierarchic(destination.sending_application)}" if message.replaces else "",
@@ -220,7 +230,7 @@ def _obr(message: PageMessage, destination: Hl7Destination, codes: Hl7CodeSettin
             2: _placer(context),
             3: _filler(context, destination) or own,
             4: codes.study,
-            7: observed_at(context),
+            7: observed_at(message.page),
             18: escape(context.accession_number),
             22: timestamp(message.page.created_at),
             24: "EC",
@@ -256,7 +266,7 @@ def _observations(message: PageMessage, destination: Hl7Destination, codes: Hl7C
     if message.page.doubtful and not message.page.final:
         texts += [(codes.warning, text) for text in _warning_lines(message.page.quality)]
     rows += [("TX", code, escape(text), status) for code, text in texts]
-    at = observed_at(message.page.context)
+    at = observed_at(message.page)
     sub_ids: dict[str, int] = {}
     observations = []
     for set_id, (value_type, code, value, row_status) in enumerate(rows, start=1):

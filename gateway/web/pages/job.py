@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from gateway.domain.account import User
 from gateway.domain.artefact import Role, kept_name
 from gateway.domain.context import StudyContext
 from gateway.domain.status import DELIVERY_TRANSITIONS, UNSETTLED, DeliveryAction, DeliveryStatus, JobStatus
@@ -25,7 +26,8 @@ from gateway.settings import ReviewSettings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, JobEvent, Page
-from gateway.web.forms import ACTOR, Number, back_to, read_form
+from gateway.web.access import CurrentUser
+from gateway.web.forms import Number, back_to, read_form
 from gateway.web.pages.words import DELIVERY_WORDS, Badge, clock, delivery_tone, job_badge, per_cent, source_in_words
 from gateway.web.site import Site
 from pipeline import LEADS
@@ -140,14 +142,14 @@ def routes(site: Site) -> APIRouter:
     router, store, spool = APIRouter(), site.store, site.spool
 
     @router.get("/jobs/{job_id}", response_class=HTMLResponse)
-    def job(request: Request, job_id: str, pictures: Literal["on", "off"] | None = None) -> Response:
-        show_patient = site.settings.web.show_patient
-        view = job_view(store, spool, store.jobs.get(job_id), site.settings.review, show_patient)
-        shown = pictures == "on" or (pictures is None and show_patient)
+    def job(request: Request, job_id: str, user: CurrentUser, pictures: Literal["on", "off"] | None = None) -> Response:
+        view = job_view(store, spool, store.jobs.get(job_id), site.settings.review, user)
+        shown = user.opens_pages and (pictures == "on" or (pictures is None and user.sees_patients))
         return site.templates.TemplateResponse(request, "job.html", {"job": view, "pictures": "on" if shown else "off"})
 
     @router.get("/jobs/{job_id}/source")
-    def source(job_id: str) -> Response:
+    def source(job_id: str, user: CurrentUser) -> Response:
+        _check_opens(user)
         job = store.jobs.get(job_id)
         path = spool.source_path(job.id)
         if not path.is_file():
@@ -155,11 +157,13 @@ def routes(site: Site) -> APIRouter:
         return FileResponse(path, media_type=job.media_type, filename=job.id)
 
     @router.get("/jobs/{job_id}/pages/{number}/page.png")
-    def page_image(job_id: str, number: Number) -> Response:
+    def page_image(job_id: str, number: Number, user: CurrentUser) -> Response:
+        _check_opens(user)
         return _picture(store, spool, job_id, kept_name(number, Role.PAGE_PICTURE))
 
     @router.get("/jobs/{job_id}/pages/{number}/overlay.png")
-    def overlay_image(job_id: str, number: Number) -> Response:
+    def overlay_image(job_id: str, number: Number, user: CurrentUser) -> Response:
+        _check_opens(user)
         return _picture(store, spool, job_id, kept_name(number, Role.OVERLAY_PICTURE))
 
     return router
@@ -170,27 +174,33 @@ def decisions(site: Site) -> APIRouter:
     router, store = APIRouter(), site.store
 
     @router.post("/jobs/{job_id}/identity")
-    async def give_identity(request: Request, job_id: str) -> Response:
+    async def give_identity(request: Request, job_id: str, user: CurrentUser) -> Response:
         form = await read_form(request)
         stated = StudyContext(**{name: form.get(name, "").strip() for name in _IDENTITY_FIELDS})
-        await run_in_threadpool(identify, store, job_id, stated, ACTOR)
+        await run_in_threadpool(identify, store, job_id, stated, user.name)
         return back_to(f"/jobs/{job_id}")
 
     @router.post("/jobs/{job_id}/confirmation")
-    async def give_confirmation(request: Request, job_id: str) -> Response:
+    async def give_confirmation(request: Request, job_id: str, user: CurrentUser) -> Response:
         await read_form(request)
-        await run_in_threadpool(confirm, store, site.spool, site.settings, job_id, ACTOR)
+        await run_in_threadpool(confirm, store, site.spool, site.settings, job_id, user.name)
         return back_to(f"/jobs/{job_id}")
 
     @router.post("/jobs/{job_id}/deliveries/{number}/again")
-    async def send_again(request: Request, job_id: str, number: Number) -> Response:
+    async def send_again(request: Request, job_id: str, number: Number, user: CurrentUser) -> Response:
         await read_form(request)
         if number not in {delivery.id for delivery in await run_in_threadpool(store.deliveries.of_job, job_id)}:
             raise NotFound(f"job {job_id} has no delivery {number}")
-        await run_in_threadpool(store.deliveries.retry, number, ACTOR)
+        await run_in_threadpool(store.deliveries.retry, number, user.name)
         return back_to(f"/jobs/{job_id}")
 
     return router
+
+
+def _check_opens(user: User) -> None:
+    """Raise HTTPException where a person may not see what a patient's name may be printed on."""
+    if not user.opens_pages:
+        raise HTTPException(403, f"{user.shown}, a {user.role}, may not see patients.")
 
 
 def _picture(store: Store, spool: Spool, job_id: str, name: str) -> Response:
@@ -200,7 +210,7 @@ def _picture(store: Store, spool: Spool, job_id: str, name: str) -> Response:
     return FileResponse(path, media_type="image/png")
 
 
-def job_view(store: Store, spool: Spool, job: Job, review: ReviewSettings, show_patient: bool) -> JobView:
+def job_view(store: Store, spool: Spool, job: Job, review: ReviewSettings, user: User) -> JobView:
     """Return everything there is to show of one job."""
     deliveries, pages = store.deliveries.of_job(job.id), store.jobs.pages(job.id)
     facts = [
@@ -220,7 +230,7 @@ def job_view(store: Store, spool: Spool, job: Job, review: ReviewSettings, show_
         reason=job.reason,
         purged=_purged(store, job),
         facts=(*facts, ("Worker", job.worker)) if job.worker else tuple(facts),
-        patient=_patient(job) if show_patient else None,
+        patient=_patient(job) if user.sees_patients else None,
         pages=tuple(_page_view(spool, page, review) for page in pages),
         deliveries=tuple(_delivery_view(delivery) for delivery in deliveries),
         events=tuple(store.jobs.events(job.id)),

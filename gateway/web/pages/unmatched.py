@@ -10,7 +10,9 @@ from starlette.concurrency import run_in_threadpool
 
 from gateway.domain.clock import utc_now
 from gateway.store.store import Store
-from gateway.web.forms import ACTOR, Number, back_to, read_form
+from gateway.web.access import CurrentUser
+from gateway.web.audit import shows_patients
+from gateway.web.forms import Number, back_to, read_form
 from gateway.web.pages.words import age_in_words, clock, source_in_words
 from gateway.web.site import Site
 
@@ -41,15 +43,17 @@ def routes(site: Site) -> APIRouter:
     router, store = APIRouter(), site.store
 
     @router.get("/unmatched", response_class=HTMLResponse)
-    def unmatched(request: Request) -> Response:
-        show_patient = site.settings.web.show_patient
+    def unmatched(request: Request, user: CurrentUser) -> Response:
+        show_patient = user.sees_patients
+        if show_patient:
+            shows_patients(request, [notice.job_id for notice in store.patients.merge_notices()])
         rows = {"jobs": unmatched_rows(store), "merges": merge_rows(store, show_patient)}
         return site.templates.TemplateResponse(request, "unmatched.html", rows | {"show_patient": show_patient})
 
     @router.post("/merges/{number}/settled")
-    async def settle(request: Request, number: Number) -> Response:
+    async def settle(request: Request, number: Number, user: CurrentUser) -> Response:
         await read_form(request)
-        await run_in_threadpool(store.patients.settle_merge, number, ACTOR)
+        await run_in_threadpool(store.patients.settle_merge, number, user.name)
         return back_to("/unmatched")
 
     return router

@@ -376,7 +376,7 @@ def _row_sample(page: DrawnPage, width: int, rng: np.random.Generator) -> RowSam
     warp = Warp(rng, rng.uniform(0, 0.8) if photo else rng.uniform(0, 0.15), shortest_mm=40)
     row = page.rows[int(rng.integers(len(page.rows)))]
     span = width / networks.TRACE.px_per_mm_x
-    if rng.random() < 0.25:  # see the ends often: pulse and start, or the last sample
+    if rng.random() < 0.35:  # see the ends often: pulse and start, or the last sample
         x0 = rng.choice([row.segments[0].x0_mm, row.segments[-1].x1_mm]) - rng.uniform(0.1, 0.9) * span
     else:
         x0 = rng.uniform(row.segments[0].x0_mm - 6, max(row.segments[-1].x1_mm + 6 - span, row.segments[0].x0_mm))
@@ -400,9 +400,10 @@ def _row_sample(page: DrawnPage, width: int, rng: np.random.Generator) -> RowSam
     n_columns = round(width / networks.TRACE.px_per_mm_x * networks.ROW_COLUMNS_PER_MM)
     at = x0 + (np.arange(n_columns) + 0.5) / networks.ROW_COLUMNS_PER_MM
     y_bin = _bins(np.interp(at, line_x, line_y, left=np.nan, right=np.nan), y0)
-    y_bin[(y_bin < 0) | (y_bin > networks.ROW_BINS - 1)] = np.nan
     return RowSample(
-        pixels=np.asarray(pixels, np.uint8), y_bin=y_bin.astype(np.float32), spike_bin=_spikes(page, row, at, y0, warp)
+        pixels=np.asarray(pixels, np.uint8),
+        y_bin=np.clip(y_bin, 0, networks.ROW_BINS - 1).astype(np.float32),
+        spike_bin=_spikes(page, row, at, y0, warp),
     )
 
 

@@ -100,7 +100,7 @@ def photograph(page: DrawnPage, capture: Capture, px_per_mm: float, rng: np.rand
 
 
 def draw_pictures(
-    records: list[FloatArray], *, count: int, kind: str, seed: int, family: str = ""
+    records: list[FloatArray], *, count: int, kind: str, seed: int, family: str = "", headed: bool = False
 ) -> Iterator[Picture]:
     """Draw `count` pages of one kind, one by one; the same seed gives the same pages.
 
@@ -111,11 +111,13 @@ def draw_pictures(
         What became of the paper.
     family : str
         Of `families.FAMILIES`, or "all" for each in turn; "" draws usual pages.
+    headed : bool
+        Print headers that state known values.
     """
     fonts = system_fonts()
     for index in range(count):
         rng = np.random.default_rng([seed, index])
-        page = random_page(records, rng, fonts, named(family, index))
+        page = random_page(records, rng, fonts, named(family, index), headed=headed)
         capture = random_capture(rng)
         while capture.kind != kind:
             capture = random_capture(rng)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import Layout, Lead
+from pipeline.datatypes import Layout, Lead, PrintedValues
 from pipeline.layout.file import load_layouts
 
 CHEST = (Lead.V1, Lead.V2, Lead.V3, Lead.V4, Lead.V5, Lead.V6)
 
 Colour = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrintedWords:
+    """A line of print and the place of its upper left corner."""
+
+    text: str
+    x_mm: float
+    y_mm: float
+    height_mm: float  # of its letters
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -59,6 +69,8 @@ class PageStyle:
     label_shift_mm: float = 0.0  # extra x of every label after the first column, growing with the column
     font: str = ""  # path of a TrueType font; "" = a plotter font
     header: int = 6  # lines of print above
+    printed: tuple[PrintedWords, ...] = ()  # and words that were chosen
+    stated: PrintedValues = field(default_factory=PrintedValues)  # what these state
     footer: str = "bottom"  # where speed and gain are printed: bottom | top | none
     marks: str = "none"  # by the beats: none | strokes (below the rows) | letters | seconds
     rules: int = 0  # lines of a form

@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pipeline.datatypes import LEADS, ByteArray, Calibration, FloatArray, Layout, Lead, LeadLabel
 from pipeline.runs import runs_of
 from pipeline.training.drawing.families import dress, random_families
+from pipeline.training.drawing.headers import with_header
 from pipeline.training.drawing.style import CHEST, PageStyle, random_style, training_layouts
 from pipeline.training.recordings.pacing import beat_samples
 from pipeline.training.recordings.vary import random_signal
@@ -318,6 +319,8 @@ class _Painter:
             for number, stamp in enumerate(stamps):
                 self.paste(stamp, x_mm, top_mm + number * size * 1.7)
             free_mm = x_mm + 3.0 + max((stamp.shape[1] for stamp in stamps), default=0) / self.px_per_mm
+        for words in style.printed:
+            self.paste(self.stamp(words.text, words.height_mm), words.x_mm, words.y_mm)
         if style.footer != "none":
             self._print_scale(size)
         if style.rules:
@@ -634,6 +637,8 @@ def random_page(
     rng: np.random.Generator,
     fonts: tuple[str, ...],
     families: frozenset[str] | None = None,
+    *,
+    headed: bool = False,
 ) -> DrawnPage:
     """Draw a random page of a random recording.
 
@@ -647,6 +652,8 @@ def random_page(
         Files of `system_fonts`.
     families : frozenset of str, optional
         Of `families.FAMILIES`; None leaves them to chance, an empty set draws a usual page.
+    headed : bool
+        Print a header that states known values.
     """
     layouts = training_layouts()
     weights = np.array([weight for _, weight in layouts])
@@ -654,4 +661,7 @@ def random_page(
     shown = random_families(rng) if families is None else families
     signal_mv, spikes_mv = random_signal(records, rng, shown)
     style = dress(random_style(rng, layout, fonts), layout, shown, rng)
+    if headed:
+        beats = beat_samples(signal_mv)
+        style = with_header(style, 60 * 500 / float(np.diff(beats).mean()) if beats.size > 1 else 60.0, rng)
     return draw_page(signal_mv, layout, style, rng, spikes_mv)

@@ -101,9 +101,9 @@ MISTAKES = [
     (21, DROP, 4, "destinations.drop.path = 'ROOT/a-file': ROOT/a-file is no folder"),
     (
         23,
-        '[web]\nhost = "0.0.0.0"\nshow_patient = true\nport = FREE\n',
-        3,
-        "has no log-in: whoever reaches port FREE sees patients",
+        '[web]\nhost = "0.0.0.0"\nport = FREE\n',
+        2,
+        "are not served to other machines while nobody can log in: make an account",
     ),
     (24, '[digitizer]\nlayouts = "ROOT/absent.toml"\n', 2, "absent.toml': the file cannot be read"),
     (24, '[digitizer]\nlayouts = "ROOT/a-file"\n', 2, "the file must hold [[layout]] tables"),
@@ -213,10 +213,12 @@ def test_all_mistakes_are_found_in_one_run(check: Callable[..., tuple[int, str, 
 
 def test_what_may_be_meant_so_is_a_warning(check: Callable[..., tuple[int, str, str]], root: Path) -> None:
     Authority(root / "soon").issue("soon", days=10)
-    status, output, errors = check('[web]\nhost = "0.0.0.0"\nport = FREE\n' + TLS.format("soon/soon", "soon/soon"))
+    web = '[web]\nhost = "0.0.0.0"\nport = FREE\n'
+    oidc = '[web.oidc]\nissuer = "https://login"\nclient_id = "x"\nclient_secret_file = "ROOT/a-file"\n'
+    status, output, errors = check(web + oidc + TLS.format("soon/soon", "soon/soon"))
     assert (status, len(errors.splitlines())) == (0, 2), errors
-    assert "gateway.toml:2: web.host = '0.0.0.0': the web page has no log-in: whoever reaches port" in errors
-    assert "gateway.toml:6: dicom.tls.certificate_file = " in errors and "soon.pem': expires on" in errors
+    assert "gateway.toml:2: web.host = '0.0.0.0': passwords and patients cross the network in the clear" in errors
+    assert "gateway.toml:10: dicom.tls.certificate_file = " in errors and "soon.pem': expires on" in errors
     assert "no mistakes" in output and "soon.pem ends on 20" in output
 
 

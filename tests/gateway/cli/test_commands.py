@@ -74,6 +74,17 @@ def test_submit_names_each_bad_file_and_takes_the_others(run: Run, store: Store,
     assert len(store.jobs.newest()) == 1 and "page.png: job" in output
 
 
+def test_the_time_of_recording_is_stated_with_a_page_or_later(run: Run, store: Store, page: Path) -> None:
+    status, _, errors = run("submit", page, "--patient-id", "P1", "--recorded-at", "22.3.2019")
+    assert status == 1 and "acquisition_date_time must be a date-time YYYYMMDDHHMMSS" in errors
+    assert store.jobs.newest() == []
+    _, output, _ = run("submit", page, "--recorded-at", "20190322")
+    job_id = submitted(output)
+    assert store.jobs.get(job_id).context.acquisition_date_time == "20190322"
+    assert run("identify", job_id, "--patient-id", "P1", "--recorded-at", "20190322101503")[0] == 0
+    assert store.jobs.get(job_id).context.acquisition_date_time == "20190322101503"
+
+
 def test_submit_refuses_an_unknown_destination(run: Run, store: Store, page: Path) -> None:
     status, _, errors = run("submit", page, "--patient-id", "P1", "--destination", "pcas")
     assert status == 2 and "pcas" in errors and store.jobs.newest() == []
@@ -160,7 +171,7 @@ def test_unmatched_job_is_identified_and_confirmed(run: Run, store: Store, spool
     assert job_id not in run("unmatched")[1]
     assert Worker(Settings(), store, spool, FakeDigitizer(), name="w").run_once()
     assert run("confirm", job_id)[0] == 0
-    assert store.jobs.get(job_id).confirmed_by == "cli"
+    assert store.jobs.get(job_id).confirmed_by.startswith("cli:")
     status, _, errors = run("merges", "--settle", "7")
     assert status == 1 and "no merge notice 7" in errors
     assert run("merges")[0] == 0

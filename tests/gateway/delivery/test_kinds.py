@@ -13,7 +13,6 @@ from gateway.dicom.network.find import StudyQuery
 from gateway.dicom.objects.page_objects import kept_object, make_object
 from gateway.domain.artefact import Artefact, Role, kept_name
 from gateway.errors import SettingsError
-from gateway.results.heart_rate import heart_rate_per_minute
 from gateway.settings import (
     Destination,
     DicomDestination,
@@ -22,6 +21,7 @@ from gateway.settings import (
     Hl7Destination,
     ObjectSettings,
 )
+from pipeline import heart_rate_per_minute
 from tests.gateway.delivery.destinations import kind
 from tests.gateway.dicom.samples import make_page
 

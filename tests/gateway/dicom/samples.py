@@ -13,8 +13,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorag
 from gateway.dicom.images.pages import read_instance
 from gateway.domain.context import StudyContext
 from gateway.domain.digitized_page import DigitizedPage
-from gateway.results.heart_rate import heart_rate_per_minute
-from pipeline import LEADS, Calibration, EcgRecord, Lead, PageImage, Quality
+from pipeline import LEADS, Calibration, EcgRecord, Lead, PageImage, Quality, heart_rate_per_minute
 
 NOW = datetime(2026, 3, 1, 10, 15, 30, tzinfo=UTC)
 COLUMNS = [

@@ -34,7 +34,7 @@ from gateway.operations.retention import Retention
 from gateway.settings import StorageSettings
 from gateway.spool.folder import Spool
 from gateway.spool.owner import owned
-from gateway.store import copies
+from gateway.store.backends import copies
 from gateway.store.store import Store
 from gateway.store.tables import new_id
 from tests.fakes import FakeDestination

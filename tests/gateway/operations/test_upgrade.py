@@ -16,7 +16,7 @@ from gateway.operations.backup import back_up, restore
 from gateway.operations.retention import Retention
 from gateway.settings import StorageSettings
 from gateway.spool.folder import Spool
-from gateway.store import copies
+from gateway.store.backends import copies
 from gateway.store.database import newest_version
 from gateway.store.store import Store
 from gateway.store.tables import new_id

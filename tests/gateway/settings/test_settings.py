@@ -9,7 +9,7 @@ import pytest
 import gateway.settings
 from gateway.errors import SettingsError
 from gateway.settings import Settings, load_settings
-from gateway.settings.addresses import is_loopback
+from gateway.settings.section import is_loopback
 
 POSTGRESQL = "postgresql+psycopg://ecggw@10.1.2.6:5432/ecggw?sslmode=verify-full"
 

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import re
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,16 +9,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 
 from gateway.domain.clock import utc_now
 from gateway.settings import DicomSettings, DicomTlsSettings, Settings, WebSettings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
-from gateway.web.app import create_app
 from gateway.web.pages.words import age_in_words
+from tests.gateway.web.browsing import site
 from tests.tls_samples import Authority
-from tests.waiting import PATIENCE_S, eventually
+from tests.waiting import PATIENCE_S
 
 SECRETS = ("MRN-SECRET", "Secret", "Ada", "19610504", "ACC-SECRET")
 
@@ -35,19 +32,11 @@ def client_for(
 ) -> Iterator[httpx.Client]:
     """Serve the application on a free port; paths are sent as they are written."""
     settings = Settings(web=WebSettings(**web), dicom=dicom or DicomSettings())
-    app = create_app(store, spool, lambda: settings, lambda: problems or [])
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=server.run, args=([listening],))
-        thread.start()
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        try:
-            eventually(lambda: server.started)
-            with httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE_S) as client:
-                yield client
-        finally:
-            server.should_exit = True
-            thread.join(PATIENCE_S)
+    with (
+        site(store, spool, settings, lambda: problems or []) as url,
+        httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE_S) as client,
+    ):
+        yield client
 
 
 @pytest.fixture
@@ -182,7 +171,7 @@ def test_patient_is_hidden_by_default(client, sample):
         html = client.get(path).text
         assert not [secret for secret in SECRETS if secret in html], path
     html = client.get(f"/jobs/{sample.done}").text
-    assert "Hidden by the configuration" in html
+    assert "Hidden: log in" in html
     assert "<img loading" not in html  # the picture, with the name that may be printed on it, is not loaded unasked
     assert f'href="/jobs/{sample.done}?pictures=on#page-1"' in html
 
@@ -288,7 +277,7 @@ def test_a_name_of_the_worlds_does_not_reach_a_loopback_page(client):
 
 def test_any_name_reaches_a_page_that_is_offered_to_the_network(store, spool):
     with client_for(store, spool, host="0.0.0.0") as client:
-        assert client.get("/", headers={"Host": "gateway.hospital.example"}).status_code == 200
+        assert client.get("/login", headers={"Host": "gateway.hospital.example"}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -412,7 +401,8 @@ def test_htmx_comes_with_its_licence(client):
     ],
 )
 def test_number_that_no_row_can_have_is_not_found(client, sample, method, path, number):
-    headers = {"Origin": str(client.base_url).rstrip("/")}
+    token = client.get("/session").json()["csrf"]
+    headers = {"Origin": str(client.base_url).rstrip("/"), "X-CSRF-Token": token}
     answer = client.request(method, path.format(job=sample.done, number=number), headers=headers)
     assert answer.status_code == 404
     assert "There is no such page." in answer.text

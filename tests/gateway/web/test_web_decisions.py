@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
-import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
-import uvicorn
 
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
@@ -27,12 +25,12 @@ from gateway.settings import Hl7Destination, Settings, WebSettings
 from gateway.spool.folder import Spool
 from gateway.store.jobs import JobResult
 from gateway.store.store import Store
-from gateway.web.app import create_app
 from gateway.worker.worker import Worker
 from tests.fake_digitizer import FakeDigitizer, page_pixels, page_png
 from tests.gateway.dicom.samples import part10, secondary_capture
-from tests.waiting import PATIENCE_S, eventually
+from tests.gateway.web.browsing import Browser, browser, site
 
+OURSELVES = f"{pwd.getpwuid(os.getuid()).pw_name}@localhost"  # while there are no accounts
 EHR = Hl7Destination(name="ehr", host="127.0.0.1", port=2575)
 
 
@@ -41,27 +39,14 @@ def settings(**web: object) -> Settings:
 
 
 @contextmanager
-def browser(store: Store, spool: Spool, **web: object) -> Iterator[httpx.Client]:
-    """A client that says where its forms come from, as browsers do."""
-    app = create_app(store, spool, lambda: settings(**web), list)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=server.run, args=([listening],))
-        thread.start()
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        ways = {"trust_env": False, "follow_redirects": True, "timeout": PATIENCE_S}
-        try:
-            eventually(lambda: server.started)
-            with httpx.Client(base_url=url, headers={"Origin": url}, **ways) as client:
-                yield client
-        finally:
-            server.should_exit = True
-            thread.join(PATIENCE_S)
+def opened(store: Store, spool: Spool, **web: object) -> Iterator[Browser]:
+    with site(store, spool, settings(**web)) as url, browser(url) as client:
+        yield client
 
 
 @pytest.fixture
-def client(store: Store, spool: Spool) -> Iterator[httpx.Client]:
-    with browser(store, spool) as client:
+def client(store: Store, spool: Spool) -> Iterator[Browser]:
+    with opened(store, spool) as client:
         yield client
 
 
@@ -107,7 +92,7 @@ def test_person_names_the_patient_of_a_scan(client, store, intake):
     context = context_of(store, job_id)
     assert (context.patient_id, context.patient_name, context.accession_number) == ("P1", "Müster^Zoë", "A1")
     assert (store.jobs.get(job_id).status, store.jobs.unmatched()) == (JobStatus.QUEUED, [])
-    assert ("IDENTIFY", "web") in [(event.action, event.actor) for event in store.jobs.events(job_id)]
+    assert ("IDENTIFY", OURSELVES) in [(event.action, event.actor) for event in store.jobs.events(job_id)]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +194,7 @@ def test_merge_is_settled(client, store, spool, intake):
     Receiver(Records(store), "ASCII")(b"MSH|^~\\&|A|B|C|D|||ADT^A40|1|P|2.5\rPID|1||P2\rMRG|P-SECRET\r")
     html = client.get("/unmatched").text
     assert job_id[:8] in html and "P-SECRET" not in html
-    with browser(store, spool, show_patient=True) as shown:
+    with opened(store, spool, show_patient=True) as shown:
         assert "P-SECRET" in shown.get("/unmatched").text
     (target,) = re.findall(r'action="(/merges/\d+/settled)"', html)
     assert "None." in client.post(target).text
@@ -229,15 +214,17 @@ def test_form_of_another_page_is_refused(client, store, intake, headers):
 
 def test_form_that_does_not_end(client, intake):
     job_id = submit(intake, page_png())
-    assert client.post(f"/jobs/{job_id}/identity", content=b"x" * 100_000).status_code == 413
+    assert client.post(f"/jobs/{job_id}/identity", content=b"x" * 300_000).status_code == 413
 
 
-def test_no_decisions_on_a_page_that_is_offered_to_the_network(store, spool, intake):
+def test_page_that_is_offered_to_the_network_asks_for_a_log_in(store, spool, intake):
     job_id = submit(intake, page_png())
-    with browser(store, spool, host="0.0.0.0") as client:
-        assert client.get("/unmatched").status_code == 404
-        assert client.post(f"/jobs/{job_id}/identity", data={"patient_id": "P1"}).status_code == 404
-        assert "<form" not in client.get(f"/jobs/{job_id}").text
+    with opened(store, spool, host="0.0.0.0") as client:
+        for path in ("/", "/unmatched", f"/jobs/{job_id}", f"/jobs/{job_id}/source"):
+            answer = client.get(path)
+            assert (answer.status_code, job_id[:8] in answer.text.replace(path, "")) == (401, False)
+        assert client.post(f"/jobs/{job_id}/identity", data={"patient_id": "P1"}).status_code == 401
+    assert store.jobs.get(job_id).status == JobStatus.NEEDS_REVIEW
 
 
 def test_file_as_it_was_received(client, spool, intake, tmp_path: Path):

@@ -7,15 +7,20 @@ import http.client
 import logging
 import os
 import socket
+import ssl
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI, Request, Response
 
 from gateway.security.connections import ConnectionLimit
+from gateway.security.tls import ListenerTls
+from gateway.settings import TlsListenerSettings
 from gateway.web import server
 from gateway.web.server import WebServer
+from tests.tls_samples import Authority
 from tests.waiting import PATIENCE_S, SOON_S, eventually
 
 QUICK_S = 0.5
@@ -168,3 +173,27 @@ def test_without_a_descriptor_the_next_is_accepted_a_moment_later(monkeypatch: p
         for _ in range(1000):  # asyncio asks as often as its backlog is long
             with pytest.raises(BlockingIOError):
                 listening.accept()
+
+
+def test_pages_by_tls_and_new_certificates_without_a_restart(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    before = authority.issue("first", "localhost", file="server")
+    tls = ListenerTls(TlsListenerSettings(**vars(before)))
+    pages = WebServer(application(), "127.0.0.1", 0, ConnectionLimit("web", 10, 10), tls)
+    pages.start()
+    try:
+
+        def name() -> str:
+            context = ssl.create_default_context(cafile=str(authority.ca_file))
+            with socket.create_connection(("127.0.0.1", pages.port), PATIENCE_S) as plain:
+                with context.wrap_socket(plain, server_hostname="localhost") as connection:
+                    connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                    assert connection.recv(100).startswith(b"HTTP/1.1 404")
+                    (subject,) = [pair for group in connection.getpeercert()["subject"] for pair in group]
+                    return subject[1]
+
+        assert name() == "first"
+        authority.issue("second", "localhost", file="server")
+        assert name() == "second"
+    finally:
+        pages.stop()

@@ -246,3 +246,35 @@ def test_names_tell_the_pitch_where_a_usual_one_was_preferred() -> None:
     assert true_scale(match, pulses(), stated(), Calibration()) == pytest.approx(1.0, abs=0.01)
     nameless = replace(match, labels=())
     assert true_scale(nameless, pulses(), stated(), Calibration()) == pytest.approx(1 / 0.96, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("rate", "speed", "certain"),
+    [
+        (70.0, 25.0, True),
+        (140.0, 50.0, False),  # 25 mm/s is configured: only the beats speak for 50 mm/s, and a person decides
+        (35.0, 12.5, False),
+        (None, 25.0, True),
+    ],
+)
+def test_a_printed_heart_rate_and_the_beats_distance_tell_the_speed(
+    rate: float | None, speed: float, certain: bool
+) -> None:
+    page = beating(qrs_mm=0.8 * speed / 25, rr_mm=21.4, height_mm=11.0)
+    found = infer_calibration(page, pulses(), replace(stated(), heart_rate_per_minute=rate), Calibration())
+    assert found.paper_speed_mm_per_s == speed
+    assert any(f"a paper speed of {speed:g} mm/s was taken" in reason for reason in found.reasons) == (not certain)
+
+
+def test_a_printed_heart_rate_overrules_no_stated_speed() -> None:
+    page = beating(qrs_mm=0.8, rr_mm=21.4, height_mm=11.0)
+    said = replace(stated("25 mm/s"), heart_rate_per_minute=140.0)
+    found = infer_calibration(page, pulses((5.1, 10.2)), said, Calibration())
+    assert (found.paper_speed_mm_per_s, found.speed_source, found.reasons) == (25.0, "text", ())
+
+
+def test_two_beats_taken_for_one_beside_a_printed_heart_rate_do_not_change_the_speed() -> None:
+    """An irregular rhythm repeats best after two beats: the columns decide, as without a printed rate."""
+    page = replace(matched("3x4", 25.0), beats=Beats(qrs_mm=0.9, rr_mm=2 * 22.4, height_mm=11.0))
+    found = infer_calibration(page, pulses(), replace(stated(), heart_rate_per_minute=67.0), Calibration())
+    assert found.paper_speed_mm_per_s == 25.0

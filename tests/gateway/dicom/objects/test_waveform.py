@@ -15,7 +15,7 @@ from gateway.dicom.objects.waveform import build_waveform, encode, waveform_sop_
 from gateway.settings import ObjectSettings, SeriesSettings
 from pipeline import LEADS, EcgRecord, Lead
 from tests.gateway.dicom.samples import COLUMNS, CONTEXT, make_page, make_quality, make_record
-from tests.gateway.results.test_heart_rate import ecg
+from tests.pipeline.signal.test_heart_rate import ecg
 
 
 def build(

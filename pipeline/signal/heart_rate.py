@@ -1,4 +1,4 @@
-"""The heart rate of a record, measured at its R peaks; said only where it is certain.
+"""The heart rate of a record, measured at its R peaks, said only where it is certain; and what is printed against it.
 
 The slope of every lead that is printed at a moment (5 to 25 Hz, about a QRS's) is squared and joined into one curve, so
 a page of short columns gives a curve as long as the page.  Beats are its peaks.  Peaks that depend on where exactly the
@@ -8,10 +8,13 @@ noise, an arrest.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import EcgRecord
+from pipeline.datatypes import PAPER_SPEEDS_MM_PER_S, EcgRecord, PrintedValues
+from pipeline.runs import runs_of
 
 Float64 = npt.NDArray[np.float64]
 
@@ -24,10 +27,21 @@ _THRESHOLDS = (0.25, 0.35, 0.5)  # of a typical beat's peak; all must find the s
 _LIMITS_PER_MINUTE = (25.0, 220.0)
 _MAXIMUM_GAP_RATIO = 1.7  # longest over median beat to beat time: twice hides a beat
 _MAXIMUM_BUSY_SHARE = 0.4  # of the time, spent in beats; more is a wave, not complexes
+_MOST_DIFFERENCE = 0.1  # of the measured rate from the printed one, relative
 
 
 def heart_rate_per_minute(record: EcgRecord) -> float | None:
-    """Return the mean ventricular rate over the record in beats a minute, or None where it is not certain."""
+    """Measure the mean ventricular rate over a record.
+
+    Parameters
+    ----------
+    record : EcgRecord
+
+    Returns
+    -------
+    float or None
+        Beats a minute; None where it is not certain.
+    """
     fs = record.sampling_frequency_hz
     energy, seen = _slope_energy(record)
     if seen.sum() < max(_MINIMUM_S * fs, _MINIMUM_COVERAGE * seen.size):
@@ -45,6 +59,31 @@ def heart_rate_per_minute(record: EcgRecord) -> float | None:
     return rate if _LIMITS_PER_MINUTE[0] <= rate <= _LIMITS_PER_MINUTE[1] else None
 
 
+def check_printed_rate(record: EcgRecord, printed: PrintedValues) -> EcgRecord:
+    """Compare the measured heart rate with the printed one: a wrong paper speed changes the one, and not the other.
+
+    Parameters
+    ----------
+    record : EcgRecord
+    printed : PrintedValues
+
+    Returns
+    -------
+    EcgRecord
+        With one more reason to doubt its calibration where they differ by more than 10 %.
+    """
+    stated, measured = printed.heart_rate_per_minute, heart_rate_per_minute(record)
+    if stated is None or measured is None or abs(measured / stated - 1) <= _MOST_DIFFERENCE:
+        return record
+    calibration = record.calibration
+    speed = calibration.paper_speed_mm_per_s
+    reason = f"a heart rate of {stated:g}/min is printed, and {measured:.0f}/min measured"
+    fitting = [x for x in PAPER_SPEEDS_MM_PER_S if abs(measured / stated * x / speed - 1) <= _MOST_DIFFERENCE]
+    if fitting:
+        reason += f": the paper speed may be {fitting[0]:g} mm/s, not {speed:g} mm/s"
+    return replace(record, calibration=replace(calibration, reasons=(*calibration.reasons, reason)))
+
+
 def _slope_energy(record: EcgRecord) -> tuple[Float64, npt.NDArray[np.bool_]]:
     """Return the joint squared slope of all leads (n_samples,), and where any lead has a signal."""
     fs = record.sampling_frequency_hz
@@ -52,9 +91,9 @@ def _slope_energy(record: EcgRecord) -> tuple[Float64, npt.NDArray[np.bool_]]:
     total, count = np.zeros(n_samples), np.zeros(n_samples)
     for signal in record.signal_mv.astype(np.float64):
         energy = np.full(n_samples, np.nan)
-        for run in runs_read(signal):
-            if run.stop - run.start > 0.5 * fs:
-                energy[run] = _squared_slope(signal[run], fs)
+        for start, stop in runs_of(~np.isnan(signal)):
+            if stop - start > 0.5 * fs:
+                energy[start:stop] = _squared_slope(signal[start:stop], fs)
         read = ~np.isnan(energy)
         if read.sum() < fs:
             continue
@@ -66,12 +105,6 @@ def _slope_energy(record: EcgRecord) -> tuple[Float64, npt.NDArray[np.bool_]]:
     window = np.ones(max(round(_WINDOW_S * fs), 1))
     mean = np.divide(total, count, out=np.zeros(n_samples), where=seen)
     return np.convolve(mean, window / window.size, mode="same"), seen
-
-
-def runs_read(signal: Float64) -> list[slice]:
-    """Return the stretches of a lead (n_samples,) that hold a signal, between its NaNs."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], ~np.isnan(signal), [False])).astype(np.int8)))
-    return [slice(int(start), int(stop)) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def _squared_slope(signal: Float64, fs: float) -> Float64:

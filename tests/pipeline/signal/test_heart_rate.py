@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gateway.results.heart_rate import heart_rate_per_minute
-from pipeline import LEADS, Calibration, EcgRecord
+from pipeline import LEADS, Calibration, EcgRecord, PrintedValues, heart_rate_per_minute
+from pipeline.signal.heart_rate import check_printed_rate
 
 FS = 500
 
@@ -75,3 +75,30 @@ def test_a_pause_that_may_hide_a_beat_and_a_short_record_have_none() -> None:
     record = ecg([0.8] * 12)
     record.signal_mv[:, 2000:] = np.nan
     assert heart_rate_per_minute(record) is None
+
+
+@pytest.mark.parametrize(
+    ("printed", "reasons"),
+    [
+        (None, ()),
+        (72, ()),
+        (78, ()),
+        (81, ("a heart rate of 81/min is printed, and 72/min measured",)),
+        (
+            144,
+            ("a heart rate of 144/min is printed, and 72/min measured: the paper speed may be 50 mm/s, not 25 mm/s",),
+        ),
+        (
+            36,
+            ("a heart rate of 36/min is printed, and 72/min measured: the paper speed may be 12.5 mm/s, not 25 mm/s",),
+        ),
+    ],
+)
+def test_a_printed_rate_that_differs_is_a_reason_for_a_review(printed: float | None, reasons: tuple[str, ...]) -> None:
+    record = check_printed_rate(ecg([60 / 72] * 30), PrintedValues(heart_rate_per_minute=printed))
+    assert record.calibration.reasons == reasons
+    assert record.calibration.paper_speed_mm_per_s == 25.0  # a person decides
+
+
+def test_a_rate_that_cannot_be_measured_contradicts_no_print() -> None:
+    assert check_printed_rate(ecg([]), PrintedValues(heart_rate_per_minute=72)).calibration.reasons == ()

@@ -16,9 +16,9 @@ from sqlalchemy import URL, Connection, insert, select, update
 from sqlmodel import SQLModel
 
 from gateway.errors import StorageError
+from gateway.store.backends.postgresql import Postgresql
+from gateway.store.backends.sqlite import Sqlite
 from gateway.store.database import as_storage_error, migrate, newest_version, open_backend, version_of
-from gateway.store.postgresql import Postgresql
-from gateway.store.sqlite import Sqlite
 
 _ROWS_AT_ONCE = 500
 

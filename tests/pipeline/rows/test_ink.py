@@ -1,0 +1,160 @@
+"""What the ink of a row says beyond the network's line: tips of waves and pacing spikes, on strips drawn here."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.datatypes import TextLine, TraceSet
+from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, InkStrip, Pen, drawn, ink_strip
+from pipeline.rows.refine import fit_ink
+from pipeline.rows.spikes import spikes_of, without_spikes
+from pipeline.rows.tips import with_tips
+
+N, HEIGHT, LEVEL = 2400, 320, 200.0  # columns, pixels, the zero line
+PAPER, GRID, INK = (np.array(c, np.float32) for c in ((250, 246, 240), (240, 170, 165), (40, 40, 50)))
+
+
+def _line(tall_mm: float = 12.0, *, every: int = 400, half_mm: float = 1.0, seed: int = 0) -> np.ndarray:
+    """A zero line that trembles a little, with triangular waves."""
+    y = LEVEL + np.random.default_rng(seed).normal(0, 0.3, N)
+    x = np.arange(N)
+    for at in range(200, N - 100, every):
+        y -= PX_PER_MM_Y * tall_mm * np.clip(1 - np.abs(x - at) / (half_mm * PX_PER_MM_X), 0, 1)
+    return y.astype(np.float32)
+
+
+def _strip(y: np.ndarray, pen: Pen, spikes: dict[int, float] | None = None, seed: int = 1) -> np.ndarray:
+    """A strip of grid paper with the line, and spikes of so many mm up (negative: down) in columns."""
+    x = np.arange(N, dtype=np.float64)
+    cover = drawn(x, y.astype(np.float64), (HEIGHT, N), pen)
+    for at, mm in (spikes or {}).items():
+        stroke = drawn(np.array([at, at], float), np.array([y[at], LEVEL - mm * PX_PER_MM_Y]), (HEIGHT, N), pen)
+        cover = np.maximum(cover, stroke)
+    picture = np.broadcast_to(PAPER, (HEIGHT, N, 3)).copy()
+    picture[:, ::100] = picture[::40] = GRID
+    picture = cv2.GaussianBlur(picture, (3, 3), 0)
+    picture += np.clip(cover, 0, 1)[..., None] * (INK - picture)
+    return np.clip(picture + np.random.default_rng(seed).normal(0, 4, picture.shape), 0, 255).astype(np.uint8)
+
+
+def _seen(strip: np.ndarray, y: np.ndarray) -> InkStrip:
+    row = ink_strip(strip, y.astype(np.float32), np.ones(N, bool))
+    assert row is not None
+    return row
+
+
+@pytest.mark.parametrize(("width", "blur"), [(0.2, 0.06), (0.35, 0.1), (0.5, 0.15)])
+def test_pen_is_measured(width: float, blur: float) -> None:
+    y = _line()
+    pen = _seen(_strip(y, Pen(width_mm=width, blur_mm=blur, darkness=1.0)), y).pen
+    assert pen.width_mm == pytest.approx(width, abs=0.1)
+    assert pen.blur_mm == pytest.approx(blur, abs=0.07)
+
+
+@pytest.mark.parametrize("lost_mm", [0.3, 0.7, 1.2])
+def test_tips_that_were_read_too_low_are_put_where_their_ink_ends(lost_mm: float) -> None:
+    y = _line()
+    read = np.maximum(y, LEVEL - PX_PER_MM_Y * (12.0 - lost_mm)).astype(np.float32)  # a flat top
+    row = _seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.1, darkness=1.0)), read)
+    fitted = with_tips(row, np.zeros(N, bool))
+    tips = np.array([part.min() for part in np.split(fitted, np.arange(400, N, 400))])
+    assert (LEVEL - tips) / PX_PER_MM_Y == pytest.approx(np.full(6, 12.0), abs=0.35)
+
+
+def test_tips_that_are_right_stay() -> None:
+    y = _line()
+    row = _seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.1, darkness=1.0)), y)
+    assert np.abs(with_tips(row, np.zeros(N, bool)) - y).max() < 0.2 * PX_PER_MM_Y
+
+
+@pytest.mark.parametrize("mm", [3.0, 12.0, -3.0, -8.0])
+def test_spikes_are_found_with_their_height(mm: float) -> None:
+    y = _line()
+    at = dict.fromkeys((60, 480, 890, 1330, 1740, 2130), mm)
+    found = spikes_of(_seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0), at), y))
+    assert [spike.column for spike in found] == pytest.approx(list(at), abs=2)
+    assert [(LEVEL - spike.tip_px) / PX_PER_MM_Y for spike in found] == pytest.approx([mm] * 6, abs=0.5)
+
+
+def test_a_line_that_bends_towards_its_spike_is_laid_straight() -> None:
+    y = _line()
+    read = y.copy()
+    read[476:485] -= 12  # what the network follows of a spike
+    row = _seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0), {480: 12.0}), read)
+    spikes = spikes_of(row)
+    assert [spike.column for spike in spikes] == pytest.approx([480], abs=2)
+    assert np.abs(without_spikes(row, spikes) - y).max() < 3
+
+
+@pytest.mark.parametrize("half_mm", [0.6, 1.0, 2.0])
+def test_no_wave_is_taken_for_a_spike(half_mm: float) -> None:
+    y = _line(half_mm=half_mm)
+    read = np.maximum(y, LEVEL - PX_PER_MM_Y * 11.0).astype(np.float32)
+    assert spikes_of(_seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.1, darkness=1.0)), read)) == []
+
+
+def test_lines_that_go_on_are_no_spikes() -> None:
+    y = _line()
+    strip = _strip(y, Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0))
+    strip[:, 698:703] = INK.astype(np.uint8)  # a black line of the grid
+    strip[120:280, 800:806] = INK.astype(np.uint8)  # a mark through the line
+    assert [spike for spike in spikes_of(_seen(strip, y)) if not spike.cut] == []
+
+
+def test_too_little_of_a_line_is_no_row() -> None:
+    y = _line()
+    strip = _strip(y, Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0))
+    assert ink_strip(strip, y, np.arange(N) < 200) is None
+    assert ink_strip(np.full_like(strip, 255), y, np.ones(N, bool)) is None
+
+
+def _sheet(strip: np.ndarray, top_mm: float = 40.0) -> SimpleNamespace:
+    """A sheet that shows the strip at `top_mm`, and takes its dark pixels for trace."""
+
+    def at(x_mm: np.ndarray, y_mm: np.ndarray) -> np.ndarray:
+        rows = np.round((y_mm - top_mm) * PX_PER_MM_Y).astype(int)
+        columns = np.round(x_mm * PX_PER_MM_X).astype(int).clip(0, N - 1)
+        shown = strip[rows.clip(0, HEIGHT - 1)][:, columns]
+        return np.where(((rows >= 0) & (rows < HEIGHT))[:, None, None], shown, 255).astype(np.uint8)
+
+    def ink(x_mm: np.ndarray, y_mm: np.ndarray) -> np.ndarray:
+        dark = np.where(at(x_mm, y_mm).max(2) < 150, 255, 0).astype(np.uint8)
+        return np.stack([np.zeros_like(dark), dark, np.zeros_like(dark)], 2)
+
+    return SimpleNamespace(pixels=at, ink=ink)
+
+
+def _fitted(columns: list[int], mm: float, text: list[TextLine]) -> TraceSet:
+    """One row with spikes `mm` tall in columns, fitted."""
+    y = _line()
+    strip = _strip(y, Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0), dict.fromkeys(columns, mm))
+    traces = TraceSet(
+        row_mm=(40.0 + y[None] / PX_PER_MM_Y).astype(np.float32),
+        confidence=np.ones((1, N), np.float32),
+        baseline_mm=np.array([40.0 + LEVEL / PX_PER_MM_Y], np.float32),
+        x0_mm=0.0,
+        columns_per_mm=PX_PER_MM_X,
+    )
+    match = SimpleNamespace(column_mm=((-5.0, 130.0),), labels=())
+    return fit_ink(traces, _sheet(strip), match, (), text)  # type: ignore[arg-type]
+
+
+COLUMNS = [60, 480, 890, 1330, 1740]
+
+
+@pytest.mark.parametrize(("count", "taken"), [(5, 5), (3, 0)])
+def test_a_page_with_few_strokes_is_no_paced_page(count: int, taken: int) -> None:
+    spikes = _fitted(COLUMNS[:count], 10.0, []).spikes
+    assert [spike.x_mm * PX_PER_MM_X for spike in spikes] == pytest.approx(COLUMNS[:taken], abs=2)
+    assert [spike.tip_mm for spike in spikes] == pytest.approx([40 + LEVEL / PX_PER_MM_Y - 10.0] * taken, abs=0.5)
+
+
+def test_strokes_in_print_are_no_spikes() -> None:
+    at_mm = [column / PX_PER_MM_X for column in COLUMNS]
+    text = [TextLine(text="V", x0_mm=x - 2, x1_mm=x + 2, y0_mm=58, y1_mm=66, score=1.0) for x in at_mm]
+    assert len(_fitted(COLUMNS, 4.0, []).spikes) == 5
+    assert _fitted(COLUMNS, 4.0, text).spikes == ()
