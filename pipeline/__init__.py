@@ -1,4 +1,4 @@
-"""The digitizer: a picture of ECG paper in, twelve leads in millivolts out.
+"""The digitizer: a picture of ECG paper in, its leads in millivolts out.
 
 Importing this package loads the data types only.  `heart_rate_per_minute` and the names that need torch or OpenCV
 (`Digitizer`, `digitize`, `load_pages`, `draw_overlay`, `write_png`) are loaded when they are first used.
@@ -7,10 +7,16 @@ Importing this package loads the data types only.  `heart_rate_per_minute` and t
 import os
 from typing import TYPE_CHECKING
 
+from pipeline.corrections import check_corrections, corrections_json, parse_corrections, parse_pages
 from pipeline.datatypes import (
+    ALL_LEADS,
     BUDGET,
+    EXTRA_LEADS,
     LEADS,
+    Act,
+    ByPerson,
     Calibration,
+    Corrections,
     Digitization,
     EcgRecord,
     FileBudget,
@@ -19,6 +25,7 @@ from pipeline.datatypes import (
     LayoutMatch,
     Lead,
     LeadLabel,
+    LineByHand,
     PageImage,
     PrintedValues,
     Quality,
@@ -26,14 +33,16 @@ from pipeline.datatypes import (
     SegmentationMap,
     TextLine,
     TraceSet,
+    Unreadable,
 )
-from pipeline.errors import DigitizationError
+from pipeline.errors import BrokenRule, CorrectionError, DigitizationError
 
 # OpenCV reads its own limit once, when it is imported: a second lock behind the check of each file's header.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(BUDGET.page_pixels))
 
 if TYPE_CHECKING:
     from pipeline.digitizer import Digitizer, digitize
+    from pipeline.layout.file import load_layouts
     from pipeline.output.overlay import draw_overlay, write_png
     from pipeline.signal.heart_rate import heart_rate_per_minute
     from pipeline.source.page import load_pages
@@ -45,6 +54,8 @@ else:
             from pipeline import digitizer as home
         elif name in ("draw_overlay", "write_png"):
             from pipeline.output import overlay as home
+        elif name == "load_layouts":
+            from pipeline.layout import file as home
         elif name == "heart_rate_per_minute":
             from pipeline.signal import heart_rate as home
         elif name == "load_pages":
@@ -61,9 +72,16 @@ else:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ALL_LEADS",
     "BUDGET",
+    "EXTRA_LEADS",
     "LEADS",
+    "Act",
+    "BrokenRule",
+    "ByPerson",
     "Calibration",
+    "CorrectionError",
+    "Corrections",
     "Digitization",
     "DigitizationError",
     "Digitizer",
@@ -74,6 +92,7 @@ __all__ = [
     "LayoutMatch",
     "Lead",
     "LeadLabel",
+    "LineByHand",
     "PageImage",
     "PrintedValues",
     "Quality",
@@ -81,9 +100,15 @@ __all__ = [
     "SegmentationMap",
     "TextLine",
     "TraceSet",
+    "Unreadable",
+    "check_corrections",
+    "corrections_json",
     "digitize",
     "draw_overlay",
     "heart_rate_per_minute",
+    "load_layouts",
     "load_pages",
+    "parse_corrections",
+    "parse_pages",
     "write_png",
 ]

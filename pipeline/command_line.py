@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from pipeline import __version__
-from pipeline.datatypes import Calibration, Digitization, Layout
+from pipeline.corrections import parse_pages
+from pipeline.datatypes import Calibration, Corrections, Digitization, Layout, PageImage
 from pipeline.digitizer import Digitizer
-from pipeline.errors import DEFECTS, DigitizationError
+from pipeline.errors import DEFECTS, CorrectionError, DigitizationError
 from pipeline.evaluation.bench import bench
 from pipeline.evaluation.cli import ablate, budget, evaluate, evaluate_audit, evaluate_print
 from pipeline.layout.file import load_layouts
@@ -48,6 +49,7 @@ class _Batch:
 
     digitizer: Digitizer
     calibration: Calibration
+    corrections: dict[int, Corrections] = field(default_factory=dict)  # by page
     failed: dict[str, str] = field(default_factory=dict)
 
     def pages(self, path: Path) -> Iterator[tuple[str, Digitization]]:
@@ -57,15 +59,26 @@ class _Batch:
         except (DigitizationError, OSError) as error:
             self.failed[str(path)] = str(error)
             return
+        self._name_missing_pages(path, len(pages))
         for page in pages:
             suffix = "" if page.page_number == 1 else f"-p{page.page_number}"
             where = str(path) if len(pages) == 1 else f"{path} page {page.page_number}"
             try:
-                yield path.stem + suffix, self.digitizer.digitize(page, default_calibration=self.calibration)
+                yield path.stem + suffix, self._digitize(page)
             except DigitizationError as error:
                 self.failed[where] = str(error)
             except DEFECTS as error:
                 self.failed[where] = f"{type(error).__name__}: {error}"
+
+    def _name_missing_pages(self, path: Path, n: int) -> None:
+        """Name the corrections of pages that the file does not have."""
+        missing = [str(number) for number in self.corrections if number > n]
+        if missing:
+            self.failed[f"{path}: corrections"] = f"page {', '.join(missing)}: the file has {n}"
+
+    def _digitize(self, page: PageImage) -> Digitization:
+        corrections = self.corrections.get(page.page_number)
+        return self.digitizer.digitize(page, default_calibration=self.calibration, corrections=corrections)
 
     def report(self) -> None:
         """Name every failure on stderr and leave with status 1 if there is one."""
@@ -85,6 +98,23 @@ def _load(device: str, config: Path | None, paper_speed: float, gain: float) -> 
     return _Batch(digitizer, Calibration(paper_speed_mm_per_s=paper_speed, gain_mm_per_mv=gain))
 
 
+def _read_corrections(path: Path | None, pages: list[Path]) -> dict[int, Corrections]:
+    """Read a file of corrections, by page; one that breaks a rule ends the program with field, value and rule."""
+    if path is None:
+        return {}
+    try:
+        if len(pages) > 1:
+            raise ValueError(f"--corrections is for one file, got {len(pages)}")
+        return parse_pages(json.loads(path.read_text(encoding="utf-8")))
+    except CorrectionError as error:
+        for each in error.broken:
+            print(f"{path}: {each}", file=sys.stderr)
+        raise typer.Exit(2) from error
+    except (OSError, ValueError) as error:
+        print(f"{path}: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+
+
 @app.command()
 def digitize(
     pages: Pages,
@@ -96,10 +126,14 @@ def digitize(
     ] = False,
     paper_speed: Speed = 25.0,
     gain: Gain = 10.0,
+    corrections: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON: what is to be corrected on the page, or page by page.")
+    ] = None,
 ) -> None:
     """Write STEM.csv (the signals in mV) and STEM.json (how the page was read) for each page."""
+    stated = _read_corrections(corrections, pages)
     out.mkdir(parents=True, exist_ok=True)
-    batch = _load(device, config, paper_speed, gain)
+    batch = replace(_load(device, config, paper_speed, gain), corrections=stated)
     written: dict[str, Path] = {}
     with Progress(console=Console(stderr=True), disable=len(pages) < 2, transient=True) as progress:
         for path in progress.track(pages, description="digitizing"):

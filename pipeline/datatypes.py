@@ -12,14 +12,16 @@ Three frames are used:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import date, time
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+from pipeline.errors import BrokenRule, CorrectionError
 
 if TYPE_CHECKING:
     import pandas
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
 Spans = tuple[tuple[float, float], ...]  # (start, end) of each column of a page, in mm or in s
+PagePoint = tuple[float, float]  # (x, y) page px
 
 # What ECG carts can be set to.
 PAPER_SPEEDS_MM_PER_S = (5.0, 6.25, 10.0, 12.5, 25.0, 50.0, 100.0)
@@ -52,7 +55,7 @@ BUDGET = FileBudget()
 
 
 class Lead(StrEnum):
-    """The twelve standard leads, in the order every record uses."""
+    """The twelve standard leads, in the order every record uses, then those that a page may show beside them."""
 
     I = "I"  # noqa: E741 - the lead's name
     II = "II"
@@ -66,9 +69,49 @@ class Lead(StrEnum):
     V4 = "V4"
     V5 = "V5"
     V6 = "V6"
+    V3R = "V3R"  # right of the sternum
+    V4R = "V4R"
+    V5R = "V5R"
+    V6R = "V6R"
+    V7 = "V7"  # on the back
+    V8 = "V8"
+    V9 = "V9"
+    D = "D"  # Nehb's: dorsal, anterior, inferior
+    A = "A"
+    J = "J"
+    X = "X"  # Frank's
+    Y = "Y"
+    Z = "Z"
+    UNNAMED_1 = "?1"  # on the page, but without a name that can be read
+    UNNAMED_2 = "?2"
+    UNNAMED_3 = "?3"
+    UNNAMED_4 = "?4"
+    UNNAMED_5 = "?5"
+    UNNAMED_6 = "?6"
+    UNNAMED_7 = "?7"
 
 
-LEADS: tuple[Lead, ...] = tuple(Lead)
+ALL_LEADS: tuple[Lead, ...] = tuple(Lead)
+LEADS: tuple[Lead, ...] = ALL_LEADS[:12]  # the standard ones: every record has them
+EXTRA_LEADS: tuple[Lead, ...] = ALL_LEADS[12:19]  # of the chest; a record has those that are on its page
+NAMED_LEADS: tuple[Lead, ...] = LEADS + EXTRA_LEADS  # whose names the label network knows
+OTHER_SYSTEMS: dict[str, tuple[Lead, ...]] = {"Nehb": ALL_LEADS[19:22], "Frank": ALL_LEADS[22:25]}
+UNNAMED_LEADS: tuple[Lead, ...] = ALL_LEADS[25:]  # as many as there are extra ones
+
+
+def record_leads(printed: Iterable[Lead]) -> tuple[Lead, ...]:
+    """Return the leads of a page's record: the twelve standard ones, then what else is printed."""
+    more = set(printed)
+    return LEADS + tuple(lead for lead in ALL_LEADS[len(LEADS) :] if lead in more)
+
+
+def in_order(signal_mv: FloatArray, leads: Sequence[Lead], wanted: Sequence[Lead]) -> FloatArray:
+    """Return the rows of a signal (n_leads, n) of `leads` that belong to `wanted`; NaN for those it does not have."""
+    rows = np.full((len(wanted), signal_mv.shape[1]), np.nan, np.float32)
+    for row, lead in enumerate(wanted):
+        if lead in leads:
+            rows[row] = signal_mv[leads.index(lead)]
+    return rows
 
 
 def _check(name: str, array: npt.NDArray[np.generic], dtype: type[np.generic], ndim: int) -> None:
@@ -169,6 +212,17 @@ class Layout:
     def leads(self) -> tuple[Lead, ...]:
         """Leads of the short columns, row by row."""
         return tuple(lead for row in self.rows for lead in row)
+
+    @property
+    def part(self) -> str:
+        """Which part of a recording on several pages this is, in words; "" if the page has limb and chest leads."""
+        limb = set(self.leads) & set(LEADS[:6])
+        if limb and len(limb) < len(self.leads):
+            return ""
+        kind, other, number, half = ("limb", "chest", 1, LEADS[:6]) if limb else ("chest", "limb", 2, LEADS[6:])
+        whole = set(half) <= set(self.leads)
+        of = f"half of a recording (page {number} of 2)" if whole else "a part of a recording"
+        return f"{of}: {kind} leads only, no {other} leads"
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -366,6 +420,7 @@ class TraceSet:
     columns_per_mm: float
     doubt_mm: FloatArray | None = None  # (n_rows, n_columns) how far a column's own answer is off row_mm; None: unknown
     lines: tuple[DrawnLine, ...] = ()  # what the rows were taken from where the page is a drawing; lines may overlap
+    by_person: ByteArray | None = None  # (n_rows, n_columns) 0, or the `Act` of a person by its number; None: all 0
     spikes: tuple[SpikeMark, ...] = ()  # pacing spikes, which `row_mm` leaves out; not where rows were taken from lines
 
     def __post_init__(self) -> None:
@@ -383,7 +438,7 @@ class TraceSet:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Calibration:
-    """Paper speed and gain, and their sources: "default" | "text" | "pulse" | "columns" | "beats".
+    """Paper speed and gain, and their sources: "default" | "text" | "pulse" | "columns" | "beats" | "person".
 
     Where several agree, the source is the strongest of them; a score says how sure all evidence together leaves us.
     """
@@ -409,6 +464,24 @@ class SecondPrint:
     used: bool  # it was read with more confidence and replaces the other print in the record
 
 
+class Act(IntEnum):
+    """What a person did with samples."""
+
+    DRAWN = 1  # drew the line they are read from
+    UNREADABLE = 2  # found that they cannot be read
+    LEFT_OUT = 3  # did not accept the lead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByPerson:
+    """Samples of a lead that a person drew or took out."""
+
+    act: Act
+    lead: Lead
+    first_sample: int
+    stop_sample: int  # first behind them
+
+
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class EcgRecord:
     """The signals, on one time axis as printed: column k of a 3x4 page starts at 2.5 k s."""
@@ -419,6 +492,7 @@ class EcgRecord:
     sampling_frequency_hz: float
     calibration: Calibration
     second_prints: tuple[SecondPrint, ...] = ()
+    by_person: tuple[ByPerson, ...] = ()
     pacing: tuple[tuple[Lead, int], ...] = ()  # samples that are pacing spikes
 
     def __post_init__(self) -> None:
@@ -496,6 +570,186 @@ class Quality:
     layout_score: float
     estimated_snr_db: float
     warnings: tuple[str, ...] = ()  # reasons in words; each one asks for a review by a person
+    notes: tuple[str, ...] = ()  # what a person should know besides; none asks for a review
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineByHand:
+    """A line that a person drew over the ink: it takes the place of what was traced in that stretch of its row."""
+
+    row: int  # printed row from the top, counted from 1, rhythm strips included
+    points_px: tuple[PagePoint, ...]  # along time, two at least
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable:
+    """A stretch of a row that a person cannot read: its samples are NaN."""
+
+    row: int  # as of `LineByHand`
+    from_px: PagePoint
+    to_px: PagePoint
+
+
+_SPEEDS_MM_PER_S = (2.0, 200.0)  # what a person may state; carts are within PAPER_SPEEDS_MM_PER_S
+_GAINS_MM_PER_MV = (1.0, 50.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corrections:
+    """What a person states about a page.  None, or (), leaves it to the digitizer.
+
+    Points are pixels of the page as it came in.  `crop_px` or `corners_px` cut the sheet out of the page, then it is
+    mirrored, then turned.
+
+    Raises
+    ------
+    CorrectionError
+        Values break rules; the error names each field, value and rule.
+    """
+
+    layout: str | None = None  # name of a layout of the file
+    leads: tuple[tuple[Lead, ...], ...] | None = None  # of the short columns: row by row, in the layout's shape
+    rhythm: tuple[Lead, ...] | None = None  # of the rhythm strips, top to bottom
+    together: bool | None = None  # the columns were recorded together
+    paper_speed_mm_per_s: float | None = None
+    gain_mm_per_mv: float | None = None  # of the limb leads, or of all
+    chest_gain_mm_per_mv: float | None = None
+    quarter_turns: int | None = None  # by 90 degrees, counter-clockwise, until the sheet stands upright
+    mirrored: bool = False  # left and right are exchanged on the page
+    corners_px: tuple[PagePoint, ...] | None = None  # of the sheet: top left, top right, bottom right, bottom left
+    crop_px: tuple[float, float, float, float] | None = None  # left, top, right, bottom
+    not_ecg_px: tuple[tuple[PagePoint, ...], ...] = ()  # polygons: parts of the page without an ECG
+    row_baselines_px: tuple[PagePoint, ...] | None = None  # a point on the zero line of each row, top to bottom
+    column_edges_px: tuple[PagePoint, ...] | None = None  # where each column starts, and where the last one ends
+    lines: tuple[LineByHand, ...] = ()
+    unreadable: tuple[Unreadable, ...] = ()
+    left_out: tuple[Lead, ...] = ()  # not accepted: they leave without a signal
+
+    def __post_init__(self) -> None:
+        broken = [*self._broken_names(), *self._broken_numbers(), *self._broken_cut(), *self._broken_points()]
+        if broken:
+            raise CorrectionError(broken)
+
+    @property
+    def cut(self) -> Corrections:
+        """Those that change the pixels a page is read from."""
+        return Corrections(
+            quarter_turns=self.quarter_turns,
+            mirrored=self.mirrored,
+            corners_px=self.corners_px,
+            crop_px=self.crop_px,
+            not_ecg_px=self.not_ecg_px,
+        )
+
+    def __bool__(self) -> bool:
+        """Tell whether anything is stated."""
+        return any(getattr(self, each.name) != each.default for each in fields(self))
+
+    def _broken_names(self) -> Iterator[BrokenRule]:
+        if self.layout == "":
+            yield BrokenRule("layout", "''", "must be the name of a layout")
+        if self.leads is not None:
+            widths = [len(row) for row in self.leads]
+            if not widths or 0 in widths or len(set(widths)) > 1:
+                yield BrokenRule("leads", f"rows of {widths}", "must be rows that all have the same number of leads")
+            yield from _twice("leads", [lead for row in self.leads for lead in row], "a repeated lead goes to rhythm")
+        yield from _twice("rhythm", self.rhythm or (), "no two strips show one lead")
+        yield from _twice("left_out", self.left_out, "each lead is named once")
+        if set(LEADS) <= set(self.left_out):
+            yield BrokenRule("left_out", "all leads", "must leave one lead at least; else reject the page")
+
+    def _broken_numbers(self) -> Iterator[BrokenRule]:
+        ranges = {
+            "paper_speed_mm_per_s": _SPEEDS_MM_PER_S,
+            "gain_mm_per_mv": _GAINS_MM_PER_MV,
+            "chest_gain_mm_per_mv": _GAINS_MM_PER_MV,
+        }
+        for name, (least, most) in ranges.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                yield BrokenRule(name, f"{value:g}", f"must be from {least:g} to {most:g}")
+        if self.quarter_turns is not None and self.quarter_turns not in range(4):
+            yield BrokenRule("quarter_turns", str(self.quarter_turns), "must be 0, 1, 2 or 3")
+        for name, row in self.rows_named():
+            if row < 1:
+                yield BrokenRule(name, str(row), "rows are counted from 1")
+
+    def rows_named(self) -> Iterator[tuple[str, int]]:
+        """List the rows that lines and unreadable stretches name, each with its field."""
+        yield from ((f"lines[{k}].row", line.row) for k, line in enumerate(self.lines))
+        yield from ((f"unreadable[{k}].row", part.row) for k, part in enumerate(self.unreadable))
+
+    def _broken_cut(self) -> Iterator[BrokenRule]:
+        if self.corners_px is not None:
+            if len(self.corners_px) != 4:
+                yield BrokenRule("corners_px", f"{len(self.corners_px)} points", "must be four points")
+            elif not _is_convex(self.corners_px):
+                rule = "must go from top left to top right, bottom right and bottom left without crossing"
+                yield BrokenRule("corners_px", _in_words(self.corners_px), rule)
+            if self.crop_px is not None:
+                yield BrokenRule("crop_px", _in_words([self.crop_px]), "corners cut the page already: give one of them")
+        if self.crop_px is not None:
+            left, top, right, bottom = self.crop_px
+            if left >= right or top >= bottom:
+                rule = "left must be less than right, top less than bottom"
+                yield BrokenRule("crop_px", _in_words([self.crop_px]), rule)
+
+    def _broken_points(self) -> Iterator[BrokenRule]:
+        for k, polygon in enumerate(self.not_ecg_px):
+            if len(set(polygon)) < 3:
+                yield BrokenRule(f"not_ecg_px[{k}]", _in_words(polygon), "must have three different points at least")
+        for name, points, least in (
+            ("row_baselines_px", self.row_baselines_px, 1),
+            ("column_edges_px", self.column_edges_px, 2),
+            *((f"lines[{k}].points_px", line.points_px, 2) for k, line in enumerate(self.lines)),
+            *((f"unreadable[{k}]", (part.from_px, part.to_px), 2) for k, part in enumerate(self.unreadable)),
+        ):
+            once = "" if "points_px" in name else ", each once"  # a hand that draws may rest
+            if points is not None and (len(set(points)) < least or (once and len(set(points)) < len(points))):
+                few = f"must have {least} different point{'s' if least > 1 else ''} at least{once}"
+                yield BrokenRule(name, _in_words(points), few)
+
+
+def _twice(name: str, leads: Sequence[Lead], rule: str) -> Iterator[BrokenRule]:
+    """Find leads that are named more than once."""
+    twice = [lead for lead in dict.fromkeys(leads) if leads.count(lead) > 1]
+    if twice:
+        yield BrokenRule(name, f"{', '.join(twice)} more than once", rule)
+
+
+def _is_convex(corners: Sequence[PagePoint]) -> bool:
+    """Tell whether four corners (y downward) run clockwise from the top left and enclose an area without crossing."""
+    points = np.array(corners)
+    side = np.roll(points, -1, 0) - points
+    after = np.roll(side, -1, 0)
+    turns = side[:, 0] * after[:, 1] - side[:, 1] * after[:, 0]
+    first = int(np.argmin(points.sum(1)))
+    return bool((turns > 0).all()) and first == 0
+
+
+def _in_words(points: Sequence[tuple[float, ...]]) -> str:
+    """Write points for a message."""
+    return " ".join("(" + ", ".join(f"{value:g}" for value in point) + ")" for point in points) or "empty"
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Reading:
+    """What was seen on a page before anything is in millivolts and seconds; corrections go on from here.
+
+    Pixels and points are those of `page`: the sheet as corrections cut it out of the picture and turned it.
+    """
+
+    key: str  # of all that it depends on; two readings with one key are the same
+    page: PageImage
+    to_original: npt.NDArray[np.float64]  # (3, 3) pixels of `page` -> pixels of the page as it came in
+    segmentation: SegmentationMap
+    rectified: RectifiedPage
+    labels: tuple[LeadLabel, ...]
+    text: tuple[TextLine, ...] = field(repr=False)
+    marks: PrintedMarks
+    rows: tuple[RowBand, ...]  # that were found
+    row_baselines_px: tuple[PagePoint, ...] | None  # that were stated, and traced in place of `rows`
+    traces: TraceSet
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -512,3 +766,4 @@ class Digitization:
     text: tuple[TextLine, ...] = field(default=(), repr=False)  # what is printed, top to bottom; may hold patient data
     printed: PrintedValues = field(default_factory=PrintedValues, repr=False)  # what `text` states of the recording
     audit: InkAudit = field(default_factory=InkAudit)
+    corrections: Corrections = field(default_factory=Corrections)

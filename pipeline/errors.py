@@ -9,9 +9,15 @@ DigitizationError
 |-- LayoutUnknown       no layout fits what is printed
 |-- TraceNotFound       no ECG trace on the page
 |-- WeightsMismatch     a weights file is not the one its record describes
+|-- CorrectionError     a person's corrections break a rule, or do not fit the page
 `-- TransientError      worth a retry
     `-- DeviceError     the device that runs the networks has too little free memory for the page
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 # What a fault in our own code raises on a page: a run over many pages notes it for that page and continues.
 DEFECTS = (ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
@@ -47,3 +53,24 @@ class DeviceError(TransientError):
 
 class WeightsMismatch(DigitizationError):
     """A weights file does not have the hash its record states."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenRule:
+    """One value that breaks a rule: for the form beside whose field it is shown."""
+
+    field: str  # "lines[0].points_px[2]"
+    value: str
+    rule: str
+
+    def __str__(self) -> str:
+        """Return it as one sentence."""
+        return f"{self.field} is {self.value}: {self.rule}"
+
+
+class CorrectionError(DigitizationError):
+    """Corrections that break rules; `broken` names each field, its value and the rule."""
+
+    def __init__(self, broken: Sequence[BrokenRule]) -> None:
+        self.broken = tuple(broken)
+        super().__init__("; ".join(map(str, broken)))

@@ -10,9 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from pipeline.datatypes import (
     ByteArray,
     Calibration,
+    Corrections,
     EcgRecord,
     GridScale,
     InkAudit,
@@ -20,10 +24,12 @@ from pipeline.datatypes import (
     LayoutMatch,
     LeadLabel,
     PageImage,
+    PagePoint,
     PrintedMarks,
     PrintedValues,
     PulseBox,
     Quality,
+    RectifiedPage,
     RowBand,
     SegmentationMap,
     StatedScale,
@@ -37,6 +43,7 @@ from pipeline.printing.recogniser import Recogniser
 from pipeline.printing.statements import join_lead_names, stated_scale
 from pipeline.printing.text import read_text
 from pipeline.printing.values import printed_values
+from pipeline.rows.by_hand import lay_by_hand, put_where_stated, stated_rows
 from pipeline.rows.components import rows_from_ink
 from pipeline.rows.drawing import follow_strokes
 from pipeline.rows.marks import read_marks
@@ -44,9 +51,11 @@ from pipeline.rows.pulses import measure_pulses
 from pipeline.rows.refine import fit_ink
 from pipeline.rows.trace import RowReader, read_rows, trace_rows
 from pipeline.sheet.bend import unbend
+from pipeline.sheet.cut import cut_sheet
 from pipeline.sheet.paper import Sheet, rescale
 from pipeline.sheet.rectify import lay_flat, rectify
 from pipeline.sheet.segment import segment
+from pipeline.signal.accept import leave_out
 from pipeline.signal.audit import audit, lower_confidence
 from pipeline.signal.calibrate import calibrate
 from pipeline.signal.calibration import infer_calibration, true_scale
@@ -73,6 +82,7 @@ class LayoutFinder(Protocol):
         /,
         *,
         seen_mm: Sequence[float],
+        stated: Corrections,
     ) -> LayoutMatch:
         """Find the layout; `seen_mm` is the paper x of the boundaries that were seen between leads."""
         ...
@@ -82,6 +92,7 @@ class LayoutFinder(Protocol):
 class Stages:
     """The functions a `Digitizer` composes, in the order in which it calls them."""
 
+    cut_sheet: Callable[[PageImage, Corrections], tuple[PageImage, npt.NDArray[np.float64]]]
     segment: Callable[[PageImage, Network], SegmentationMap]
     rectify: Callable[[PageImage, SegmentationMap, float], Sheet]  # the float: canvas pixels per mm
     lay_flat: Callable[[PageImage, SegmentationMap, float], Sheet]
@@ -91,25 +102,30 @@ class Stages:
     printed_values: Callable[[Sequence[TextLine]], PrintedValues]
     read_marks: Callable[[ByteArray, Network], PrintedMarks]
     rows_from_ink: Callable[[Sheet], tuple[RowBand, ...]]
+    stated_rows: Callable[[Sequence[PagePoint], RectifiedPage, Sequence[RowBand]], Sequence[RowBand]]
     trace_rows: RowTracer
     read_rows: RowReader  # called by `trace_rows`
     follow_strokes: Callable[[TraceSet, Sheet], TraceSet]
     join_lead_names: Callable[[Sequence[LeadLabel], Sequence[TextLine]], tuple[LeadLabel, ...]]
     identify_layout: LayoutFinder
+    put_where_stated: Callable[[LayoutMatch, TraceSet, RectifiedPage, Corrections], LayoutMatch]
+    lay_by_hand: Callable[[TraceSet, LayoutMatch, Sheet, RectifiedPage, Corrections], tuple[TraceSet, LayoutMatch]]
     measure_pulses: Callable[[Sheet, PrintedMarks], PrintedMarks]
     stated_scale: Callable[[Sequence[TextLine]], StatedScale]
     fit_ink: Callable[[TraceSet, Sheet, LayoutMatch, Sequence[PulseBox], Sequence[TextLine]], TraceSet]
     true_scale: Callable[[LayoutMatch, PrintedMarks, StatedScale, Calibration], float]
     rescale: Callable[[Sheet, float, str], Sheet]
-    infer_calibration: Callable[[LayoutMatch, PrintedMarks, StatedScale, Calibration], Calibration]
+    infer_calibration: Callable[[LayoutMatch, PrintedMarks, StatedScale, Calibration, Corrections], Calibration]
     calibrate: Callable[[TraceSet, LayoutMatch, Calibration], EcgRecord]
     check_printed_rate: Callable[[EcgRecord, PrintedValues], EcgRecord]
     audit: Callable[[Sheet, EcgRecord, LayoutMatch, TraceSet, Sequence[PulseBox], Sequence[TextLine]], InkAudit]
+    leave_out: Callable[[EcgRecord, InkAudit, Corrections], tuple[EcgRecord, InkAudit]]
     lower_confidence: Callable[[EcgRecord, InkAudit], EcgRecord]
     assess: Callable[[EcgRecord, LayoutMatch, TraceSet, GridScale, InkAudit], Quality]
 
 
 SHIPPED = Stages(
+    cut_sheet=cut_sheet,
     segment=segment,
     rectify=rectify,
     lay_flat=lay_flat,
@@ -119,11 +135,14 @@ SHIPPED = Stages(
     printed_values=printed_values,
     read_marks=read_marks,
     rows_from_ink=rows_from_ink,
+    stated_rows=stated_rows,
     trace_rows=trace_rows,
     read_rows=read_rows,
     follow_strokes=follow_strokes,
     join_lead_names=join_lead_names,
     identify_layout=identify_layout,
+    put_where_stated=put_where_stated,
+    lay_by_hand=lay_by_hand,
     measure_pulses=measure_pulses,
     stated_scale=stated_scale,
     fit_ink=fit_ink,
@@ -133,6 +152,7 @@ SHIPPED = Stages(
     calibrate=calibrate,
     check_printed_rate=check_printed_rate,
     audit=audit,
+    leave_out=leave_out,
     lower_confidence=lower_confidence,
     assess=assess,
 )

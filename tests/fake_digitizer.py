@@ -11,11 +11,13 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from datetime import date
 from datetime import time as clock
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,8 +28,14 @@ from gateway.spool.folder import Spool
 from gateway.spool.owner import owned
 from gateway.store.store import Store
 from pipeline import (
+    EXTRA_LEADS,
     LEADS,
+    Act,
+    BrokenRule,
+    ByPerson,
     Calibration,
+    CorrectionError,
+    Corrections,
     Digitization,
     EcgRecord,
     GridScale,
@@ -65,6 +73,7 @@ class Behaviour(IntEnum):
     HANGING = 6
     BROKEN = 7  # a fault in the code
     GREEDY = 8  # asks for 64 GiB
+    EXTRA = 9  # the page shows more than the twelve leads
 
 
 def page_pixels(behaviour: Behaviour = Behaviour.GOOD, seed: int = 0) -> np.ndarray:
@@ -85,7 +94,7 @@ class FakeDigitizer:
 
     pages_at_once = 1
 
-    def digitize(self, page: PageImage, *, default_calibration: Calibration) -> Digitization:
+    def digitize(self, page: PageImage, *, default_calibration: Calibration, **more: Any) -> Digitization:
         red, *mark = (int(value) for value in page.pixels[0, 0])
         known = tuple(mark) == _MARK and red in Behaviour.__members__.values()
         behaviour = Behaviour(red) if known else Behaviour.GOOD
@@ -99,7 +108,9 @@ class FakeDigitizer:
             np.ones(64 << 30, dtype=np.uint8)
         if behaviour in (Behaviour.SLOW, Behaviour.HANGING):
             time.sleep(SLOW_S if behaviour is Behaviour.SLOW else 3600)
-        return fake_digitization(page, default_calibration, doubtful=behaviour is Behaviour.DOUBTFUL)
+        plain = fake_digitization(page, default_calibration, doubtful=behaviour is Behaviour.DOUBTFUL)
+        read = with_extra_leads(plain) if behaviour is Behaviour.EXTRA else plain
+        return as_stated(read, more.get("corrections") or Corrections())
 
 
 def fake_digitization(page: PageImage, calibration: Calibration, *, doubtful: bool = False) -> Digitization:
@@ -151,6 +162,39 @@ def fake_digitization(page: PageImage, calibration: Calibration, *, doubtful: bo
         weights_sha256={"fake": "0" * 64},
         printed=PrintedValues(recorded_on=date(2026, 3, 1), recorded_at=clock(10)),
     )
+
+
+def as_stated(plain: Digitization, corrections: Corrections) -> Digitization:
+    """Apply of corrections the speed and the leads left out; a layout that does not exist is refused."""
+    if corrections.layout == "none":
+        raise CorrectionError([BrokenRule("layout", "'none'", "does not fit the page")])
+    signal_mv, parts = plain.record.signal_mv.copy(), []
+    for lead in corrections.left_out:
+        known = np.flatnonzero(np.isfinite(signal_mv[LEADS.index(lead)]))
+        first, stop = int(known[0]), int(known[-1]) + 1
+        parts.append(ByPerson(act=Act.LEFT_OUT, lead=lead, first_sample=first, stop_sample=stop))
+        signal_mv[LEADS.index(lead)] = np.nan
+    calibration = plain.record.calibration
+    if corrections.paper_speed_mm_per_s is not None:
+        speed = corrections.paper_speed_mm_per_s
+        calibration = replace(calibration, paper_speed_mm_per_s=speed, speed_source="person")
+    record = replace(plain.record, signal_mv=signal_mv, calibration=calibration, by_person=tuple(parts))
+    return replace(plain, record=record, corrections=corrections)
+
+
+def with_extra_leads(read: Digitization) -> Digitization:
+    """Return a page that shows V7, V8 and V9, too, all the time."""
+    leads, record, quality = EXTRA_LEADS[-3:], read.record, read.quality
+    more = np.full((len(leads), record.signal_mv.shape[1]), 0.1, np.float32)
+    record = replace(
+        record,
+        signal_mv=np.vstack([record.signal_mv, more]),
+        confidence=np.vstack([record.confidence, np.ones_like(more)]),
+        leads=(*record.leads, *leads),
+    )
+    full = dict.fromkeys(leads, 1.0)
+    quality = replace(quality, coverage=quality.coverage | full, confidence=quality.confidence | full)
+    return replace(read, record=record, quality=quality)
 
 
 def main(program: str = "tests.fake_digitizer") -> None:

@@ -33,10 +33,10 @@ LAYERS: tuple[frozenset[str], ...] = (
 )
 PROTOCOLS = ("dicom", "hl7")
 # What the rooms of the digitizer may import besides themselves.
-PIPELINE_WORDS = ("datatypes", "errors", "runs", "networks", "sheet.paper")
+PIPELINE_WORDS = ("datatypes", "errors", "runs", "corrections", "networks", "sheet.paper")
 PIPELINE_OUTSIDE = ("training", "evaluation")  # use the core; the core never uses them
 PIPELINE_COMPOSERS = ("", "stages", "digitizer", "command_line", "__main__", *PIPELINE_OUTSIDE)
-FACE = ("datatypes", "errors", "runs")
+FACE = ("corrections", "datatypes", "errors", "runs")
 MOST_MODULES_IN_A_ROOM = 12
 MOST_PARAMETERS = 6
 EMPTY_NAMES = {"utils", "util", "common", "base", "helpers", "misc"}

@@ -69,7 +69,7 @@ def test_the_face_loads_neither_torch_nor_opencv_nor_pandas() -> None:
 
 def test_the_function_takes_any_digitizer() -> None:
     class Fake:
-        def digitize(self, page: PageImage, *, default_calibration: object) -> Digitization:
+        def digitize(self, page: PageImage, *, default_calibration: object, corrections: object) -> Digitization:
             return digitization()
 
     page = PageImage(pixels=np.zeros((8, 8, 3), np.uint8))

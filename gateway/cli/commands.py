@@ -14,7 +14,7 @@ from gateway.cli.configuration import check_config, config_show, example_config,
 from gateway.cli.destinations import echo, find, pull, resend, send_test, undelivered
 from gateway.cli.jobs import cancel, jobs, retry, show, submit
 from gateway.cli.options import with_options
-from gateway.cli.review import confirm, identify, merges, unmatched
+from gateway.cli.review import confirm, correct, identify, merges, unmatched
 from gateway.cli.run import demo, serve, worker
 from gateway.cli.storage import backup, disk, hold, release, restore
 from gateway.errors import GatewayError, SettingsError
@@ -23,7 +23,7 @@ PROGRAM = "ecg-gateway"
 _GROUPS = {
     "Run": (serve, worker, demo),
     "Jobs": (submit, jobs, show, retry, cancel, hold, release),
-    "Review": (unmatched, identify, confirm, merges),
+    "Review": (unmatched, identify, correct, confirm, merges),
     "Destinations": (echo, send_test, find, pull, undelivered, resend),
     "Administration": (example_config, check_config, reload, backup, restore, recover, disk),
 }

@@ -1,7 +1,10 @@
-"""`unmatched`, `identify`, `confirm` and `merges`: what waits for a person's decision."""
+"""`unmatched`, `identify`, `correct`, `confirm` and `merges`: what waits for a person's decision."""
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,9 +13,12 @@ from rich.table import Table
 from gateway.cli.arguments import MAXIMUM_NUMBER, AsJson, Config, JobId, actor, find_job_id, open_spool, open_store
 from gateway.cli.options import IdentityOptions
 from gateway.cli.output import age, job_fields, merge_fields, print_json, print_table
+from gateway.errors import IntakeError
 from gateway.identity.person import identify as identify_job
 from gateway.results.confirmation import confirm as confirm_job
+from gateway.results.person import correct as correct_job
 from gateway.settings import load_settings
+from pipeline import CorrectionError, parse_pages
 
 
 def unmatched(
@@ -48,6 +54,30 @@ def confirm(job: JobId, config: Config = None) -> None:
     job_id = find_job_id(store, job)
     confirm_job(store, open_spool(settings), settings, job_id, actor())
     print(f"job {job_id} is confirmed")
+
+
+def correct(
+    job: JobId,
+    corrections: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help='JSON: what is to be corrected on page 1, or on each page ({"2": {...}}).'),
+    ],
+    config: Config = None,
+) -> None:
+    """Digitize a job again with corrections of its pages; the result leaves when it is confirmed."""
+    settings = load_settings(config)
+    store = open_store(settings)
+    job_id = find_job_id(store, job)
+    try:
+        pages = parse_pages(json.loads(corrections.read_text(encoding="utf-8")))
+        correct_job(store, settings, job_id, pages, "cli")
+    except CorrectionError as error:
+        for each in error.broken:
+            print(f"{corrections}: {each}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    except (OSError, ValueError) as error:
+        raise IntakeError(f"{corrections}: {error}") from error
+    print(f"job {job_id} is queued again; confirm the result when it is right")
 
 
 def merges(

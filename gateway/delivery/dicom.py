@@ -178,7 +178,8 @@ def _verify(destination: DicomDestination, calling_ae_title: str, dicom: DicomSe
 
 def _wanted(destination: DicomDestination) -> dict[str, str]:
     """Return what a destination must take of us, by SOP class, and what to do where it does not."""
-    wanted = {SOP_CLASS_UIDS[destination.sop_class]: "set sop_class to the other one, or have it configured there"}
+    advice = "set sop_class to the other one, or have it configured there"
+    wanted = dict.fromkeys(SOP_CLASS_UIDS[destination.sop_class], advice)
     for kind, sop_class in (("report", EncapsulatedPDFStorage), ("overlay", SecondaryCaptureImageStorage)):
         if kind in destination.also:
             wanted[sop_class] = f"have it configured there, or take {kind} out of also"

@@ -20,6 +20,7 @@ class Role(StrEnum):
     OVERLAY_PICTURE = "overlay-picture"  # PNG
     RECORD = "record"  # the signals, .npz
     REPORT_PDF = "report-pdf"
+    READING = "reading"  # what was seen on the page, for a correction to go on from
 
 
 _KEPT = {
@@ -27,6 +28,7 @@ _KEPT = {
     Role.OVERLAY_PICTURE: "overlay.png",
     Role.RECORD: "record.npz",
     Role.REPORT_PDF: "report.pdf",
+    Role.READING: "reading.bin",
 }
 
 

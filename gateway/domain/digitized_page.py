@@ -8,7 +8,13 @@ from datetime import datetime
 from gateway.domain.artefact import version_of
 from gateway.domain.context import StudyContext
 from gateway.domain.recorded import Recorded, recorded
-from pipeline import LEADS, EcgRecord, Lead, PrintedValues, Quality
+from pipeline import LEADS, Act, EcgRecord, Lead, PrintedValues, Quality
+
+_ACTS = {
+    Act.DRAWN: "Drawn by a person, not traced by software",
+    Act.UNREADABLE: "Found unreadable by a person",
+    Act.LEFT_OUT: "Not accepted by a person, left out",
+}
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -41,6 +47,8 @@ class DigitizedPage:
         Measured ventricular rate; None where it is not certain.
     waveform_sop_class_uid, waveform_sop_instance_uid : str
         The waveform object that messages and the report refer to.
+    leads_left_out : tuple of Lead
+        Leads of the page that this object does not have.
     overlay_png : bytes
         The page with the traces drawn over it; b"" where it is not needed again.
     report_pdf : bytes
@@ -65,6 +73,7 @@ class DigitizedPage:
     heart_rate_per_minute: float | None = None
     waveform_sop_class_uid: str = ""
     waveform_sop_instance_uid: str = ""
+    leads_left_out: tuple[Lead, ...] = ()
     overlay_png: bytes = b""
     report_pdf: bytes = b""
     revision: int = 0
@@ -79,6 +88,12 @@ class DigitizedPage:
             raise ValueError("created_at must say its time zone")
 
     @property
+    def left_out_words(self) -> list[str]:
+        """Which leads the waveform object does not have, in words; nothing where it has all."""
+        names = ", ".join(self.leads_left_out)
+        return [f"not in the waveform object, which has the twelve leads only: {names}"] if names else []
+
+    @property
     def recorded(self) -> Recorded:
         """When the ECG was recorded."""
         return recorded(self.context, self.printed)
@@ -87,3 +102,17 @@ class DigitizedPage:
     def version(self) -> str:
         """What tells the versions of the page's result apart: "" is the first, preliminary one."""
         return version_of(self.revision, self.final)
+
+    @property
+    def by_person(self) -> tuple[str, ...]:
+        """What a person did with samples, a sentence each: which leads, and from where to where."""
+        rate = self.record.sampling_frequency_hz
+        said = {
+            words: [
+                f"{part.lead} {part.first_sample / rate:.1f}-{part.stop_sample / rate:.1f} s"
+                for part in self.record.by_person
+                if part.act is act
+            ]
+            for act, words in _ACTS.items()
+        }
+        return tuple(f"{words}: {', '.join(parts)}" for words, parts in said.items() if parts)

@@ -29,6 +29,7 @@ class JobAction(StrEnum):
     RETRY = "RETRY"  # a person requests another run
     CANCEL = "CANCEL"  # a person cancels it
     CONFIRM = "CONFIRM"  # a person checked the result: it is final
+    CORRECT = "CORRECT"  # a person corrects how its pages are read
     REPOINT = "REPOINT"  # its patient was merged into another: the artefacts are made again for that one
 
 
@@ -48,6 +49,9 @@ JOB_TRANSITIONS: dict[tuple[JobStatus, JobAction], JobStatus] = {
     (JobStatus.DONE, JobAction.RETRY): JobStatus.QUEUED,  # the delivered result will be corrected
     (JobStatus.DONE, JobAction.CONFIRM): JobStatus.DONE,
     (JobStatus.NEEDS_REVIEW, JobAction.CONFIRM): JobStatus.DONE,
+    (JobStatus.NEEDS_REVIEW, JobAction.CORRECT): JobStatus.QUEUED,
+    (JobStatus.FAILED, JobAction.CORRECT): JobStatus.QUEUED,
+    (JobStatus.DONE, JobAction.CORRECT): JobStatus.QUEUED,
     (JobStatus.QUEUED, JobAction.REPOINT): JobStatus.QUEUED,
     (JobStatus.RUNNING, JobAction.REPOINT): JobStatus.QUEUED,
     (JobStatus.DONE, JobAction.REPOINT): JobStatus.QUEUED,

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from gateway.dicom.images.pages import read_context
 from gateway.dicom.objects.page_objects import kept_object, make_object
-from gateway.dicom.objects.waveform import SOP_CLASS_UIDS
+from gateway.dicom.objects.waveform import leads_left_out, waveform_sop_class_uid
 from gateway.domain.artefact import Artefact, Role, kept_name
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
@@ -114,7 +114,8 @@ def _kept_page(facts: JobFacts, spool: Spool, row: Page, printed: PrintedValues)
         layout_name=row.layout,
         printed=printed,
         heart_rate_per_minute=heart_rate_per_minute(record),
-        waveform_sop_class_uid=SOP_CLASS_UIDS[facts.sop_classes[0]],
+        waveform_sop_class_uid=waveform_sop_class_uid(record, facts.sop_classes[0]),
+        leads_left_out=leads_left_out(record, facts.sop_classes[0]),
         waveform_sop_instance_uid=row.waveform_sop_instance_uid,
         revision=facts.revision,
         final=True,

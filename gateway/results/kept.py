@@ -9,7 +9,7 @@ from datetime import date, time
 
 import numpy as np
 
-from pipeline import Calibration, Digitization, EcgRecord, Lead, PrintedValues, Quality
+from pipeline import Act, ByPerson, Calibration, Digitization, EcgRecord, Lead, PrintedValues, Quality
 
 
 def record_npz(record: EcgRecord) -> bytes:
@@ -23,6 +23,13 @@ def record_npz(record: EcgRecord) -> bytes:
         sampling_frequency_hz=np.float64(record.sampling_frequency_hz),
         paper_speed_mm_per_s=np.float64(record.calibration.paper_speed_mm_per_s),
         gain_mm_per_mv=np.float64(record.calibration.gain_mm_per_mv),
+        by_person=np.array(
+            [
+                (part.act, record.leads.index(part.lead), part.first_sample, part.stop_sample)
+                for part in record.by_person
+            ],
+            np.int64,
+        ).reshape(-1, 4),
     )
     return file.getvalue()
 
@@ -31,16 +38,21 @@ def read_result(npz: bytes, figures: str) -> tuple[EcgRecord, Quality]:
     """Return record and quality from what `record_npz` and `quality_json` kept."""
     kept = json.loads(figures)
     with np.load(io.BytesIO(npz)) as arrays:
+        leads = tuple(Lead(name) for name in arrays["leads"].tolist())
         record = EcgRecord(
             signal_mv=arrays["signal_mv"],
             confidence=arrays["confidence"],
-            leads=tuple(Lead(name) for name in arrays["leads"].tolist()),
+            leads=leads,
             sampling_frequency_hz=float(arrays["sampling_frequency_hz"]),
             calibration=Calibration(
                 paper_speed_mm_per_s=float(arrays["paper_speed_mm_per_s"]),
                 gain_mm_per_mv=float(arrays["gain_mm_per_mv"]),
                 speed_source=kept["paper_speed_source"],
                 gain_source=kept["gain_source"],
+            ),
+            by_person=tuple(
+                ByPerson(act=Act(act), lead=leads[lead], first_sample=first, stop_sample=stop)
+                for act, lead, first, stop in (arrays["by_person"].tolist() if "by_person" in arrays else ())
             ),
         )
     quality = Quality(
@@ -50,6 +62,7 @@ def read_result(npz: bytes, figures: str) -> tuple[EcgRecord, Quality]:
         layout_score=kept["layout_score"],
         estimated_snr_db=kept["estimated_snr_db"],
         warnings=tuple(kept["warnings"]),
+        notes=tuple(kept.get("notes", ())),
     )
     return record, quality
 
@@ -66,12 +79,14 @@ def quality_json(digitization: Digitization) -> str:
             "layout_score": round(quality.layout_score, 4),
             "estimated_snr_db": round(quality.estimated_snr_db, 2),
             "warnings": list(quality.warnings),
+            "notes": list(quality.notes),
             "rhythm": [lead.value for lead in digitization.layout_match.rhythm],
             "paper_speed_mm_per_s": calibration.paper_speed_mm_per_s,
             "paper_speed_source": calibration.speed_source,
             "gain_mm_per_mv": calibration.gain_mm_per_mv,
             "gain_source": calibration.gain_source,
             "weights_sha256": digitization.weights_sha256,
+            "page_px": list(digitization.page.pixels.shape[1::-1]),
             "printed": json.loads(json.dumps(asdict(digitization.printed), default=str)),  # dates in ISO 8601
         }
     )

@@ -12,14 +12,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from gateway.delivery.kind import Kind
 from gateway.delivery.kinds import kind_of
 from gateway.dicom.objects.page_objects import ObjectKind, make_object
 from gateway.dicom.objects.uids import derived_uid
-from gateway.dicom.objects.waveform import SOP_CLASS_UIDS, SopClass, waveform_sop_instance_uid
+from gateway.dicom.objects.waveform import (
+    SopClass,
+    leads_left_out,
+    waveform_sop_class_uid,
+    waveform_sop_instance_uid,
+)
 from gateway.domain.artefact import Artefact, Role
 from gateway.domain.context import StudyContext
 from gateway.domain.digitized_page import DigitizedPage
@@ -28,11 +33,12 @@ from gateway.domain.status import ARRIVED, JobStatus
 from gateway.errors import DeliveryRefused
 from gateway.identity.words import NO_IDENTITY
 from gateway.results.kept import quality_json, record_npz
+from gateway.results.person import CONFIRM, corrections_of
 from gateway.results.report import build_report
 from gateway.settings import ObjectSettings, ReviewSettings, Settings
 from gateway.spool.folder import Spool
 from gateway.store.tables import Delivery, Job, Page
-from pipeline import Digitization, LayoutMatch, Lead, Quality, heart_rate_per_minute
+from pipeline import Corrections, Digitization, LayoutMatch, Lead, Quality, heart_rate_per_minute
 
 _NOTED = (Origin.PRINTED, Origin.UNKNOWN)  # in the trail
 
@@ -50,6 +56,7 @@ class JobFacts:
     objects: ObjectSettings
     revision: int = 0  # of the job's result, counted from the first that was delivered
     earlier: tuple[Delivery, ...] = ()  # of earlier results
+    corrections: Mapping[int, Corrections] = field(default_factory=dict)  # of its pages, by number
     against: tuple[str, ...] = ()  # contradictions of codes on the pages to the record, in words
 
     @property
@@ -106,6 +113,7 @@ def job_facts(job: Job, context: StudyContext, settings: Settings, deliveries: S
         objects=settings.objects,
         revision=job.revision,
         earlier=tuple(deliveries),
+        corrections=corrections_of(job),
     )
 
 
@@ -134,8 +142,9 @@ def page_result(
     seconds
         How long the digitization took.
     contradictions
-        What on the page contradicts its record, in words.  If there is any, nothing is sent before a confirmation;
-        nor is anything if the time of recording is not known, where the settings hold such a page.
+        What on the page contradicts its record, in words.  If there is any, or a page was corrected, nothing is sent
+        before a confirmation; nor is anything if the time of recording is not known, where the settings hold such a
+        page.
     """
     number, quality, match = digitization.page.page_number, digitization.quality, digitization.layout_match
     artefacts = [
@@ -146,7 +155,7 @@ def page_result(
     deliveries: list[Delivery] = []
     reasons = list(doubts(digitization, facts.review))
     doubtful = bool(reasons)
-    reasons += contradictions
+    reasons += [*contradictions, *([CONFIRM] if digitization.corrections else [])]
     printed = believable(digitization.printed, facts.context, facts.created_at)
     dated = recorded(facts.context, printed)
     undated = dated.origin is Origin.UNKNOWN and facts.review.undated == "review"
@@ -162,6 +171,7 @@ def page_result(
         else:
             uid = page.waveform_sop_instance_uid
             artefacts += [Artefact(page_number=number, role=Role.REPORT_PDF, data=page.report_pdf), *objects.values()]
+            reasons += page.left_out_words
             made, deliveries = _for_destinations(facts, page, objects, reasons)
             artefacts += made
     row = Page(
@@ -177,7 +187,8 @@ def page_result(
         waveform_sop_instance_uid=uid,
         seconds=round(seconds, 3),
     )
-    leaves = not contradictions and not undated and (not doubtful or facts.review.deliver_doubtful)
+    held = contradictions or undated or facts.corrections
+    leaves = not held and (not doubtful or facts.review.deliver_doubtful)
     note = f"page {number}: time of recording {dated.origin}" if dated.origin in _NOTED and not undated else ""
     return PageResult(page=row, artefacts=tuple(artefacts), deliveries=tuple(deliveries) if leaves else (), note=note)
 
@@ -278,7 +289,8 @@ def _digitized_page(
         columns=printed_columns(digitization.layout_match),
         printed=digitization.printed,
         heart_rate_per_minute=heart_rate_per_minute(digitization.record),
-        waveform_sop_class_uid=SOP_CLASS_UIDS[waveform],
+        leads_left_out=leads_left_out(digitization.record, waveform),
+        waveform_sop_class_uid=waveform_sop_class_uid(digitization.record, waveform),
         waveform_sop_instance_uid=waveform_sop_instance_uid(facts.context, number, waveform, facts.revision),
         overlay_png=overlay_png,
         revision=facts.revision,

@@ -1,4 +1,4 @@
-"""The report of a digitized page: twelve leads on ECG paper, true to scale, as a vector PDF.
+"""The report of a digitized page: its leads on ECG paper, true to scale, as a vector PDF.
 
 A4 landscape, 25 mm a second and 10 mm a millivolt whatever the paper had; a page holds ten seconds.  Leads printed one
 after the other share a row, as on the paper; leads printed all the time have rows of their own below.  Where nothing
@@ -28,7 +28,7 @@ from reportlab.pdfgen.canvas import Canvas
 from gateway import __version__
 from gateway.domain.digitized_page import DigitizedPage
 from gateway.domain.recorded import Origin
-from pipeline import LEADS, EcgRecord, Lead
+from pipeline import ALL_LEADS, LEADS, EcgRecord, Lead
 
 rl_config.useA85 = 0  # streams as bytes: a quarter less than as text
 
@@ -59,7 +59,7 @@ def build_report(page: DigitizedPage) -> bytes:
     buffer = BytesIO()
     _load_fonts()
     canvas = Canvas(buffer, pagesize=landscape(A4), invariant=True)
-    canvas.setTitle("12-lead ECG digitized from paper")
+    canvas.setTitle("ECG digitized from paper")
     canvas.setCreator(f"ECG Gateway {__version__}")
     head = _header(page)
     rows = _rows(record)
@@ -109,10 +109,11 @@ def _header(page: DigitizedPage) -> tuple[str, list[str], list[str]]:
         f"Estimated signal to noise {quality.estimated_snr_db:.0f} dB; "
         f"{100 * sum(coverage) / len(coverage) if coverage else 0:.0f} % of what is printed was read",
         f"Heart rate {rate:.0f} / min, measured" if rate is not None else "Heart rate not measured: not certain",
-        "; ".join(quality.warnings) or "No warnings",
+        "; ".join([*page.by_person, *page.left_out_words, *quality.warnings, *quality.notes]) or "No warnings",
     ]
     corrected = ", corrected" if page.revision else ""
-    return f"12-lead ECG - DIGITIZED FROM PAPER, {state}{corrected}", patient, figures
+    n_leads = len(page.record.leads)
+    return f"{n_leads}-lead ECG - DIGITIZED FROM PAPER, {state}{corrected}", patient, figures
 
 
 def _date(text: str) -> str:
@@ -165,7 +166,7 @@ def _rows(record: EcgRecord) -> list[list[_Stretch]]:
     """Return what is drawn in each row: columns as on the paper where they are regular, strips below."""
     stretches = [
         _Stretch(lead, int(read[0]), int(read[-1]) + 1)
-        for lead in LEADS
+        for lead in ALL_LEADS
         if lead in record.leads and (read := np.flatnonzero(~np.isnan(record.signal_mv[record.leads.index(lead)]))).size
     ]
     n_samples = record.signal_mv.shape[1]
@@ -184,8 +185,8 @@ def _grid_rows(
     for columns in (4, 2):
         width, height = n_samples / columns, len(LEADS) // columns
         rows: list[list[_Stretch]] = [[] for _ in range(height)]
-        fits = len(stretches) > len(strips)
-        for stretch in stretches:
+        fits = len(stretches) > len(strips) and all(stretch.lead in LEADS for stretch in stretches)
+        for stretch in stretches if fits else ():
             column, row = divmod(LEADS.index(stretch.lead), height)
             start, stop = round(column * width), round((column + 1) * width)
             slack = tolerance_share * width

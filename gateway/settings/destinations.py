@@ -47,7 +47,8 @@ class DestinationSection(Section):
 class ObjectDestination(DestinationSection):
     """A destination of DICOM objects, and which it gets."""
 
-    sop_class: Literal["12-lead", "general", "12-lead-groups"] = "12-lead"  # the last: a group for each printed column
+    # groups: one for each printed column; or-general: a General ECG where the page has more than the twelve leads
+    sop_class: Literal["12-lead", "general", "12-lead-groups", "12-lead-or-general"] = "12-lead"
     also: tuple[Literal["report", "overlay"], ...] = ()  # Encapsulated PDF, Secondary Capture
     rejection_note: bool = True  # a Key Object rejects what a correction replaces
 

@@ -273,13 +273,14 @@ def apply_decision(
         queue_again(session, job, actor)
 
 
-def queue_again(session: Session, job: Job, actor: str) -> None:
+def queue_again(session: Session, job: Job, actor: str, action: JobAction = JobAction.RETRY, detail: str = "") -> None:
     """Queue a locked job for another run, with fresh attempts; the result of one that delivered is a new revision."""
     check_files(job)
     delivered = select(Delivery.id).where(Delivery.job_id == job.id, arrived())
     job.attempts = 0
     job.confirmed_by = ""
-    advance_job(session, job, JobAction.RETRY, actor, "")
+    advance_job(session, job, action, actor, detail)
+    job.reason = ""
     cancel_undelivered(session, job.id, actor)
     if session.exec(delivered.limit(1)).first() is not None:
         job.revision += 1

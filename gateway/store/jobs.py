@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import case, func, update
+from sqlalchemy import and_, case, func, update
 from sqlmodel import Session, col, delete, select
 
 from gateway.domain.clock import utc_now
@@ -102,15 +102,20 @@ class Jobs:
     def claim(self, worker: str, lease_s: float) -> Job | None:
         """Take a queued job under a lease, the oldest first; None when nothing waits.
 
-        One that was tried and ended its worker waits behind those that waited when it came back, so that it delays none
-        of them; it does not wait behind those that come later, which may never end.
+        One that a person waits for comes before all, in its first attempt.  One that was tried and ended its worker
+        waits behind those that waited when it came back, so that it delays none of them; it does not wait behind those
+        that come later, which may never end.
         The attempt is counted here, so that a page that kills its worker is counted too; `rescue` gives such a job
         up when its attempts are used.
         """
         oldest = (
             select(Job.id)
             .where(Job.status == JobStatus.QUEUED)
-            .order_by(case((col(Job.attempts) > 0, Job.updated_at), else_=Job.created_at), col(Job.id))
+            .order_by(
+                case((and_(col(Job.urgent), col(Job.attempts) == 0), 0), else_=1),
+                case((col(Job.attempts) > 0, Job.updated_at), else_=Job.created_at),
+                col(Job.id),
+            )
             .limit(1)
             .with_for_update(key_share=True, skip_locked=True)  # PostgreSQL: what another worker takes now is not free
             .scalar_subquery()
@@ -236,6 +241,7 @@ class Jobs:
             for delivery in result.deliveries:
                 put_delivery(session, delivery)
             job.unmatched = job.unmatched or not job.patient_id
+            job.urgent = False
             for note in result.notes:
                 log_event(session, job_id, "NOTE", worker, note)
             advance_job(session, job, _RESULT_ACTIONS[result.status], worker, result.reason)
@@ -300,6 +306,7 @@ class Jobs:
             now.source_digest, now.purged_at = digest, None
             if decision is not None:
                 now.context, now.unmatched = decision.context, decision.unmatched
+                now.corrections_json = "{}"  # they were made for other pages
             if now.status in (JobStatus.FAILED, JobStatus.DONE):
                 queue_again(session, now, actor)
             elif now.status == JobStatus.RUNNING:  # its worker may have read what was there before
@@ -316,6 +323,41 @@ class Jobs:
         """
         with self._database.write() as session:
             queue_again(session, lock_job(session, job_id), actor)
+
+    def correct(self, job: Job, corrections_json: str, actor: str, detail: str, version: int | None) -> None:
+        """Replace what a person corrected on the pages of a job, and queue it before the others.
+
+        Parameters
+        ----------
+        job : Job
+            That the corrections were checked for.
+        corrections_json : str
+            Of all its pages.
+        detail : str
+            What the audit trail says: no patient data.
+        version : int or None
+            Of the job (`version`) that the person saw; None where any will do.
+
+        Raises
+        ------
+        IllegalTransition
+            The job has changed since: the error says what happened.  Or it runs, waits in the queue or was cancelled,
+            or its files were deleted.
+        """
+        with self._database.write() as session:
+            now = lock_job(session, job.id)
+            if version is not None and (since := _changes(session, job.id, version)):
+                done = ", ".join(f"{event.action} by {event.actor} at {event.at:%H:%M:%S} UTC" for event in since)
+                raise IllegalTransition(f"job {job.id} has changed in the meantime: {done}")
+            if _state(now) != _state(job):
+                raise IllegalTransition(f"job {job.id} has just changed: it is {now.status}")
+            queue_again(session, now, actor, JobAction.CORRECT, detail)
+            now.corrections_json, now.urgent = corrections_json, True
+
+    def version(self, job_id: str) -> int:
+        """Return what a form must name to say which state of a job it was filled in for."""
+        with self._database.read() as session:
+            return max((event.id or 0 for event in _changes(session, job_id, 0)), default=0)
 
     def confirm(self, job_id: str, deliveries: Sequence[Delivery], actor: str) -> None:
         """Record that a person found the result right, and send it as final.
@@ -444,6 +486,12 @@ def _leased(session: Session, job_id: str, worker: str) -> Job:
     if job.status != JobStatus.RUNNING or job.worker != worker:
         raise IllegalTransition(f"job {job_id} is {job.status}, not leased to {worker}")
     return job
+
+
+def _changes(session: Session, job_id: str, version: int) -> Sequence[JobEvent]:
+    """Return what happened to a job after a version of it, oldest first; a delivery changes nothing of its result."""
+    since = (JobEvent.job_id == job_id, col(JobEvent.id) > version, ~col(JobEvent.action).like("DELIVERY_%"))
+    return session.exec(select(JobEvent).where(*since).order_by(col(JobEvent.id))).all()
 
 
 def _state(job: Job) -> tuple[JobStatus, str, bool, StudyContext]:

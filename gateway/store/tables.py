@@ -98,6 +98,8 @@ class Job(SQLModel, table=True):
     revision: int = 0  # how often it ran again after something of it had been delivered
     confirmed_by: str = ""  # who confirmed the result as it is now
     legal_hold: bool = False  # a person wants its files kept, whatever the retention says
+    corrections_json: str = "{}"  # what a person corrected on its pages: by page number, as of `pipeline.Corrections`
+    urgent: bool = False  # a person waits for the run
     purged_at: datetime | None = Field(default=None, index=True, sa_type=UtcDateTime)  # its files were deleted
 
 

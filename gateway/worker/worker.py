@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from gateway.domain.artefact import Artefact, Role, kept_name
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.status import JobStatus
@@ -44,7 +45,7 @@ from gateway.store.tables import Job
 from gateway.worker.lanes import Lane
 from gateway.worker.lease import Lease
 from gateway.worker.source import JobSource, read_source
-from pipeline import Calibration, Digitization, PageImage
+from pipeline import Calibration, Corrections, Digitization, PageImage
 from pipeline.errors import DigitizationError, TransientError
 from pipeline.output.overlay import draw_overlay, reduce_page, write_png
 
@@ -61,8 +62,19 @@ class PageDigitizer(Protocol):
         """How many threads may digitize side by side."""
         ...
 
-    def digitize(self, page: PageImage, *, default_calibration: Calibration) -> Digitization:
-        """Return everything one page gave; raise DigitizationError where it cannot be read."""
+    def digitize(
+        self,
+        page: PageImage,
+        *,
+        default_calibration: Calibration,
+        corrections: Corrections,
+        known: bytes,
+        keep: Callable[[bytes], None],
+    ) -> Digitization:
+        """Return everything one page gave; raise DigitizationError where it cannot be read.
+
+        `known` is what an earlier run was told to keep of its reading of the page, or b"".
+        """
         ...
 
 
@@ -265,17 +277,24 @@ class Worker:
             return self._digitize_page(facts, image, what, alone=alone)
 
     def _digitize_page(self, facts: JobFacts, image: PageImage, what: str, *, alone: bool) -> PageResult:
-        started = time.monotonic()
+        started, kept = time.monotonic(), list[bytes]()
         try:
             defaults = self._settings.digitizer
             calibration = Calibration(
                 paper_speed_mm_per_s=defaults.paper_speed_mm_per_s, gain_mm_per_mv=defaults.gain_mm_per_mv
             )
-            digitization = self._digitizer.digitize(image, default_calibration=calibration)
+            digitization = self._digitizer.digitize(
+                image,
+                default_calibration=calibration,
+                corrections=facts.corrections.get(image.page_number, Corrections()),
+                known=self._known(facts, image),
+                keep=kept.append,
+            )
             seconds = time.monotonic() - started
             pictures = (write_png(reduce_page(image)), write_png(draw_overlay(digitization)))
             printed = self._printed(digitization, facts.context) if self._settings.review.check_print else ()
-            return page_result(facts, digitization, pictures, seconds, (*facts.against, *printed))
+            result = page_result(facts, digitization, pictures, seconds, (*facts.against, *printed))
+            return _with_reading(result, kept)
         except (TransientError, MemoryError) as error:
             if not alone:
                 raise
@@ -284,7 +303,19 @@ class Worker:
             reason = str(error)
         except Exception as error:  # noqa: BLE001 - a fault of ours must fail one page, not the queue
             reason = _broke(what, error)
-        return failed_page(facts, image.page_number, reason, time.monotonic() - started, write_png(reduce_page(image)))
+        seconds = time.monotonic() - started
+        return _with_reading(
+            failed_page(facts, image.page_number, reason, seconds, write_png(reduce_page(image))), kept
+        )
+
+    def _known(self, facts: JobFacts, image: PageImage) -> bytes:
+        """Return the reading of a page that an earlier run kept; b"" where there is none, or nobody waits for it."""
+        if not facts.corrections:
+            return b""
+        try:
+            return self._spool.artefact_path(facts.job_id, kept_name(image.page_number, Role.READING)).read_bytes()
+        except OSError:
+            return b""
 
     def _printed(self, digitization: Digitization, context: StudyContext) -> tuple[str, ...]:
         prior = self._store.patients.prior_ids(context.patient_id, context.issuer_of_patient_id)
@@ -292,6 +323,13 @@ class Worker:
 
     def _out_of_memory(self, what: str) -> str:
         return f"{what} needs more memory than the {self._settings.worker.memory_limit_mib} MiB a worker may take"
+
+
+def _with_reading(result: PageResult, kept: Sequence[bytes]) -> PageResult:
+    """Return a page's result with what is kept of its reading, so that a correction goes on from it."""
+    number = result.page.page_number
+    readings = (Artefact(page_number=number, role=Role.READING, data=data) for data in kept)
+    return replace(result, artefacts=(*result.artefacts, *readings))
 
 
 def _broke(what: str, error: Exception) -> str:

@@ -28,6 +28,7 @@ from pipeline.datatypes import (
     RectifiedPage,
     SegmentationMap,
     TraceSet,
+    in_order,
 )
 from pipeline.digitizer import Digitizer
 from pipeline.errors import DigitizationError
@@ -108,9 +109,11 @@ def measure_geometry(drawn: Drawn, rectified: RectifiedPage) -> Geometry | None:
 
 def _snr_db(drawn: Drawn, traces: TraceSet, match: LayoutMatch, calibration: Calibration) -> float:
     """Mean SNR of the printed leads after calibrating `traces`; 0 where nothing is traced."""
-    truth = drawn.picture.page.signal_mv
+    page = drawn.picture.page
+    truth = page.signal_mv
     try:
-        estimate = calibrate(traces, match, calibration).signal_mv
+        record = calibrate(traces, match, calibration)
+        estimate = in_order(record.signal_mv, record.leads, page.leads)
     except DigitizationError:
         estimate = np.full_like(truth, np.nan)
     scores = [score_lead(lead, read, _HZ) for lead, read in zip(truth, estimate, strict=True)]

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from pipeline.datatypes import ByteArray, Calibration, Digitization, FloatArray, Layout, PageImage
+from pipeline.datatypes import ByteArray, Calibration, Digitization, FloatArray, Layout, Lead, PageImage, in_order
 from pipeline.digitizer import Digitizer
 from pipeline.errors import DEFECTS, DigitizationError
 from pipeline.evaluation.ablation import read_every_way
@@ -61,8 +61,19 @@ class _Reading:
     """What was read of one page of a file; nothing where it failed."""
 
     page_number: int = 1
+    leads: tuple[Lead, ...] = ()
     signal_mv: FloatArray | None = None
     digitization: Digitization | None = None
+
+    @classmethod
+    def of(cls, result: Digitization) -> _Reading:
+        """Return what was read of a page."""
+        record, number = result.record, result.page.page_number
+        return cls(page_number=number, leads=record.leads, signal_mv=record.signal_mv, digitization=result)
+
+    def rows_of(self, truth: PageTruth) -> FloatArray | None:
+        """Return what was read of the leads of a truth, in its order."""
+        return None if self.signal_mv is None else in_order(self.signal_mv, self.leads, truth.leads)
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -83,8 +94,8 @@ class _Scorer:
     def read(self, path: Path) -> Iterator[_Reading]:
         """Read every page of a file; a file that cannot be opened is one page that failed."""
         if self.digitizer is None or path.suffix == ".csv":
-            rate, signal_mv = read_csv(path)
-            yield _Reading(signal_mv=to_truth_rate(signal_mv, rate))
+            rate, leads, signal_mv = read_csv(path)
+            yield _Reading(leads=leads, signal_mv=to_truth_rate(signal_mv, rate))
             return
         try:
             pages = load_pages(path.read_bytes())
@@ -101,7 +112,7 @@ class _Scorer:
             except DEFECTS as error:
                 self.failed[where] = f"{type(error).__name__}: {error}"
             else:
-                yield _Reading(page_number=page.page_number, signal_mv=result.record.signal_mv, digitization=result)
+                yield _Reading.of(result)
                 continue
             yield _Reading(page_number=page.page_number)
 
@@ -115,7 +126,7 @@ class _Scorer:
             except (OSError, ValueError) as error:
                 self.failed[f"truth of {path}"] = str(error)
                 continue
-            score = score_page(path, truth, reading.signal_mv, kind=kind, page_number=number)
+            score = score_page(path, truth, reading.rows_of(truth), kind=kind, page_number=number)
             yield score if reading.digitization is None else describe(score, reading.digitization)
 
     def score_every_way(self, path: Path) -> Iterator[tuple[str, PageScore]]:
@@ -128,7 +139,8 @@ class _Scorer:
         if self.digitizer is not None:
             truth = self.true(path)
             for name, result in read_every_way(page, self.digitizer, self.calibration):
-                score = score_page(path, truth, None if result is None else result.record.signal_mv)
+                reading = _Reading() if result is None else _Reading.of(result)
+                score = score_page(path, truth, reading.rows_of(truth))
                 yield name, score if result is None else describe(score, result)
 
     def leave(self) -> None:
@@ -142,11 +154,12 @@ class _Scorer:
         """Read one page again for the report."""
         reading = next((r for r in self.read(score.path) if r.page_number == score.page_number), _Reading())
         overlay = None if reading.digitization is None else _jpeg(draw_overlay(reading.digitization))
+        truth = self.true(score.path, score.page_number)
         return Example(
             title=title,
             score=score,
-            truth_mv=self.true(score.path, score.page_number).signal_mv,
-            estimate_mv=reading.signal_mv,
+            truth=truth,
+            estimate_mv=reading.rows_of(truth),
             overlay_jpeg=overlay,
         )
 

@@ -21,6 +21,7 @@ from rich.table import Table
 from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
 from pipeline.datatypes import (
+    LEADS,
     EcgRecord,
     FloatArray,
     GridScale,
@@ -33,6 +34,7 @@ from pipeline.datatypes import (
     RectifiedPage,
     RowBand,
     TraceSet,
+    in_order,
 )
 from pipeline.digitizer import Digitizer
 from pipeline.errors import DigitizationError
@@ -214,9 +216,16 @@ def _within(signal: FloatArray, other: FloatArray, limit_mv: float, reach: int =
     return bool(((signal <= high + limit_mv) & (signal >= low - limit_mv))[known].all())
 
 
-def is_right(record: EcgRecord, truth_mv: FloatArray, *, limit_mv: float = 0.3, gap_s: float = 0.1) -> bool:
-    """Tell whether a record is within `limit_mv` of what was drawn and has no gap of `gap_s`, in every lead."""
-    for read, drawn in zip(record.signal_mv, truth_mv, strict=True):
+def is_right(
+    record: EcgRecord,
+    truth_mv: FloatArray,
+    leads: Sequence[Lead] = LEADS,
+    *,
+    limit_mv: float = 0.3,
+    gap_s: float = 0.1,
+) -> bool:
+    """Tell whether a record is within `limit_mv` of what was drawn and has no gap of `gap_s`, in every lead drawn."""
+    for read, drawn in zip(in_order(record.signal_mv, record.leads, leads), truth_mv, strict=True):
         n = min(read.size, drawn.size)
         read, drawn = read[:n], drawn[:n]
         printed, both = np.isfinite(drawn), np.isfinite(read) & np.isfinite(drawn)
@@ -333,7 +342,7 @@ def measure_audit(picture: Picture, digitizer: Digitizer, rng: np.random.Generat
     style = picture.page.style
     return AuditPage(
         name=picture.name,
-        right=is_right(record, picture.page.signal_mv),
+        right=is_right(record, picture.page.signal_mv, picture.page.leads),
         held=bool(held),
         scribbled=bool(style.scribbles or style.stamp),
         omissions=tuple(omissions),

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.optimize import lsq_linear
 from scipy.stats import spearmanr
 
-from pipeline.datatypes import LEADS, Digitization, FloatArray, Lead
+from pipeline.datatypes import Digitization, FloatArray, Lead
 from pipeline.evaluation.measures import Beats, SpikeCount, beats_of, count_spikes, find_spikes, measure_beats
 from pipeline.evaluation.metrics import LeadScore, power_ratio, score_lead
 from pipeline.evaluation.truth import TRUTH_HZ, PageTruth
@@ -72,8 +72,8 @@ class Example:
 
     title: str
     score: PageScore
-    truth_mv: FloatArray  # (12, n) at TRUTH_HZ
-    estimate_mv: FloatArray | None  # (12, m); None = the page failed
+    truth: PageTruth
+    estimate_mv: FloatArray | None  # (n_leads, m), rows as the truth has them; None = the page failed
     overlay_jpeg: bytes | None  # None = only the signals are known
 
 
@@ -82,17 +82,17 @@ def score_page(
 ) -> PageScore:
     """Score one page at `TRUTH_HZ`; None, a page that failed, scores as if nothing had been read.
 
-    `kind` is the folder the page lies in, if not given.
+    The estimate's rows are those of `truth.leads`.  `kind` is the folder the page lies in, if not given.
     """
     truth_mv = truth.signal_mv
     if estimate_mv is None:
         estimate_mv = np.full_like(truth_mv, np.nan)
-    scores = {lead: score_lead(truth_mv[row], estimate_mv[row], TRUTH_HZ) for row, lead in enumerate(LEADS)}
+    scores = {lead: score_lead(truth_mv[row], estimate_mv[row], TRUTH_HZ) for row, lead in enumerate(truth.leads)}
     strokes = find_spikes(truth_mv)
     spikes = strokes if truth.spikes is None else truth.spikes
     page_beats = beats_of(truth_mv, spikes)
     beats, counts = {}, {}
-    for row, lead in enumerate(LEADS):
+    for row, lead in enumerate(truth.leads):
         if (score := scores[lead]) is not None:
             own = spikes[spikes[:, 0] == row, 1:]
             shift = round(score.shift_ms * TRUTH_HZ / 1000)

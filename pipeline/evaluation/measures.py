@@ -104,7 +104,7 @@ def beats_of(truth_mv: FloatArray, spikes: npt.NDArray[np.int32]) -> npt.NDArray
 
     Parameters
     ----------
-    truth_mv : (12, n) float32
+    truth_mv : (n_leads, n) float32
         At 500 Hz; NaN = not printed.
     spikes : (n, 3) int32
         Which are no beats.

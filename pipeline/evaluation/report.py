@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from pipeline.datatypes import LEADS
+from pipeline.datatypes import ALL_LEADS
 from pipeline.evaluation.evaluate import Example, PageScore
 from pipeline.evaluation.metrics import LeadScore
 from pipeline.evaluation.truth import TRUTH_HZ
@@ -94,7 +94,7 @@ def snr_by_lead(pages: Sequence[PageScore]) -> Figure:
     """Draw the spread of SNR for each lead: box from quarter to quarter, whiskers from 5 % to 95 %."""
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     axes = figure.subplots()
-    leads = [lead for lead in LEADS if any(lead in page.leads for page in pages)]
+    leads = [lead for lead in ALL_LEADS if any(lead in page.leads for page in pages)]
     values = [[page.leads[lead].snr_db for page in pages if lead in page.leads] for lead in leads]
     axes.boxplot(values, whis=(5, 95), flierprops={"marker": ".", "markersize": 3})
     axes.set_xticks(range(1, len(leads) + 1), [str(lead) for lead in leads])
@@ -127,7 +127,7 @@ def estimated_against_true(pages: Sequence[PageScore]) -> Figure:
 
 def signals(example: Example) -> Figure:
     """Draw every lead of a page as recorded and as digitized, levelled and shifted as they were scored."""
-    leads = [lead for lead in LEADS if lead in example.score.leads]
+    leads = [lead for lead in example.truth.leads if lead in example.score.leads]
     columns = 2 if len(leads) > 3 else 1
     rows = -(-len(leads) // columns)
     figure = Figure(figsize=(11, 1.35 * rows + 0.4), layout="constrained")
@@ -135,12 +135,12 @@ def signals(example: Example) -> Figure:
     for place, lead in enumerate(leads):
         axes = figure.add_subplot(rows, columns, 1 + place % rows * columns + place // rows)
         score = example.score.leads[lead]
-        truth = example.truth_mv[LEADS.index(lead)].astype(np.float64)
+        truth = example.truth.signal_mv[example.truth.leads.index(lead)].astype(np.float64)
         printed = np.flatnonzero(np.isfinite(truth))
         time = np.arange(truth.size) / TRUTH_HZ
         axes.plot(time, truth - np.nanmean(truth), color="#1c2430", linewidth=0.9, label="recorded")
         if example.estimate_mv is not None:
-            read = example.estimate_mv[LEADS.index(lead)].astype(np.float64)
+            read = example.estimate_mv[example.truth.leads.index(lead)].astype(np.float64)
             at = np.arange(read.size) / TRUTH_HZ - score.shift_ms / 1000
             near = (at >= time[printed[0]]) & (at <= time[printed[-1]])
             level = np.nanmean(read[near]) if np.isfinite(read[near]).any() else 0.0

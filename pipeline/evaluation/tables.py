@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from rich.table import Table
 
-from pipeline.datatypes import LEADS, Lead
+from pipeline.datatypes import ALL_LEADS, LEADS, Lead
 from pipeline.evaluation.evaluate import PageScore, judge_estimate, left_in_silence
 from pipeline.evaluation.measures import MEASURES, Beats, Figures, SpikeCount, figures, shift_figures
 from pipeline.evaluation.metrics import LeadScore, pooled_db
@@ -64,7 +64,7 @@ def tables(pages: Sequence[PageScore]) -> list[Table]:
 
     Then, for the same groups, what a cardiologist measures, and times and pacing spikes.
     """
-    leads = [(lead, [page.leads[lead] for page in pages if lead in page.leads], "") for lead in LEADS]
+    leads = [(lead, [page.leads[lead] for page in pages if lead in page.leads], "") for lead in _shown(pages)]
     by_print = {
         "layout": _by(pages, lambda page: page.true_layout),
         "paper speed": _by(pages, lambda page: _known(page.true_speed_mm_per_s, "mm/s")),
@@ -80,6 +80,11 @@ def tables(pages: Sequence[PageScore]) -> list[Table]:
     ]
 
 
+def _shown(pages: Sequence[PageScore]) -> list[Lead]:
+    """List the standard leads, and the others that a page has."""
+    return [lead for lead in ALL_LEADS if lead in LEADS or any(lead in page.leads for page in pages)]
+
+
 def leads_of(pages: Sequence[PageScore]) -> dict[str, list[tuple[PageScore, Lead]]]:
     """Group the printed leads of pages: all, by kind and by family of page, and by lead; empty groups are left out.
 
@@ -88,7 +93,7 @@ def leads_of(pages: Sequence[PageScore]) -> dict[str, list[tuple[PageScore, Lead
     pages : sequence of PageScore
     """
     groups = {name: [(page, lead) for page in group for lead in page.leads] for name, group in groups_of(pages).items()}
-    groups |= {str(lead): [(page, lead) for page in pages if lead in page.leads] for lead in LEADS}
+    groups |= {str(lead): [(page, lead) for page in pages if lead in page.leads] for lead in _shown(pages)}
     return {name: pairs for name, pairs in groups.items() if pairs}
 
 

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import resample_poly
 
-from pipeline.datatypes import LEADS, FloatArray, Layout
+from pipeline.datatypes import ALL_LEADS, LEADS, FloatArray, Layout, Lead
 from pipeline.evaluation.dicom import is_waveform, read_waveform
 from pipeline.training.recordings.wfdb import read_record
 
@@ -49,12 +49,13 @@ _NOT_PRINTED = -32768
 class PageTruth:
     """The signals of one page, and what is known of its print."""
 
-    signal_mv: FloatArray  # (12, n) at TRUTH_HZ; NaN = not printed
+    signal_mv: FloatArray  # (n_leads, n) at TRUTH_HZ; NaN = not printed
+    leads: tuple[Lead, ...] = LEADS  # of its rows
     layout: str = ""  # "" = not known
     paper_speed_mm_per_s: float | None = None
     gain_mm_per_mv: float | None = None
     family: str = ""  # of drawn pages
-    spikes: npt.NDArray[np.int32] | None = None  # (n, 3) pacing spikes: lead, sample, uV; None = not listed
+    spikes: npt.NDArray[np.int32] | None = None  # (n, 3) pacing spikes: row, sample, uV; None = not listed
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -132,10 +133,11 @@ def printed_as(truth: PageTruth, layout: Layout) -> PageTruth:
         for k, lead in enumerate(leads):
             start, stop = (round(edge * layout.column_seconds * TRUTH_HZ) for edge in (k, k + 1))
             first, last = (start, stop) if layout.sequential else (0, stop - start)
-            printed[LEADS.index(lead), first : min(last, n)] = True
+            if lead in truth.leads:
+                printed[truth.leads.index(lead), first : min(last, n)] = True
     whole = round(layout.column_seconds * (columns if layout.sequential else 1) * TRUTH_HZ)
     for lead in layout.rhythm:
-        printed[LEADS.index(lead), :whole] = True
+        printed[truth.leads.index(lead), :whole] = True
     signal_mv = np.where(printed, truth.signal_mv, np.nan).astype(np.float32)
     return replace(truth, signal_mv=signal_mv, layout=layout.name)
 
@@ -156,9 +158,10 @@ def read_archive(path: Path) -> Truth:
     Parameters
     ----------
     path : Path
-        An array ``r<id>`` for each page: (12, n) int16 microvolts at 500 Hz, -32768 where nothing is printed.
-        ``s<id>`` may list its pacing spikes, (n, 3): lead, first sample, microvolts.  `info` may be a JSON list of
-        objects with `id`, `layout`, `paper_speed_mm_per_s`, `gain_mm_per_mv`, `family`.
+        An array ``r<id>`` for each page: (n_leads, n) int16 microvolts at 500 Hz, -32768 where nothing is printed.
+        ``s<id>`` may list its pacing spikes, (n, 3): row, first sample, microvolts.  `info` may be a JSON list of
+        objects with `id`, `layout`, `leads` (the twelve where it is missing), `paper_speed_mm_per_s`,
+        `gain_mm_per_mv`, `family`.
 
     Raises
     ------
@@ -169,9 +172,13 @@ def read_archive(path: Path) -> Truth:
         info = _print_info(str(archive["info"])) if "info" in archive.files else {}
         arrays = {name[1:]: archive[name] for name in archive.files if name.startswith("r")}
         spikes = {name: archive[f"s{name}"] for name in arrays if f"s{name}" in archive.files}
+    leads = {name: tuple(info.get(name, {}).get("leads", LEADS)) for name in arrays}
     for name, counts in arrays.items():
-        if counts.dtype != np.int16 or counts.ndim != 2 or counts.shape[0] != len(LEADS):
-            raise ValueError(f"{path}: r{name} must be (12, n) int16, got {counts.shape} {counts.dtype}")
+        if counts.dtype != np.int16 or counts.ndim != 2 or counts.shape[0] != len(leads[name]):
+            form = f"({len(leads[name])}, n) int16"
+            raise ValueError(f"{path}: r{name} must be {form}, got {counts.shape} {counts.dtype}")
+        if unknown := sorted(set(leads[name]) - set(ALL_LEADS)):
+            raise ValueError(f"{path}: leads of {name}: {', '.join(map(str, unknown))} is no lead")
     if not arrays:
         raise ValueError(f"{path}: no array r<id> in it")
 
@@ -179,6 +186,7 @@ def read_archive(path: Path) -> Truth:
         known = info.get(name, {})
         return PageTruth(
             signal_mv=np.where(arrays[name] == _NOT_PRINTED, np.nan, arrays[name] / 1000.0).astype(np.float32),
+            leads=tuple(Lead(lead) for lead in leads[name]),
             layout=str(known.get("layout", "")),
             paper_speed_mm_per_s=known.get("paper_speed_mm_per_s"),
             gain_mm_per_mv=known.get("gain_mm_per_mv"),

@@ -9,8 +9,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pipeline.datatypes import Layout, Lead
+from pipeline.datatypes import ALL_LEADS, UNNAMED_LEADS, Layout, Lead
 
+_PRINTED = tuple(lead for lead in ALL_LEADS if lead not in UNNAMED_LEADS)
 _KEYS = {"name", "rows", "rhythm", "inverted", "sequential", "column_seconds"}
 
 
@@ -25,8 +26,8 @@ def _leads(value: Any, where: str) -> tuple[Lead, ...]:
     if not isinstance(value, list):
         raise ValueError(f"{where} must be a list of leads, got {value!r}")
     for name in value:
-        if name not in set(Lead):
-            raise ValueError(f"{where}: {name!r} is no lead; leads are {', '.join(Lead)}")
+        if name not in _PRINTED:
+            raise ValueError(f"{where}: {name!r} is no lead; leads are {', '.join(_PRINTED)}")
     return tuple(Lead(name) for name in value)
 
 

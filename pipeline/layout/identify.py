@@ -9,12 +9,26 @@ remains is stated in words, and the match is then not `certain`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.datatypes import Beats, Layout, LayoutMatch, LeadLabel, Spans, TraceSet
-from pipeline.errors import LayoutUnknown
+from pipeline.corrections import broken_by_layout
+from pipeline.datatypes import (
+    EXTRA_LEADS,
+    NAMED_LEADS,
+    OTHER_SYSTEMS,
+    UNNAMED_LEADS,
+    Beats,
+    Corrections,
+    Layout,
+    LayoutMatch,
+    Lead,
+    LeadLabel,
+    Spans,
+    TraceSet,
+)
+from pipeline.errors import CorrectionError, LayoutUnknown
 from pipeline.layout.beats import measure_beats
 from pipeline.layout.columns import locate_columns
 from pipeline.layout.evidence import limb_residual, measure_step
@@ -111,28 +125,41 @@ def _candidates(
     return sorted(weighed, key=lambda candidate: candidate.total)
 
 
-def _doubts(best: _Candidate, others: Sequence[_Candidate], found: Found) -> list[str]:
-    """Say in words why a person should look at the layout."""
+def _doubts(best: _Candidate, others: Sequence[_Candidate], found: Found, together: bool | None) -> list[str]:
+    """Say in words why a person should look at the layout; `together` is what one stated about the columns."""
     reasons = []
     n_names = best.n_labels
     if n_names <= DECISION.few_names:
         reasons.append(f"only {n_names} lead name{'' if n_names == 1 else 's'} found")
     elif n_names < DECISION.names_share * len(best.layout.leads):
         reasons.append(f"only {n_names} of {len(best.layout.leads)} lead names found")
-    close = [other.layout.name for other in others if not best.plainly_beats(other)]
+    places = (best.layout.rows, len(best.layout.rhythm), best.layout.inverted)
+    close = [
+        other.layout.name
+        for other in others
+        if not best.plainly_beats(other)
+        and (together is None or (other.layout.rows, len(other.layout.rhythm), other.layout.inverted) != places)
+    ]
     if close:
         reasons.append(f"layout {close[0]} fits nearly as well")
+    reasons += _doubtful_rows(best, found)
+    if best.residual is not None and best.residual > DECISION.lawless:
+        reasons.append("the limb leads do not obey Einthoven's law in this order")
+    reasons += _doubtful_names(best, found)
+    if together is None and not best.layout.sequential and best.in_step < DECISION.together_sure:
+        reasons.append("the columns beat in step and are taken as recorded together")
+    return reasons
+
+
+def _doubtful_rows(best: _Candidate, found: Found) -> list[str]:
+    """Say which rows are missing or left over."""
+    reasons = []
     missing = sum(index < 0 for index in best.rows.row_index)
     spare = sum(found.coverage[index] > DECISION.solid_row for index in best.rows.spare)
     if missing:
         reasons.append(f"{missing} of {best.layout.n_rows} rows not found")
     if spare:
         reasons.append(f"{spare} more row{'' if spare == 1 else 's'} traced than the layout has")
-    if best.residual is not None and best.residual > DECISION.lawless:
-        reasons.append("the limb leads do not obey Einthoven's law in this order")
-    reasons += _doubtful_names(best, found)
-    if not best.layout.sequential and best.in_step < DECISION.together_sure:
-        reasons.append("the columns beat in step and are taken as recorded together")
     return reasons
 
 
@@ -167,8 +194,69 @@ def _name_below(fit: LabelFit, n_rows: int, found: Found) -> bool:
     return bool(near.any())
 
 
+def _refuse_unknown(best: _Candidate, found: Found) -> None:
+    """Raise LayoutUnknown if the best candidate explains the page badly."""
+    lawful = best.rows.cost < DECISION.lawful_rows and (
+        best.residual is not None and best.residual < DECISION.lawful_sums
+    )
+    if best.n_labels == 0 and not lawful:
+        raise LayoutUnknown("no ECG layout to be seen: no lead name was found, and the rows alone fit no layout")
+    if best.n_labels < DECISION.least_names and best.rows.cost > DECISION.unfit_rows:
+        n_rows = found.baseline_mm.size
+        raise LayoutUnknown(f"no ECG layout to be seen: {best.n_labels} lead names and {n_rows} rows fit no layout")
+
+
+def _stated(layout: Layout, stated: Corrections) -> Layout:
+    """Return a layout with the lead names and the order of the columns that a person states."""
+    broken = list(broken_by_layout(stated, layout))
+    if broken:
+        raise CorrectionError(broken)
+    if stated.leads is None and stated.together is None:
+        return layout
+    return replace(
+        layout,
+        rows=layout.rows if stated.leads is None else stated.leads,
+        sequential=layout.sequential if stated.together is None else not stated.together,
+    )
+
+
+def _with_printed_extras(layout: Layout, fit: LabelFit | None, found: Found) -> tuple[Layout, list[str]]:
+    """Give the places of extra leads the names that are printed there; a place without one has a lead without a name.
+
+    Which extra leads a cart prints is for its user to choose, and no sum or strip tells one from another.
+    """
+    places = [k for k, lead in enumerate(layout.leads) if lead in EXTRA_LEADS]
+    labels = [int(fit.slot_label[k]) if fit else -1 for k in places]
+    names: dict[int, Lead] = {}
+    named = [(found.labels[label], k) for label, k in zip(labels, places, strict=True) if label >= 0]
+    for label, k in sorted(named, key=lambda pair: -pair[0].score):
+        if label.lead not in names.values():
+            names[k] = label.lead
+    unread = dict(zip((k for k in places if k not in names), UNNAMED_LEADS, strict=False))
+    leads = [(names | unread).get(k, lead) for k, lead in enumerate(layout.leads)]
+    n = len(layout.rows[0])
+    rows = tuple(tuple(leads[first : first + n]) for first in range(0, len(leads), n))
+    reasons = [f"leads whose names were not read are {', '.join(unread.values())} in the record"] if unread else []
+    return (layout if rows == layout.rows else replace(layout, rows=rows)), reasons
+
+
+def _other_systems(layout: Layout) -> list[str]:
+    """Name the leads of a layout that belong to no system of standard leads."""
+    reasons = []
+    for system, leads in OTHER_SYSTEMS.items():
+        there = [lead for lead in layout.leads if lead in leads]
+        if there:
+            reasons.append(f"{', '.join(there)} are {system}'s leads, which are unknown here")
+    return reasons
+
+
 def identify_layout(
-    labels: Sequence[LeadLabel], traces: TraceSet, layouts: Sequence[Layout], *, seen_mm: Sequence[float] = ()
+    labels: Sequence[LeadLabel],
+    traces: TraceSet,
+    layouts: Sequence[Layout],
+    *,
+    seen_mm: Sequence[float] = (),
+    stated: Corrections | None = None,
 ) -> LayoutMatch:
     """Find the layout a page is printed in.
 
@@ -182,6 +270,8 @@ def identify_layout(
         In order of preference if the page does not decide.
     seen_mm : sequence of float
         Paper x where the layout network saw a lead's stretch begin; empty if it was not asked.
+    stated : Corrections, optional
+        A layout, lead names or an order of the columns that a person states are taken as certain.
 
     Returns
     -------
@@ -193,25 +283,38 @@ def identify_layout(
     ------
     LayoutUnknown
         If no layout explains the page.
+    CorrectionError
+        If what is stated does not have the shape of the layout.
     """
+    stated = stated or Corrections()
     found = Found.of(labels, traces)
-    candidates = _candidates(layouts, found, traces, seen_mm)
+    likely = [layout for layout in layouts if stated.layout in (None, layout.name)]
+    candidates = _candidates(likely, found, traces, seen_mm)
     if not candidates:
         raise LayoutUnknown("there is no layout to compare the page with")
     best = candidates[0]
-    lawful = best.rows.cost < DECISION.lawful_rows and (
-        best.residual is not None and best.residual < DECISION.lawful_sums
-    )
-    if best.n_labels == 0 and not lawful:
-        raise LayoutUnknown("no ECG layout to be seen: no lead name was found, and the rows alone fit no layout")
-    if best.n_labels < DECISION.least_names and best.rows.cost > DECISION.unfit_rows:
-        n_rows = found.baseline_mm.size
-        raise LayoutUnknown(f"no ECG layout to be seen: {best.n_labels} lead names and {n_rows} rows fit no layout")
-    rhythm, reasons = name_strips(traces, best.layout, best.labels, found, best.rows.row_index, best.columns)
-    doubts = [*_doubts(best, candidates[1:], found), *reasons]
+    if stated.layout is None:
+        _refuse_unknown(best, found)
+    layout, unread = _with_printed_extras(best.layout, best.labels, found)
+    layout = _stated(layout, stated)
+    others = _other_systems(layout)
+    if not set(layout.leads) & set(NAMED_LEADS):
+        raise LayoutUnknown(f"no layout that is known: {others[0]}")
+    if stated.layout is None and stated.leads is None:
+        doubts = _doubts(best, candidates[1:], found, stated.together)
+    else:
+        doubts = _doubtful_rows(best, found)
+    if stated.row_baselines_px is not None:
+        doubts = [doubt for doubt in doubts if doubt not in _doubtful_rows(best, found)]
+    doubts += [*others, *(unread if stated.leads is None else ())]
+    if stated.rhythm is None:
+        rhythm, reasons = name_strips(traces, layout, best.labels, found, best.rows.row_index, best.columns)
+        doubts += reasons
+    else:
+        rhythm = stated.rhythm
     believed = best.labels.slot_label[best.labels.slot_label >= 0] if best.labels else np.zeros(0, np.int64)
     return LayoutMatch(
-        layout=best.layout,
+        layout=layout,
         cost=best.labels.cost if best.labels else PLACEMENT.missing_name,
         score=float(np.clip(1.0 - best.total / PLACEMENT.missing_name, 0.0, 1.0)),
         certain=not doubts,

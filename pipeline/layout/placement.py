@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import LEADS, FloatArray, Layout, LeadLabel, TraceSet
+from pipeline.datatypes import ALL_LEADS, EXTRA_LEADS, FloatArray, Layout, LeadLabel, TraceSet
 from pipeline.layout.columns import traced_span
 from pipeline.layout.weights import PLACEMENT, RULE
 
 Float64 = npt.NDArray[np.float64]
+
+_EXTRA = [ALL_LEADS.index(lead) for lead in EXTRA_LEADS]
 
 
 def is_rule(row_mm: FloatArray) -> bool:
@@ -42,7 +44,7 @@ class Found:
     """The labels and rows of the page as arrays, ready to be compared with every layout."""
 
     labels: tuple[LeadLabel, ...]
-    lead: npt.NDArray[np.int64]  # (m,) index into LEADS
+    lead: npt.NDArray[np.int64]  # (m,) index into ALL_LEADS
     x_mm: Float64  # (m,)
     y_mm: Float64  # (m,)
     score: Float64  # (m,)
@@ -55,7 +57,7 @@ class Found:
     @classmethod
     def of(cls, labels: Sequence[LeadLabel], traces: TraceSet) -> Found:
         """Measure what was found."""
-        lead = np.array([LEADS.index(label.lead) for label in labels], np.int64)
+        lead = np.array([ALL_LEADS.index(label.lead) for label in labels], np.int64)
         x_mm = np.array([label.x_mm for label in labels], np.float64)
         n_rows = traces.row_mm.shape[0]
         spans = [traced_span(row, traces.columns_per_mm) for row in traces.row_mm]
@@ -92,7 +94,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """Where a layout prints names: one slot a short lead, then one a rhythm strip (any lead's name fits there)."""
+    """Where a layout prints names: one slot a short lead, then one a rhythm strip (any lead's name fits there).
+
+    Any name of an extra lead fits the slot of another one.
+    """
 
     lead: npt.NDArray[np.int64]  # (k,), -1 = any
     column: Float64  # (k,)
@@ -100,6 +105,11 @@ class Slots:
     weight: Float64  # (k,) how much a missing name counts: strips are often unnamed
     n_columns: int
     n_rows: int
+
+    @property
+    def extra(self) -> npt.NDArray[np.bool_]:
+        """Mark the slots of extra leads (k,)."""
+        return np.isin(self.lead, _EXTRA)
 
     @property
     def near(self) -> float:
@@ -112,7 +122,7 @@ class Slots:
         n_columns, n_short = len(layout.rows[0]), len(layout.rows)
         strips = len(layout.rhythm)
         return cls(
-            lead=np.array([*(LEADS.index(lead) for lead in layout.leads), *[-1] * strips], np.int64),
+            lead=np.array([*(ALL_LEADS.index(lead) for lead in layout.leads), *[-1] * strips], np.int64),
             column=np.array([*(c for _ in layout.rows for c in range(n_columns)), *[0] * strips], np.float64),
             row=np.array(
                 [*(r for r in range(n_short) for _ in range(n_columns)), *range(n_short, layout.n_rows)], float
@@ -173,7 +183,8 @@ def _distances(found: Found, slots: Slots, table: Float64) -> Float64:
     dy = (y_mm[:, :, None] - found.y_mm) / (table[:, 2] * slots.n_rows)[:, None, None]
     distance = np.hypot(dx, dy)
     fits = (slots.lead[:, None] == found.lead) | (slots.lead[:, None] < 0)
-    return np.where(fits, distance, np.inf)
+    other = slots.extra[:, None] & np.isin(found.lead, _EXTRA) & ~fits
+    return np.where(fits, distance, np.where(other, distance + PLACEMENT.other_extra, np.inf))
 
 
 def _costs(found: Found, slots: Slots, distance: Float64) -> Float64:

@@ -28,6 +28,7 @@ class PlacementWeights:
     missing_name: float = 0.5  # page sizes; lambda of Algorithm 1 in the method's paper (arXiv 2510.19590)
     near: float = 0.12  # page sizes between a name and its place, at most; by hand
     near_rows: float = 0.5  # rows, at most: further off a name is the next row's (one scan of 12 rows 2.1 -> 20.4 dB)
+    other_extra: float = 0.003  # page sizes added where another extra lead's name stands: decides between equal fits
     strip_name: float = 0.3  # of a short lead's weight: strips are often printed without a name; by hand
     solid: float = 0.3  # share of the width that a row is traced on before it measures the pitch; by hand
     least_stretch: float = 0.6  # column pitches over that of the rows' width: less is no layout; by hand

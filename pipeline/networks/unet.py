@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-LEAD_CLASSES = 12  # classes 1..12 in the order of LEADS; 0 = none
+LEAD_CLASSES = 19  # classes 1..19 in the order of NAMED_LEADS; 0 = none
 
 
 class Block(nn.Module):
@@ -141,7 +141,7 @@ class LabelNetwork(nn.Module):
         self.head = nn.Conv2d(128, 1 + LEAD_CLASSES, (3, 9))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, 3, 48 + 8 i, 96 + 8 j) to logits (B, 13, 1 + i, 1 + j); class 0 is "no name"."""
+        """Map (B, 3, 48 + 8 i, 96 + 8 j) to logits (B, 20, 1 + i, 1 + j); class 0 is "no name"."""
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = functional.leaky_relu(norm(convolution(x)), 0.01, inplace=True)
         return cast(Tensor, self.head(x))

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 import pipeline
+from pipeline.corrections import corrections_json
 from pipeline.datatypes import (
-    LEADS,
+    ALL_LEADS,
+    ByPerson,
     Calibration,
     Digitization,
     EcgRecord,
@@ -26,23 +28,24 @@ from pipeline.datatypes import (
     Quality,
     RectifiedPage,
     SecondPrint,
+    in_order,
+    record_leads,
 )
 
 
 def to_csv(record: EcgRecord) -> str:
-    """Write a record as CSV: `time_s` and the twelve leads in mV, an empty cell where nothing is known."""
-    columns = np.full((len(LEADS), record.signal_mv.shape[1]), np.nan, np.float32)
-    for lead, signal in zip(record.leads, record.signal_mv, strict=True):
-        columns[LEADS.index(lead)] = signal
-    lines = [",".join(["time_s", *LEADS])]
+    """Write a record as CSV: `time_s` and its leads in mV, the twelve first, an empty cell where nothing is known."""
+    leads = record_leads(record.leads)
+    columns = in_order(record.signal_mv, record.leads, leads)
+    lines = [",".join(["time_s", *leads])]
     for k, values in enumerate(columns.T.tolist()):
         cells = ("" if value != value else f"{value:.4f}" for value in values)
         lines.append(",".join([f"{k / record.sampling_frequency_hz:.6g}", *cells]))
     return "\n".join(lines) + "\n"
 
 
-def read_csv(path: Path) -> tuple[float, FloatArray]:
-    """Read what `to_csv` wrote: sampling frequency in Hz and (12, n) mV.
+def read_csv(path: Path) -> tuple[float, tuple[Lead, ...], FloatArray]:
+    """Read what `to_csv` wrote: sampling frequency in Hz, leads and (n_leads, n) mV.
 
     Raises
     ------
@@ -51,15 +54,13 @@ def read_csv(path: Path) -> tuple[float, FloatArray]:
     """
     with path.open(newline="", encoding="utf-8") as file:
         header, *rows = list(csv.reader(file))
-    if header[:1] != ["time_s"] or len(rows) < 2 or not set(header[1:]) <= set(LEADS):
+    if header[:1] != ["time_s"] or len(rows) < 2 or not set(header[1:]) <= set(ALL_LEADS):
         raise ValueError(
             f"{path}: not a page's signals: the columns must be time_s and leads, with two samples or more"
         )
     table = np.array([[float(cell) if cell else np.nan for cell in row] for row in rows])
-    signal = np.full((len(LEADS), len(rows)), np.nan, np.float32)
-    for name, values in zip(header[1:], table.T[1:], strict=True):
-        signal[LEADS.index(Lead(name))] = values
-    return (len(rows) - 1) / (table[-1, 0] - table[0, 0]), signal
+    leads = tuple(Lead(name) for name in header[1:])
+    return (len(rows) - 1) / (table[-1, 0] - table[0, 0]), leads, table.T[1:].astype(np.float32)
 
 
 def to_json(digitization: Digitization) -> str:
@@ -86,11 +87,16 @@ def to_json(digitization: Digitization) -> str:
         "traces": {"rows": len(traces.row_mm), "share_from_drawing": round(drawn, 4)},
         "sampling_frequency_hz": record.sampling_frequency_hz,
         "samples": record.signal_mv.shape[1],
+        "leads": [
+            lead for lead, signal in zip(record.leads, record.signal_mv, strict=True) if np.isfinite(signal).any()
+        ],
         "pacing_spikes": [_pacing_spike(record, lead, at) for lead, at in record.pacing],
         "second_prints": [_second_print(second) for second in record.second_prints],
         "quality": _quality(digitization.quality),
         "audit": _audit(digitization.audit),
         "printed": _printed(digitization.printed),
+        "corrections": corrections_json(digitization.corrections),
+        "by_person": [_by_person(part, record.sampling_frequency_hz) for part in record.by_person],
         "version": pipeline.__version__,
         "weights_sha256": digitization.weights_sha256,
     }
@@ -100,6 +106,8 @@ def to_json(digitization: Digitization) -> str:
 def _layout(match: LayoutMatch) -> dict[str, Any]:
     return {
         "name": match.layout.name,
+        "rows": [list(row) for row in match.layout.rows],
+        "part": match.layout.part or None,
         "score": round(match.score, 4),
         "cost": round(match.cost, 4),
         "certain": match.certain,
@@ -157,6 +165,18 @@ def _second_print(second: SecondPrint) -> dict[str, Any]:
     }
 
 
+def _by_person(part: ByPerson, sampling_frequency_hz: float) -> dict[str, Any]:
+    """Write which samples a person drew, could not read, or left out; times are those of the record."""
+    return {
+        "act": part.act.name.lower(),
+        "lead": part.lead,
+        "first_sample": part.first_sample,
+        "stop_sample": part.stop_sample,
+        "start_s": round(part.first_sample / sampling_frequency_hz, 3),
+        "end_s": round(part.stop_sample / sampling_frequency_hz, 3),
+    }
+
+
 def _quality(quality: Quality) -> dict[str, Any]:
     residual_mv = quality.einthoven_residual_mv
     return {
@@ -165,6 +185,7 @@ def _quality(quality: Quality) -> dict[str, Any]:
         "coverage": {lead: round(share, 4) for lead, share in quality.coverage.items()},
         "confidence": {lead: round(sure, 4) for lead, sure in quality.confidence.items()},
         "warnings": list(quality.warnings),
+        "notes": list(quality.notes),
     }
 
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import LEADS, AuditMark, ByteArray, Digitization, PageImage
+from pipeline.datatypes import ALL_LEADS, AuditMark, ByteArray, Digitization, Lead, PageImage
 from pipeline.runs import runs_of
 from pipeline.sheet.paper import paper_to_page
 
@@ -38,6 +38,11 @@ _LABEL: Colour = (0, 90, 255)
 _UNUSED: Colour = (130, 130, 130)
 _DOUBT: Colour = (255, 0, 0)
 _SHIFT = 4  # fractional bits of OpenCV's coordinates
+
+
+def _colour(lead: Lead) -> Colour:
+    """Return a lead's colour; leads beside the twelve share theirs."""
+    return _COLOURS[ALL_LEADS.index(lead) % len(_COLOURS)]
 
 
 class _Canvas:
@@ -136,13 +141,17 @@ def draw_overlay(digitization: Digitization, *, px_per_mm: float = 8.0, max_pixe
         _draw_row(canvas, digitization, index, (traces.x0_mm, end_mm), _UNUSED)
     stretches = [item for item in digitization.layout_match.stretches() if 0 <= item[1] < traces.row_mm.shape[0]]
     for lead, index, span_mm in stretches:
-        _draw_row(canvas, digitization, index, span_mm, _COLOURS[LEADS.index(lead)])
+        _draw_row(canvas, digitization, index, span_mm, _colour(lead))
     angle = np.linspace(0, 2 * np.pi, 25)
     for label in digitization.layout_match.labels:
         ring = np.column_stack([label.x_mm + 3.5 * np.cos(angle), label.y_mm + 3.5 * np.sin(angle)])
         canvas.line(ring, _LABEL, 0.2)
     for lead, index, (start_mm, _) in stretches:
-        canvas.write(lead, (start_mm + 1.0, float(traces.baseline_mm[index]) - 7.0), _COLOURS[LEADS.index(lead)])
+        canvas.write(
+            lead,
+            (start_mm + 1.0, float(traces.baseline_mm[index]) - 7.0),
+            _colour(lead),
+        )
     for mark in digitization.audit.marks:
         if mark.doubtful:
             _draw_doubt(canvas, mark)

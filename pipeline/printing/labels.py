@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from pipeline.datatypes import LEADS, ByteArray, FloatArray, Lead, LeadLabel
+from pipeline.datatypes import NAMED_LEADS, ByteArray, FloatArray, Lead, LeadLabel
 from pipeline.networks.inference import Network
 from pipeline.networks.specification import LABEL
 from pipeline.printing.weights import NAMES
@@ -35,7 +35,7 @@ def read_labels(canvas: ByteArray, network: Network) -> tuple[LeadLabel, ...]:
     (logits,) = network.run(framed[None])
     probability = logits[0].softmax(0).numpy()  # window (i, j) is centred on canvas pixel (i, j) * LABEL.stride_px
     winner = probability.argmax(0)
-    return tuple(label for k, lead in enumerate(LEADS, 1) for label in _peaks(probability[k], winner == k, lead))
+    return tuple(label for k, lead in enumerate(NAMED_LEADS, 1) for label in _peaks(probability[k], winner == k, lead))
 
 
 def _peaks(

@@ -10,7 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from pipeline.datatypes import GAINS_MM_PER_MV, LEADS, PAPER_SPEEDS_MM_PER_S, Lead, LeadLabel, StatedScale, TextLine
+from pipeline.datatypes import (
+    EXTRA_LEADS,
+    GAINS_MM_PER_MV,
+    NAMED_LEADS,
+    OTHER_SYSTEMS,
+    PAPER_SPEEDS_MM_PER_S,
+    Lead,
+    LeadLabel,
+    StatedScale,
+    TextLine,
+)
 from pipeline.printing.rows import in_rows
 from pipeline.printing.weights import NAMES
 
@@ -31,7 +41,14 @@ _LIMB = re.compile(r"limb|ext|periph|(?<![a-z])[le]\s?[:=]?\s?$|avf\s?[:=]?\s?$"
 _CHEST = re.compile(r"chest|prec|thor|(?<![a-z])[cv]\s?[:=]?\s?$|v?6\s?[:=]\s?$|v1\s?[-~]\s?v?6", re.IGNORECASE)
 _DIGITS = str.maketrans("OoIlSsZz,", "00115522.", " ")
 _STROKES = {Lead.I, Lead.II, Lead.III}
-_NAMES = {lead.upper(): lead for lead in LEADS} | {f"C{k}": Lead(f"V{k}") for k in range(1, 7)}
+_NAMES = {lead.upper(): lead for lead in NAMED_LEADS} | {f"C{k}": Lead(f"V{k}") for k in range(1, 10)}
+_NAMES |= {form: Lead(f"V{k}R") for k in range(3, 7) for form in (f"C{k}R", f"RV{k}", f"VR{k}")}
+_OTHER_NAMES = {
+    form + lead: lead
+    for system, leads in OTHER_SYSTEMS.items()
+    for lead in leads
+    for form in ("", "V", "N", system.upper())
+}
 
 
 def _known(number: str, known: Sequence[float]) -> float | None:
@@ -107,9 +124,39 @@ def stated_scale(lines: Sequence[TextLine]) -> StatedScale:
 
 
 def lead_name(text: str) -> Lead | None:
-    """Return the lead that a text names and nothing else: "V1", "AVR", "-aVR", "C4"; None if it names none."""
-    bare = re.sub(r"[\s.:_\-]", "", text).replace("l", "I").replace("|", "I").upper()
+    """Return the lead that a text names and nothing else: "V1", "AVR", "-aVR", "C4", "V3R"; None if it names none."""
+    bare = _bare(text)
     return _NAMES.get("V1" if bare in ("VI", "CI") else bare)
+
+
+def _bare(text: str) -> str:
+    """Return a name as `_NAMES` writes it."""
+    return re.sub(r"[\s.:_\-]", "", text).replace("l", "I").replace("|", "I").upper()
+
+
+def _names_of_other_systems(lines: Sequence[TextLine]) -> list[LeadLabel]:
+    """Find Nehb's and Frank's leads: letters that are names only where one stands below the other, as leads do."""
+    labels = []
+    for leads in OTHER_SYSTEMS.values():
+        named = [(_OTHER_NAMES.get(_bare(line.text)), line) for line in lines]
+        there = [_label(lead, line) for lead, line in named if lead in leads and lead is not None]
+        labels += [
+            label
+            for label in there
+            if any(
+                other.lead != label.lead
+                and abs(other.x_mm - label.x_mm) < NAMES.place_x_mm
+                and abs(other.y_mm - label.y_mm) > NAMES.rows_mm
+                for other in there
+            )
+        ]
+    return labels
+
+
+def _label(lead: Lead, line: TextLine) -> LeadLabel:
+    """Return the name that a line of text is."""
+    x_mm, y_mm = (line.x0_mm + line.x1_mm) / 2, (line.y0_mm + line.y1_mm) / 2
+    return LeadLabel(lead=lead, x_mm=x_mm, y_mm=y_mm, score=line.score)
 
 
 def _within(label: LeadLabel, line: TextLine) -> bool:
@@ -136,9 +183,9 @@ def join_lead_names(labels: Sequence[LeadLabel], lines: Sequence[TextLine]) -> t
     Returns
     -------
     tuple of LeadLabel
-        A name in the text replaces a label at its place that has a lower score and another name.  A label inside a
-        longer line of text is no lead name.  I, II and III come from the label network only: a recogniser takes any
-        upright stroke for an I.
+        A name in the text replaces a label at its place that has a lower score and another name, or a part of it: the
+        network may see the "V3" of a "V3R".  A label inside a longer line of text is no lead name.  I, II and III come
+        from the label network only: a recogniser takes any upright stroke for an I.
     """
     sure = [line for line in lines if line.score >= NAMES.text_score]
     prose = [line for line in sure if len(line.text.replace(" ", "")) > NAMES.longest]
@@ -147,10 +194,24 @@ def join_lead_names(labels: Sequence[LeadLabel], lines: Sequence[TextLine]) -> t
         lead = lead_name(line.text)
         if lead is None or lead in _STROKES:
             continue
-        x_mm, y_mm = (line.x0_mm + line.x1_mm) / 2, (line.y0_mm + line.y1_mm) / 2
-        here = [label for label in kept if _at(label, x_mm, y_mm)]
-        if any(label.lead == lead or label.score >= line.score for label in here):
+        named = _label(lead, line)
+        here = [label for label in kept if _at(label, named.x_mm, named.y_mm)]
+        if any(label.lead == lead for label in here):
             continue
-        kept = [label for label in kept if label not in here]
-        kept.append(LeadLabel(lead=lead, x_mm=x_mm, y_mm=y_mm, score=line.score))
-    return tuple(kept)
+        if any(label.score >= line.score and not lead.startswith(label.lead) for label in here):
+            continue
+        kept = [label for label in kept if label not in here] + [named]
+    names = [label for label in kept if not any(_is_outdone(label, other) for other in kept)]
+    return (*names, *_names_of_other_systems(sure))
+
+
+def _is_outdone(label: LeadLabel, other: LeadLabel) -> bool:
+    """Tell whether of two labels at one place, where one begins as the other, the other is believed.
+
+    That is the longer one, the "V3R" that begins with a "V3", unless it is clearly the less sure one.
+    """
+    if label.lead == other.lead or not _at(label, other.x_mm, other.y_mm):
+        return False
+    if other.lead in EXTRA_LEADS and other.lead.startswith(label.lead):
+        return other.score >= label.score - NAMES.longer
+    return label.lead in EXTRA_LEADS and label.lead.startswith(other.lead) and label.score < other.score - NAMES.longer

@@ -39,6 +39,8 @@ class NameLimits:
     ends_mm: float = 3.0  # mm from the ends of a longer line: a name may touch what follows it; by hand
     place_x_mm: float = 5.0  # mm within which a label and a line stand at one place; by hand
     place_y_mm: float = 4.0  # mm; by hand
+    longer: float = 0.15  # score by which a "V3" must exceed a "V3R" at its place; by hand, two pages
+    rows_mm: float = 8.0  # mm, least, between names of two rows; by hand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ def fit_ink(
     text: Sequence[TextLine],
     *,
     print_mm: float = 1.5,
+    fewest: int = 4,
 ) -> TraceSet:
     """Fit the tips of the rows' waves to their ink, and find the pacing spikes on the rows.
 
@@ -38,13 +39,15 @@ def fit_ink(
         Calibration pulses and print: a stroke that lies in one of them is no spike.
     print_mm : float
         Around the start of a column, where separators are printed: nothing is fitted there.
+    fewest : int
+        Strokes that make a page a paced one; fewer are left to the audit.
 
     Returns
     -------
     TraceSet
     """
-    row_mm = traces.row_mm.copy()
-    x_mm = traces.x0_mm + np.arange(row_mm.shape[1]) / traces.columns_per_mm
+    usual_mm, paced_mm = traces.row_mm.copy(), traces.row_mm.copy()
+    x_mm = traces.x0_mm + np.arange(usual_mm.shape[1]) / traces.columns_per_mm
     clear = np.all([np.abs(x_mm - start) > print_mm for start, _ in match.column_mm], axis=0)
     boxes = _print(match, pulses, text)
     marks: list[SpikeMark] = []
@@ -53,10 +56,10 @@ def fit_ink(
         for line in traces.lines:
             if line.row == k:
                 there[line.first : line.stop] = False
-        seen = _strip(sheet, x_mm, row, there) if there.any() else None
-        if seen is None:
+        found = _strip(sheet, x_mm, row, there) if there.any() else None
+        if found is None:
             continue
-        strip, top_mm, spikes = seen
+        strip, top_mm, spikes = found
         others_mm = np.delete(traces.row_mm, k, 0)
         spikes = [
             spike
@@ -65,8 +68,8 @@ def fit_ink(
             and not _is_line(others_mm, top_mm, strip, spike)
             and not _in_print(boxes, float(x_mm[spike.column]), _ends_mm(strip, top_mm, spike))
         ]
-        strip = replace(strip, y_px=without_spikes(strip, spikes))
-        row_mm[k, there] = top_mm + with_tips(strip, _beside(spikes, there))[there] / PX_PER_MM_Y
+        usual_mm[k, there] = top_mm + _line(strip, [])[there] / PX_PER_MM_Y
+        paced_mm[k, there] = top_mm + _line(strip, spikes)[there] / PX_PER_MM_Y if spikes else usual_mm[k, there]
         marks += [
             SpikeMark(
                 row=k,
@@ -76,7 +79,14 @@ def fit_ink(
             )
             for spike in spikes
         ]
-    return replace(traces, row_mm=row_mm, spikes=tuple(marks))
+    if len(marks) < fewest:
+        return replace(traces, row_mm=usual_mm)
+    return replace(traces, row_mm=paced_mm, spikes=tuple(marks))
+
+
+def _line(strip: InkStrip, spikes: Sequence[Spike]) -> FloatArray:
+    """Return the line of a row (n,) in pixels, its tips fitted, beside its spikes."""
+    return with_tips(replace(strip, y_px=without_spikes(strip, spikes)), _beside(spikes, strip.there))
 
 
 def _strip(sheet: Sheet, x_mm: Float64, row: FloatArray, there: Flags) -> tuple[InkStrip, float, list[Spike]] | None:

@@ -16,7 +16,9 @@ import numpy.typing as npt
 from scipy.signal import resample_poly
 
 from pipeline.datatypes import (
-    LEADS,
+    Act,
+    ByPerson,
+    ByteArray,
     Calibration,
     EcgRecord,
     FloatArray,
@@ -25,13 +27,15 @@ from pipeline.datatypes import (
     SecondPrint,
     Spans,
     TraceSet,
+    record_leads,
 )
 from pipeline.errors import TraceNotFound
+from pipeline.runs import runs_of
 from pipeline.signal.weights import RECORD
 
 Float64 = npt.NDArray[np.float64]
 
-_CHEST = frozenset({Lead.V1, Lead.V2, Lead.V3, Lead.V4, Lead.V5, Lead.V6})
+_LIMB = frozenset({Lead.I, Lead.II, Lead.III, Lead.AVR, Lead.AVL, Lead.AVF})
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -56,25 +60,28 @@ class _Stretch:
     first: int  # sample index of its start
     signal_mv: Float64  # (n,), zero line at 0, NaN = not traced
     confidence: Float64  # (n,)
+    by_person: ByteArray  # (n,) 0, or the number of an `Act`
     spikes: tuple[int, ...] = ()  # samples of pacing spikes
 
 
 def gain_of(lead: Lead, calibration: Calibration) -> float:
     """Return the gain of a lead in mm/mV: a cart may print the chest leads with another."""
     chest = calibration.chest_gain_mm_per_mv
-    return chest if chest is not None and lead in _CHEST else calibration.gain_mm_per_mv
+    return chest if chest is not None and lead not in _LIMB else calibration.gain_mm_per_mv
 
 
-def _resample(values: Float64, confidence: Float64, ratio: Fraction) -> tuple[Float64, Float64]:
+def _resample(
+    values: Float64, confidence: Float64, by_person: ByteArray, ratio: Fraction
+) -> tuple[Float64, Float64, ByteArray]:
     """Resample by `ratio` (out / in), band-limited; what was NaN stays NaN."""
     known = np.isfinite(values)
-    if ratio == 1 or not known.any():
-        return values, confidence
+    if ratio == 1:
+        return values, confidence, by_person
     at = np.arange(values.size)
-    filled = np.interp(at, at[known], values[known])
+    filled = np.interp(at, at[known], values[known]) if known.any() else np.zeros(values.size)
     out = resample_poly(filled, ratio.numerator, ratio.denominator, padtype="line")
     source = np.minimum(np.round(np.arange(out.size) / float(ratio)).astype(np.int64), values.size - 1)
-    return np.where(known[source], out, np.nan), confidence[source]
+    return np.where(known[source], out, np.nan), confidence[source], by_person[source]
 
 
 def _zero_line(signal_mv: Float64, sampling_frequency_hz: float) -> float:
@@ -104,16 +111,21 @@ def _cut(
     """Cut one stretch out of a traced row and put it on the record's grid; None if nothing of it is traced."""
     first, stop = (round((edge - traces.x0_mm) * traces.columns_per_mm) for edge in span_mm)
     first, stop = max(first, 0), min(stop, traces.row_mm.shape[1])
-    if index < 0 or stop <= first or not np.isfinite(traces.row_mm[index, first:stop]).any():
+    if index < 0 or stop <= first:
+        return None
+    if not np.isfinite(traces.row_mm[index, first:stop]).any() and traces.by_person is None:
         return None
     y_mm, confidence = (part[index, first:stop].astype(np.float64) for part in (traces.row_mm, traces.confidence))
+    untouched = np.zeros(y_mm.size, np.uint8)
+    by_person = untouched if traces.by_person is None else traces.by_person[index, first:stop]
     for line in traces.lines:  # a drawing's line is the whole lead; its end may lie behind the next lead's start
         ends_mm = (line.stop - stop) / traces.columns_per_mm
         if line.row == index and line.first == first and abs(ends_mm) <= RECORD.line_overlap_mm:
             y_mm, confidence = line.y_mm.astype(np.float64), np.ones(line.y_mm.size)
+            by_person = np.zeros(line.y_mm.size, np.uint8)
     signal_mv = (traces.baseline_mm[index].astype(np.float64) - y_mm) / mm_per_mv
-    signal_mv, confidence = _resample(signal_mv, confidence, ratio)
-    zero_mv = _zero_line(signal_mv, sampling_frequency_hz)
+    signal_mv, confidence, by_person = _resample(signal_mv, confidence, by_person, ratio)
+    zero_mv = _zero_line(signal_mv, sampling_frequency_hz) if np.isfinite(signal_mv).any() else 0.0
     spikes = []
     for spike in traces.spikes:  # one sample each, after resampling: a band limit would spread them
         column = (spike.x_mm - traces.x0_mm) * traces.columns_per_mm - first
@@ -122,7 +134,8 @@ def _cut(
             signal_mv[at] = (float(traces.baseline_mm[index]) - spike.tip_mm) / mm_per_mv
             confidence[at] = spike.score
             spikes.append(at)
-    return _Stretch(lead, round(start_s * sampling_frequency_hz), signal_mv - zero_mv, confidence, tuple(spikes))
+    start = round(start_s * sampling_frequency_hz)
+    return _Stretch(lead, start, signal_mv - zero_mv, confidence, by_person, tuple(spikes))
 
 
 def _stretches(
@@ -158,11 +171,11 @@ def _n_samples(match: LayoutMatch, times: Spans, speed: float, sampling_frequenc
     return round((round_s if abs(end_s / round_s - 1) <= RECORD.round_length else end_s) * sampling_frequency_hz)
 
 
-def _lay(signal: Float64, confidence: Float64, stretch: _Stretch) -> SecondPrint | None:
+def _lay(signal: Float64, confidence: Float64, by_person: ByteArray, stretch: _Stretch) -> SecondPrint | None:
     """Lay a stretch into a lead's (n,) arrays: where they are empty, and where it was read with more confidence.
 
-    A second print of the same lead (a rhythm strip and its short lead) is first levelled with what is there, and
-    returned.
+    What a person drew comes before what was traced.  A second print of the same lead (a rhythm strip and its short
+    lead) is first levelled with what is there, and returned.
     """
     stop = min(stretch.first + stretch.signal_mv.size, signal.size)
     there, sure = signal[stretch.first : stop], confidence[stretch.first : stop]
@@ -175,8 +188,12 @@ def _lay(signal: Float64, confidence: Float64, stretch: _Stretch) -> SecondPrint
         new = new - np.median(new[both] - there[both])
         power, difference = float(np.var(there[both])), float(np.var(new[both] - there[both]))
         agreement_db = float(10 * np.log10(max(power, 1e-9) / max(difference, 1e-9)))
-    take = np.isfinite(new) & (~np.isfinite(there) | better)
-    there[take], sure[take] = new[take], new_sure[take]
+    acts, act = by_person[stretch.first : stop], stretch.by_person[: there.size]
+    drawn = (act == Act.DRAWN) & (acts != Act.DRAWN)
+    take = np.isfinite(new) & (~np.isfinite(there) | (better & (acts != Act.DRAWN)) | drawn)
+    there[take], sure[take], acts[take] = new[take], new_sure[take], act[take]
+    neither = ~np.isfinite(there) & (act == Act.UNREADABLE)
+    acts[neither] = Act.UNREADABLE
     if not second:
         return None
     return SecondPrint(
@@ -278,9 +295,9 @@ def calibrate(
     Returns
     -------
     EcgRecord
-        All twelve leads on one time axis, as printed; NaN where a lead is not printed or could not be traced.  A lead
-        that is printed twice (short and as a rhythm strip) has the strip, filled from the short print where the strip
-        is missing or plainly worse; the short print is kept beside it.
+        The twelve standard leads, then what else the layout prints, on one time axis, as printed; NaN where a lead is
+        not printed or could not be traced.  A lead that is printed twice (short and as a rhythm strip) has the strip,
+        filled from the short print where the strip is missing or plainly worse; the short print is kept beside it.
 
     Raises
     ------
@@ -291,14 +308,16 @@ def calibrate(
         raise TraceNotFound("no row is traced where the layout has leads")
     times = match.column_times(calibration.paper_speed_mm_per_s)
     n = _n_samples(match, times, calibration.paper_speed_mm_per_s, sampling_frequency_hz)
-    signal: FloatArray = np.full((len(LEADS), n), np.nan, np.float32)
-    confidence = np.zeros((len(LEADS), n), np.float32)
+    leads = record_leads((*match.layout.leads, *match.rhythm))
+    signal: FloatArray = np.full((len(leads), n), np.nan, np.float32)
+    confidence = np.zeros((len(leads), n), np.float32)
+    by_person = np.zeros(signal.shape, np.uint8)
     second_prints = []
     pacing: set[tuple[Lead, int]] = set()
     for stretch in _stretches(traces, match, times, calibration, sampling_frequency_hz):
-        row = LEADS.index(stretch.lead)
+        row = leads.index(stretch.lead)
         pacing |= {(stretch.lead, stretch.first + at) for at in stretch.spikes if stretch.first + at < n}
-        second = _lay(signal[row], confidence[row], stretch)
+        second = _lay(signal[row], confidence[row], by_person[row], stretch)
         second_prints += [] if second is None else [second]
     if not np.isfinite(signal).any():
         raise TraceNotFound("no row is traced where the layout has leads")
@@ -306,9 +325,15 @@ def calibrate(
     return EcgRecord(
         signal_mv=signal,
         confidence=confidence,
-        leads=LEADS,
+        leads=leads,
         sampling_frequency_hz=sampling_frequency_hz,
         calibration=calibration,
         second_prints=tuple(second_prints),
-        pacing=tuple(sorted(pacing, key=lambda spike: (LEADS.index(spike[0]), spike[1]))),
+        by_person=tuple(
+            ByPerson(act=act, lead=lead, first_sample=first, stop_sample=stop)
+            for lead, acts in zip(leads, by_person, strict=True)
+            for act in (Act.DRAWN, Act.UNREADABLE)
+            for first, stop in runs_of(acts == act)
+        ),
+        pacing=tuple(sorted(pacing, key=lambda spike: (leads.index(spike[0]), spike[1]))),
     )

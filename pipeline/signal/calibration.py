@@ -30,6 +30,7 @@ from pipeline.datatypes import (
     PAPER_SPEEDS_MM_PER_S,
     Beats,
     Calibration,
+    Corrections,
     LayoutMatch,
     PrintedMarks,
     StatedScale,
@@ -266,7 +267,11 @@ def true_scale(match: LayoutMatch, marks: PrintedMarks, stated: StatedScale, def
 
 
 def infer_calibration(
-    match: LayoutMatch, marks: PrintedMarks, stated: StatedScale, default: Calibration
+    match: LayoutMatch,
+    marks: PrintedMarks,
+    stated: StatedScale,
+    default: Calibration,
+    corrections: Corrections = Corrections(),  # noqa: B008 - frozen
 ) -> Calibration:
     """Read speed and gain off the page, as far as it shows them.
 
@@ -280,12 +285,14 @@ def infer_calibration(
         What the text of the page states.
     default : Calibration
         What is configured: it holds where the page says nothing, and is what a doubtful page is first believed to be.
+    corrections : Corrections
+        Speed and gain that a person states hold, and nothing contradicts them.
 
     Returns
     -------
     Calibration
-        With the strongest source that supports each value ("text", "pulse", "columns", or "default" where none does),
-        a score for each, and reasons where sources contradict each other.
+        With the strongest source that supports each value ("person", "text", "pulse", "columns", or "default" where
+        none does), a score for each, and reasons where sources contradict each other.
     """
     speed = _judge(
         [
@@ -313,6 +320,13 @@ def infer_calibration(
         chest = stated.chest_gain_mm_per_mv
     elif gain.source != "default":
         chest = None
+    if corrections.paper_speed_mm_per_s is not None:
+        speed = Verdict(corrections.paper_speed_mm_per_s, 1.0, "person", ())
+    if corrections.gain_mm_per_mv is not None:
+        gain, chest = Verdict(corrections.gain_mm_per_mv, 1.0, "person", ()), None
+    if corrections.chest_gain_mm_per_mv is not None:
+        chest = corrections.chest_gain_mm_per_mv
+    both = speed.source == gain.source == "person"
     return Calibration(
         paper_speed_mm_per_s=speed.value,
         gain_mm_per_mv=gain.value,
@@ -321,5 +335,5 @@ def infer_calibration(
         gain_source=gain.source,
         speed_score=speed.score,
         gain_score=gain.score,
-        reasons=(*stated.reasons, *speed.reasons, *gain.reasons),
+        reasons=(*(() if both else stated.reasons), *speed.reasons, *gain.reasons),
     )

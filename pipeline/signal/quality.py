@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datatypes import (
+    Act,
     AuditMark,
     Calibration,
     EcgRecord,
@@ -26,6 +27,7 @@ from pipeline.datatypes import (
     TraceSet,
 )
 from pipeline.signal.calibrate import gain_of
+from pipeline.signal.grid_lines import beats_cut_by_lines
 from pipeline.signal.weights import QUALITY, QualityWeights
 
 Float64 = npt.NDArray[np.float64]
@@ -49,7 +51,7 @@ class Features:
 
 
 def _printed(record: EcgRecord, match: LayoutMatch) -> npt.NDArray[np.bool_]:
-    """Mark what the layout says is printed: (n_leads, n_samples)."""
+    """Mark what the layout says is printed: (n_leads, n_samples).  A lead that a person left out does not count."""
     printed = np.zeros(record.signal_mv.shape, bool)
     times = match.column_times(record.calibration.paper_speed_mm_per_s)
     rate = record.sampling_frequency_hz
@@ -60,6 +62,9 @@ def _printed(record: EcgRecord, match: LayoutMatch) -> npt.NDArray[np.bool_]:
         whole_s = (match.column_mm[-1][1] - match.column_mm[0][0]) / record.calibration.paper_speed_mm_per_s
         for lead in match.rhythm:
             printed[record.leads.index(lead), : round(whole_s * rate)] = True
+    for part in record.by_person:
+        if part.act is Act.LEFT_OUT:
+            printed[record.leads.index(part.lead)] = False
     return printed
 
 
@@ -310,6 +315,8 @@ def assess(
     warnings += _lead_warnings(coverage, confidence)
     warnings += _audit_warnings(audit)
     warnings += _record_warnings(record, match, _limb_db(record), _strip_db(match, traces))
+    if grid_scale.source == "grid":
+        warnings += beats_cut_by_lines(match, traces, record.calibration.paper_speed_mm_per_s)
     warnings += _grid_warnings(grid_scale)
     warnings += record.calibration.reasons
     return Quality(
@@ -319,4 +326,5 @@ def assess(
         layout_score=match.score,
         estimated_snr_db=float(np.clip(estimate, weights.worst_db, weights.best_db)),
         warnings=tuple(warnings),
+        notes=(match.layout.part,) if match.layout.part else (),
     )

@@ -82,6 +82,27 @@ class RecordLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GridLineLimits:
+    """When beats of a lead differ only where a heavy grid line runs."""
+
+    pitch_mm: float = 5.0  # mm between heavy lines, which lie at multiples of it on the sheet
+    beside_mm: float = (
+        0.45  # mm from the middle of a line, within which it may hide a trace; by hand, lines are 0.6 wide
+    )
+    half_beat_mm: float = 3.0  # mm before and behind a beat's peak that are compared; by hand
+    apart_mm: float = 6.0  # mm between two beats, at least; by hand
+    highest: float = 0.995  # quantile of a lead's heights that is the height of its beats; by hand
+    least_beat_mm: float = 3.0  # mm, height of a beat that is compared; by hand
+    least_peak: float = 0.6  # of that height, at which a peak is a beat; by hand
+    least_beats: int = 4  # of a lead; by hand
+    shift: int = 6  # columns by which beats are moved onto each other; 0.3 mm, by hand
+    elsewhere: float = 0.95  # quantile of the differences where no line runs; by hand
+    least_mm: float = 1.0  # mm of difference at the line; by hand
+    share: float = 0.2  # of the beat's height; by hand
+    ratio: float = 4.0  # times the difference elsewhere; by hand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QualityWeights:
     """How the quality of a record is estimated, and what is worth a warning.
 
@@ -173,3 +194,4 @@ WITNESS = WitnessWeights()
 RECORD = RecordLimits()
 QUALITY = QualityWeights()
 AUDIT = AuditLimits()
+GRID_LINES = GridLineLimits()

@@ -13,6 +13,7 @@ from pipeline.networks.inference import WEIGHTS
 from pipeline.training.drawing.families import CHOICE
 from pipeline.training.drawing.families import family as named
 from pipeline.training.drawing.render import render_pages
+from pipeline.training.drawing.style import training_layouts
 from pipeline.training.recordings.records import load_records
 from pipeline.training.tasks import TASKS
 from pipeline.training.train import export as export_weights
@@ -73,6 +74,7 @@ def render(
     out: Annotated[Path, typer.Option(help="folder for pages and truth.npz")],
     kind: Annotated[str, typer.Option(help="clean | scan | copy | photo")] = "scan",
     family: Annotated[str, typer.Option(help=CHOICE)] = "",
+    layout: Annotated[str, typer.Option(help="name of a layout; not set: any")] = "",
     count: int = 20,
     seed: int = 0,
 ) -> None:
@@ -81,7 +83,12 @@ def render(
         named(family)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    render_pages(load_records(signals, "validation"), out, count=count, kind=kind, seed=seed, family=family)
+    names = [known.name for known, _ in training_layouts()]
+    if layout and layout not in names:
+        raise typer.BadParameter(f"{layout!r} is no layout; there are {', '.join(names)}")
+    render_pages(
+        load_records(signals, "validation"), out, count=count, kind=kind, seed=seed, family=family, layout=layout
+    )
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ def label_loss(output: Tensor, lead: Tensor) -> Tensor:
     output : (B, 13, 1, 1) float32
         Logits of the label network.
     lead : (B,) int64
-        1..12 in the order of LEADS, 0 = no name.
+        1..19 in the order of NAMED_LEADS, 0 = no name.
 
     Returns
     -------
@@ -240,7 +240,7 @@ def label_figures(output: Tensor, lead: Tensor) -> dict[str, float]:
     output : (B, 13, 1, 1) float32
         Logits of the label network.
     lead : (B,) int64
-        1..12 in the order of LEADS, 0 = no name.
+        1..19 in the order of NAMED_LEADS, 0 = no name.
 
     Returns
     -------

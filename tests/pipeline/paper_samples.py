@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline import (
-    LEADS,
+    ALL_LEADS,
     Calibration,
     Digitization,
     GridScale,
@@ -23,7 +23,7 @@ from pipeline.layout.identify import identify_layout
 from pipeline.sheet.paper import Sheet
 from pipeline.signal.calibrate import calibrate
 from pipeline.signal.quality import assess
-from pipeline.training.recordings.simulate import simulate_ecg
+from pipeline.training.recordings.simulate import every_lead, simulate_ecg
 
 
 def printed(
@@ -49,10 +49,11 @@ def printed(
     row_mm = np.full((layout.n_rows, n), np.nan, np.float32)
     baseline_mm = np.array([20.0 + row_pitch_mm * r for r in range(layout.n_rows)], np.float32)
     rate = columns_per_mm * speed
+    every = every_lead(signal_mv)
 
     def put(row: int, lead: Lead, start_s: float, duration_s: float, at_mm: float) -> None:
         t = start_s + np.arange(round(duration_s * rate)) / rate
-        y = sinc_at(signal_mv[LEADS.index(lead)], t * sampling_frequency_hz)
+        y = sinc_at(every[ALL_LEADS.index(lead)], t * sampling_frequency_hz)
         first = round((margin_mm + at_mm) * columns_per_mm)
         sign = -1.0 if lead in layout.inverted and row < len(layout.rows) else 1.0
         stop = min(first + y.size, n)

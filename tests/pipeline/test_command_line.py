@@ -28,7 +28,9 @@ CLI = CliRunner()
 class FakeDigitizer:
     """Reads the same ECG from every page, except from dark ones and from those one pixel too wide."""
 
-    def digitize(self, page: PageImage, *, default_calibration: Calibration | None = None) -> Digitization:
+    def digitize(
+        self, page: PageImage, *, default_calibration: Calibration | None = None, corrections: object = None
+    ) -> Digitization:
         if page.pixels.mean() < 100:
             raise GridNotFound("there is no ECG grid on the page")
         if page.pixels.shape[1] == 201:

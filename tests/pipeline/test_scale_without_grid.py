@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import Calibration, GridScale, PageImage
-from pipeline.digitizer import Digitizer
+from pipeline import Calibration, Corrections, GridScale, PageImage
+from pipeline.digitizer import Digitizer, _Task
 from pipeline.errors import DigitizationError, TraceNotFound
 from pipeline.training.recordings.simulate import simulate_ecg
 from tests.pipeline.drawn_pages import STANDARD, ecg_page, snr_of_short_leads_db
@@ -79,18 +79,23 @@ def test_a_grid_the_bend_network_does_not_see_must_read_better_than_none(
         scale = GridScale(px_per_mm_x=8.0, px_per_mm_y=8.0, score=1.0, source=source, doubt_mm=doubt_mm)
         return SimpleNamespace(sheet=SimpleNamespace(rectified=SimpleNamespace(grid_scale=scale)))
 
-    def read(_self: object, candidate: SimpleNamespace, _default: object) -> SimpleNamespace:
+    def finish(_self: object, _page: object, seen: SimpleNamespace, *_: object) -> SimpleNamespace:
+        return seen
+
+    def read(_self: object, candidate: SimpleNamespace, *_: object) -> SimpleNamespace:
         source = candidate.sheet.rectified.grid_scale.source
         estimate = {"grid": by_grid, "rows": by_rows}[source]
         if estimate is None:
             raise TraceNotFound(f"nothing by {source}")
-        return SimpleNamespace(source=source, quality=SimpleNamespace(estimated_snr_db=estimate))
+        quality = SimpleNamespace(estimated_snr_db=estimate)
+        return SimpleNamespace(source=source, quality=quality, row_baselines_px=None)
 
     stages = replace(digitizer.stages, segment=lambda *_: None, lay_flat=lambda *_: None)
     digitizer = replace(digitizer, stages=stages)
     monkeypatch.setattr(Digitizer, "_flatten", lambda *_: sheet("grid"))
     monkeypatch.setattr(Digitizer, "_upright", lambda *_: sheet("rows"))
     monkeypatch.setattr(Digitizer, "_read", read)
+    monkeypatch.setattr(Digitizer, "_finish", finish)
     page = PageImage(pixels=np.zeros((8, 8, 3), np.uint8))
     if taken is None:
         with pytest.raises(TraceNotFound, match="nothing by grid"):
@@ -116,9 +121,10 @@ def test_a_guessed_scale_is_corrected_at_most_twice(
     match = SimpleNamespace(labels=[SimpleNamespace(lead=lead)], layout=layout, column_mm=((0.0, 1.0),))
     readings, corrections, left = [], [], iter(factors)
 
-    def see(_self: object, upright: SimpleNamespace) -> SimpleNamespace:
+    def see(_self: object, upright: SimpleNamespace, *_: object) -> SimpleNamespace:
         readings.append(upright.sheet.rectified.grid_scale.source)
-        return SimpleNamespace(match=match, marks=SimpleNamespace(pulses=()), traces=None, text=(), stated=None)
+        rectified = upright.sheet.rectified
+        return SimpleNamespace(rectified=rectified, marks=None, traces=None, text=(), to_original=np.eye(3))
 
     def rescale(sheet: SimpleNamespace, factor: float, source: str) -> SimpleNamespace:
         corrections.append((factor, source))
@@ -129,17 +135,15 @@ def test_a_guessed_scale_is_corrected_at_most_twice(
         digitizer.stages,
         true_scale=lambda *_: next(left),
         rescale=rescale,
-        infer_calibration=lambda *_: None,
-        calibrate=lambda *_: None,
-        audit=lambda *_: None,
-        lower_confidence=lambda *_: None,
-        assess=lambda *_: None,
+        put_where_stated=lambda match, *_: match,
     )
+    monkeypatch.setattr(Digitizer, "_match", lambda *_: match)
     monkeypatch.setattr(Digitizer, "_see", see)
-    monkeypatch.setattr(Digitizer, "_upright", lambda _self, sheet: SimpleNamespace(sheet=sheet))
+    monkeypatch.setattr(Digitizer, "_upright", lambda _self, sheet, _stands: SimpleNamespace(sheet=sheet))
     guess = GridScale(px_per_mm_x=8.0, px_per_mm_y=8.0, score=0.0, source="default")
-    start = SimpleNamespace(sheet=SimpleNamespace(page=None, rectified=SimpleNamespace(grid_scale=guess)))
-    result = replace(digitizer, stages=stages)._read(start, Calibration())
+    page = PageImage(pixels=np.zeros((8, 8, 3), np.uint8))
+    start = SimpleNamespace(sheet=SimpleNamespace(page=page, rectified=SimpleNamespace(grid_scale=guess)))
+    result = replace(digitizer, stages=stages)._read(start, _Task(page, np.eye(3), "", Calibration(), Corrections()))
     assert corrections == list(zip(factors, sources, strict=True))
     assert readings == ["default", *sources]
     assert result.rectified.grid_scale.source == "columns"

@@ -35,7 +35,21 @@ LEAD_CODES: dict[str, Lead] = {  # CID 3001, coding scheme MDC
     "2:6": Lead.V4,
     "2:7": Lead.V5,
     "2:8": Lead.V6,
+    "2:11": Lead.V3R,
+    "2:12": Lead.V4R,
+    "2:13": Lead.V5R,
+    "2:14": Lead.V6R,
+    "2:9": Lead.V7,
+    "2:66": Lead.V8,
+    "2:67": Lead.V9,
+    "2:70": Lead.D,
+    "2:71": Lead.A,
+    "2:72": Lead.J,
+    "2:16": Lead.X,
+    "2:17": Lead.Y,
+    "2:18": Lead.Z,
 }
+UNSPECIFIED_LEAD = "2:0"  # of the same; a lead whose name could not be read
 
 _ROOT_TYPE_1 = (
     "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID Modality InstanceNumber ContentDate ContentTime "
@@ -200,7 +214,7 @@ def _channel(channel: Dataset) -> Iterator[str]:
         yield f"ChannelSourceSequence has {len(sources)} items, must be one"
     for source in sources:
         code = (source.get("CodeValue"), source.get("CodingSchemeDesignator"))
-        if code[1] != "MDC" or code[0] not in LEAD_CODES:
+        if code[1] != "MDC" or code[0] not in (*LEAD_CODES, UNSPECIFIED_LEAD):
             yield f"ChannelSourceSequence {code} is no lead of CID 3001"
     if channel.get("WaveformBitsStored") != 16:
         yield f"WaveformBitsStored is {channel.get('WaveformBitsStored')}, must be 16"

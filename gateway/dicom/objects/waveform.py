@@ -2,7 +2,9 @@
 
 One multiplex group of twelve channels at 500 Hz, because viewers show the first group only and expect twelve leads; or,
 where a destination asks for it, a group for each printed column and one for the rhythm strips (the example of
-A.34.3.4.4).  One count is one microvolt, correction factor 1, baseline 0, because some viewers ignore all three.
+A.34.3.4.4).  A General object has a channel more for every other lead on the page (V3R, V7, ...); a 12-Lead object
+says which it leaves out.  One count is one microvolt, correction factor 1, baseline 0, because some viewers ignore all
+three.
 
 Paper shows most leads for a part of the time.  Where a lead is not printed (or cannot be read) the sample holds the
 padding value 0, a measured zero becomes +1 uV so that the two stay apart, and an annotation names every gap: a flat
@@ -23,7 +25,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import GeneralECGWaveformStorage, TwelveLeadECGWaveformStorage
 
 from gateway import __version__
-from gateway.dicom.objects.content_checker import LEAD_CODES, check_waveform
+from gateway.dicom.objects.content_checker import LEAD_CODES, UNSPECIFIED_LEAD, check_waveform
 from gateway.dicom.objects.modules import (
     ObjectHead,
     code,
@@ -42,15 +44,16 @@ from gateway.dicom.objects.uids import derived_uid
 from gateway.domain.context import StudyContext
 from gateway.domain.digitized_page import DigitizedPage
 from gateway.settings import ObjectSettings
-from pipeline import LEADS, EcgRecord, Lead, Quality
+from pipeline import LEADS, Act, ByPerson, EcgRecord, Lead, Quality
 
-SopClass = Literal["12-lead", "general", "12-lead-groups"]
+SopClass = Literal["12-lead", "general", "12-lead-groups", "12-lead-or-general"]
 Samples = npt.NDArray[np.int16]
 
-SOP_CLASS_UIDS: dict[SopClass, str] = {
-    "12-lead": TwelveLeadECGWaveformStorage,
-    "general": GeneralECGWaveformStorage,
-    "12-lead-groups": TwelveLeadECGWaveformStorage,
+SOP_CLASS_UIDS: dict[SopClass, tuple[str, ...]] = {  # the last, where a page has more than the twelve leads
+    "12-lead": (TwelveLeadECGWaveformStorage,),
+    "general": (GeneralECGWaveformStorage,),
+    "12-lead-groups": (TwelveLeadECGWaveformStorage,),
+    "12-lead-or-general": (TwelveLeadECGWaveformStorage, GeneralECGWaveformStorage),
 }
 SAMPLING_FREQUENCY_HZ = 500
 MAXIMUM_12_LEAD_SAMPLES = 16384  # A.34.3.4.5
@@ -60,10 +63,17 @@ PADDING = 0
 _CODE_OF_LEAD = {lead: code for code, lead in LEAD_CODES.items()}
 _READ_FROM = {
     "default": "not read, assumed",
+    "person": "stated by a person",
     "text": "read in print",
     "pulse": "read from the calibration pulse",
     "columns": "measured on the columns",
     "beats": "not read, assumed: the beats make it likely",
+}
+
+_ACTS = {
+    Act.DRAWN: "Drawn by a person over the ink of the page; not traced by software.",
+    Act.UNREADABLE: "A person found this part of the page unreadable.",
+    Act.LEFT_OUT: "A person did not accept this lead: its samples are left out.",
 }
 
 
@@ -79,6 +89,17 @@ class _Group:
     def gaps(self) -> list[list[tuple[int, int]]]:
         """For each lead the runs without a signal: (first, last) sample positions, counted from 1."""
         return [_runs(channel == PADDING) for channel in self.samples]
+
+
+def waveform_sop_class_uid(record: EcgRecord, sop_class: SopClass) -> str:
+    """Return the SOP Class UID of the waveform object that is made of a record in the form a destination wants."""
+    return SOP_CLASS_UIDS[sop_class][-1 if _others(record) else 0]
+
+
+def leads_left_out(record: EcgRecord, sop_class: SopClass) -> tuple[Lead, ...]:
+    """Return the leads of a record that its waveform object does not have: a 12-Lead object has the twelve only."""
+    general = waveform_sop_class_uid(record, sop_class) == GeneralECGWaveformStorage
+    return () if general else _others(record)
 
 
 def waveform_sop_instance_uid(context: StudyContext, page_number: int, sop_class: SopClass, revision: int = 0) -> str:
@@ -105,8 +126,9 @@ def build_waveform(page: DigitizedPage, sop_class: SopClass, objects: ObjectSett
     page : DigitizedPage
         Its record is at 500 Hz (leads that the page does not show may be absent), its quality decides which channels
         are marked QUESTIONABLE; its context needs `study_instance_uid` and `source_sop_instance_uid`.
-    sop_class : "12-lead", "general" or "12-lead-groups"
-        What the destination wants; the last has a group for each of the page's printed columns.
+    sop_class : "12-lead", "general", "12-lead-groups" or "12-lead-or-general"
+        What the destination wants; "12-lead-groups" has a group for each of the page's printed columns, the last is a
+        General object where the page has more than the twelve leads.
     objects : ObjectSettings
         Numbers, descriptions and what is added.
 
@@ -119,13 +141,15 @@ def build_waveform(page: DigitizedPage, sop_class: SopClass, objects: ObjectSett
     record, quality, context, revision = page.record, page.quality, page.context, page.revision
     dataset = identity(context)
     created_at = in_zone(page.created_at, context.timezone_offset_from_utc)
-    samples = _samples(record, sop_class)
-    groups = [_Group(leads=LEADS, first=0, samples=samples)]
+    class_uid = waveform_sop_class_uid(record, sop_class)
+    leads = LEADS if class_uid == TwelveLeadECGWaveformStorage else (*LEADS, *_others(record))
+    samples = _samples(record, leads, class_uid)
+    groups = [_Group(leads=leads, first=0, samples=samples)]
     if sop_class == "12-lead-groups":
         groups = _columns(samples, page.columns) or groups
 
     head = ObjectHead(
-        sop_class_uid=SOP_CLASS_UIDS[sop_class],
+        sop_class_uid=class_uid,
         sop_instance_uid=waveform_sop_instance_uid(context, page.page_number, sop_class, revision),
         modality="ECG",
         series_instance_uid=derived_uid(source_of(context), "series", sop_class, __version__, *_variant(revision)),
@@ -141,11 +165,13 @@ def build_waveform(page: DigitizedPage, sop_class: SopClass, objects: ObjectSett
         dataset.ReferencedInstanceSequence = references
     equipment(dataset, context, created_at)
     private_figures(dataset, objects.private_creator, page)
-    dataset.AcquisitionContextSequence = [_lead_system()]
+    dataset.AcquisitionContextSequence = [_lead_system(more=leads != LEADS)]
     dataset.WaveformSequence = [_group(group, quality, timed=len(groups) > 1) for group in groups]
     everywhere = [number for group in range(1, len(groups) + 1) for number in (group, 0)]
     corrected = ["Corrected: takes the place of an earlier digitization of this page."] if revision else []
-    text = [*_provenance(page), *corrected, *_printed(samples)]
+    left_out = leads_left_out(record, sop_class)
+    missing = [f"On the page, but not in this object of twelve leads: {', '.join(left_out)}."] if left_out else []
+    text = [*_provenance(page), *corrected, *missing, *quality.notes, *_printed(leads, samples)]
     rate = page.heart_rate_per_minute if objects.heart_rate else None
     dataset.WaveformAnnotationSequence = [
         _text("\n".join(text), everywhere),
@@ -154,6 +180,7 @@ def build_waveform(page: DigitizedPage, sop_class: SopClass, objects: ObjectSett
             everywhere,
         ),
         *_gaps(groups),
+        *_by_person(record.by_person, groups),
         *([] if rate is None else [_rate(rate, everywhere)]),
     ]
     return dataset
@@ -175,25 +202,32 @@ def _variant(revision: int) -> tuple[str, ...]:
     return (f"r{revision}",) if revision else ()
 
 
-def _samples(record: EcgRecord, sop_class: SopClass) -> Samples:
-    """Return (12, n_samples) counts of 1 uV in the order of LEADS, PADDING where there is no signal."""
+def _others(record: EcgRecord) -> tuple[Lead, ...]:
+    """Return the leads of a record beside the twelve; they are on the page, whether or not they were read."""
+    return tuple(lead for lead in record.leads if lead not in LEADS)
+
+
+def _samples(record: EcgRecord, leads: Sequence[Lead], class_uid: str) -> Samples:
+    """Return (n_leads, n_samples) counts of 1 uV, PADDING where there is no signal."""
     n_samples = record.signal_mv.shape[1]
     if record.sampling_frequency_hz != SAMPLING_FREQUENCY_HZ:
         raise ValueError(f"the record is at {record.sampling_frequency_hz:g} Hz, {SAMPLING_FREQUENCY_HZ} Hz is written")
-    if n_samples < 1 or (sop_class != "general" and n_samples > MAXIMUM_12_LEAD_SAMPLES):
+    if n_samples < 1 or (class_uid != GeneralECGWaveformStorage and n_samples > MAXIMUM_12_LEAD_SAMPLES):
         raise ValueError(
             f"the record has {n_samples} samples a lead, a 12-Lead object holds 1 to {MAXIMUM_12_LEAD_SAMPLES}; "
             "send it as General ECG"
         )
-    samples = np.full((len(LEADS), n_samples), PADDING, dtype=np.int16)
+    samples = np.full((len(leads), n_samples), PADDING, dtype=np.int16)
     for lead, signal_mv in zip(record.leads, record.signal_mv, strict=True):
+        if lead not in leads:
+            continue
         signal_uv = np.rint(signal_mv.astype(np.float64) * 1000.0)
         read = np.isfinite(signal_uv)
         peak_uv = float(np.abs(signal_uv[read]).max(initial=0.0))
         if peak_uv > np.iinfo(np.int16).max:
             raise ValueError(f"lead {lead} reaches {peak_uv / 1000:.1f} mV, 16 bits of 1 uV hold 32.767 mV")
         signal_uv[read & (signal_uv == PADDING)] = PADDING + 1
-        samples[LEADS.index(lead), read] = signal_uv[read].astype(np.int16)
+        samples[leads.index(lead), read] = signal_uv[read].astype(np.int16)
     return samples
 
 
@@ -209,6 +243,7 @@ def _columns(samples: Samples, columns: Sequence[Sequence[Lead]]) -> list[_Group
     A lead printed in a column and as a rhythm strip is in both, as in the Standard's example, where the 13 channels of
     a 12-Lead object allow it; else in the rhythm strip only.
     """
+    columns = [[lead for lead in column if lead in LEADS] for column in columns]
     strips = {lead for later in range(1, len(columns)) for lead in columns[later] if lead in _before(columns, later)}
     if sum(len(column) for column in columns) > MAXIMUM_12_LEAD_CHANNELS:
         columns = [*([lead for lead in column if lead not in strips] for column in columns[:-1]), columns[-1]]
@@ -228,12 +263,16 @@ def _before(columns: Sequence[Sequence[Lead]], number: int) -> set[Lead]:
     return {lead for column in columns[:number] for lead in column}
 
 
-def _lead_system() -> Dataset:
-    """Acquisition context (TID 3401): a page does not say how the electrodes were placed."""
+def _lead_system(*, more: bool) -> Dataset:
+    """Acquisition context (TID 3401): a page does not say how the electrodes were placed, only that there are more."""
     item = Dataset()
     item.ValueType = "CODE"
     item.ConceptNameCodeSequence = code("10:11345", "MDC", "Lead System")
-    item.ConceptCodeSequence = code("10:11264", "MDC", "Unspecified 12-lead system")
+    item.ConceptCodeSequence = (
+        code("10:11290", "MDC", "Standard 12-lead with extra leads to the right and/or left sides")
+        if more
+        else code("10:11264", "MDC", "Unspecified 12-lead system")
+    )
     return item
 
 
@@ -284,7 +323,9 @@ def _channel(lead: Lead, status: str) -> Dataset:
     channel = Dataset()
     channel.ChannelLabel = str(lead)
     channel.ChannelStatus = status
-    channel.ChannelSourceSequence = code(_CODE_OF_LEAD[lead], "MDC", f"Lead {lead}")
+    known = lead in _CODE_OF_LEAD
+    meaning = f"Lead {lead}" if known else "Unspecified lead"
+    channel.ChannelSourceSequence = code(_CODE_OF_LEAD[lead] if known else UNSPECIFIED_LEAD, "MDC", meaning)
     channel.ChannelSensitivity = 1
     channel.ChannelSensitivityUnitsSequence = code("uV", "UCUM", "microvolt")
     channel.ChannelSensitivityCorrectionFactor = 1
@@ -310,10 +351,10 @@ def _provenance(page: DigitizedPage) -> list[str]:
     ]
 
 
-def _printed(samples: Samples) -> list[str]:
+def _printed(leads: Sequence[Lead], samples: Samples) -> list[str]:
     """Return which leads are on the page, from where to where (gaps inside that span have their own annotation)."""
     spans = []
-    for lead, channel in zip(LEADS, samples, strict=True):
+    for lead, channel in zip(leads, samples, strict=True):
         read = np.flatnonzero(channel != PADDING)
         if read.size:
             start_s, stop_s = read[0] / SAMPLING_FREQUENCY_HZ, (read[-1] + 1) / SAMPLING_FREQUENCY_HZ
@@ -344,6 +385,29 @@ def _gaps(groups: Sequence[_Group]) -> list[Dataset]:
             item.ReferencedSamplePositions = [position for run in runs for position in run]
             item.AnnotationGroupNumber = 2
             items.append(item)
+    return items
+
+
+def _by_person(parts: Sequence[ByPerson], groups: Sequence[_Group]) -> list[Dataset]:
+    """Annotate in each channel the samples that a person drew, could not read or left out (C.10.10)."""
+    items = []
+    for group_number, group in enumerate(groups, start=1):
+        end = group.first + group.samples.shape[1]
+        for channel_number, lead in enumerate(group.leads, start=1):
+            for act, words in _ACTS.items():
+                runs = [
+                    (max(part.first_sample, group.first) - group.first + 1, min(part.stop_sample, end) - group.first)
+                    for part in parts
+                    if (part.act, part.lead) == (act, lead)
+                    and part.first_sample < end
+                    and part.stop_sample > group.first
+                ]
+                if runs:
+                    item = _text(words, [group_number, channel_number])
+                    item.TemporalRangeType = "SEGMENT" if len(runs) == 1 else "MULTISEGMENT"
+                    item.ReferencedSamplePositions = [position for run in runs for position in run]
+                    item.AnnotationGroupNumber = 4
+                    items.append(item)
     return items
 
 

@@ -262,7 +262,9 @@ def _observations(message: PageMessage, destination: Hl7Destination, codes: Hl7C
         address = escape(fill_template(destination.report_url, _values(message), url=True))
         rows.append(("RP", codes.report, f"{address}^^application^pdf", status))
     texts = [(codes.note, message.note)]
-    texts += [(codes.quality, text) for text in _quality_lines(message.page.record, message.page.quality)]
+    figures = _quality_lines(message.page.record, message.page.quality)
+    texts += [(codes.quality, text) for text in (*figures, *message.page.by_person)]
+    texts += [(codes.warning, text) for text in message.page.left_out_words]
     if message.page.doubtful and not message.page.final:
         texts += [(codes.warning, text) for text in _warning_lines(message.page.quality)]
     rows += [("TX", code, escape(text), status) for code, text in texts]
@@ -292,6 +294,7 @@ def _quality_lines(record: EcgRecord, quality: Quality) -> list[str]:
     seconds = record.signal_mv.shape[1] / record.sampling_frequency_hz
     printed = [lead.value for lead, row in zip(record.leads, record.signal_mv, strict=True) if not np.isnan(row).all()]
     return [
+        *quality.notes,
         f"Estimated SNR {quality.estimated_snr_db:.1f} dB",
         f"Layout: {len(printed)} leads in {seconds:g} s ({' '.join(printed)}); layout score {quality.layout_score:.2f}",
         f"Paper speed {calibration.paper_speed_mm_per_s:g} mm/s ({calibration.speed_source}); "

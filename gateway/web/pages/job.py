@@ -30,7 +30,7 @@ from gateway.web.access import CurrentUser
 from gateway.web.forms import Number, back_to, read_form
 from gateway.web.pages.words import DELIVERY_WORDS, Badge, clock, delivery_tone, job_badge, per_cent, source_in_words
 from gateway.web.site import Site
-from pipeline import LEADS
+from pipeline import ALL_LEADS
 
 _KIND_WORDS = {"dicom": "DICOM C-STORE", "dicomweb": "DICOMweb STOW-RS", "hl7": "HL7"}
 _RESULT_WORDS = {"": "", "P": ", preliminary", "F": ", final", "C": ", correction"}
@@ -130,6 +130,7 @@ class _QualityFigures(BaseModel):
     confidence: dict[str, float] = {}
     einthoven_residual_mv: float | None = None
     warnings: list[str] = []
+    notes: list[str] = []
     rhythm: list[str] = []
     paper_speed_mm_per_s: float | None = None
     paper_speed_source: str = ""
@@ -307,7 +308,7 @@ def _page_view(spool: Spool, page: Page, review: ReviewSettings) -> PageView:
                 confidence=per_cent(figures.confidence.get(lead, 0.0)),
                 low=figures.coverage[lead] < review.minimum_coverage,
             )
-            for lead in LEADS
+            for lead in ALL_LEADS
             if lead in figures.coverage
         ),
         warnings=tuple(figures.warnings),
@@ -332,7 +333,8 @@ def _findings(page: Page, figures: _QualityFigures, review: ReviewSettings) -> t
     if page.layout:
         rhythm = f"rhythm strip {', '.join(figures.rhythm)}" if figures.rhythm else "no rhythm strip"
         score = "" if page.layout_score is None else f", score {page.layout_score:.2f}"
-        findings.append(Finding(name="Layout", figure=page.layout, words=rhythm + score, tone="idle"))
+        words = "; ".join([rhythm + score, *figures.notes])
+        findings.append(Finding(name="Layout", figure=page.layout, words=words, tone="idle"))
     if figures.einthoven_residual_mv is not None:
         words, tone = _grade(0.1 - figures.einthoven_residual_mv, "the limb leads contradict each other", 0.05)
         residual = f"{figures.einthoven_residual_mv:.3f} mV"

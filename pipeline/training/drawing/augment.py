@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import LEADS, ByteArray, FloatArray
+from pipeline.datatypes import NAMED_LEADS, ByteArray, FloatArray
 from pipeline.networks import specification as networks
 from pipeline.training.drawing.capture import Capture, desk, expose, random_capture
 from pipeline.training.drawing.synth import GRID, TEXT, TRACE, DrawnPage, DrawnRow
@@ -60,7 +60,7 @@ class LabelSample:
     """A window of the canvas for the label network."""
 
     pixels: ByteArray  # (48, 96, 3)
-    lead: int  # 1..12 in the order of LEADS; 0 = no lead name stands here, or none that is upright
+    lead: int  # 1..19 in the order of NAMED_LEADS; 0 = no lead name stands here, or none that is upright
 
 
 class Warp:
@@ -493,7 +493,7 @@ def label_samples(page: DrawnPage, rng: np.random.Generator) -> list[LabelSample
     for label in page.labels:
         at = np.array([label.x_mm, label.y_mm]) + rng.normal(0, 1, 2) * (0.8, 0.45)
         quarter = int(rng.choice([0, 1, 2, 3], p=[0.76, 0.05, 0.14, 0.05]))
-        lead = 0 if quarter else LEADS.index(label.lead) + 1
+        lead = 0 if quarter or label.lead not in NAMED_LEADS else NAMED_LEADS.index(label.lead) + 1
         samples.append(LabelSample(pixels=_window(page, at, quarter, rng), lead=lead))
         pool = text if text.size and rng.random() < 0.6 else ink
         i, j = np.divmod(int(pool[int(rng.integers(pool.size))]), page.classes.shape[1])

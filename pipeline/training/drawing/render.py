@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import LEADS, ByteArray, FloatArray
+from pipeline.datatypes import ByteArray, FloatArray
 from pipeline.training.drawing.augment import Warp, supersampling
 from pipeline.training.drawing.capture import Capture, expose, random_capture
 from pipeline.training.drawing.families import family as named
@@ -100,7 +100,14 @@ def photograph(page: DrawnPage, capture: Capture, px_per_mm: float, rng: np.rand
 
 
 def draw_pictures(
-    records: list[FloatArray], *, count: int, kind: str, seed: int, family: str = "", headed: bool = False
+    records: list[FloatArray],
+    *,
+    count: int,
+    kind: str,
+    seed: int,
+    family: str = "",
+    layout: str = "",
+    headed: bool = False,
 ) -> Iterator[Picture]:
     """Draw `count` pages of one kind, one by one; the same seed gives the same pages.
 
@@ -111,13 +118,15 @@ def draw_pictures(
         What became of the paper.
     family : str
         Of `families.FAMILIES`, or "all" for each in turn; "" draws usual pages.
+    layout : str
+        Of the layouts that come with the package; "" leaves it to chance.
     headed : bool
         Print headers that state known values.
     """
     fonts = system_fonts()
     for index in range(count):
         rng = np.random.default_rng([seed, index])
-        page = random_page(records, rng, fonts, named(family, index), headed=headed)
+        page = random_page(records, rng, fonts, named(family, index), layout_name=layout, headed=headed)
         capture = random_capture(rng)
         while capture.kind != kind:
             capture = random_capture(rng)
@@ -135,15 +144,18 @@ def spike_list(page: DrawnPage) -> npt.NDArray[np.int32]:
     ----------
     page : DrawnPage
     """
-    places = {(LEADS.index(s.lead), s.sample): round(s.height_mv * 1000) for s in page.spikes}
+    places = {(page.leads.index(s.lead), s.sample): round(s.height_mv * 1000) for s in page.spikes}
     return np.array([(*place, height) for place, height in sorted(places.items())], np.int32).reshape(-1, 3)
 
 
-def render_pages(records: list[FloatArray], out: Path, *, count: int, kind: str, seed: int, family: str = "") -> None:
+def render_pages(
+    records: list[FloatArray], out: Path, *, count: int, kind: str, seed: int, family: str = "", layout: str = ""
+) -> None:
     """Write `count` pages as PNG with ``truth.npz``.
 
-    It holds ``r<id>``, int16 microvolts (12, n) at 500 Hz, -32768 not printed; ``s<id>``, the pacing spikes in
-    it, int32 (n, 3): lead, first sample, height in microvolts; and `info`.
+    It holds ``r<id>``, int16 microvolts (n_leads, n) at 500 Hz, -32768 not printed; ``s<id>``, the pacing spikes in
+    it, int32 (n, 3): row of the lead, first sample, height in microvolts; and `info`, which names the leads where there
+    are more than twelve.
 
     Parameters
     ----------
@@ -153,11 +165,13 @@ def render_pages(records: list[FloatArray], out: Path, *, count: int, kind: str,
         What became of the paper.
     family : str
         Of `families.FAMILIES`, or "all" for each in turn; "" draws usual pages.
+    layout : str
+        Of the layouts that come with the package; "" leaves it to chance.
     """
     out.mkdir(parents=True, exist_ok=True)
     truth: dict[str, npt.NDArray[np.int16 | np.int32]] = {}
     info = []
-    for picture in draw_pictures(records, count=count, kind=kind, seed=seed, family=family):
+    for picture in draw_pictures(records, count=count, kind=kind, seed=seed, family=family, layout=layout):
         name, page = picture.name, picture.page
         cv2.imwrite(str(out / f"{name}_{kind}.png"), picture.pixels[..., ::-1])
         microvolts = np.nan_to_num(page.signal_mv * 1000, nan=-32768)
@@ -168,6 +182,7 @@ def render_pages(records: list[FloatArray], out: Path, *, count: int, kind: str,
                 "id": name,
                 "family": next(iter(page.style.families), "usual"),
                 "layout": page.layout.name,
+                "leads": list(page.leads),
                 "paper_speed_mm_per_s": page.style.speed_mm_per_s,
                 "gain_mm_per_mv": page.style.gain_mm_per_mv,
                 "px_per_mm": round(picture.px_per_mm, 3),

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import Layout, Lead, PrintedValues
+from pipeline.datatypes import LEADS, Layout, PrintedValues
 from pipeline.layout.file import load_layouts
 
-CHEST = (Lead.V1, Lead.V2, Lead.V3, Lead.V4, Lead.V5, Lead.V6)
+LIMB = LEADS[:6]
 
 Colour = tuple[float, float, float]
 
@@ -84,7 +84,8 @@ _WEIGHTS = {"3x4+1R": 5.0, "3x4": 2.0, "3x4+3R": 2.0, "6x2": 2.0, "12x1": 2.0, "
 
 def training_layouts() -> list[tuple[Layout, float]]:
     """Return the layouts to train on, those that come with the package, each with its weight."""
-    return [(layout, _WEIGHTS.get(layout.name, 0.4)) for layout in load_layouts()]
+    layouts = load_layouts()
+    return [(layout, _WEIGHTS.get(layout.name, 0.4 if set(layout.leads) <= set(LEADS) else 0.1)) for layout in layouts]
 
 
 _GRID_COLOURS = ((235, 90, 90), (240, 150, 80), (90, 190, 110), (110, 150, 230), (130, 130, 130), (40, 40, 40))

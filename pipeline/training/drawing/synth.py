@@ -16,12 +16,13 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.datatypes import LEADS, ByteArray, Calibration, FloatArray, Layout, Lead, LeadLabel
+from pipeline.datatypes import ALL_LEADS, ByteArray, Calibration, FloatArray, Layout, Lead, LeadLabel, record_leads
 from pipeline.runs import runs_of
 from pipeline.training.drawing.families import dress, random_families
 from pipeline.training.drawing.headers import with_header
-from pipeline.training.drawing.style import CHEST, PageStyle, random_style, training_layouts
+from pipeline.training.drawing.style import LIMB, PageStyle, random_style, training_layouts
 from pipeline.training.recordings.pacing import beat_samples
+from pipeline.training.recordings.simulate import every_lead
 from pipeline.training.recordings.vary import random_signal
 
 INK_PX_PER_MM = 10.0  # of a page, if its style does not say otherwise
@@ -73,8 +74,13 @@ class DrawnPage:
     spikes: tuple[DrawnSpike, ...]
     layout: Layout
     calibration: Calibration
-    signal_mv: FloatArray  # (12, n) at 500 Hz as printed; NaN = not printed
+    signal_mv: FloatArray  # (n_leads, n) at 500 Hz as printed, in the order of `leads`; NaN = not printed
     style: PageStyle
+
+    @property
+    def leads(self) -> tuple[Lead, ...]:
+        """Leads of the truth: the twelve standard ones, then what else is printed."""
+        return record_leads((*self.layout.leads, *self.layout.rhythm))
 
     @property
     def px_per_mm(self) -> float:
@@ -412,8 +418,8 @@ class _Printed:
 class _Heart:
     """What is printed, in mV at 500 Hz."""
 
-    signal_mv: FloatArray  # (12, n) without spikes
-    spikes_mv: FloatArray  # (12, n) the spikes alone
+    signal_mv: FloatArray  # (n_leads, n) without spikes, in the order of ALL_LEADS
+    spikes_mv: FloatArray  # (n_leads, n) the spikes alone
     highest_mm: float  # where the amplifier saturates, from the row's baseline
 
     def row(
@@ -426,11 +432,11 @@ class _Heart:
         x0 = style.left_mm
         for column, lead in enumerate(leads):
             first = column * n if layout.sequential else 0
-            part = np.s_[LEADS.index(lead), first : first + n]
+            part = np.s_[ALL_LEADS.index(lead), first : first + n]
             mv = self.signal_mv[part]
             if len(mv) < 100:
                 continue
-            mm = style.gain_mm_per_mv * (style.chest_gain if lead in CHEST else 1.0)
+            mm = style.gain_mm_per_mv * (1.0 if lead in LIMB else style.chest_gain)
             mm *= -1.0 if lead in layout.inverted else 1.0
             x = x0 + np.arange(len(mv)) * step
             line = y_mm - np.clip(mm * mv, -self.highest_mm, self.highest_mm)
@@ -535,7 +541,7 @@ def draw_page(
     Parameters
     ----------
     signal_mv : (12, n) float32
-        At 500 Hz, standard lead order; at least as long as the layout's printed time.
+        At 500 Hz, standard lead order; at least as long as the layout's printed time.  Other leads follow from it.
     layout, style
         What to print and how.
     rng : numpy.random.Generator
@@ -551,6 +557,10 @@ def draw_page(
     painter = _Painter(style, rng)
     level_mv = np.median(signal_mv, axis=1, keepdims=True)  # a cart's filter leaves little of it
     signal_mv = (signal_mv - level_mv + np.clip(level_mv, -0.3, 0.3)).astype(np.float32)
+    spikes_mv = np.zeros_like(signal_mv) if spikes_mv is None else spikes_mv
+    in_truth = record_leads((*layout.leads, *layout.rhythm))
+    if len(in_truth) > len(signal_mv):
+        signal_mv, spikes_mv = every_lead(signal_mv), every_lead(spikes_mv)
     n_columns = len(layout.rows[0])
     room = (style.width_mm - style.left_mm - 2) / style.speed_mm_per_s / n_columns
     recorded = signal_mv.shape[1] / 500 / (n_columns if layout.sequential else 1)
@@ -561,10 +571,10 @@ def draw_page(
     painter.label_rise = float(rng.uniform(1.5, max(2.0, min(9.0, gap * 0.35))))
     heart = _Heart(
         signal_mv=signal_mv,
-        spikes_mv=np.zeros_like(signal_mv) if spikes_mv is None else spikes_mv,
+        spikes_mv=spikes_mv,
         highest_mm=25.0 if rng.random() < 0.2 else np.inf,
     )
-    truth = np.full((12, 5000), np.nan, np.float32)
+    truth = np.full((len(in_truth), 5000), np.nan, np.float32)
     rows, spikes, levels_mm = [], [], []
     for index, (leads, row_seconds) in enumerate(rows_of_leads):
         levels_mm.append(style.top_mm + (index + 0.5) * gap + rng.normal(0, gap * 0.04))
@@ -572,7 +582,7 @@ def draw_page(
         rows.append(row)
         spikes += of_row
         for part in printed:
-            row_truth = truth[LEADS.index(part.lead)]
+            row_truth = truth[in_truth.index(part.lead)]
             if np.isfinite(row_truth).sum() < len(part.mv):
                 row_truth[part.first : part.first + len(part.mv)] = part.mv[: len(row_truth) - part.first]
     _paint(painter, heart, layout, rows, spikes, levels_mm, gap)
@@ -638,6 +648,7 @@ def random_page(
     fonts: tuple[str, ...],
     families: frozenset[str] | None = None,
     *,
+    layout_name: str = "",
     headed: bool = False,
 ) -> DrawnPage:
     """Draw a random page of a random recording.
@@ -652,10 +663,12 @@ def random_page(
         Files of `system_fonts`.
     families : frozenset of str, optional
         Of `families.FAMILIES`; None leaves them to chance, an empty set draws a usual page.
+    layout_name : str
+        Of the layouts that come with the package; "" leaves it to chance.
     headed : bool
         Print a header that states known values.
     """
-    layouts = training_layouts()
+    layouts = [(layout, weight) for layout, weight in training_layouts() if layout_name in ("", layout.name)]
     weights = np.array([weight for _, weight in layouts])
     layout = layouts[int(rng.choice(len(layouts), p=weights / weights.sum()))][0]
     shown = random_families(rng) if families is None else families

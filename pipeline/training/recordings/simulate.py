@@ -29,6 +29,26 @@ LEAD_FIELD = np.array(
     ]
 )
 
+# The same of every lead beside the twelve, in the order of ALL_LEADS: of the chest to the right, of the back, Nehb's,
+# Frank's; made by hand, the torso taken as an ellipse that V1..V6 lie on.
+OTHER_FIELD = np.array(
+    [
+        [-0.720, 0.150, -0.400],
+        [-0.760, 0.140, -0.120],
+        [-0.700, 0.120, 0.140],
+        [-0.560, 0.090, 0.300],
+        [0.640, 0.060, 0.370],
+        [0.440, 0.040, 0.460],
+        [0.220, 0.030, 0.500],
+        [0.900, 0.100, 0.800],
+        [0.700, 0.900, -0.600],
+        [0.300, 0.800, 0.900],
+        [1.0, 0.0, 0.0],
+        [0.0, 1.0, 0.0],
+        [0.0, 0.0, 1.0],
+    ]
+)
+
 Float64 = npt.NDArray[np.float64]
 
 
@@ -150,6 +170,24 @@ def _add_waves(dipole: Float64, t: Float64, at: float, waves: tuple[Wave, ...], 
         centre = at + wave.at_s * stretch
         shape = np.exp(-0.5 * ((t - centre) / (wave.sigma_s * stretch)) ** 2)
         dipole += np.asarray(wave.dipole_mv)[:, None] * shape
+
+
+def every_lead(signal_mv: FloatArray) -> FloatArray:
+    """Add to the twelve leads of a recording those that another electrode would have seen of the same dipole.
+
+    Parameters
+    ----------
+    signal_mv : (12, n) float32
+        In the order of `LEADS`.
+
+    Returns
+    -------
+    (n_leads, n) float32
+        In the order of `ALL_LEADS`.
+    """
+    seen = signal_mv[[0, 1, *range(6, 12)]].astype(np.float64)
+    dipole = np.linalg.pinv(LEAD_FIELD) @ seen
+    return np.vstack([signal_mv, OTHER_FIELD @ dipole]).astype(np.float32)
 
 
 def simulate_ecg(

@@ -175,3 +175,22 @@ def test_unmatched_job_is_identified_and_confirmed(run: Run, store: Store, spool
     status, _, errors = run("merges", "--settle", "7")
     assert status == 1 and "no merge notice 7" in errors
     assert run("merges")[0] == 0
+
+
+def test_correct_queues_a_job_with_corrections_and_names_what_is_wrong(
+    run: Run, store: Store, page: Path, tmp_path: Path
+) -> None:
+    job_id = submitted(run("submit", page, "--patient-id", "P1")[1])
+    finish(store, job_id)
+    stated = tmp_path / "corrections.json"
+    stated.write_text('{"paper_speed_mm_per_s": 0, "rhythm": ["II", "II"]}')
+    status, _, errors = run("correct", job_id, "--corrections", stated)
+    assert status == 1 and "paper_speed_mm_per_s is 0: must be from 2 to 200" in errors
+    assert "rhythm is II more than once: no two strips show one lead" in errors
+    stated.write_text("{")
+    assert run("correct", job_id, "--corrections", stated)[0] == 1
+    assert store.jobs.get(job_id).status == JobStatus.NEEDS_REVIEW
+    stated.write_text('{"1": {"paper_speed_mm_per_s": 50}}')
+    status, output, _ = run("correct", job_id[:8], "--corrections", stated)
+    assert (status, output) == (0, f"job {job_id} is queued again; confirm the result when it is right\n")
+    assert store.jobs.get(job_id).corrections_json == '{"1": {"paper_speed_mm_per_s": 50.0}}'

@@ -210,6 +210,13 @@ def test_a_peer_that_does_not_take_our_class(peers: Callable[..., Peer]) -> None
     assert step.name == "context"
 
 
+def test_a_peer_must_take_both_classes_that_a_page_may_become(peers: Callable[..., Peer]) -> None:
+    port = peers(classes=(Verification, TwelveLeadECGWaveformStorage)).port
+    tried = steps(pacs(port, sop_class="12-lead-or-general", rejection_note=False))
+    (step,) = [step for step in tried if not step.ok]
+    assert step.name == "context" and "no General ECG" in step.found and "sop_class" in step.advice
+
+
 def test_a_peer_that_does_not_take_all_we_would_send(peers: Callable[..., Peer]) -> None:
     port = peers(classes=(Verification, TwelveLeadECGWaveformStorage, EncapsulatedPDFStorage)).port
     tried = steps(pacs(port, also=("report", "overlay"), storage_commitment=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
 
@@ -73,6 +74,17 @@ def make_record(layout: str = "3x4+II", n_samples: int = 5000) -> EcgRecord:
         leads=LEADS,
         sampling_frequency_hz=500.0,
         calibration=Calibration(speed_source="text", gain_source="pulse"),
+    )
+
+
+def with_extra_leads(record: EcgRecord, leads: tuple[Lead, ...]) -> EcgRecord:
+    """The record with more leads, each half as tall as lead I."""
+    more = np.repeat(0.5 * record.signal_mv[:1], len(leads), axis=0)
+    return replace(
+        record,
+        signal_mv=np.vstack([record.signal_mv, more]),
+        confidence=np.vstack([record.confidence, np.isfinite(more).astype(np.float32)]),
+        leads=(*record.leads, *leads),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -125,8 +126,8 @@ class Reader(FakeDigitizer):
     def __init__(self, *text: TextLine) -> None:
         self._text = text
 
-    def digitize(self, page: PageImage, *, default_calibration: Calibration) -> Digitization:
-        return replace(super().digitize(page, default_calibration=default_calibration), text=self._text)
+    def digitize(self, page: PageImage, *, default_calibration: Calibration, **more: Any) -> Digitization:
+        return replace(super().digitize(page, default_calibration=default_calibration, **more), text=self._text)
 
 
 def run(tmp_path: Path, store: Store, spool: Spool, intake: Intake, **review: bool) -> str:

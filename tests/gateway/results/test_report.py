@@ -9,7 +9,7 @@ import pytest
 from pypdfium2 import PdfDocument
 
 from gateway.results.report import build_report, printable
-from pipeline import Lead
+from pipeline import LEADS
 from tests.gateway.dicom.samples import CONTEXT, make_page, make_quality, make_record
 
 PX_PER_MM = 8
@@ -77,7 +77,7 @@ def test_leads_stand_as_on_paper_and_gaps_are_not_drawn() -> None:
     with PdfDocument(report("3x4+II")) as document:
         page = document[0].get_textpage()
         found = {}
-        for lead in Lead:
+        for lead in LEADS:
             search = page.search(lead.value, match_case=True, match_whole_word=True)
             while (hit := search.get_next()) is not None:
                 left, bottom, *_ = page.get_charbox(hit[0])

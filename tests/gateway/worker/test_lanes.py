@@ -38,7 +38,7 @@ class Crowd(FakeDigitizer):
         self.alone: list[int] = []  # the marks of pages that had no neighbours
         self._changed = threading.Condition()
 
-    def digitize(self, page: Any, *, default_calibration: Any) -> Any:
+    def digitize(self, page: Any, *, default_calibration: Any, **more: Any) -> Any:
         with self._changed:
             self.now += 1
             self.most = max(self.most, self.now)
@@ -49,7 +49,7 @@ class Crowd(FakeDigitizer):
             if not crowded:
                 self.alone.append(int(page.pixels[1, 3, 0]))
             self.look(crowded)
-            return super().digitize(page, default_calibration=default_calibration)
+            return super().digitize(page, default_calibration=default_calibration, **more)
         finally:
             with self._changed:
                 self.now -= 1

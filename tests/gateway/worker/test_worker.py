@@ -213,7 +213,7 @@ def test_fault_of_ours_fails_the_page_and_quotes_nothing(bench: Bench, caplog: p
 
 def test_page_that_needs_too_much_memory_fails_alone(bench: Bench) -> None:
     class Greedy(FakeDigitizer):
-        def digitize(self, page: Any, *, default_calibration: Any) -> Any:
+        def digitize(self, page: Any, *, default_calibration: Any, **more: Any) -> Any:
             raise MemoryError
 
     job_id = bench.submit(page_png())
@@ -243,12 +243,12 @@ def test_lost_lease_drops_the_result(bench: Bench) -> None:
     job_id = bench.submit(page_png())
 
     class Robbed(FakeDigitizer):
-        def digitize(self, page: Any, *, default_calibration: Any) -> Any:
+        def digitize(self, page: Any, *, default_calibration: Any, **more: Any) -> Any:
             bench.store.jobs.heartbeat(job_id, "w1", 0.0)
             assert bench.store.jobs.rescue(3) == [job_id]
             taken = bench.store.jobs.claim("w2", 60.0)
             assert taken is not None and taken.attempts == 2
-            return super().digitize(page, default_calibration=default_calibration)
+            return super().digitize(page, default_calibration=default_calibration, **more)
 
     worker = bench.worker()
     worker._digitizer = Robbed()
@@ -264,10 +264,10 @@ def test_lease_is_extended_while_a_page_takes_longer(bench: Bench) -> None:
     begun, done = threading.Event(), threading.Event()
 
     class Waiting(FakeDigitizer):
-        def digitize(self, page: Any, *, default_calibration: Any) -> Any:
+        def digitize(self, page: Any, *, default_calibration: Any, **more: Any) -> Any:
             begun.set()
             done.wait(PATIENCE_S)
-            return super().digitize(page, default_calibration=default_calibration)
+            return super().digitize(page, default_calibration=default_calibration, **more)
 
     def until() -> datetime:
         until = bench.store.jobs.get(job_id).lease_expires_at
@@ -306,9 +306,9 @@ def test_lease_that_storage_did_not_extend_is_tried_again_at_once(bench: Bench) 
         return heartbeat(*args)
 
     class Waiting(FakeDigitizer):
-        def digitize(self, page: Any, *, default_calibration: Any) -> Any:
+        def digitize(self, page: Any, *, default_calibration: Any, **more: Any) -> Any:
             assert again.wait(PATIENCE_S)
-            return super().digitize(page, default_calibration=default_calibration)
+            return super().digitize(page, default_calibration=default_calibration, **more)
 
     bench.store.jobs.heartbeat = failing  # type: ignore[method-assign]
     worker._digitizer = Waiting()
@@ -327,10 +327,10 @@ def test_result_that_a_locked_database_does_not_take_is_stored_when_it_is_free(b
     free = threading.Timer(4.0, other.execute, ["ROLLBACK"])  # longer than a page may take, too
 
     class Locking(FakeDigitizer):
-        def digitize(self, page: Any, *, default_calibration: Any) -> Any:
+        def digitize(self, page: Any, *, default_calibration: Any, **more: Any) -> Any:
             other.execute("BEGIN IMMEDIATE")
             free.start()
-            return super().digitize(page, default_calibration=default_calibration)
+            return super().digitize(page, default_calibration=default_calibration, **more)
 
     worker._store, worker._digitizer = impatient, Locking()
     assert worker.run_once()
@@ -355,9 +355,9 @@ def test_stop_puts_a_job_with_pages_left_back_uncounted(bench: Bench) -> None:
     worker = bench.worker()
 
     class Stopping(FakeDigitizer):
-        def digitize(self, page: Any, *, default_calibration: Any) -> Any:
+        def digitize(self, page: Any, *, default_calibration: Any, **more: Any) -> Any:
             worker.stop()
-            return super().digitize(page, default_calibration=default_calibration)
+            return super().digitize(page, default_calibration=default_calibration, **more)
 
     worker._digitizer = Stopping()
     worker.run()

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import LEADS, Calibration, EcgRecord, Lead
+from pipeline.datatypes import in_order
 from pipeline.evaluation.evaluate import PageScore, judge_estimate, left_in_silence, score_page
 from pipeline.evaluation.metrics import pooled_db, power_ratio, score_lead
 from pipeline.evaluation.tables import estimate_table, layouts_counted, silent_pages, tables, worst_pages
@@ -92,13 +93,33 @@ def test_signals_go_to_csv_and_back(tmp_path: Path) -> None:
     assert lines[0] == "time_s,I,II,III,aVR,aVL,aVF,V1,V2,V3,V4,V5,V6"
     assert lines[1].startswith("0,") and lines[2].startswith("0.002,")
     assert lines[151].split(",")[4] == ""
-    rate, back = read_csv(path)
-    assert rate == pytest.approx(500)
+    rate, leads, back = read_csv(path)
+    assert rate == pytest.approx(500) and leads == LEADS
     assert np.array_equal(np.isfinite(back), np.isfinite(signal))
     assert np.nanmax(np.abs(back - signal)) < 6e-5
     path.write_text("t,I\n0,1\n")
     with pytest.raises(ValueError, match="time_s"):
         read_csv(path)
+
+
+def test_a_csv_has_a_column_more_for_every_other_lead_of_the_page(tmp_path: Path) -> None:
+    leads = (Lead.V9, *LEADS, Lead.V3R)
+    signal = np.vstack([ECG[:1] * 2, ECG, ECG[:1] * 3])
+    record = EcgRecord(
+        signal_mv=signal,
+        confidence=np.ones_like(signal),
+        leads=leads,
+        sampling_frequency_hz=500.0,
+        calibration=Calibration(),
+    )
+    path = tmp_path / "page.csv"
+    path.write_text(to_csv(record))
+    _, read, back = read_csv(path)
+    assert read == (*LEADS, Lead.V3R, Lead.V9)
+    assert np.abs(back[-2] - 3 * ECG[0]).max() < 6e-5
+    truth = PageTruth(signal_mv=signal, leads=leads)
+    score = score_page(path, truth, in_order(back, read, truth.leads))
+    assert len(score.leads) == 14 and min(lead.snr_db for lead in score.leads.values()) > 40
 
 
 KNOWN = PageTruth(signal_mv=ECG, layout="3x4", paper_speed_mm_per_s=50.0, gain_mm_per_mv=5.0)
@@ -130,9 +151,9 @@ def test_tables_have_a_row_for_every_lead_kind_layout_speed_and_gain() -> None:
     lost = score_page(Path("photos/1_b.png"), replace(KNOWN, layout="12x1", paper_speed_mm_per_s=None), None)
     second = score_page(Path("photos/1_b.pdf"), KNOWN, None, kind="faxes", page_number=2)
     assert good.snr_db > 60 and lost.snr_db == 0
-    assert list(good.leads) == list(Lead)
+    assert tuple(good.leads) == LEADS
     text = printed(*tables([good, lost, second]))
-    assert all(f"{lead} " in text for lead in Lead)
+    assert all(f"{lead} " in text for lead in LEADS)
     for row in ("scans (1)", "photos (1)", "faxes (1)", "all (3)", "3x4 (2)", "12x1 (1)", "50 mm/s (2)", "5 mm/mV (3)"):
         assert row in text, row
     assert "By gain" not in printed(*tables([score_page(Path("a/1.png"), PageTruth(signal_mv=ECG), ECG)]))

@@ -119,12 +119,14 @@ def test_what_is_wrong_with_the_truth_is_said(tmp_path: Path) -> None:
 def test_signals_are_drawn_as_they_were_scored() -> None:
     late = np.roll(ECG, 20, axis=1) + 1.0
     score = score_page(Path("a/1.png"), PageTruth(signal_mv=ECG), late)
-    figure = signals(Example(title="x", score=score, truth_mv=ECG, estimate_mv=late, overlay_jpeg=None))
+    figure = signals(
+        Example(title="x", score=score, truth=PageTruth(signal_mv=ECG), estimate_mv=late, overlay_jpeg=None)
+    )
     assert len(figure.axes) == 12
     recorded, digitized = figure.axes[1].lines
     both = np.interp(recorded.get_xdata(), digitized.get_xdata(), digitized.get_ydata())
     assert np.abs(both - recorded.get_ydata())[50:-50].max() < 0.05
-    failed = Example(title="x", score=score, truth_mv=ECG, estimate_mv=None, overlay_jpeg=None)
+    failed = Example(title="x", score=score, truth=PageTruth(signal_mv=ECG), estimate_mv=None, overlay_jpeg=None)
     assert len(signals(failed).axes[0].lines) == 1
 
 

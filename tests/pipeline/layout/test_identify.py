@@ -4,14 +4,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import LEADS, Layout, Lead, LeadLabel, TraceSet
+from pipeline import LEADS, Calibration, Layout, Lead, LeadLabel, TraceSet
+from pipeline.datatypes import NAMED_LEADS
 from pipeline.errors import LayoutUnknown
 from pipeline.layout.file import load_layouts
 from pipeline.layout.identify import identify_layout
+from pipeline.signal.calibrate import calibrate
 from pipeline.training.recordings.simulate import simulate_ecg
 from tests.pipeline.paper_samples import labels_of, printed
 
 LAYOUTS = load_layouts()
+KNOWN = [layout for layout in LAYOUTS if set(layout.leads) <= set(NAMED_LEADS)]
 NAMED = {layout.name: layout for layout in LAYOUTS}
 
 
@@ -31,7 +34,7 @@ def patient(seed: int, disease: str | None = None) -> np.ndarray:  # type: ignor
 
 
 @pytest.mark.parametrize("speed", [25.0, 50.0])
-@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+@pytest.mark.parametrize("layout", KNOWN, ids=lambda layout: layout.name)
 def test_every_layout_is_told_from_its_own_names_and_rows(layout: Layout, speed: float) -> None:
     rng = np.random.default_rng(len(layout.name))
     traces = printed(layout, patient(4, "none"), speed=speed)
@@ -47,7 +50,7 @@ def test_every_layout_is_told_from_its_own_names_and_rows(layout: Layout, speed:
     assert match.column_mm[-1][1] == pytest.approx(12 + len(layout.rows[0]) * pitch_mm, abs=0.11)
 
 
-@pytest.mark.parametrize("layout", [x for x in LAYOUTS if len(x.leads) >= 12], ids=lambda layout: layout.name)
+@pytest.mark.parametrize("layout", [x for x in KNOWN if len(x.leads) >= 12], ids=lambda layout: layout.name)
 def test_four_names_missing_and_two_false_ones_do_not_mislead(layout: Layout) -> None:
     rng = np.random.default_rng(7)
     traces = printed(layout, patient(5, "none"))
@@ -125,6 +128,60 @@ def test_a_strip_s_own_name_wins() -> None:
     assert match.rhythm == (Lead.V1,)
 
 
+def test_places_of_extra_leads_take_the_names_that_are_printed_there() -> None:
+    shown = replace(
+        NAMED["3x5"],
+        rows=tuple((*row[:4], lead) for row, lead in zip(NAMED["3x5"].rows, ("V4R", "V8", "V9"), strict=True)),
+    )
+    shown = replace(shown, rows=tuple(tuple(Lead(lead) for lead in row) for row in shown.rows))
+    traces = printed(shown, patient(3, "none"))
+    match = identify_layout(labels_of(shown, traces), traces, LAYOUTS)
+    assert match.certain and match.layout.name == "3x5"
+    assert match.layout.rows == shown.rows
+    record = calibrate(traces, match, Calibration())
+    assert record.leads == (*LEADS, Lead.V4R, Lead.V8, Lead.V9)
+    assert all(np.isfinite(signal).sum() == 1000 for signal in record.signal_mv)
+
+
+def test_an_extra_lead_without_a_name_is_a_doubt() -> None:
+    layout = NAMED["3x5"]
+    traces = printed(layout, patient(3, "none"))
+    labels = [label for label in labels_of(layout, traces) if label.lead != Lead.V4R]
+    match = identify_layout(labels, traces, LAYOUTS)
+    assert match.layout.name == layout.name and match.layout.rows[1][-1] == Lead.UNNAMED_1
+    assert match.reasons == ("leads whose names were not read are ?1 in the record",)
+    record = calibrate(traces, match, Calibration())
+    assert (
+        record.leads == (*LEADS, Lead.V3R, Lead.V7, Lead.UNNAMED_1) and np.isfinite(record.signal_mv[-1]).sum() == 1000
+    )
+
+
+def test_leads_of_other_systems_are_named_and_doubted() -> None:
+    layout = NAMED["3x5 Nehb"]
+    traces = printed(layout, patient(3, "none"))
+    match = identify_layout(labels_of(layout, traces), traces, LAYOUTS)
+    assert match.layout is layout and not match.certain
+    assert match.reasons[0].startswith("D, A, J are Nehb's leads")
+    frank = NAMED["3x1 Frank"]
+    traces = printed(frank, patient(3, "none"))
+    with pytest.raises(LayoutUnknown, match="X, Y, Z are Frank's leads"):
+        identify_layout(labels_of(frank, traces), traces, LAYOUTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("6x1 limb Cabrera", "half of a recording (page 1 of 2): limb leads only, no chest leads"),
+        ("3x2 chest", "half of a recording (page 2 of 2): chest leads only, no limb leads"),
+        ("3x1 V4-V6", "a part of a recording: chest leads only, no limb leads"),
+        ("3x4 right", ""),
+        ("15x1", ""),
+    ],
+)
+def test_a_page_of_one_half_of_the_leads_says_so(name: str, part: str) -> None:
+    assert NAMED[name].part == part
+
+
 def test_a_missing_row_leaves_the_others_in_place() -> None:
     layout = NAMED["3x4+1R"]
     full = printed(layout, patient(3, "none"))
@@ -193,7 +250,7 @@ def test_cabrera_order_and_the_sign_of_avr_are_told_by_the_limb_leads() -> None:
         ("[[layout]", "Expected"),
         ("", r"must hold \[\[layout\]\] tables"),
         ('[[layout]]\nrows = [["I"]]', "layout 1 has no name"),
-        ('[[layout]]\nname = "x"\nrows = [["I"], ["V7"]]', "layout 'x': row 2: 'V7' is no lead"),
+        ('[[layout]]\nname = "x"\nrows = [["I"], ["V10"]]', "layout 'x': row 2: 'V10' is no lead"),
         ('[[layout]]\nname = "x"\nrows = [["I"], ["II", "V1"]]', "same number of columns"),
         ('[[layout]]\nname = "x"\nrows = [["I"], ["I"]]', "I stands in rows more than once"),
         ('[[layout]]\nname = "x"\nrows = [["I"]]\ncolumns = 3', "unknown key columns"),

@@ -1,12 +1,14 @@
 """Print: found where the text map says, read through the lattice, and understood."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
-from pipeline import LEADS, GridScale, Lead, LeadLabel, PageImage, RectifiedPage, SegmentationMap, TextLine
+from pipeline import GridScale, Lead, LeadLabel, PageImage, RectifiedPage, SegmentationMap, TextLine
+from pipeline.datatypes import NAMED_LEADS
 from pipeline.errors import WeightsMismatch
 from pipeline.printing import recogniser as recogniser_module
 from pipeline.printing.recogniser import Recogniser, load_recogniser
@@ -197,7 +199,7 @@ def test_statements_that_differ_are_no_statement() -> None:
 @pytest.mark.parametrize(
     ("text", "lead"),
     [
-        *((lead.value, lead) for lead in LEADS),
+        *((lead.value, lead) for lead in NAMED_LEADS),
         ("AVR", Lead.AVR),
         ("-aVR", Lead.AVR),
         ("aVF:", Lead.AVF),
@@ -206,7 +208,11 @@ def test_statements_that_differ_are_no_statement() -> None:
         ("C4", Lead.V4),
         ("ll", Lead.II),
         ("I aVR", None),
-        ("V7", None),
+        ("C7", Lead.V7),
+        ("v3r", Lead.V3R),
+        ("RV4", Lead.V4R),
+        ("V10", None),
+        ("D", None),
         ("CVR", None),
         ("V1 25 mm/s", None),
         ("", None),
@@ -226,6 +232,28 @@ def test_recognised_names_join_those_seen() -> None:
     # V1 is known, V2 was seen as V3 less surely, aVL was seen more surely than aVF, V4 is new, III may be strokes
     assert got == [(Lead.V1, 20), (Lead.AVL, 100), (Lead.V2, 60), (Lead.V4, 140)]
     assert join_lead_names(seen_names, lines("V2", "V6", score=0.7)) == seen_names
+
+
+def test_a_recognised_name_of_an_extra_lead_replaces_the_part_of_it_that_was_seen() -> None:
+    part = LeadLabel(lead=Lead.V3, x_mm=20.0, y_mm=101.0, score=0.99)
+    (joined,) = join_lead_names([part], lines("V3R"))
+    assert joined.lead == Lead.V3R
+    whole, apart = replace(part, lead=Lead.V3R, x_mm=23.0), replace(part, x_mm=80.0)
+    assert join_lead_names([part, whole, apart], []) == (whole, apart)
+    unsure = replace(whole, score=0.7)
+    assert join_lead_names([part, unsure], []) == (part,)
+
+
+def test_single_letters_are_leads_only_where_one_stands_below_another() -> None:
+    def letters(*places: tuple[str, float, float]) -> list[TextLine]:
+        return [
+            TextLine(text=text, x0_mm=x - 1, x1_mm=x + 1, y0_mm=y - 1, y1_mm=y + 1, score=0.95) for text, x, y in places
+        ]
+
+    below = letters(("D", 200.0, 40.0), ("A", 201.0, 70.0), ("J", 200.0, 100.0), ("X", 20.0, 10.0))
+    assert [label.lead for label in join_lead_names([], below)] == [Lead.D, Lead.A, Lead.J]
+    beside = letters(("A", 20.0, 40.0), ("A", 40.0, 40.0), ("D", 60.0, 40.0))  # marks of beats
+    assert join_lead_names([], beside) == ()
 
 
 def test_a_name_seen_within_a_longer_line_of_print_is_none() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 
+from pipeline.datatypes import TextLine, TraceSet
 from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, InkStrip, Pen, drawn, ink_strip
+from pipeline.rows.refine import fit_ink
 from pipeline.rows.spikes import spikes_of, without_spikes
 from pipeline.rows.tips import with_tips
 
@@ -106,3 +110,51 @@ def test_too_little_of_a_line_is_no_row() -> None:
     strip = _strip(y, Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0))
     assert ink_strip(strip, y, np.arange(N) < 200) is None
     assert ink_strip(np.full_like(strip, 255), y, np.ones(N, bool)) is None
+
+
+def _sheet(strip: np.ndarray, top_mm: float = 40.0) -> SimpleNamespace:
+    """A sheet that shows the strip at `top_mm`, and takes its dark pixels for trace."""
+
+    def at(x_mm: np.ndarray, y_mm: np.ndarray) -> np.ndarray:
+        rows = np.round((y_mm - top_mm) * PX_PER_MM_Y).astype(int)
+        columns = np.round(x_mm * PX_PER_MM_X).astype(int).clip(0, N - 1)
+        shown = strip[rows.clip(0, HEIGHT - 1)][:, columns]
+        return np.where(((rows >= 0) & (rows < HEIGHT))[:, None, None], shown, 255).astype(np.uint8)
+
+    def ink(x_mm: np.ndarray, y_mm: np.ndarray) -> np.ndarray:
+        dark = np.where(at(x_mm, y_mm).max(2) < 150, 255, 0).astype(np.uint8)
+        return np.stack([np.zeros_like(dark), dark, np.zeros_like(dark)], 2)
+
+    return SimpleNamespace(pixels=at, ink=ink)
+
+
+def _fitted(columns: list[int], mm: float, text: list[TextLine]) -> TraceSet:
+    """One row with spikes `mm` tall in columns, fitted."""
+    y = _line()
+    strip = _strip(y, Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0), dict.fromkeys(columns, mm))
+    traces = TraceSet(
+        row_mm=(40.0 + y[None] / PX_PER_MM_Y).astype(np.float32),
+        confidence=np.ones((1, N), np.float32),
+        baseline_mm=np.array([40.0 + LEVEL / PX_PER_MM_Y], np.float32),
+        x0_mm=0.0,
+        columns_per_mm=PX_PER_MM_X,
+    )
+    match = SimpleNamespace(column_mm=((-5.0, 130.0),), labels=())
+    return fit_ink(traces, _sheet(strip), match, (), text)  # type: ignore[arg-type]
+
+
+COLUMNS = [60, 480, 890, 1330, 1740]
+
+
+@pytest.mark.parametrize(("count", "taken"), [(5, 5), (3, 0)])
+def test_a_page_with_few_strokes_is_no_paced_page(count: int, taken: int) -> None:
+    spikes = _fitted(COLUMNS[:count], 10.0, []).spikes
+    assert [spike.x_mm * PX_PER_MM_X for spike in spikes] == pytest.approx(COLUMNS[:taken], abs=2)
+    assert [spike.tip_mm for spike in spikes] == pytest.approx([40 + LEVEL / PX_PER_MM_Y - 10.0] * taken, abs=0.5)
+
+
+def test_strokes_in_print_are_no_spikes() -> None:
+    at_mm = [column / PX_PER_MM_X for column in COLUMNS]
+    text = [TextLine(text="V", x0_mm=x - 2, x1_mm=x + 2, y0_mm=58, y1_mm=66, score=1.0) for x in at_mm]
+    assert len(_fitted(COLUMNS, 4.0, []).spikes) == 5
+    assert _fitted(COLUMNS, 4.0, text).spikes == ()

@@ -273,7 +273,7 @@ def test_a_page_that_is_no_file_starts_no_process() -> None:
     code = (
         "import os, pathlib, numpy, pipeline\n"
         "class Fake:\n"
-        "    def digitize(self, page, *, default_calibration): return page\n"
+        "    def digitize(self, page, **_): return page\n"
         "page = pipeline.PageImage(pixels=numpy.zeros((8, 8, 3), numpy.uint8))\n"
         "assert pipeline.digitize(page, Fake()) is page\n"
         "children = [path.read_text() for path in pathlib.Path('/proc/self/task').glob('*/children')]\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 
 import pytest
@@ -161,4 +162,4 @@ def test_lead_codes_are_those_of_the_context_group() -> None:
     concepts = [getattr(codes.cid3001, keyword) for keyword in codes.cid3001.dir()]
     meanings = {code.value: code.meaning for code in concepts if code.scheme_designator == "MDC"}
     for value, name in LEAD_CODES.items():
-        assert meanings[value].split(",")[0].removeprefix("Lead ") == name
+        assert re.split(r",| \(", meanings[value])[0].removeprefix("Lead ") == name

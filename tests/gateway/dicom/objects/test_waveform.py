@@ -9,12 +9,13 @@ from io import BytesIO
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
+from pydicom.uid import GeneralECGWaveformStorage, TwelveLeadECGWaveformStorage
 
 from gateway.dicom.objects.uids import derived_uid, is_uid
-from gateway.dicom.objects.waveform import build_waveform, encode, waveform_sop_instance_uid
+from gateway.dicom.objects.waveform import build_waveform, encode, leads_left_out, waveform_sop_instance_uid
 from gateway.settings import ObjectSettings, SeriesSettings
 from pipeline import LEADS, EcgRecord, Lead
-from tests.gateway.dicom.samples import COLUMNS, CONTEXT, make_page, make_quality, make_record
+from tests.gateway.dicom.samples import COLUMNS, CONTEXT, make_page, make_quality, make_record, with_extra_leads
 from tests.pipeline.signal.test_heart_rate import ecg
 
 
@@ -103,6 +104,40 @@ def test_leads_not_on_the_page_are_channels_of_padding_marked_invalid() -> None:
     channels = dataset.WaveformSequence[0].ChannelDefinitionSequence
     assert [channel.ChannelStatus for channel in channels] == ["OK"] * 6 + ["INVALID"] * 6
     assert list(gap_items(dataset)[12].ReferencedSamplePositions) == [1, 5000]
+
+
+EXTRA = (Lead.V3R, Lead.V4R, Lead.V7, Lead.V9, Lead.UNNAMED_1)
+
+
+@pytest.mark.parametrize("sop_class", ["general", "12-lead-or-general"])
+def test_a_general_object_has_every_lead_of_the_page(sop_class: str) -> None:
+    record = with_extra_leads(make_record("6x2"), EXTRA)
+    dataset = read_back(build(record, sop_class=sop_class))
+    assert dataset.SOPClassUID == GeneralECGWaveformStorage
+    (group,) = dataset.WaveformSequence
+    sources = [channel.ChannelSourceSequence[0] for channel in group.ChannelDefinitionSequence]
+    assert [source.CodeMeaning for source in sources[:-1]] == [f"Lead {lead}" for lead in record.leads[:-1]]
+    assert [source.CodeValue for source in sources[12:]] == ["2:11", "2:12", "2:9", "2:67", "2:0"]
+    counts = np.frombuffer(group.WaveformData, "<i2").reshape(-1, 17).T
+    printed = ~np.isnan(record.signal_mv)
+    assert np.abs(counts[printed] - 1000.0 * record.signal_mv[printed]).max() <= 1.51
+    assert leads_left_out(record, sop_class) == ()  # type: ignore[arg-type]
+    assert "V9 0.0-5.0" in dataset.WaveformAnnotationSequence[0].UnformattedTextValue
+    assert dataset.AcquisitionContextSequence[0].ConceptCodeSequence[0].CodeValue == "10:11290"
+
+
+@pytest.mark.parametrize("sop_class", ["12-lead", "12-lead-groups"])
+def test_a_12_lead_object_says_which_leads_it_leaves_out(sop_class: str) -> None:
+    record = with_extra_leads(make_record("6x2"), EXTRA)
+    dataset = read_back(build(record, sop_class=sop_class, columns=(LEADS[:6], (*LEADS[6:], *EXTRA))))
+    assert dataset.SOPClassUID == TwelveLeadECGWaveformStorage
+    assert sum(group.NumberOfWaveformChannels for group in dataset.WaveformSequence) == 12
+    assert "not in this object of twelve leads: V3R, V4R, V7, V9, ?1" in str(dataset.WaveformAnnotationSequence[0])
+    assert leads_left_out(record, sop_class) == EXTRA  # type: ignore[arg-type]
+
+
+def test_a_page_of_the_twelve_leads_is_a_12_lead_object() -> None:
+    assert build(sop_class="12-lead-or-general").SOPClassUID == TwelveLeadECGWaveformStorage
 
 
 def test_badly_read_leads_are_questionable() -> None:
