@@ -44,6 +44,7 @@ from gateway.logs import configure_logging
 from gateway.operations.check import closed_web, surroundings
 from gateway.operations.reload import Outcome, leave_outcome
 from gateway.operations.retention import Retention
+from gateway.results.decisions import carry_out
 from gateway.security.certificates import certificates
 from gateway.security.connections import ConnectionLimit
 from gateway.security.passwords import digest, new_secret
@@ -319,6 +320,7 @@ class Service:
                 logger.warning("Taken from a silent worker", extra={"action": "rescue", "job_id": job_id})
             for job_id in self._records.match_waiting():
                 logger.info("An order names the patient", extra={"action": "match", "job_id": job_id})
+            carry_out(self._store, self._spool, self._settings)
             self._retention.purge()
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_S

@@ -197,7 +197,7 @@ def with_extra_leads(read: Digitization) -> Digitization:
     return replace(read, record=record, quality=quality)
 
 
-def main(program: str = "tests.fake_digitizer") -> None:
+def main(program: str = "tests.fake_digitizer", digitizer: type[FakeDigitizer] = FakeDigitizer) -> None:
     """Be the gateway's `serve` or `worker`, built as gateway.cli does but with the fake digitizer.
 
     `program` is the module whose workers `serve` starts.
@@ -226,7 +226,7 @@ def main(program: str = "tests.fake_digitizer") -> None:
         Spool(settings.storage.path / "spool", settings.storage.minimum_free_mib),
     )
     current = CurrentSettings(settings, partial(load_settings, asked.config))
-    run_worker(current, store, spool, name=asked.name, parent_pid=asked.parent, digitizer=FakeDigitizer())
+    run_worker(current, store, spool, name=asked.name, parent_pid=asked.parent, digitizer=digitizer())
 
 
 if __name__ == "__main__":

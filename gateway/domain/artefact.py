@@ -19,6 +19,7 @@ class Role(StrEnum):
     PAGE_PICTURE = "page-picture"  # PNG
     OVERLAY_PICTURE = "overlay-picture"  # PNG
     RECORD = "record"  # the signals, .npz
+    GEOMETRY = "geometry"  # where on the page's picture everything lies, JSON
     REPORT_PDF = "report-pdf"
     READING = "reading"  # what was seen on the page, for a correction to go on from
 
@@ -27,6 +28,7 @@ _KEPT = {
     Role.PAGE_PICTURE: "png",
     Role.OVERLAY_PICTURE: "overlay.png",
     Role.RECORD: "record.npz",
+    Role.GEOMETRY: "geometry.json",
     Role.REPORT_PDF: "report.pdf",
     Role.READING: "reading.bin",
 }

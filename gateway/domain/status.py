@@ -28,6 +28,7 @@ class JobAction(StrEnum):
     RELEASE = "RELEASE"  # return to the queue: the lease expired, or the worker stopped
     RETRY = "RETRY"  # a person requests another run
     CANCEL = "CANCEL"  # a person cancels it
+    REJECT = "REJECT"  # a person found that the page gives no result
     CONFIRM = "CONFIRM"  # a person checked the result: it is final
     CORRECT = "CORRECT"  # a person corrects how its pages are read
     REPOINT = "REPOINT"  # its patient was merged into another: the artefacts are made again for that one
@@ -47,6 +48,9 @@ JOB_TRANSITIONS: dict[tuple[JobStatus, JobAction], JobStatus] = {
     (JobStatus.FAILED, JobAction.CANCEL): JobStatus.CANCELLED,
     (JobStatus.CANCELLED, JobAction.RETRY): JobStatus.QUEUED,
     (JobStatus.DONE, JobAction.RETRY): JobStatus.QUEUED,  # the delivered result will be corrected
+    (JobStatus.DONE, JobAction.REJECT): JobStatus.CANCELLED,
+    (JobStatus.NEEDS_REVIEW, JobAction.REJECT): JobStatus.CANCELLED,
+    (JobStatus.FAILED, JobAction.REJECT): JobStatus.CANCELLED,
     (JobStatus.DONE, JobAction.CONFIRM): JobStatus.DONE,
     (JobStatus.NEEDS_REVIEW, JobAction.CONFIRM): JobStatus.DONE,
     (JobStatus.NEEDS_REVIEW, JobAction.CORRECT): JobStatus.QUEUED,

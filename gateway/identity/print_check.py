@@ -74,19 +74,19 @@ def contradictions(
         context.filler_order_number,
         context.study_id,
     ]
-    numbers = {field: list(_numbers(lines, _LABELS[field])) for field in ("patient_id", "accession_number")}
-    agrees = {field: [_is_known(number, known) for number in found] for field, found in numbers.items()}
+    numbers = {field: list(_numbers(lines, field)) for field in ("patient_id", "accession_number")}
+    alike = {field: [_is_known(number, known) for number in found] for field, found in numbers.items()}
     reasons = []
     for field, reason in (("patient_id", OTHER_PATIENT_ID), ("accession_number", OTHER_ACCESSION_NUMBER)):
-        if getattr(context, field) and agrees[field] and not any(agrees[field]):
+        if getattr(context, field) and alike[field] and not any(alike[field]):
             reasons.append(reason)
-    if not any(agrees["patient_id"] + agrees["accession_number"]) and _is_another_name(lines, context.patient_name):
+    if not any(alike["patient_id"] + alike["accession_number"]) and _is_another_name(lines, context.patient_name):
         reasons.append(OTHER_NAME)
     return tuple(reasons)
 
 
-def _numbers(lines: Sequence[TextLine], label: re.Pattern[str]) -> Iterator[str]:
-    for value in _labelled(lines, label):
+def _numbers(lines: Sequence[TextLine], field: str) -> Iterator[str]:
+    for _, value in labelled(lines, field):
         found = _VALUE.match(value)
         if found is None or _DATE.match(found[0]) or not re.search("[1-9]", found[0]):
             continue
@@ -94,16 +94,29 @@ def _numbers(lines: Sequence[TextLine], label: re.Pattern[str]) -> Iterator[str]
             yield found[0]
 
 
-def _labelled(lines: Sequence[TextLine], label: re.Pattern[str]) -> Iterator[str]:
-    """Yield what stands after a label: the rest of its line, or the nearest line right of it."""
-    sure = [line for line in lines if line.score >= _LEAST_SCORE]
-    for line in sure:
-        for found in label.finditer(line.text):
+def labelled(lines: Sequence[TextLine], field: str) -> Iterator[tuple[int, str]]:
+    """Yield what stands after a field's label, with its line: the rest of that, or the nearest line right of it."""
+    sure = [(number, line) for number, line in enumerate(lines) if line.score >= _LEAST_SCORE]
+    for number, line in sure:
+        for found in _LABELS[field].finditer(line.text):
             rest = line.text[found.end() :].strip()
             if rest:
-                yield rest
-            elif beside := [other for other in sure if _is_beside(line, other)]:
-                yield min(beside, key=lambda other: other.x0_mm).text.strip()
+                yield number, rest
+            elif beside := [(other.x0_mm, place) for place, other in sure if _is_beside(line, other)]:
+                nearest = min(beside)[1]
+                yield nearest, lines[nearest].text.strip()
+
+
+def agrees(field: str, printed: str, recorded: str) -> bool:
+    """Return whether a printed value is the recorded one, for a person to look at: stricter than `contradictions`.
+
+    Numbers are the same but for punctuation, leading zeros and characters of one shape; of names every word of the
+    shorter one is alike to one of the other.
+    """
+    if field == "patient_name":
+        fewer, more = sorted((_words(printed), _words(recorded)), key=len)
+        return bool(fewer) and all(_share_a_word([[word]], more) for word in fewer)
+    return printed == recorded if field == "patient_birth_date" else _canonical(printed) == _canonical(recorded)
 
 
 def _is_beside(label: TextLine, value: TextLine) -> bool:
@@ -146,10 +159,12 @@ def _edits(one: str, other: str) -> int:
 
 def _is_another_name(lines: Sequence[TextLine], name: str) -> bool:
     recorded = _words(name)
-    printed = [words for value in _labelled(lines, _LABELS["patient_name"]) if len(words := _words(value)) >= 2]
-    if not recorded or not printed:
-        return False
-    return not any(
+    printed = [words for _, value in labelled(lines, "patient_name") if len(words := _words(value)) >= 2]
+    return bool(recorded and printed) and not _share_a_word(printed, recorded)
+
+
+def _share_a_word(printed: Sequence[Sequence[str]], recorded: Sequence[str]) -> bool:
+    return any(
         word in known or known in word or _edits(word, known) <= max(1, len(known) // 3)
         for words in printed
         for word in words

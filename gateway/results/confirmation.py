@@ -47,20 +47,9 @@ def confirm(store: Store, spool: Spool, settings: Settings, job_id: str, actor: 
         A message cannot be made as its destination wants it; nothing is changed.
     """
     job = store.jobs.get(job_id)
-    if job.status not in (JobStatus.DONE, JobStatus.NEEDS_REVIEW):
-        raise IllegalTransition(f"a {job.status} job has nothing to confirm")
-    if job.confirmed_by:
+    if job.confirmed_by and job.status == JobStatus.DONE:
         return
-    rows = [row for row in store.jobs.pages(job_id) if row.waveform_sop_instance_uid]
-    if not rows:
-        raise IllegalTransition("no page of this job gave a waveform for a patient")
-    earlier = store.deliveries.of_job(job_id)
-    facts = job_facts(job, known_context(job, spool), settings, earlier)
-    printed = {
-        row.page_number: believable(read_printed(row.quality_json), facts.context, job.created_at) for row in rows
-    }
-    if job.status == JobStatus.NEEDS_REVIEW and settings.review.undated == "review":
-        _check_dated(facts.context, printed.values())
+    rows, facts, printed = _confirmable(store, spool, settings, job)
     facts = replace(facts, created_at=utc_now())  # when the status changed: MSH-7, OBR-22
     deliveries: list[Delivery] = []
     for row in rows:
@@ -69,11 +58,34 @@ def confirm(store: Store, spool: Spool, settings: Settings, job_id: str, actor: 
         report = Artefact(page_number=page.page_number, role=Role.REPORT_PDF, data=page.report_pdf)
         write_artefacts(spool, job_id, [report, *(artefact for artefact, _ in made)])
         deliveries += [delivery for _, delivery in made]
-    notes, rejecting = rejections(facts, spool, earlier, deliveries, utc_now())
+    notes, rejecting = rejections(facts, spool, facts.earlier, deliveries, utc_now())
     write_artefacts(spool, job_id, notes)
     deliveries += rejecting
     store.jobs.confirm(job_id, deliveries, actor)
     logger.info("Confirmed, %d deliveries", len(deliveries), extra={"action": "confirm", "job_id": job_id})
+
+
+def check_confirmable(store: Store, spool: Spool, settings: Settings, job_id: str) -> None:
+    """Raise IllegalTransition where a job's result cannot be confirmed: see `confirm`."""
+    _confirmable(store, spool, settings, store.jobs.get(job_id))
+
+
+def _confirmable(
+    store: Store, spool: Spool, settings: Settings, job: Job
+) -> tuple[list[Page], JobFacts, dict[int, PrintedValues]]:
+    """Return the pages of a job that may be confirmed, what is the same for all, and what each prints of its time."""
+    if job.status not in (JobStatus.DONE, JobStatus.NEEDS_REVIEW):
+        raise IllegalTransition(f"a {job.status} job has nothing to confirm")
+    rows = [row for row in store.jobs.pages(job.id) if row.waveform_sop_instance_uid]
+    if not rows:
+        raise IllegalTransition("no page of this job gave a waveform for a patient")
+    facts = job_facts(job, known_context(job, spool), settings, store.deliveries.of_job(job.id))
+    printed = {
+        row.page_number: believable(read_printed(row.quality_json), facts.context, job.created_at) for row in rows
+    }
+    if job.status == JobStatus.NEEDS_REVIEW and settings.review.undated == "review":
+        _check_dated(facts.context, printed.values())
+    return rows, facts, printed
 
 
 def known_context(job: Job, spool: Spool) -> StudyContext:

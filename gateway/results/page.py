@@ -77,6 +77,23 @@ class JobFacts:
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Pictures:
+    """What a person checks a page by.
+
+    Parameters
+    ----------
+    page, overlay : bytes
+        The page, and the recovered traces drawn over it, as PNG files.
+    geometry : bytes
+        Where on the picture of the page everything lies, as JSON.
+    """
+
+    page: bytes
+    overlay: bytes
+    geometry: bytes
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class PageResult:
     """One page's row, files and deliveries."""
 
@@ -117,19 +134,25 @@ def job_facts(job: Job, context: StudyContext, settings: Settings, deliveries: S
     )
 
 
-def failed_page(facts: JobFacts, page_number: int, reason: str, seconds: float, page_png: bytes) -> PageResult:
-    """Return the result of a page that could not be read; `reason` says why, in words, and the picture is kept."""
+def failed_page(
+    facts: JobFacts, page_number: int, reason: str, seconds: float, known: tuple[bytes, bytes]
+) -> PageResult:
+    """Return the result of a page that could not be read; `reason` says why, in words.
+
+    `known` is its picture and the size of that (`Pictures.geometry`): they are kept.
+    """
     page = Page(
         job_id=facts.job_id, page_number=page_number, status=JobStatus.FAILED, reason=reason, seconds=round(seconds, 3)
     )
-    picture = Artefact(page_number=page_number, role=Role.PAGE_PICTURE, data=page_png)
-    return PageResult(page=page, artefacts=(picture,))
+    kept = zip((Role.PAGE_PICTURE, Role.GEOMETRY), known, strict=True)
+    artefacts = tuple(Artefact(page_number=page_number, role=role, data=data) for role, data in kept)
+    return PageResult(page=page, artefacts=artefacts)
 
 
 def page_result(
     facts: JobFacts,
     digitization: Digitization,
-    pictures: tuple[bytes, bytes],
+    pictures: Pictures,
     seconds: float,
     contradictions: tuple[str, ...] = (),
 ) -> PageResult:
@@ -138,7 +161,7 @@ def page_result(
     Parameters
     ----------
     pictures
-        The page, and the recovered traces drawn over it, as PNG files.
+        What a person checks the page by.
     seconds
         How long the digitization took.
     contradictions
@@ -148,8 +171,9 @@ def page_result(
     """
     number, quality, match = digitization.page.page_number, digitization.quality, digitization.layout_match
     artefacts = [
-        Artefact(page_number=number, role=Role.PAGE_PICTURE, data=pictures[0]),
-        Artefact(page_number=number, role=Role.OVERLAY_PICTURE, data=pictures[1]),
+        Artefact(page_number=number, role=Role.PAGE_PICTURE, data=pictures.page),
+        Artefact(page_number=number, role=Role.OVERLAY_PICTURE, data=pictures.overlay),
+        Artefact(page_number=number, role=Role.GEOMETRY, data=pictures.geometry),
         Artefact(page_number=number, role=Role.RECORD, data=record_npz(digitization.record)),
     ]
     deliveries: list[Delivery] = []
@@ -163,7 +187,7 @@ def page_result(
         reasons.append(not_known(printed))
     uid = ""
     if facts.context.patient_id:  # without a patient ID no object is made
-        page = _digitized_page(facts, replace(digitization, printed=printed), pictures[1], doubtful=doubtful)
+        page = _digitized_page(facts, replace(digitization, printed=printed), pictures.overlay, doubtful=doubtful)
         try:
             objects = {kind: make_object(page, kind, facts.objects) for kind in facts.object_kinds}
         except ValueError as error:

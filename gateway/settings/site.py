@@ -50,6 +50,13 @@ class ReviewSettings(Section):
     minimum_estimated_snr_db: float = 8.0
     minimum_coverage: float = Field(default=0.8, ge=0, le=1)
     deliver_doubtful: bool = False
+    rejections: tuple[Annotated[str, Field(min_length=1, max_length=80)], ...] = (
+        "not an ECG",
+        "not readable",
+        "a part of the ECG is missing",
+        "the wrong page was scanned",
+        "scanned twice",
+    )  # the reasons that a reviewer chooses from
     check_print: bool = True  # a page that prints another patient or order than its record is held
     undated: Literal["review", "receipt"] = "review"  # held, or dated when it was received, where no date is known
 

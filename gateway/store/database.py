@@ -9,7 +9,7 @@ detached: plain values that follow no later change.  Any failure of the database
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -179,6 +179,12 @@ def log_event(session: Session, job_id: str, action: str, actor: str, detail: st
     session.add(JobEvent(job_id=job_id, action=str(action), actor=actor, detail=detail))
 
 
+def changes_after(session: Session, job_id: str, version: int) -> Sequence[JobEvent]:
+    """Return what happened to a job after a version of it, oldest first; a delivery changes nothing of its result."""
+    since = (JobEvent.job_id == job_id, col(JobEvent.id) > version, ~col(JobEvent.action).like("DELIVERY_%"))
+    return session.exec(select(JobEvent).where(*since).order_by(col(JobEvent.id))).all()
+
+
 def find_job(session: Session, job_id: str) -> Job:
     """Return a job to read; raise NotFound where there is none."""
     job = session.get(Job, job_id)
@@ -278,7 +284,7 @@ def queue_again(session: Session, job: Job, actor: str, action: JobAction = JobA
     check_files(job)
     delivered = select(Delivery.id).where(Delivery.job_id == job.id, arrived())
     job.attempts = 0
-    job.confirmed_by = ""
+    job.confirmed_by = job.traces_agreed_by = ""
     advance_job(session, job, action, actor, detail)
     job.reason = ""
     cancel_undelivered(session, job.id, actor)

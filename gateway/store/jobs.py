@@ -1,4 +1,4 @@
-"""Jobs, their pages and their audit trail.
+"""Jobs, their pages and their audit trail, and the workers that were seen.
 
 Intake submits a job; a worker claims it under a lease and completes it together with its pages and deliveries.  A
 change of status is looked up in the table of `gateway.domain.status` and leaves a `JobEvent` in the same transaction.
@@ -24,6 +24,7 @@ from gateway.store.database import (
     advance_job,
     apply_decision,
     cancel_undelivered,
+    changes_after,
     check_files,
     find_job,
     lock_job,
@@ -32,8 +33,10 @@ from gateway.store.database import (
 )
 from gateway.store.deliveries import put_delivery
 from gateway.store.patients import match_order
-from gateway.store.tables import Delivery, Job, JobEvent, Page
+from gateway.store.tables import Delivery, Job, JobEvent, Page, WorkerSeen
 
+_FORGOTTEN = timedelta(days=1)
+_CLOCKS = timedelta(minutes=1)  # between the clocks of two machines; what is later was written by a wrong one
 _IDS_AT_ONCE = 500  # parameters of one statement
 _RESULT_ACTIONS = {
     JobStatus.DONE: JobAction.COMPLETE,
@@ -250,7 +253,9 @@ class Jobs:
         """End a claimed job FAILED without a result."""
         self.complete(job_id, worker, JobResult(status=JobStatus.FAILED, reason=reason))
 
-    def decide(self, job: Job, decision: Decision, actor: str, detail: str = "") -> Job | None:
+    def decide(
+        self, job: Job, decision: Decision, actor: str, detail: str = "", *, by_person: bool = False
+    ) -> Job | None:
         """Apply what was decided about the identity of a job.
 
         A job that `actor` holds as a worker continues, or waits from now on.  A job that waits is queued, or gets the
@@ -262,6 +267,8 @@ class Jobs:
             The job that the decision was made for.
         detail : str
             What the audit trail says about the source of the identity.
+        by_person : bool
+            `actor` is a person who says that this is the patient: a job that has ended well runs again for that one.
 
         Returns
         -------
@@ -277,7 +284,14 @@ class Jobs:
             now = lock_job(session, job.id)
             if _state(now) != _state(job):
                 return None
-            apply_decision(session, now, decision, actor, detail)
+            if by_person and now.status == JobStatus.DONE:
+                queue_again(session, now, actor)
+                now.context = decision.context
+                log_event(session, now.id, "IDENTIFY", actor, detail)
+            else:
+                apply_decision(session, now, decision, actor, detail)
+            if by_person:
+                now.patient_agreed_by, now.urgent = actor, True
             return now
 
     def renew_source(self, job: Job, digest: str, actor: str, decision: Decision | None = None) -> bool:
@@ -346,7 +360,7 @@ class Jobs:
         """
         with self._database.write() as session:
             now = lock_job(session, job.id)
-            if version is not None and (since := _changes(session, job.id, version)):
+            if version is not None and (since := changes_after(session, job.id, version)):
                 done = ", ".join(f"{event.action} by {event.actor} at {event.at:%H:%M:%S} UTC" for event in since)
                 raise IllegalTransition(f"job {job.id} has changed in the meantime: {done}")
             if _state(now) != _state(job):
@@ -357,7 +371,7 @@ class Jobs:
     def version(self, job_id: str) -> int:
         """Return what a form must name to say which state of a job it was filled in for."""
         with self._database.read() as session:
-            return max((event.id or 0 for event in _changes(session, job_id, 0)), default=0)
+            return max((event.id or 0 for event in changes_after(session, job_id, 0)), default=0)
 
     def confirm(self, job_id: str, deliveries: Sequence[Delivery], actor: str) -> None:
         """Record that a person found the result right, and send it as final.
@@ -477,6 +491,30 @@ class Jobs:
             return not finished or session.exec(pending.limit(1)).first() is not None
 
 
+class Workers:
+    """The workers of one database, whoever started them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def seen(self, name: str) -> None:
+        """Record that a worker works, or looked for work, now."""
+        with self._database.write(f"worker {name}") as session:
+            now = utc_now()
+            worker = session.get(WorkerSeen, name)
+            if worker is None:
+                session.add(WorkerSeen(name=name, seen_at=now))
+                session.exec(delete(WorkerSeen).where(col(WorkerSeen.seen_at) < now - _FORGOTTEN))
+            else:
+                worker.seen_at = now
+
+    def last_seen(self) -> datetime | None:
+        """Return when any worker was seen last; None where none was within a day."""
+        until = utc_now() + _CLOCKS
+        with self._database.read() as session:
+            return session.exec(select(func.max(WorkerSeen.seen_at)).where(col(WorkerSeen.seen_at) < until)).one()
+
+
 def _is_held(job: Job, worker: str, context: StudyContext) -> bool:
     return job.status == JobStatus.RUNNING and job.worker == worker and job.context == context
 
@@ -486,12 +524,6 @@ def _leased(session: Session, job_id: str, worker: str) -> Job:
     if job.status != JobStatus.RUNNING or job.worker != worker:
         raise IllegalTransition(f"job {job_id} is {job.status}, not leased to {worker}")
     return job
-
-
-def _changes(session: Session, job_id: str, version: int) -> Sequence[JobEvent]:
-    """Return what happened to a job after a version of it, oldest first; a delivery changes nothing of its result."""
-    since = (JobEvent.job_id == job_id, col(JobEvent.id) > version, ~col(JobEvent.action).like("DELIVERY_%"))
-    return session.exec(select(JobEvent).where(*since).order_by(col(JobEvent.id))).all()
 
 
 def _state(job: Job) -> tuple[JobStatus, str, bool, StudyContext]:

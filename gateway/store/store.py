@@ -14,11 +14,11 @@ from gateway.store.accounts import Accounts
 from gateway.store.commitments import Commitments
 from gateway.store.database import Database
 from gateway.store.deliveries import Deliveries
-from gateway.store.jobs import Jobs
+from gateway.store.jobs import Jobs, Workers
 from gateway.store.kept_files import KeptFiles
 from gateway.store.patients import Patients
+from gateway.store.review import Review
 from gateway.store.trail import Trail
-from gateway.store.workers import Workers
 
 
 class Store:
@@ -45,6 +45,7 @@ class Store:
         self.patients = Patients(self.database)
         self.commitments = Commitments(self.database)
         self.workers = Workers(self.database)
+        self.review = Review(self.database)
         self.accounts = Accounts(self.database)
         self.trail = Trail(self.database)
 

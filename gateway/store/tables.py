@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from datetime import UTC, datetime
 
-from sqlalchemy import Column, DateTime, Dialect, Enum, String, UniqueConstraint, event
+from sqlalchemy import Column, DateTime, Dialect, Enum, String, UniqueConstraint, event, inspect
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 
@@ -19,6 +19,7 @@ from gateway.domain.artefact import Role
 from gateway.domain.audit import AuditKind
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
+from gateway.domain.review import Stake, Verdict, stake_of
 from gateway.domain.status import DeliveryStatus, JobStatus
 
 
@@ -64,6 +65,7 @@ class ContextText(TypeDecorator[StudyContext]):
 # State words are text, not a type of the database's own: a new word needs no change of a type.
 _JOB_STATUS = Enum(JobStatus, native_enum=False)
 _DELIVERY_STATUS = Enum(DeliveryStatus, native_enum=False)
+_VERDICT = Enum(Verdict, native_enum=False, length=16)
 _ACCOUNT_ROLE = Enum(AccountRole, native_enum=False, length=16)
 _AUDIT_KIND = Enum(AuditKind, native_enum=False, length=16)
 _ORIGIN = Enum(Origin, native_enum=False, length=16)
@@ -97,6 +99,11 @@ class Job(SQLModel, table=True):
     unmatched: bool = Field(default=False, index=True)  # waits for an order, or a person, to give the identity
     revision: int = 0  # how often it ran again after something of it had been delivered
     confirmed_by: str = ""  # who confirmed the result as it is now
+    stake: int = Field(default=Stake.NONE, index=True)  # `gateway.domain.review.Stake` of `reason`, to sort by
+    reviewer: str = ""  # who has it open for review, until `reviewer_until`
+    reviewer_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    traces_agreed_by: str = ""  # who says that the traces of this result are those of the page
+    patient_agreed_by: str = ""  # who says that this is the patient
     legal_hold: bool = False  # a person wants its files kept, whatever the retention says
     corrections_json: str = "{}"  # what a person corrected on its pages: by page number, as of `pipeline.Corrections`
     urgent: bool = False  # a person waits for the run
@@ -106,10 +113,34 @@ class Job(SQLModel, table=True):
 @event.listens_for(Job, "before_insert")
 @event.listens_for(Job, "before_update")
 def _copy_search_fields(_mapper: object, _connection: object, job: Job) -> None:
-    """Keep the columns that jobs are searched by equal to the context."""
+    """Keep the columns that jobs are searched and sorted by equal to what they stand for."""
     job.patient_id = job.context.patient_id
     job.accession_number = job.context.accession_number
     job.study_date = job.context.study_date
+    match job.status:
+        case JobStatus.NEEDS_REVIEW:
+            job.stake = stake_of(job.reason)
+        case JobStatus.FAILED:
+            job.stake = Stake.UNREAD
+        case _:
+            job.stake = Stake.NONE
+    changes = inspect(job).attrs
+    if changes.context.history.deleted and not changes.patient_agreed_by.history.added:
+        job.patient_agreed_by = ""  # nobody has said so of the patient it has now
+
+
+class ReviewDecision(SQLModel, table=True):
+    """What a reviewer decided about a job, until it is carried out or taken back."""
+
+    __tablename__ = "review_decision"
+
+    job_id: str = Field(foreign_key="job.id", primary_key=True)
+    verdict: Verdict = Field(sa_column=Column(_VERDICT, nullable=False))
+    reason: str = ""  # of a rejection, in words
+    actor: str
+    version: int = 0  # of the job (`Review.version`) when it was taken: what happens after it voids it
+    decided_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    due_at: datetime = Field(index=True, sa_type=UtcDateTime)
 
 
 class Page(SQLModel, table=True):

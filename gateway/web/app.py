@@ -29,6 +29,7 @@ from gateway.web.audit import RequestAudit
 from gateway.web.kept import explain_sessions
 from gateway.web.pages import account, health, job, login, oidc, queue, unmatched
 from gateway.web.proxies import Proxies
+from gateway.web.review import correct, decide, patient, pictures, worklist
 from gateway.web.site import Site
 
 _HERE = Path(__file__).parent
@@ -85,6 +86,8 @@ def create_app(
         app.include_router(account.first_admin(site, first))
     app.include_router(queue.routes(site))
     app.include_router(job.routes(site))
+    for part in (worklist, pictures, patient, correct, decide):
+        app.include_router(part.routes(site))
     app.include_router(unmatched.routes(site))
     app.include_router(job.decisions(site))
     app.include_router(health.routes(site))

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 _ONE_LOOK_S = 60.0  # a page, its pictures and its file are one look at a job
 _MOST_LOOKS = 10_000
+_LEFT = "/review/{job_id}/leave"  # decides nothing
 _WITHOUT_PATIENT = "/jobs/{job_id}"  # to whom may not see patients
 
 
@@ -47,8 +48,8 @@ class RequestAudit:
             if status == 403:
                 self._keep(AuditKind.ALERT, user, job_id, f"refused: {request.method} {route}", failed=True)
             elif request.method not in ("GET", "HEAD"):
-                if job_id:
-                    detail = route.removeprefix(_WITHOUT_PATIENT).strip("/")
+                if job_id and route != _LEFT:
+                    detail = route.partition("{job_id}/")[2]
                     self._keep(AuditKind.DECIDE, user, job_id, detail, failed=status >= 400)
             elif status < 400 and "hx-request" not in request.headers:
                 own = bool(job_id) and (user.sees_patients or route != _WITHOUT_PATIENT)

@@ -31,6 +31,7 @@ from gateway.results.correction import rejections
 from gateway.results.page import (
     JobFacts,
     PageResult,
+    Pictures,
     failed_page,
     job_facts,
     job_outcome,
@@ -47,6 +48,7 @@ from gateway.worker.lease import Lease
 from gateway.worker.source import JobSource, read_source
 from pipeline import Calibration, Corrections, Digitization, PageImage
 from pipeline.errors import DigitizationError, TransientError
+from pipeline.output.geometry import blank_geometry, page_geometry
 from pipeline.output.overlay import draw_overlay, reduce_page, write_png
 
 logger = logging.getLogger(__name__)
@@ -291,7 +293,12 @@ class Worker:
                 keep=kept.append,
             )
             seconds = time.monotonic() - started
-            pictures = (write_png(reduce_page(image)), write_png(draw_overlay(digitization)))
+            shown = reduce_page(image)
+            pictures = Pictures(
+                page=write_png(shown),
+                overlay=write_png(draw_overlay(digitization)),
+                geometry=page_geometry(digitization, shown.shape[1]),
+            )
             printed = self._printed(digitization, facts.context) if self._settings.review.check_print else ()
             result = page_result(facts, digitization, pictures, seconds, (*facts.against, *printed))
             return _with_reading(result, kept)
@@ -303,10 +310,10 @@ class Worker:
             reason = str(error)
         except Exception as error:  # noqa: BLE001 - a fault of ours must fail one page, not the queue
             reason = _broke(what, error)
+        shown = reduce_page(image)
+        known = (write_png(shown), blank_geometry(image, shown.shape[1]))
         seconds = time.monotonic() - started
-        return _with_reading(
-            failed_page(facts, image.page_number, reason, seconds, write_png(reduce_page(image))), kept
-        )
+        return _with_reading(failed_page(facts, image.page_number, reason, seconds, known), kept)
 
     def _known(self, facts: JobFacts, image: PageImage) -> bytes:
         """Return the reading of a page that an earlier run kept; b"" where there is none, or nobody waits for it."""

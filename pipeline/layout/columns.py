@@ -190,7 +190,8 @@ def _lay_columns(
             score += np.interp(at, x_mm, shared, left=0.0, right=0.0) if x_mm.size else 0.0
     best = np.unravel_index(int(np.argmax(score)), score.shape)
     pitch_mm = float(pitch[0, best[1]])
-    return _steepest(traces, rows, float(start[best[0], 0]), pitch_mm, n), pitch_mm
+    start_mm = _steepest(traces, rows, float(start[best[0], 0]), pitch_mm, n)
+    return _settle(start_mm, pitch_mm, n, seconds, seen_mm)
 
 
 def _steepest(
@@ -207,6 +208,35 @@ def _steepest(
     total = np.where((at >= 0) & (at < step.size), step[at.clip(0, step.size - 1)], 0.0).sum(0)
     best = int(np.argmax(total * np.exp(-2.0 * (offsets / (reach_mm * scale)) ** 2)))
     return traces.x0_mm + float(at[0, best]) / scale - pitch_mm
+
+
+def _settle(start_mm: float, pitch_mm: float, n: int, seconds: float, seen_mm: Sequence[float]) -> tuple[float, float]:
+    """Move evenly spaced columns onto the marks near their boundaries; (start, pitch) in mm.
+
+    Where separators are printed, marks show a boundary to some hundredths of a millimetre; steps of the rows do not,
+    because the tracer follows separators.  Without separators it is the reverse: marks scatter, and nothing moves.  The
+    first boundary does not count: no separator stands there, and its marks may come late.  Wrong marks get no weight,
+    and a pitch next to one that carts print is drawn towards it.
+    """
+    marks = np.asarray(seen_mm, np.float64)
+    usual_mm = min((speed * seconds for speed in _PACES_MM_PER_S), key=lambda known: abs(known / pitch_mm - 1))
+    usual_spread_mm = COLUMNS.settle_pitch * usual_mm
+    settled = np.array([start_mm, pitch_mm])
+    for step in range(COLUMNS.settle_steps):
+        column = np.round((marks - settled[0]) / settled[1])
+        off_mm = marks - settled[0] - column * settled[1]
+        near = (column >= 1) & (column <= n) & (np.abs(off_mm) <= COLUMNS.settle_near_mm)
+        if len(np.unique(column[near & (column < n)])) < 2:
+            return start_mm, pitch_mm
+        spread_mm = COLUMNS.settle_spread_mm * (3.0 if 2 * step < COLUMNS.settle_steps else 1.0)
+        weight = near / (1 + (off_mm / spread_mm) ** 2) ** 2
+        usual_off_mm = usual_mm - settled[1]
+        pull = (spread_mm / usual_spread_mm) ** 2 / (1 + (usual_off_mm / (2 * usual_spread_mm)) ** 2) ** 2
+        design = np.stack([np.ones_like(column), column])
+        normal = design * weight @ design.T + np.diag([0.0, pull])
+        settled += np.linalg.solve(normal, design @ (weight * off_mm) + [0.0, pull * usual_off_mm])
+    agree = float(np.median(np.abs(off_mm[near]))) <= COLUMNS.settle_spread_mm
+    return (float(settled[0]), float(settled[1])) if agree else (start_mm, pitch_mm)
 
 
 def _shared_step(traces: TraceSet, rows: Sequence[int], centre_mm: float, reach_mm: float) -> tuple[Float64, Float64]:

@@ -66,6 +66,11 @@ class ColumnWeights:
     end_ink_spread_mm: float = 0.4  # mm; by hand
     mark: float = 0.8  # weight of a boundary that the layout network sees in every row; by hand
     mark_spread_mm: float = 0.4  # mm; by hand, a cell of its answer is 0.5 mm
+    settle_near_mm: float = 0.8  # mm within which a mark may be that of a boundary already found; by hand
+    settle_spread_mm: float = 0.05  # mm by which marks are off where they agree; median 0.007 to 0.047 mm on 20
+    # photographs with separators, 0.05 to 0.2 mm on five of six drawn scans without
+    settle_pitch: float = 0.0006  # relative difference from a usual pitch; 20 photographs: 0.0002
+    settle_steps: int = 12  # of the fit, the first half with three times the spread; by hand
     strange: float = 0.4  # cost of a pitch that no cart prints; by hand
     strange_spread: float = 0.004  # relative difference that costs it in full; by hand
     strange_most: float = 3.0  # times that cost, at most; by hand

@@ -20,6 +20,7 @@ from pipeline.datatypes import ByteArray, FloatArray, RowBand, TraceSet
 from pipeline.errors import TraceNotFound
 from pipeline.networks.inference import Network
 from pipeline.networks.specification import ROW_BINS, ROW_COLUMNS_PER_MM, TRACE
+from pipeline.rows.uprights import upright_lines, without_lines
 from pipeline.runs import runs_of
 from pipeline.sheet.paper import Sheet
 
@@ -153,12 +154,13 @@ def _straight(row: FloatArray, *, within_mm: float = 0.15) -> bool:
 def _cut_strips(
     sheet: Sheet, rows: Sequence[RowBand], across_mm: tuple[float, float], bins: int
 ) -> tuple[npt.NDArray[np.float64], ByteArray]:
-    """Cut a strip `bins` tall out of the page for every row: paper y of their tops, pixels."""
+    """Cut a strip `bins` tall out of the page for every row: paper y of their tops, pixels; no upright grid lines."""
     width = int(np.ceil((across_mm[1] - across_mm[0]) * TRACE.px_per_mm_x))
     x_mm = across_mm[0] + (np.arange(width, dtype=np.float64) + 0.5) / TRACE.px_per_mm_x
     tops = np.array([row.baseline_mm - bins * _BIN_MM / 2 for row in rows])
     lines = (np.arange(2 * bins) + 0.5) / TRACE.px_per_mm_y
-    return tops, np.stack([sheet.pixels(x_mm, top + lines) for top in tops])
+    strips = np.stack([sheet.pixels(x_mm, top + lines) for top in tops])
+    return tops, without_lines(strips, upright_lines(strips))
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)

@@ -21,14 +21,22 @@ from gateway.domain.context import StudyContext
 from gateway.domain.status import DELIVERY_TRANSITIONS, UNSETTLED, DeliveryAction, DeliveryStatus, JobStatus
 from gateway.errors import NotFound
 from gateway.identity.person import identify
-from gateway.results.confirmation import confirm
 from gateway.settings import ReviewSettings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.store.tables import Delivery, Job, JobEvent, Page
 from gateway.web.access import CurrentUser
 from gateway.web.forms import Number, back_to, read_form
-from gateway.web.pages.words import DELIVERY_WORDS, Badge, clock, delivery_tone, job_badge, per_cent, source_in_words
+from gateway.web.pages.words import (
+    DELIVERY_WORDS,
+    Badge,
+    clock,
+    delivery_tone,
+    job_badge,
+    per_cent,
+    person_name,
+    source_in_words,
+)
 from gateway.web.site import Site
 from pipeline import ALL_LEADS
 
@@ -150,7 +158,7 @@ def routes(site: Site) -> APIRouter:
 
     @router.get("/jobs/{job_id}/source")
     def source(job_id: str, user: CurrentUser) -> Response:
-        _check_opens(user)
+        check_opens(user)
         job = store.jobs.get(job_id)
         path = spool.source_path(job.id)
         if not path.is_file():
@@ -159,19 +167,19 @@ def routes(site: Site) -> APIRouter:
 
     @router.get("/jobs/{job_id}/pages/{number}/page.png")
     def page_image(job_id: str, number: Number, user: CurrentUser) -> Response:
-        _check_opens(user)
+        check_opens(user)
         return _picture(store, spool, job_id, kept_name(number, Role.PAGE_PICTURE))
 
     @router.get("/jobs/{job_id}/pages/{number}/overlay.png")
     def overlay_image(job_id: str, number: Number, user: CurrentUser) -> Response:
-        _check_opens(user)
+        check_opens(user)
         return _picture(store, spool, job_id, kept_name(number, Role.OVERLAY_PICTURE))
 
     return router
 
 
 def decisions(site: Site) -> APIRouter:
-    """Return the targets of the job page's forms: its identity, its confirmation, a delivery sent again."""
+    """Return the targets of the job page's forms: its identity, a delivery sent again."""
     router, store = APIRouter(), site.store
 
     @router.post("/jobs/{job_id}/identity")
@@ -179,12 +187,6 @@ def decisions(site: Site) -> APIRouter:
         form = await read_form(request)
         stated = StudyContext(**{name: form.get(name, "").strip() for name in _IDENTITY_FIELDS})
         await run_in_threadpool(identify, store, job_id, stated, user.name)
-        return back_to(f"/jobs/{job_id}")
-
-    @router.post("/jobs/{job_id}/confirmation")
-    async def give_confirmation(request: Request, job_id: str, user: CurrentUser) -> Response:
-        await read_form(request)
-        await run_in_threadpool(confirm, store, site.spool, site.settings, job_id, user.name)
         return back_to(f"/jobs/{job_id}")
 
     @router.post("/jobs/{job_id}/deliveries/{number}/again")
@@ -198,7 +200,7 @@ def decisions(site: Site) -> APIRouter:
     return router
 
 
-def _check_opens(user: User) -> None:
+def check_opens(user: User) -> None:
     """Raise HTTPException where a person may not see what a patient's name may be printed on."""
     if not user.opens_pages:
         raise HTTPException(403, f"{user.shown}, a {user.role}, may not see patients.")
@@ -285,7 +287,7 @@ def _patient(job: Job) -> PatientView:
     fields = (
         ("Patient ID", context.patient_id),
         ("Issuer", context.issuer_of_patient_id),
-        ("Name", context.patient_name.split("=")[0].replace("^", " ").strip()),
+        ("Name", person_name(context.patient_name)),
         ("Birth date", context.patient_birth_date),
         ("Sex", context.patient_sex),
         ("Accession number", context.accession_number),
@@ -317,6 +319,11 @@ def _page_view(spool: Spool, page: Page, review: ReviewSettings) -> PageView:
         has_page=spool.artefact_path(page.job_id, kept_name(page.page_number, Role.PAGE_PICTURE)).is_file(),
         has_overlay=spool.artefact_path(page.job_id, kept_name(page.page_number, Role.OVERLAY_PICTURE)).is_file(),
     )
+
+
+def findings_of(page: Page, review: ReviewSettings) -> tuple[Finding, ...]:
+    """Return the quality of a page in words and numbers, the most important first."""
+    return _findings(page, _QualityFigures.model_validate_json(page.quality_json), review)
 
 
 def _findings(page: Page, figures: _QualityFigures, review: ReviewSettings) -> tuple[Finding, ...]:

@@ -73,6 +73,11 @@ def source_in_words(source: str) -> str:
     )
 
 
+def person_name(name: str) -> str:
+    """Return a name in DICOM's form as people read it."""
+    return " ".join(name.split("=")[0].replace("^", " ").split())
+
+
 def per_cent(share: float) -> str:
     """Return a share of 1 in per cent."""
     return f"{100 * share:.0f} %"

@@ -141,7 +141,7 @@ def test_second_run_makes_the_same_identifiers_and_bytes(bench: Bench) -> None:
     worker.run_once()
     assert bench.files(job_id) == before
     assert [d.identifier for d in bench.store.deliveries.of_job(job_id)] == [d.identifier for d in sent]
-    assert len(before) == 6
+    assert len(before) == 7
 
 
 def test_doubtful_page_stays_in_the_house_unless_the_site_says_otherwise(bench: Bench) -> None:
@@ -165,7 +165,7 @@ def test_page_without_identity_is_digitized_but_makes_nobodys_waveform(bench: Be
     job = bench.store.jobs.get(job_id)
     assert job.status == JobStatus.NEEDS_REVIEW and "no patient ID" in job.reason
     assert bench.store.deliveries.of_job(job_id) == []
-    assert set(bench.files(job_id)) == {"page-1.png", "page-1.overlay.png", "page-1.record.npz"}
+    assert set(bench.files(job_id)) == {"page-1.geometry.json", "page-1.png", "page-1.overlay.png", "page-1.record.npz"}
 
 
 def test_patient_id_alone_is_identity_enough(bench: Bench) -> None:
