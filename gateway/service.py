@@ -16,7 +16,6 @@ import random
 import resource
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -280,8 +279,8 @@ class Service:
         if not exist:
             web = self._settings.web
             address = f"{'https' if web.tls else 'http'}://{web.host}:{self._web.port}{web.root_path}/first/{self._first_secret}"
-            sys.stdout.write(f"There is no account. This link makes the first one, until a restart: {address}\n")
-            sys.stdout.flush()
+            words = "There is no account. This link makes the first one, once, until a restart: %s"
+            logger.info(words, address, extra={"action": "account"})
 
     def _settle_destinations(self) -> None:
         """Follow what the settings say of destinations now: what waits for one that is gone is named."""

@@ -70,7 +70,7 @@ def correct(
     job_id = find_job_id(store, job)
     try:
         pages = parse_pages(json.loads(corrections.read_text(encoding="utf-8")))
-        correct_job(store, settings, job_id, pages, "cli")
+        correct_job(store, settings, job_id, pages, actor())
     except CorrectionError as error:
         for each in error.broken:
             print(f"{corrections}: {each}", file=sys.stderr)

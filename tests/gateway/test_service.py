@@ -175,10 +175,11 @@ def test_pages_for_other_machines_wait_for_the_first_account(
 
 
 def test_first_start_prints_a_link_that_makes_the_first_account(
-    start: Callable[..., tuple[Service, Settings]], capsys: pytest.CaptureFixture[str]
+    start: Callable[..., tuple[Service, Settings]], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     start()
-    link = re.findall(r"http://127\.0\.0\.1:\d+/first/\S+", capsys.readouterr().out)
+    link = re.findall(r"http://127\.0\.0\.1:\d+/first/\S+", caplog.text)
     with urllib.request.urlopen(link[0], timeout=PATIENCE_S) as page:
         assert "First administrator" in page.read().decode()
 
