@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from gateway.results import decisions
 from gateway.settings import Hl7Destination, ReviewSettings, Settings, WebSettings
 from gateway.store.review import new_decision
 from gateway.worker.worker import Worker
-from pipeline import TextLine
+from pipeline import PrintedValues, TextLine
 from tests.fake_digitizer import Behaviour, FakeDigitizer, page_png
 from tests.gateway.web.browsing import browser, site
 
@@ -39,7 +40,14 @@ class Printing(FakeDigitizer):
             TextLine(text=t, x0_mm=5, y0_mm=4 * k, x1_mm=35, y1_mm=4 * k + 3, score=0.99)
             for k, t in enumerate(self._texts)
         ]
-        return type(made)(**{name: getattr(made, name) for name in made.__dataclass_fields__} | {"text": tuple(lines)})
+        return replace(made, text=tuple(lines))
+
+
+class Undated(FakeDigitizer):
+    """Finds no date on any page."""
+
+    def digitize(self, page, **asked):
+        return replace(super().digitize(page, **asked), printed=PrintedValues())
 
 
 @pytest.fixture
@@ -298,13 +306,13 @@ def test_page_of_which_nobody_knows_the_time_is_accepted_with_one(store, spool, 
     dated = Settings(web=SETTINGS.web, destinations=(EHR,))
     job_id = read()
     store.jobs.retry(job_id, "cli")
-    assert Worker(dated, store, spool, FakeDigitizer(), name="w").run_once()
+    assert Worker(dated, store, spool, Undated(), name="w").run_once()
     with site(store, spool, dated) as url, browser(url) as client:
         agree(client, store, job_id)
         refused = send(client, store, job_id, "decision", verdict="ACCEPT")
         assert refused.status_code == 409 and "the time of recording is not known" in refused.text
         send(client, store, job_id, "patient", action="agree", date="2026-03-14", time="09:32")
-        assert Worker(dated, store, spool, FakeDigitizer(), name="w").run_once()
+        assert Worker(dated, store, spool, Undated(), name="w").run_once()
         send(client, store, job_id, "traces", agree="yes")
         assert send(client, store, job_id, "decision", verdict="ACCEPT").status_code == 200
     assert store.jobs.get(job_id).context.acquisition_date_time == "20260314093200"
