@@ -97,8 +97,8 @@ class GridLineLimits:
     least_beats: int = 4  # of a lead; by hand
     shift: int = 6  # columns by which beats are moved onto each other; 0.3 mm, by hand
     elsewhere: float = 0.95  # quantile of the differences where no line runs; by hand
-    least_mm: float = 1.0  # mm of difference at the line; by hand
-    share: float = 0.2  # of the beat's height; by hand
+    least_mm: float = 1.5  # mm of difference at the line; by hand
+    share: float = 0.25  # of the beat's height; by hand, an R wave under a line was read a third too low
     ratio: float = 4.0  # times the difference elsewhere; by hand
 
 

@@ -6,6 +6,7 @@ import io
 import json
 from dataclasses import replace
 from datetime import UTC, date, datetime, time
+from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread
@@ -41,8 +42,8 @@ class Printer(FakeDigitizer):
     def __init__(self, printed: PrintedValues) -> None:
         self._printed = printed
 
-    def digitize(self, page: PageImage, *, default_calibration: Calibration) -> Digitization:
-        return replace(super().digitize(page, default_calibration=default_calibration), printed=self._printed)
+    def digitize(self, page: PageImage, *, default_calibration: Calibration, **more: Any) -> Digitization:
+        return replace(super().digitize(page, default_calibration=default_calibration, **more), printed=self._printed)
 
 
 class Bench:
