@@ -389,7 +389,7 @@ def test_markup_is_shown_as_text(bench, chromium):
         assert page.locator("main b, main script").count() == 0
 
 
-def test_wrong_speed_is_corrected_and_the_result_leaves_as_final(chromium, tmp_path):
+def test_wrong_speed_is_corrected_and_the_result_leaves_as_a_correction(chromium, tmp_path):
     """The whole way, with the networks: a page arrives, is corrected, accepted, and its minute passes."""
     with start(tmp_path, "gateway") as bench:
         drawing = [
@@ -412,7 +412,7 @@ def test_wrong_speed_is_corrected_and_the_result_leaves_as_final(chromium, tmp_p
             page.locator("#read-again").click()
             eventually(lambda: "CORRECT" in bench.actions(job_id))
             bench.ended(job_id, SLOW_S)
-            page.wait_for_function("document.querySelector('#bench')?.dataset.working === 'false'")
+            page.wait_for_selector("#bench[data-working=false][data-ready=true]")
             ready(page)
             halved = [
                 len(lead["uv"]) for lead in page.request.get(f"/jobs/{job_id}/pages/1/record.json").json()["leads"]
@@ -427,7 +427,8 @@ def test_wrong_speed_is_corrected_and_the_result_leaves_as_final(chromium, tmp_p
             wait_for("the minute to pass", lambda: bench.store.jobs.get(job_id).confirmed_by, 3 * PATIENCE_S)
             eventually(lambda: len(bench.ehr.messages) > decided)
         last = list(bench.ehr.messages.values())[-1].decode()
-        assert "|F" in last and "P1000" in last
+        assert "|C\r" in last and "P1000" in last  # a preliminary result had left before
+        assert "Paper speed 50 mm/s (person)" in last
 
 
 def test_zz_two_reviewers_collide(bench, chromium):
