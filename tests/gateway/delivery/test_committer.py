@@ -20,6 +20,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from gateway.delivery.committer import Committer
 from gateway.dicom.network.scp import StorageScp
 from gateway.dicom.network.transport import Requestor
+from gateway.domain.account import AccountRole, Origin, User
 from gateway.domain.artefact import Role
 from gateway.domain.context import StudyContext
 from gateway.domain.received import ReceivedObject
@@ -42,6 +43,7 @@ from tests.gateway.dicom.samples import part10, secondary_capture
 from tests.waiting import PATIENCE_S, eventually
 
 QUICK = RetrySettings(first_s=0.05, maximum_s=0.05, attempts=3)
+ANN = User(name="ann", role=AccountRole.REVIEWER, origin=Origin.ACCOUNT)
 
 
 class Peer:
@@ -268,7 +270,7 @@ def test_an_object_the_peer_has_lost_is_sent_again(house: House) -> None:
     delivery = house.wait_for(delivery, DeliveryStatus.PENDING)
     assert delivery.reason == "not committed: 0x0112, the peer does not have the object"
     (shown,) = job_view(
-        house.store, house.spool, house.store.jobs.get(delivery.job_id), ReviewSettings(), False
+        house.store, house.spool, house.store.jobs.get(delivery.job_id), ReviewSettings(), ANN
     ).deliveries
     assert (shown.reason, shown.status.words) == (delivery.reason, "pending")
     assert house.store.jobs.needs_files(delivery.job_id)
@@ -303,7 +305,7 @@ def test_a_restart_forgets_no_request(house: House) -> None:
     house.committer.start()
     eventually(lambda: len(house.peer.asked) == 1)
     (shown,) = job_view(
-        house.store, house.spool, house.store.jobs.get(delivery.job_id), ReviewSettings(), False
+        house.store, house.spool, house.store.jobs.get(delivery.job_id), ReviewSettings(), ANN
     ).deliveries
     assert shown.status.words == "stored, not committed yet" and shown.when.startswith("asked again")
     house.committer.stop()

@@ -19,7 +19,7 @@ from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.store.tables import Delivery
 from tests.gateway.results.test_confirmation import EHR, Bench
-from tests.gateway.web.test_web_decisions import browser
+from tests.gateway.web.test_web_decisions import OURSELVES, opened
 
 Run = Callable[..., tuple[int, str, str]]
 PACS = DicomDestination(name="pacs", host="127.0.0.1", port=104, ae_title="PACS")
@@ -82,7 +82,7 @@ def test_a_resend_must_say_what(bench: Bench, run: Run) -> None:
 
 def test_the_admin_page_sends_again(bench: Bench, store: Store, spool: Spool) -> None:
     job_id, _, _ = failed(bench)
-    with browser(store, spool) as client:
+    with opened(store, spool) as client:
         targets = re.findall(r'action="(/jobs/[^"]*/again)"', client.get(f"/jobs/{job_id}").text)
         assert len(targets) == 2
         assert "Send again" in client.post(targets[0]).text  # the other one
@@ -92,8 +92,8 @@ def test_the_admin_page_sends_again(bench: Bench, store: Store, spool: Spool) ->
         assert client.post(targets[1].replace(job_id, "another")).status_code == 404
     assert [each.status for each in store.deliveries.of_job(job_id)] == ["PENDING", "FAILED"]
     trail = [(event.action, event.actor) for event in store.jobs.events(job_id)]
-    assert ("DELIVERY_RETRY", "web") in trail
-    with browser(store, spool, host="0.0.0.0") as client:
+    assert ("DELIVERY_RETRY", OURSELVES) in trail
+    with opened(store, spool, host="0.0.0.0") as client:
         assert "/again" not in httpx.get(f"{client.base_url}/jobs/{job_id}", trust_env=False).text
 
 
