@@ -138,9 +138,9 @@ def test_layouts_are_listed_and_drawn(tmp_path: Path) -> None:
     assert "3x4 Cabrera: 4 x 2.5 s, one after the other" in drawn.stdout
     assert "|-aVR ~" in drawn.stdout
     wrong = tmp_path / "layouts.toml"
-    wrong.write_text('[[layout]]\nname = "x"\nrows = [["V9"]]')
+    wrong.write_text('[[layout]]\nname = "x"\nrows = [["V10"]]')
     failed = CLI.invoke(app, ["layouts", "--config", str(wrong)])
-    assert failed.exit_code == 2 and "'V9' is no lead" in failed.stderr
+    assert failed.exit_code == 2 and "'V10' is no lead" in failed.stderr
 
 
 def test_layouts_as_json() -> None:

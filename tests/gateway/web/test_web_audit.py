@@ -80,10 +80,10 @@ def test_decisions(client, job, kept):
     client.log_in("rita")
     kept()
     client.post(f"/jobs/{job}/identity", data={"patient_id": "P1"})
-    client.post(f"/jobs/{job}/confirmation")
+    client.post(f"/review/{job}/decision", data={"verdict": "ACCEPT", "version": "0"})
     assert [each for each in kept() if each[0] != AuditKind.VIEW] == [
         (AuditKind.DECIDE, "rita", "identity", False),
-        (AuditKind.DECIDE, "rita", "confirmation", True),  # it runs again
+        (AuditKind.DECIDE, "rita", "decision", True),  # it runs again
     ]
 
 

@@ -177,16 +177,6 @@ def test_identity_that_cannot_be_used_changes_nothing(client, store, intake, tol
     assert store.jobs.get(job_id).status == JobStatus.NEEDS_REVIEW
 
 
-def test_confirm(client, store, spool, intake):
-    job_id = submit(intake, page_png(), patient_id="P1")
-    digitize(store, spool)
-    assert "Confirm the result" in client.get(f"/jobs/{job_id}").text
-    html = client.post(f"/jobs/{job_id}/confirmation").text
-    assert "Confirmed by" in html and "Confirm the result" not in html
-    assert [delivery.result_status for delivery in store.deliveries.of_job(job_id)] == ["P", "F"]
-    assert client.post("/jobs/none/confirmation").status_code == 404
-
-
 def test_merge_is_settled(client, store, spool, intake):
     job_id = submit(intake, page_png(), patient_id="P-SECRET")
     digitize(store, spool)

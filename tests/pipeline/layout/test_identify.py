@@ -1,11 +1,12 @@
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline import LEADS, Calibration, Layout, Lead, LeadLabel, TraceSet
-from pipeline.datatypes import NAMED_LEADS
+from pipeline.datatypes import EXTRA_LEADS, NAMED_LEADS
 from pipeline.errors import LayoutUnknown
 from pipeline.layout.file import load_layouts
 from pipeline.layout.identify import identify_layout
@@ -61,7 +62,9 @@ def test_four_names_missing_and_two_false_ones_do_not_mislead(layout: Layout) ->
         x_mm, y_mm = rng.uniform(10, 250), rng.uniform(0, 20 + 25 * layout.n_rows)
         labels.append(LeadLabel(lead=LEADS[lead], x_mm=x_mm, y_mm=y_mm, score=0.6))
     match = identify_layout(labels, traces, LAYOUTS)
-    assert match.layout is layout
+    assert match.layout.name == layout.name
+    for found, printed_lead in zip(chain(*match.layout.rows), chain(*layout.rows), strict=True):
+        assert found == printed_lead or (printed_lead in EXTRA_LEADS and found.startswith("?"))  # never another's name
     assert match.row_index == tuple(range(layout.n_rows))
 
 
