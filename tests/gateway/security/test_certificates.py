@@ -47,7 +47,9 @@ def test_a_certificate_that_ends_is_said_in_time(authority: Authority, days: flo
     identity = authority.issue("ending", days=days)
     (found,) = certificates(settings(identity), NOW)
     assert found.not_after is not None
-    assert abs(found.not_after - NOW - timedelta(days=days)) < timedelta(minutes=10)
+    assert abs(found.not_after - NOW - timedelta(days=days)) < timedelta(
+        hours=6
+    )  # NOW is when the tests were collected
     assert found.usable is usable
     assert found.problem == (f"{identity.certificate_file}{words}{found.not_after:%Y-%m-%d}" if words else "")
 
