@@ -11,7 +11,7 @@ from pipeline.datatypes import FloatArray, LayoutMatch, PulseBox, SpikeMark, Tex
 from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, Flags, Float64, InkStrip, ink_strip
 from pipeline.rows.spikes import Spike, spikes_of, without_spikes
 from pipeline.rows.tips import with_tips
-from pipeline.sheet.paper import Sheet
+from pipeline.sheet.paper import Sheet, print_boxes
 
 _MARGINS_MM = (12.0, 36.0)  # paper above and below a row's waves; the second where ink runs on beyond the first
 
@@ -49,7 +49,7 @@ def fit_ink(
     usual_mm, paced_mm = traces.row_mm.copy(), traces.row_mm.copy()
     x_mm = traces.x0_mm + np.arange(usual_mm.shape[1]) / traces.columns_per_mm
     clear = np.all([np.abs(x_mm - start) > print_mm for start, _ in match.column_mm], axis=0)
-    boxes = _print(match, pulses, text)
+    boxes = np.reshape(print_boxes(match, pulses, text, pulse_margin_mm=0.5), (-1, 4))
     marks: list[SpikeMark] = []
     for k, row in enumerate(traces.row_mm):
         there = np.isfinite(row) & clear
@@ -133,14 +133,6 @@ def _is_line(
             if first - 0.5 <= tip <= last + 0.5 or min(last, lower) - max(first, upper) > share * (lower - upper):
                 return True
     return False
-
-
-def _print(match: LayoutMatch, pulses: Sequence[PulseBox], text: Sequence[TextLine]) -> Float64:
-    """Return the boxes of names, print and pulses: (n, 4) x0, y0, x1, y1 in paper mm."""
-    boxes = [(name.x_mm - 4.0, name.y_mm - 2.5, name.x_mm + 4.0, name.y_mm + 2.5) for name in match.labels]
-    boxes += [(line.x0_mm - 0.5, line.y0_mm - 0.5, line.x1_mm + 0.5, line.y1_mm + 0.5) for line in text]
-    boxes += [(box.x0_mm - 0.5, box.y0_mm - 0.5, box.x1_mm + 0.5, box.y1_mm + 0.5) for box in pulses]
-    return np.reshape(boxes, (-1, 4))
 
 
 def _in_print(boxes: Float64, x_mm: float, ends_mm: tuple[float, float], *, share: float = 0.4) -> bool:

@@ -6,7 +6,7 @@ line.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,11 +39,12 @@ def spikes_of(row: InkStrip, *, least_mm: float = 2.0) -> list[Spike]:
     least_mm : float
         Length of the shortest, beyond the line's own ink.
     """
-    length = {sign: _stroke_px(row, sign) for sign in (-1, 1)}
+    edges = {sign: _edge(row, sign) for sign in (-1, 1)}
+    lengths = {sign: _stroke_px(row, edge, sign) for sign, edge in edges.items()}
     found = [
-        _spike(row, sign, run, length[sign], length[-sign])
-        for sign in length
-        for run in runs_of(length[sign] >= least_mm * PX_PER_MM_Y)
+        _spike(row, sign, run, edges, lengths)
+        for sign, length in lengths.items()
+        for run in runs_of(length >= least_mm * PX_PER_MM_Y)
     ]
     return sorted((spike for spike in found if spike is not None), key=lambda spike: spike.column)
 
@@ -56,10 +57,10 @@ def _edge(row: InkStrip, sign: int) -> FloatArray:
     return np.asarray(outermost(row.y_px, beside) + sign * half_px, np.float32)
 
 
-def _stroke_px(row: InkStrip, sign: int) -> FloatArray:
-    """Return how far ink goes on beyond the line's own, in every column (n,); 0 where it does not."""
+def _stroke_px(row: InkStrip, edge: FloatArray, sign: int) -> FloatArray:
+    """Return how far ink goes on beyond the line's own, which ends at `edge`, in every column (n,); 0: it does not."""
     height = len(row.ink)
-    rows = np.round(_edge(row, sign)).astype(np.int64) + sign * np.arange(height)[:, None]
+    rows = np.round(edge).astype(np.int64) + sign * np.arange(height)[:, None]
     inside = (rows >= 0) & (rows < height)
     blank = (np.take_along_axis(row.ink, rows.clip(0, height - 1), 0) < _INK) & inside
     gone = blank[: height - _GAP].copy()
@@ -78,8 +79,8 @@ def _spike(
     row: InkStrip,
     sign: int,
     run: tuple[int, int],
-    length: FloatArray,
-    opposite: FloatArray,
+    edges: Mapping[int, FloatArray],
+    lengths: Mapping[int, FloatArray],
     *,
     faintest: float = 0.25,
     beside: float = 0.35,
@@ -90,6 +91,8 @@ def _spike(
 
     Parameters
     ----------
+    edges, lengths : mapping
+        What `_edge` and `_stroke_px` return for up (-1) and down (1).
     faintest : float
         Ink of the faintest, beyond the paper beside it.
     beside : float
@@ -99,7 +102,7 @@ def _spike(
     wave : float
         Lengths that the line itself may come out.
     """
-    start, stop = run
+    (start, stop), length, opposite = run, lengths[sign], lengths[-sign]
     tallest = float(length[start:stop].max())
     tall = start + np.flatnonzero(length[start:stop] >= 0.7 * tallest)
     column = round(float(tall.mean()))
@@ -107,12 +110,12 @@ def _spike(
     side = round(0.5 * widest + 0.2 * PX_PER_MM_X)
     if not side + 2 <= column < len(length) - side - 2 or (length[start:stop] > 0.25 * tallest).sum() > widest:
         return None
-    edges = (length[column - side - 2 : column - side + 1], length[column + side : column + side + 3])
-    if any(edge.min() > beside * tallest for edge in edges):
+    sides = (length[column - side - 2 : column - side + 1], length[column + side : column + side + 3])
+    if any(part.min() > beside * tallest for part in sides):
         return None
     if opposite[tall].max() > max(beside * tallest, 6) or _wave_px(row.y_px, column, sign) > wave * tallest:
         return None
-    foot, behind = (float(_edge(row, to)[column]) for to in (sign, -sign))
+    foot, behind = (float(edges[to][column]) for to in (sign, -sign))
     end = foot + sign * tallest
     if not 2 <= end < len(row.ink) - 2:
         return Spike(column=column, tip_px=end, cut=True, score=0.0)

@@ -10,6 +10,7 @@ Canvas pixel (column c, row r) shows paper point ((c + 0.5) / px_per_mm, (r + 0.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -18,7 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import ByteArray, PageImage, RectifiedPage, SegmentationMap
+from pipeline.datatypes import ByteArray, LayoutMatch, PageImage, PulseBox, RectifiedPage, SegmentationMap, TextLine
 
 Points = npt.NDArray[np.floating[Any]]
 _WHITE = (255, 255, 255)
@@ -196,6 +197,30 @@ class Sheet:
         maps = self.segmentation
         stacked = np.stack([maps.text, maps.trace, maps.grid], -1)
         return (255 * (1 - stacked)).astype(np.uint8), (self.rectified.node_xy + 0.5) * maps.scale - 0.5
+
+
+def print_boxes(
+    match: LayoutMatch, pulses: Sequence[PulseBox], text: Sequence[TextLine], *, pulse_margin_mm: float
+) -> list[tuple[float, float, float, float]]:
+    """Find what is covered by lead names, print and calibration pulses.
+
+    Parameters
+    ----------
+    match : LayoutMatch
+    pulses, text : sequence
+    pulse_margin_mm : float
+        Paper around a pulse that belongs to it.
+
+    Returns
+    -------
+    list of tuple
+        Boxes x0, y0, x1, y1 in paper mm.
+    """
+    boxes = [(name.x_mm - 4.0, name.y_mm - 2.5, name.x_mm + 4.0, name.y_mm + 2.5) for name in match.labels]
+    boxes += [(line.x0_mm - 0.5, line.y0_mm - 0.5, line.x1_mm + 0.5, line.y1_mm + 0.5) for line in text]
+    around = pulse_margin_mm
+    boxes += [(box.x0_mm - around, box.y0_mm - around, box.x1_mm + around, box.y1_mm + around) for box in pulses]
+    return boxes
 
 
 def turn(rectified: RectifiedPage, quarter_turns: int) -> RectifiedPage:

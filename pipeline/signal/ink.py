@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
 from pipeline.datatypes import ByteArray, FloatArray, LayoutMatch, PulseBox, TextLine, TraceSet
-from pipeline.sheet.paper import Sheet, raster, sample_nodes
+from pipeline.sheet.paper import Sheet, print_boxes, raster, sample_nodes
 from pipeline.signal.calibrate import Redrawn
 from pipeline.signal.weights import AuditLimits
 
@@ -176,11 +176,8 @@ def _straight(mask: ByteArray, length_mm: float, *, upright: bool) -> Mask:
 
 def print_mask(raster: Raster, match: LayoutMatch, pulses: Sequence[PulseBox], text: Sequence[TextLine]) -> Mask:
     """Mark lead names, print and calibration pulses: (h, w)."""
-    boxes = [(name.x_mm - 4.0, name.y_mm - 2.5, name.x_mm + 4.0, name.y_mm + 2.5) for name in match.labels]
-    boxes += [(line.x0_mm - 0.5, line.y0_mm - 0.5, line.x1_mm + 0.5, line.y1_mm + 0.5) for line in text]
-    boxes += [(pulse.x0_mm - 1.0, pulse.y0_mm - 1.0, pulse.x1_mm + 1.0, pulse.y1_mm + 1.0) for pulse in pulses]
     marked = np.zeros((raster.y_mm.size, raster.x_mm.size), bool)
-    for box in boxes:
+    for box in print_boxes(match, pulses, text, pulse_margin_mm=1.0):
         marked[raster.box(*box)] = True
     return marked
 
