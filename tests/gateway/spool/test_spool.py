@@ -36,7 +36,7 @@ def test_a_name_that_could_leave_the_folder_is_no_artefact(spool: Spool, name: s
         spool.artefact_path(new_id(), name)
 
 
-@pytest.mark.parametrize("job_id", ["", "..", "../../etc", "x" * 36, new_id().upper() + "/"])
+@pytest.mark.parametrize("job_id", ["", "..", "../../etc", "x" * 36, "D40B1F20-4937-4555-9B51-F593BC71E4AF/"])
 def test_a_job_id_that_is_none_has_no_folder(spool: Spool, job_id: str) -> None:
     for use in (spool.source_path, spool.remove, lambda job: spool.write_source(job, b"")):
         with pytest.raises(ValueError, match="no job id"):
