@@ -1,6 +1,7 @@
 """The daemon: everything is built here, from settings alone, started in order and stopped in the reverse order.
 
-    web page -> outbox -> identity look-up -> storage commitment -> workers -> DICOM, MLLP listeners -> watched folders
+    duties -> audit -> web page -> outbox -> identity look-up -> storage commitment -> workers
+           -> DICOM, MLLP listeners -> watched folders
 
 Nothing is received before it can be processed.  A stop begins with the intake: no new jobs, then running jobs finish or
 return to the queue, then the outbox ends its current send.  If a thread dies, the process ends, and systemd or a person
@@ -41,6 +42,7 @@ from gateway.intake.folder import FolderWatcher
 from gateway.intake.recover import check_origin
 from gateway.logs import configure_logging
 from gateway.operations.check import closed_web, surroundings
+from gateway.operations.duties import Duties
 from gateway.operations.reload import Outcome, leave_outcome
 from gateway.operations.retention import Retention
 from gateway.results.decisions import carry_out
@@ -122,14 +124,30 @@ class Service:
         self._retention = Retention(self._spool, self._store, settings.storage)
         self._records = Records(self._store)
         self._destinations = [kind_of(destination, settings) for destination in settings.destinations]
-        self._committer = Committer(self._store, self._spool, settings.dicom, self._committing(), random.Random())
+        self._duties = Duties(self._store.nodes, settings.storage.node, root)
+        self._committer = Committer(
+            self._store,
+            self._spool,
+            settings.dicom,
+            self._committing(),
+            random.Random(),
+            on_duty=self._duties.of("commitment"),
+        )
         self._scp = StorageScp(settings.dicom, self._intake.accept, self._spool, self._committer)
         self._listener = self._make_listener() if settings.hl7.enabled else None
-        self._watchers = {folder: FolderWatcher(folder, self._intake) for folder in settings.folders}
-        self._outbox = Outbox(self._store, self._spool, self._destinations, random.Random())
+        self._watchers = {folder: self._watcher(folder) for folder in settings.folders}
+        self._outbox = Outbox(
+            self._store,
+            self._spool,
+            self._destinations,
+            random.Random(),
+            on_duty=lambda name: self._duties.of(f"outbox {name}"),
+        )
         ask = partial(audited_ask, self._store.trail)
-        self._lookup = Lookup(self._store, _peers(settings), settings.dicom.ae_title, ask=ask)
-        self._audit = AuditForwarder(self._store, lambda: self._settings)
+        peers, asks = _peers(settings), self._duties.of("identity look-up")
+        self._lookup = Lookup(self._store, peers, settings.dicom.ae_title, ask=ask, on_duty=asks)
+        self._audit = AuditForwarder(self._store, lambda: self._settings, on_duty=self._duties.of("audit"))
+        self._keeps_up = self._duties.of("upkeep")
         self._in_effect = os.memfd_create("settings")  # a copy for workers, whatever becomes of the file
         self._running = ExitStack()
         self._running.callback(os.close, self._in_effect)
@@ -176,6 +194,7 @@ class Service:
         """
         if not self._new:
             check_origin(self._spool, self._store)
+        self._begin("duties", self._duties)
         self._begin("audit", self._audit)
         self._serve_pages()
         self._settle_destinations()
@@ -225,6 +244,7 @@ class Service:
     def dead(self) -> list[str]:
         """Return the parts that ended although nobody stopped them; any one of them ends the process."""
         parts: dict[str, bool] = {
+            "duties": self._duties.alive,
             "outbox": self._outbox.alive,
             "storage commitment": self._committer.alive,
             "C-STORE SCP": self._scp.is_alive,
@@ -312,21 +332,26 @@ class Service:
                     logger.warning("Certificate: %s", certificate.problem, extra={"action": "certificate"})
         if now >= self._next_rescue:
             self._next_rescue = now + min(_RESCUE_S, self._settings.worker.lease_s)
-            self._bound()
             self._serve_pages()
             self._workers.extend()
-            for job_id in self._store.jobs.rescue(self._settings.worker.maximum_attempts):
-                logger.warning("Taken from a silent worker", extra={"action": "rescue", "job_id": job_id})
-            for job_id in self._records.match_waiting():
-                logger.info("An order names the patient", extra={"action": "match", "job_id": job_id})
-            carry_out(self._store, self._spool, self._settings)
-            self._retention.purge()
-        if now >= self._next_sweep:
+            if self._keeps_up():
+                self._keep_up()
+        if now >= self._next_sweep and self._keeps_up():
             self._next_sweep = now + _SWEEP_S
             self._retention.sweep()
             for watcher in self._watchers.values():
                 watcher.prune(self._settings.storage.retention_days)
             self._store.patients.forget_messages(utc_now() - timedelta(days=self._settings.storage.retention_days))
+
+    def _keep_up(self) -> None:
+        """Do what one node does for all, every few seconds."""
+        self._bound()
+        for job_id in self._store.jobs.rescue(self._settings.worker.maximum_attempts):
+            logger.warning("Taken from a silent worker", extra={"action": "rescue", "job_id": job_id})
+        for job_id in self._records.match_waiting():
+            logger.info("An order names the patient", extra={"action": "match", "job_id": job_id})
+        carry_out(self._store, self._spool, self._settings)
+        self._retention.purge()
 
     def _bound(self) -> None:
         """Pull in what a clock that stood ahead put off beyond all bounds."""
@@ -378,6 +403,9 @@ class Service:
     def _committing(self) -> list[DicomDestination]:
         return [kind.committing for kind in self._destinations if kind.committing is not None]
 
+    def _watcher(self, folder: FolderSettings) -> FolderWatcher:
+        return FolderWatcher(folder, self._intake, self._duties.of(f"folder {folder.path}"))
+
     def _stop_watchers(self) -> None:
         for watcher in self._watchers.values():
             watcher.stop()
@@ -395,7 +423,7 @@ class Service:
         self._half_reloaded = True
         outcome = self.reload()
         try:
-            leave_outcome(self._settings.storage.path, outcome)
+            leave_outcome(self._settings.storage.path, outcome, self._settings.storage.node)
         except StorageError as error:
             logger.error("The outcome of the reload is not kept: %s", error, extra={"action": "reload"})
         self._half_reloaded = False
@@ -436,7 +464,7 @@ class Service:
         try:
             for folder in new.folders:
                 if folder.path.resolve() not in paths:
-                    watcher = FolderWatcher(folder, self._intake)
+                    watcher = self._watcher(folder)
                     watcher.start()
                     started[folder] = watcher
         except StorageError:
@@ -476,7 +504,7 @@ class Service:
             watcher.stop()
         for folder in new.folders:
             if folder not in self._watchers:  # one that is watched otherwise than before
-                watcher = FolderWatcher(folder, self._intake)
+                watcher = self._watcher(folder)
                 watcher.start()
                 self._watchers = self._watchers | {folder: watcher}
 

@@ -5,6 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 
+OnDuty = Callable[[], bool]  # whether this node does now what one node does for all (`gateway.operations.duties`)
+
+
+def always() -> bool:
+    """Be on duty: there is no other node."""
+    return True
+
 
 class Threads:
     """Threads that run from `start` until `stop`.

@@ -217,7 +217,7 @@ def main(program: str = "tests.fake_digitizer", digitizer: type[FakeDigitizer] =
         from gateway.service import Service
 
         command = [sys.executable, "-m", program, "worker", str(asked.config)]
-        with owned(settings.storage.path):
+        with owned(settings.storage.path, settings.storage.node):
             sys.exit(Service(settings, worker_command=command, config=asked.config).run())
     from gateway.worker.process import CurrentSettings, run_worker
 

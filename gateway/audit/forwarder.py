@@ -19,7 +19,7 @@ from gateway.errors import NotFound, NotReached, StorageError
 from gateway.settings import AuditSettings, Settings
 from gateway.store.store import Store
 from gateway.store.tables import AuditEntry, Job
-from gateway.threads import Threads
+from gateway.threads import OnDuty, Threads, always
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +36,18 @@ class AuditForwarder(Threads):
         Returns the settings in effect.
     poll_s
         How often it looks for what waits, in s.
+    on_duty
+        Tells whether this node tells what waits.
     """
 
-    def __init__(self, store: Store, current: Callable[[], Settings], poll_s: float = 1.0) -> None:
+    def __init__(
+        self, store: Store, current: Callable[[], Settings], poll_s: float = 1.0, on_duty: OnDuty = always
+    ) -> None:
         super().__init__({"audit": self._run})
         self._store = store
         self._current = current
         self._poll_s = poll_s
+        self._on_duty = on_duty
         self._settings: AuditSettings | None = None  # that the sender was made with
         self._sender = Sender(AuditSettings())
         self._failures = 0
@@ -85,12 +90,13 @@ class AuditForwarder(Threads):
         with suppress(StorageError):
             self._store.trail.record(AuditEntry(kind=AuditKind.STOP, name="gateway"))
         with suppress(NotReached, StorageError):
-            self.run_once()  # that we stop is among it
+            if self._on_duty():
+                self.run_once()  # that we stop is among it
         self._sender.close()
 
     def _run(self) -> None:
         while not self._stopping.wait(self._poll_s):
-            if time.monotonic() < self._next_try:
+            if time.monotonic() < self._next_try or not self._on_duty():
                 continue
             try:
                 while self.run_once() and not self._stopping.is_set():

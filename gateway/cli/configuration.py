@@ -63,7 +63,8 @@ def reload(
 
     Associations go on. A wrong file changes nothing. Exit status 0: changed; 1: it was refused; 2: the file is wrong.
     """
-    outcome = ask_reload(load_settings(config).storage.path, timeout)
+    storage = load_settings(config).storage
+    outcome = ask_reload(storage.path, timeout, storage.node)
     print(outcome.words, file=sys.stdout if outcome.ok else sys.stderr)
     sys.exit(0 if outcome.ok else 1)
 

@@ -28,7 +28,7 @@ def serve(
     settings = load_settings(config)
     configure_logging(settings.log)
     command = [sys.executable, "-m", "gateway", "worker"]
-    with owned(settings.storage.path):
+    with owned(settings.storage.path, settings.storage.node):
         status = Service(settings, worker_command=command, config=config, new=new).run()
     sys.exit(status)
 

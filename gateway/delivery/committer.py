@@ -48,10 +48,11 @@ from gateway.spool.folder import Spool
 from gateway.store.commitments import Settlement, references
 from gateway.store.store import Store
 from gateway.store.tables import CommitmentRequest, Delivery
-from gateway.threads import Threads
+from gateway.threads import OnDuty, Threads, always
 
 logger = logging.getLogger(__name__)
 
+_POLL_S = 0.5  # how often an idle thread looks for work
 _MAXIMUM_ASKED = 100  # objects in one request of ours
 _REPORT_DELAY = timedelta(seconds=1)  # the modality takes our answer first
 _SEND_AGAIN = {0x0112}
@@ -62,20 +63,20 @@ _RETRY = RetrySettings()  # of results to modalities
 class _Repeated(Threads):
     """A thread that works, and waits a moment where there was nothing to do."""
 
-    def __init__(self, name: str, work: Callable[[], bool], poll_s: float) -> None:
+    def __init__(self, name: str, work: Callable[[], bool], on_duty: OnDuty) -> None:
         self._work = work
-        self._wait_s = poll_s
+        self._on_duty = on_duty
         super().__init__({name: self._run})
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                worked = self._work()
+                worked = self._on_duty() and self._work()
             except StorageError as error:
                 logger.error("Storage commitment waits: %s", error, extra={"action": "commitment"})
                 worked = False
             if not worked:
-                self._stopping.wait(self._wait_s)
+                self._stopping.wait(_POLL_S)
 
 
 class Committer(_Repeated):
@@ -87,8 +88,8 @@ class Committer(_Repeated):
         Those that are asked.
     rng : random.Random
         Where the jitter comes from.
-    poll_s : float
-        How often an idle thread looks for work, in s.
+    on_duty
+        Tells whether this node asks and answers.
     """
 
     def __init__(
@@ -98,18 +99,18 @@ class Committer(_Repeated):
         dicom: DicomSettings,
         destinations: Sequence[DicomDestination],
         rng: random.Random,
-        poll_s: float = 0.5,
+        on_duty: OnDuty = always,
     ) -> None:
         self._store = store
         self._spool = spool
         self._dicom = dicom
         self._destinations = {destination.name: destination for destination in destinations}
         self._rng = rng
-        self._poll_s = poll_s
+        self._on_duty = on_duty
         self._asking = {name: self._asker(destination) for name, destination in self._destinations.items()}
         self._retired: list[_Repeated] = []
         self._lock = threading.Lock()  # of the exchange of askers
-        super().__init__("commitment-results", self._send_results, poll_s)
+        super().__init__("commitment-results", self._send_results, on_duty)
 
     @property
     def alive(self) -> bool:
@@ -148,7 +149,7 @@ class Committer(_Repeated):
             asker.stop()
 
     def _asker(self, destination: DicomDestination) -> _Repeated:
-        return _Repeated(f"commitment-{destination.name}", partial(self._ask, destination), self._poll_s)
+        return _Repeated(f"commitment-{destination.name}", partial(self._ask, destination), self._on_duty)
 
     # -- called by the listener -----------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from gateway.settings import RetrySettings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.store.tables import Delivery
-from gateway.threads import Threads
+from gateway.threads import OnDuty, Threads, always
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,8 @@ class Outbox:
         Where the jitter comes from.
     poll_s : float
         How often an idle destination looks for work, in s.
+    on_duty
+        Returns, for a destination, what tells whether this node sends to it.
     """
 
     def __init__(
@@ -71,8 +73,10 @@ class Outbox:
         destinations: Sequence[Kind],
         rng: random.Random,
         poll_s: float = 0.5,
+        on_duty: Callable[[str], OnDuty] = lambda _destination: always,
     ) -> None:
-        self._sender = partial(_Sender, store, spool, rng, poll_s)
+        self._on_duty = on_duty
+        self._make_sender = partial(_Sender, store, spool, rng, poll_s)
         self._senders = {kind.name: self._sender(kind) for kind in destinations}
         self._retired: list[_Sender] = []
         self._stopped = False
@@ -102,6 +106,11 @@ class Outbox:
                 if before.get(name) is not sender:
                     sender.start()
 
+    def _sender(self, kind: Kind, after: _Sender | None = None) -> _Sender:
+        sender = self._make_sender(kind, self._on_duty(kind.name))
+        sender.after = after
+        return sender
+
     def _successor(self, sender: _Sender | None, kind: Kind) -> _Sender:
         return sender if sender is not None and sender.kind is kind else self._sender(kind, after=sender)
 
@@ -119,15 +128,22 @@ class _Sender(Threads):
     """The thread of one destination; `after`: the one that sent to it before."""
 
     def __init__(
-        self, store: Store, spool: Spool, rng: random.Random, poll_s: float, kind: Kind, after: _Sender | None = None
+        self,
+        store: Store,
+        spool: Spool,
+        rng: random.Random,
+        poll_s: float,
+        kind: Kind,
+        on_duty: OnDuty,
     ) -> None:
         self.kind = kind
+        self._on_duty = on_duty
         self._store = store
         self._spool = spool
         self._rng = rng
         self._poll_s = poll_s
         self._reach = _Reach()
-        self._after = after
+        self.after: _Sender | None = None
         super().__init__({f"outbox-{kind.name}": self._run})
 
     @property
@@ -136,11 +152,11 @@ class _Sender(Threads):
         return any(thread.is_alive() for thread in self._threads)
 
     def _run(self) -> None:
-        if self._after is not None:
-            self._after.stop()
-            self._after = None
+        if self.after is not None:
+            self.after.stop()
+            self.after = None
         while not self._stopping.is_set():
-            if self._reach.paused:
+            if self._reach.paused or not self._on_duty():
                 self._stopping.wait(self._poll_s)
                 continue
             try:

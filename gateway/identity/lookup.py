@@ -24,11 +24,13 @@ from gateway.settings import LookupSettings
 from gateway.store.store import Store
 from gateway.store.tables import AuditEntry, Job
 from gateway.store.trail import Trail
+from gateway.threads import OnDuty, always
 
 logger = logging.getLogger(__name__)
 
 _ACTOR = "lookup"
 _POLL_S = 1.0
+_MAXIMUM_S = 1800.0
 
 Ask = Callable[[LookupSettings, str, StudyContext], Sequence[StudyContext]]
 
@@ -42,8 +44,10 @@ class Lookup:
         For each source ("folder:<path>"), whom to ask.
     calling_ae_title : str
         Our AE title, where a peer's settings name none.
-    first_s, maximum_s : float
-        How long to wait after the first answer that did not settle it, doubled up to the maximum.
+    first_s : float
+        How long to wait after the first answer that did not settle it, doubled up to half an hour.
+    on_duty
+        Tells whether this node asks.
     """
 
     def __init__(
@@ -54,14 +58,14 @@ class Lookup:
         *,
         ask: Ask = ask,
         first_s: float = 15.0,
-        maximum_s: float = 1800.0,
+        on_duty: OnDuty = always,
     ) -> None:
         self._store = store
         self._peers = peers
         self._calling_ae_title = calling_ae_title
         self._ask = ask
         self._first_s = first_s
-        self._maximum_s = maximum_s
+        self._on_duty = on_duty
         self._waits: dict[str, tuple[float, float]] = {}  # job or source -> asked again when (monotonic), wait then
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lookup", daemon=True)
@@ -101,7 +105,8 @@ class Lookup:
     def _run(self) -> None:
         while not self._stopping.wait(_POLL_S):
             try:
-                self.run_once()
+                if self._on_duty():
+                    self.run_once()
             except StorageError as error:
                 logger.error("Storage is not usable: %s", error, extra={"action": "lookup"})
 
@@ -129,7 +134,7 @@ class Lookup:
 
     def _wait(self, key: str) -> None:
         wait_s = self._waits[key][1] if key in self._waits else self._first_s
-        self._waits[key] = (time.monotonic() + wait_s, min(2 * wait_s, self._maximum_s))
+        self._waits[key] = (time.monotonic() + wait_s, min(2 * wait_s, _MAXIMUM_S))
 
 
 def audited_ask(

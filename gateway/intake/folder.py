@@ -44,6 +44,7 @@ from gateway.intake.arrivals import SIDECAR, Arrivals, Listener, Signature, Writ
 from gateway.intake.whole import what_is_missing
 from gateway.settings import FolderSettings
 from gateway.spool.folder import write_durably
+from gateway.threads import OnDuty, always
 
 logger = logging.getLogger(__name__)
 
@@ -57,10 +58,11 @@ _MAXIMUM_NAME = 230  # bytes of a file's name that leave room for the claim's ma
 
 
 class FolderWatcher:
-    """Takes in what appears in one folder, in a thread of its own."""
+    """Takes in what appears in one folder, in a thread of its own, while `on_duty` tells that this node does."""
 
-    def __init__(self, settings: FolderSettings, intake: Intake) -> None:
+    def __init__(self, settings: FolderSettings, intake: Intake, on_duty: OnDuty = always) -> None:
         self._settings = settings
+        self._on_duty = on_duty
         self._intake = intake
         self._path = settings.path
         self._sidecars = settings.identity != "filename"
@@ -167,6 +169,12 @@ class FolderWatcher:
         tick_s = min(max(self._settings.settle_s / 4, 0.05), 0.5)
         next_scan = time.monotonic()
         while not self._stopping.is_set():
+            if not self._on_duty():
+                self._unwatch()
+                self._place = None
+                next_scan = time.monotonic()  # what another node has begun is taken up with the duty
+                self._stopping.wait(tick_s)
+                continue
             try:
                 if not self._follow():
                     next_scan = time.monotonic()  # read it as soon as it is there
@@ -204,7 +212,7 @@ class FolderWatcher:
     def _take_ready(self) -> None:
         for name in self._arrivals.ready():
             self._claim(name)
-            if self._stopping.is_set():
+            if self._stopping.is_set() or not self._on_duty():
                 return
 
     # -- claim, take in, put away ---------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def restore(settings: StorageSettings, file: Path) -> tuple[Manifest, int]:
     manifest = archive.check(file)
     check_version(manifest.database_version, f"{file}, made by version {manifest.gateway} of the gateway")
     root = settings.path
-    with owned(root):
+    with owned(root, settings.node, alone=True):
         _check_empty(settings)
         folder = root / ".restore"
         try:

@@ -52,7 +52,7 @@ def surroundings(settings: Settings, now: datetime) -> list[Mistake]:
 def _ports(settings: Settings) -> Iterator[Mistake]:
     """Yield ports that cannot be listened on; those of the gateway that runs on these settings are its own."""
     try:
-        ours = owner(settings.storage.path)
+        ours = owner(settings.storage.path, settings.storage.node)
     except StorageError:  # a gateway of another user, whose ports the system does not tell either
         ours = 0
     for at, host, port in settings.listening():

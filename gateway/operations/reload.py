@@ -17,7 +17,6 @@ from gateway.errors import StorageError
 from gateway.spool.folder import write_durably
 from gateway.spool.owner import owner
 
-_NAME = "gateway.reload"
 _POLL_S = 0.1
 
 
@@ -30,23 +29,24 @@ class Outcome:
     began_s: float
 
 
-def leave_outcome(root: Path, outcome: Outcome) -> None:
+def leave_outcome(root: Path, outcome: Outcome, node: str = "") -> None:
     """Write the outcome where `ask_reload` looks for it; raise StorageError."""
+    file = _file(root, node)
     try:
-        write_durably(root / _NAME, json.dumps(asdict(outcome)).encode())
+        write_durably(file, json.dumps(asdict(outcome)).encode())
     except OSError as error:
-        raise StorageError(f"{root / _NAME}: {error.strerror}") from error
+        raise StorageError(f"{file}: {error.strerror}") from error
 
 
-def ask_reload(root: Path, timeout_s: float) -> Outcome:
-    """Have the service of the folder `root` read its settings again, and return what became of it.
+def ask_reload(root: Path, timeout_s: float, node: str = "") -> Outcome:
+    """Have the service of the folder `root` and this node read its settings again, and return what became of it.
 
     Raises
     ------
     StorageError
         No service runs there, it is another user's, or it did not answer in time.
     """
-    process = owner(root)
+    process = owner(root, node)
     if process is None:
         raise StorageError(f"{root.resolve()}: no gateway runs on it")
     if not _is_safe(process):
@@ -57,7 +57,7 @@ def ask_reload(root: Path, timeout_s: float) -> Outcome:
     except OSError as error:
         raise StorageError(f"process {process} cannot be asked to reload: {error.strerror}") from error
     while time.monotonic() < asked_s + timeout_s:
-        outcome = _outcome(root)
+        outcome = _outcome(_file(root, node))
         if outcome is not None and outcome.began_s >= asked_s:
             return outcome
         time.sleep(_POLL_S)
@@ -76,10 +76,14 @@ def _is_safe(process: int) -> bool:
     return any(mask >> (signal.SIGHUP - 1) & 1 for mask in masks)
 
 
-def _outcome(root: Path) -> Outcome | None:
+def _file(root: Path, node: str) -> Path:
+    return root / (f"gateway-{node}.reload" if node else "gateway.reload")
+
+
+def _outcome(file: Path) -> Outcome | None:
     try:
-        return Outcome(**json.loads((root / _NAME).read_bytes()))
+        return Outcome(**json.loads(file.read_bytes()))
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StorageError(f"{root / _NAME}: {error.strerror}") from error
+        raise StorageError(f"{file}: {error.strerror}") from error

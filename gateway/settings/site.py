@@ -77,6 +77,7 @@ class StorageSettings(Section):
     path: Path = Path("var")  # holds spool/, and gateway.db where `database` is empty
     database: str = ""  # empty: SQLite in `path`; or postgresql+psycopg://user@host:port/name
     database_password_file: Path | None = None  # holds its password
+    node: Annotated[str, matching(r"[A-Za-z0-9._-]{0,40}", "must be 0 to 40 letters, digits, ., - or _")] = ""
     minimum_free_mib: int = Field(default=512, ge=0)  # with less free space, nothing is accepted
     retention_days: int = Field(default=30, ge=1)  # of finished jobs' files, and of done/ in watched folders
     purge_below_mib: int | None = Field(default=None, ge=0)  # free space; None: 2 * minimum_free_mib
@@ -97,6 +98,14 @@ class StorageSettings(Section):
                 f"minimum_free_mib = {self.minimum_free_mib}, purge_below_mib = {below}, purge_until_mib = {until}: "
                 "none may be less than the one before it",
                 "purge_below_mib" if below < self.minimum_free_mib else "purge_until_mib",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _shared(self) -> StorageSettings:
+        if self.node and not self.database:
+            raise rule(
+                f"node = '{self.node}': several machines share a PostgreSQL database, and database is empty", "node"
             )
         return self
 

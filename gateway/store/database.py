@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from alembic import command
@@ -22,7 +23,7 @@ from sqlalchemy import URL, ColumnElement, Connection, column, or_, table, updat
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col, select
 
-from gateway.domain.clock import utc_now
+from gateway.domain.clock import follow, utc_now
 from gateway.domain.identity import Decision
 from gateway.domain.status import (
     ARRIVED,
@@ -66,6 +67,7 @@ class Database:
         self._backend = open_backend(self.url, busy_timeout_s)
         try:
             migrate(self._backend)
+            self.follow_clock()
         except StorageError:
             self.close()
             raise
@@ -78,6 +80,15 @@ class Database:
         """Commit a write that changes nothing; raise StorageError where the database cannot take one."""
         with self.write() as session:
             session.connection().execute(update(_VERSION).values(version_num=_VERSION.c.version_num))
+
+    def follow_clock(self) -> None:
+        """Go by the clock of the database's server: what one machine writes, others compare with their now."""
+        with as_storage_error():
+            before = datetime.now(UTC)
+            shown = self._backend.now()
+            after = datetime.now(UTC)
+        if shown is not None:
+            follow(shown, before + (after - before) / 2)
 
     def size_bytes(self) -> int:
         """Return how much space the database takes."""

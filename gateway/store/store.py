@@ -17,6 +17,7 @@ from gateway.store.deliveries import Deliveries
 from gateway.store.jobs import Jobs, Workers
 from gateway.store.kept_files import KeptFiles
 from gateway.store.patients import Patients
+from gateway.store.queue.nodes import Nodes
 from gateway.store.review import Review
 from gateway.store.trail import Trail
 
@@ -45,6 +46,7 @@ class Store:
         self.patients = Patients(self.database)
         self.commitments = Commitments(self.database)
         self.workers = Workers(self.database)
+        self.nodes = Nodes(self.database)
         self.review = Review(self.database)
         self.accounts = Accounts(self.database)
         self.trail = Trail(self.database)

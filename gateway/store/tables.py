@@ -302,6 +302,28 @@ class WorkerSeen(SQLModel, table=True):
     seen_at: datetime = Field(sa_type=UtcDateTime)
 
 
+class Node(SQLModel, table=True):
+    """A machine that runs the service, as it was last heard of."""
+
+    name: str = Field(primary_key=True)  # `[storage] node`; "" where there is one machine
+    instance: str  # of the process, random: another process of this name takes its place
+    place: str  # "<host>:<storage path>": there the lock of the folder says whether a process of this name runs
+    version: str  # of the gateway
+    started_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    seen_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    load: float = 0.0  # runnable processes a processor, over the last minute
+    stopped: bool = False  # by itself, in good order
+
+
+class Duty(SQLModel, table=True):
+    """What one node does for all, until its lease ends or it gives it back."""
+
+    name: str = Field(primary_key=True)  # "outbox PACS", "folder /srv/scans", "upkeep", ...
+    node: str
+    instance: str
+    until: datetime = Field(sa_type=UtcDateTime)
+
+
 class Account(SQLModel, table=True):
     """A person who logs in with a password of ours."""
 

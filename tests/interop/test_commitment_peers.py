@@ -54,7 +54,7 @@ class Gateway:
         )
         report = ReportSettings(port=orthanc.dicom_port)
         dicom = DicomSettings(port=port, callers=(CallerSettings(ae_title="ORTHANC", commitment=report),))
-        self.committer = Committer(self.store, self.spool, dicom, [pacs], random.Random(1), poll_s=0.05)
+        self.committer = Committer(self.store, self.spool, dicom, [pacs], random.Random(1))
         self.outbox = Outbox(self.store, self.spool, [kind(pacs)], random.Random(1), poll_s=0.05)
         self.scp = StorageScp(dicom, self.intake.accept, self.spool, self.committer)
 

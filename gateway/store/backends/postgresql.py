@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from sqlalchemy import URL, Connection, Executable, Integer, Table, create_engine, func, select
 from sqlmodel import Session
@@ -47,6 +48,12 @@ class Postgresql:
     def take_turn(self, session: Session, name: str) -> None:
         """Wait until no other transaction has the turn of this name, and keep it until the transaction ends."""
         session.connection().execute(_lock(name))
+
+    def now(self) -> datetime | None:
+        """Return what the server's clock shows."""
+        with self.reader.connect() as connection:
+            shown: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+        return shown.astimezone(UTC)
 
     def size_bytes(self) -> int:
         """Return what the database takes on the server."""

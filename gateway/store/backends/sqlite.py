@@ -11,6 +11,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, create_engine, event
@@ -42,6 +43,9 @@ class Sqlite:
 
     def take_turn(self, session: Session, name: str) -> None:
         """Do nothing: every writer has its turn since `BEGIN IMMEDIATE`."""
+
+    def now(self) -> datetime | None:
+        """Return None: the file is on this machine, whose clock counts."""
 
     def size_bytes(self) -> int:
         """Return what the file and its log hold."""

@@ -170,6 +170,19 @@ class _StoreCollector(Collector):
             if certificate.not_after is not None:
                 expiry.add_metric([str(certificate.file)], certificate.not_after.timestamp())
         yield expiry
+        seen = GaugeMetricFamily(
+            "ecg_gateway_node_seen_timestamp_seconds", "When a node was last heard of", labels=["node", "version"]
+        )
+        load = GaugeMetricFamily("ecg_gateway_node_load", "Runnable processes a processor", labels=["node"])
+        for node in self._store.nodes.known():
+            seen.add_metric([node.name, node.version], node.seen_at.timestamp())
+            load.add_metric([node.name], node.load)
+        yield seen
+        yield load
+        duties = GaugeMetricFamily("ecg_gateway_duty", "Which node does what one does for all", labels=["duty", "node"])
+        for duty in self._store.nodes.duties():
+            duties.add_metric([duty.name, duty.node], 1)
+        yield duties
         pages, seconds = self._store.jobs.digitization_seconds()
         yield SummaryMetricFamily(
             "ecg_gateway_digitization_seconds", "Digitization time of the pages", count_value=pages, sum_value=seconds

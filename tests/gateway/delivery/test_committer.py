@@ -17,6 +17,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StorageCommitmentPushModelInstance,
 )
 
+from gateway.delivery import committer
 from gateway.delivery.committer import Committer
 from gateway.dicom.network.scp import StorageScp
 from gateway.dicom.network.transport import Requestor
@@ -44,6 +45,12 @@ from tests.waiting import PATIENCE_S, eventually
 
 QUICK = RetrySettings(first_s=0.05, maximum_s=0.05, attempts=3)
 ANN = User(name="ann", role=AccountRole.REVIEWER, origin=Origin.ACCOUNT)
+
+
+@pytest.fixture(autouse=True)
+def busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for work at once."""
+    monkeypatch.setattr(committer, "_POLL_S", 0.02)
 
 
 class Peer:
@@ -138,7 +145,7 @@ class House:
                 CallerSettings(ae_title="NOBODY"),
             ),
         )
-        self.committer = Committer(store, spool, dicom, [self.destination], random.Random(1), poll_s=0.02)
+        self.committer = Committer(store, spool, dicom, [self.destination], random.Random(1))
         self.scp = StorageScp(dicom, self.intake.accept, spool, self.committer)
         self.scp.start()
         peer.report_to = self.scp.port
@@ -146,7 +153,7 @@ class House:
     def wait_for_reports(self, wait_s: float) -> None:
         """Ask again after `wait_s` instead of 600 s."""
         impatient = self.destination.model_copy(update={"commitment_wait_s": wait_s})
-        self.committer = Committer(self.store, self.spool, self.dicom, [impatient], random.Random(1), poll_s=0.02)
+        self.committer = Committer(self.store, self.spool, self.dicom, [impatient], random.Random(1))
         self.scp._commitments = self.committer
 
     def stored_delivery(self) -> Delivery:
@@ -239,7 +246,7 @@ def test_delivered_when_committed(house: House) -> None:
 
 def test_destinations_and_callers_come_and_go_while_it_runs(house: House) -> None:
     delivery = house.stored_delivery()
-    committer = Committer(house.store, house.spool, house.dicom, [], random.Random(1), poll_s=0.02)
+    committer = Committer(house.store, house.spool, house.dicom, [], random.Random(1))
     house.scp._commitments = house.committer = committer
     committer.start()
     committer.replace(house.dicom, [house.destination])

@@ -166,11 +166,11 @@ def test_codes_are_read_at_any_angle_and_each_once(angle: float) -> None:
 
 def test_code_says_whose_page_it_is(ward: Callable[..., Ward]) -> None:
     room = ward(barcode_pattern=CODES)
-    job = room.drop(coded_page("P42", "form 7b"))
+    job = room.drop(coded_page("P904217", "form 7b"))
     assert (job.status, room.context) == (JobStatus.QUEUED, StudyContext())
     assert room.work()
-    assert room.job.status == JobStatus.DONE and room.context.patient_id == "42"
-    assert "42" not in "".join(event.detail for event in room.store.jobs.events(job.id))
+    assert room.job.status == JobStatus.DONE and room.context.patient_id == "904217"
+    assert "904217" not in "".join(event.detail for event in room.store.jobs.events(job.id))
 
 
 def test_page_without_a_code_that_fits_waits_for_a_person(ward: Callable[..., Ward]) -> None:
