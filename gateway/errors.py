@@ -62,7 +62,11 @@ class DeliveryError(GatewayError):
 
 
 class DeliveryDeferred(DeliveryError):
-    """The peer cannot accept it now: try again later."""
+    """The peer cannot accept it now: try again later, and not before `wait_s` have passed, where it says so."""
+
+    def __init__(self, message: str, response: str = "", wait_s: float = 0.0) -> None:
+        super().__init__(message, response)
+        self.wait_s = wait_s
 
 
 class NotReached(DeliveryDeferred):

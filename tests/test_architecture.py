@@ -27,11 +27,11 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"service", "demo"}),
     frozenset({"web"}),
     frozenset({"audit", "intake", "identity", "results", "delivery", "worker", "operations"}),
-    frozenset({"store", "spool", "dicom", "hl7"}),
+    frozenset({"store", "spool", "dicom", "hl7", "fhir"}),
     frozenset({"settings", "security", "domain", "logs", "threads"}),
     frozenset({"errors"}),
 )
-PROTOCOLS = ("dicom", "hl7")
+PROTOCOLS = ("dicom", "hl7", "fhir")
 # What the rooms of the digitizer may import besides themselves.
 PIPELINE_WORDS = ("datatypes", "errors", "runs", "corrections", "networks", "sheet.paper")
 PIPELINE_OUTSIDE = ("training", "evaluation")  # use the core; the core never uses them

@@ -96,6 +96,7 @@ def test_commented_examples_load(tmp_path: Path) -> None:
         "dicomweb",
         "dicomweb",
         "hl7",
+        "fhir",
         "folder",
     ]
     assert settings.dicom.callers[0].hosts == ("10.1.2.0/24",)

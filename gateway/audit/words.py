@@ -17,6 +17,7 @@ from gateway.domain.context import StudyContext
 from gateway.settings import (
     DicomDestination,
     DicomWebDestination,
+    FhirDestination,
     FolderDestination,
     Hl7Destination,
     Settings,
@@ -130,6 +131,8 @@ class Words:
             case Hl7Destination():
                 receiver = f"{destination.receiving_application}|{destination.receiving_facility}"
                 code, identity, address = m.EXPORT, receiver, destination.host
+            case FhirDestination():
+                code, identity, address = m.EXPORT, destination.url, destination.host
             case FolderDestination():
                 code, identity, address = m.EXPORT, str(destination.path), ""
             case _:

@@ -6,6 +6,7 @@ from typing import assert_never
 
 from gateway.delivery.dicom import DicomKind
 from gateway.delivery.dicomweb import DicomWebKind
+from gateway.delivery.fhir import FhirKind
 from gateway.delivery.folder import FolderKind
 from gateway.delivery.hl7 import Hl7Kind
 from gateway.delivery.kind import Kind
@@ -14,6 +15,7 @@ from gateway.settings import (
     Destination,
     DicomDestination,
     DicomWebDestination,
+    FhirDestination,
     FolderDestination,
     Hl7Destination,
     Settings,
@@ -29,6 +31,8 @@ def kind_of(destination: Destination, settings: Settings) -> Kind:
             return DicomWebKind(destination)
         case Hl7Destination():
             return Hl7Kind(destination, settings.hl7.codes)
+        case FhirDestination():
+            return FhirKind(destination)
         case FolderDestination():
             return FolderKind(destination, settings.hl7.codes)
         case _:

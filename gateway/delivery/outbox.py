@@ -41,9 +41,9 @@ class _Reach:
     def paused(self) -> bool:
         return time.monotonic() < self._until
 
-    def failed(self, retry: RetrySettings, rng: random.Random) -> None:
-        """Begin a pause, or a longer one."""
-        self._until = time.monotonic() + backoff_s(retry, self._failures, rng)
+    def failed(self, retry: RetrySettings, rng: random.Random, wait_s: float) -> None:
+        """Begin a pause, or a longer one, of `wait_s` at least."""
+        self._until = time.monotonic() + max(backoff_s(retry, self._failures, rng), wait_s)
         self._failures += 1
 
     def restored(self) -> None:
@@ -185,8 +185,8 @@ class _Sender(Threads):
             logger.warning("%s not reached: %s", destination, error, extra={"action": "defer"})
             if self._is_last(delivery):
                 reach.restored()  # a person looks at it now, and may send again what waits for the next try
-            reach.failed(kind.retry, self._rng)
-            return self._later(delivery, str(error))
+            reach.failed(kind.retry, self._rng, self._asked_s(error))
+            return self._later(delivery, str(error), self._asked_s(error))
         except DeliveryRefused as error:
             reach.restored()
             refusal, answer = str(error), error.response
@@ -195,7 +195,7 @@ class _Sender(Threads):
         except DeliveryDeferred as error:
             reach.restored()
             logger.warning("%s did not take it: %s", destination, error, extra={"action": "defer"})
-            return self._later(delivery, str(error))
+            return self._later(delivery, str(error), self._asked_s(error))
         except Exception as error:  # one bad delivery must not stop those behind it; it is recorded and retried
             logger.exception("Sending to %s broke", destination, extra={"action": "defer"})
             return self._later(delivery, f"internal error: {type(error).__name__}")
@@ -206,13 +206,17 @@ class _Sender(Threads):
         logger.info("Delivered to %s: %s", destination, response, extra={"action": "deliver"})
         return lambda: self._store.deliveries.delivered(identity, response)
 
-    def _later(self, delivery: Delivery, reason: str) -> Callable[[], None]:
-        """Return the step that follows a failed attempt: another one after a pause, or none."""
+    def _asked_s(self, error: DeliveryDeferred) -> float:
+        """Return how long the peer asks us to wait, as far as we do."""
+        return min(error.wait_s, self.kind.longest_pause_s)
+
+    def _later(self, delivery: Delivery, reason: str, wait_s: float = 0.0) -> Callable[[], None]:
+        """Return the step that follows a failed attempt: another one after a pause of `wait_s` at least, or none."""
         assert delivery.id is not None
         identity, retry = delivery.id, self.kind.retry
         if self._is_last(delivery):
             return lambda: self._store.deliveries.give_up(identity, reason)
-        when = utc_now() + timedelta(seconds=backoff_s(retry, delivery.attempts, self._rng))
+        when = utc_now() + timedelta(seconds=max(backoff_s(retry, delivery.attempts, self._rng), wait_s))
         return lambda: self._store.deliveries.defer(identity, reason, when)
 
     def _is_last(self, delivery: Delivery) -> bool:

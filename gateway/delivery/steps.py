@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from gateway.delivery.sample_ecg import TEST_PATIENT_ID
 from gateway.errors import DeliveryError, SettingsError
@@ -116,8 +117,10 @@ def _tls_advice(error: OSError, name: str, *, agreed: bool) -> str:
     return "the port does not speak TLS: use the peer's TLS port, or leave [destinations.tls] out"
 
 
-def sent_test(check: Iterator[Step], name: str, send: Callable[[], str]) -> Iterator[Step]:
-    """Yield the steps of a check, and then that of sending the test ECG."""
+def sent_test(
+    check: Iterator[Step], name: str, send: Callable[[], str], advice: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Step]:
+    """Yield the steps of a check, and then that of sending the test ECG; `advice` by the peer's answer."""
     for step in check:
         yield step
         if not step.ok:
@@ -125,7 +128,8 @@ def sent_test(check: Iterator[Step], name: str, send: Callable[[], str]) -> Iter
     try:
         answer = send()
     except DeliveryError as error:
-        yield Step(name=name, ok=False, found=str(error), advice=answer_advice(error.response))
+        told = advice.get(error.response) or answer_advice(error.response)
+        yield Step(name=name, ok=False, found=str(error), advice=told)
         return
     yield Step(name=name, ok=True, found=f"answered {answer}; delete patient {TEST_PATIENT_ID} there afterwards")
 

@@ -54,11 +54,11 @@ class Artefact:
     final : bool
         Whether a person has confirmed the result.
     identifier : str
-        SOP Instance UID or MSH-10, of those that leave.
+        SOP Instance UID, MSH-10 or the identifier of a DiagnosticReport, of those that leave.
     result_status : str
-        Of a message: "P", "F" or "C" (HL7 table 0123).
+        Of a message: "P", "F", "C" (HL7 table 0123), or "W", withdrawn (table 0085).
     ending : str
-        Of the file's name: "dcm", or what a message is written in ("hl7", ...).
+        Of the file's name: "dcm", or what a message is written in ("hl7", "fhir.json", ...).
     """
 
     page_number: int

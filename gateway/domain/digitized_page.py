@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+
+import numpy as np
 
 from gateway.domain.artefact import version_of
 from gateway.domain.context import StudyContext
@@ -49,6 +52,10 @@ class DigitizedPage:
         The waveform object that messages and the report refer to.
     leads_left_out : tuple of Lead
         Leads of the page that this object does not have.
+    weights_sha256 : Mapping of str to str
+        Name of each network that read the page -> hash of its weights.
+    page_png : bytes
+        The page as it was read; b"" where it is not needed again.
     overlay_png : bytes
         The page with the traces drawn over it; b"" where it is not needed again.
     report_pdf : bytes
@@ -74,6 +81,8 @@ class DigitizedPage:
     waveform_sop_class_uid: str = ""
     waveform_sop_instance_uid: str = ""
     leads_left_out: tuple[Lead, ...] = ()
+    weights_sha256: Mapping[str, str] = field(default_factory=dict)
+    page_png: bytes = b""
     overlay_png: bytes = b""
     report_pdf: bytes = b""
     revision: int = 0
@@ -116,3 +125,29 @@ class DigitizedPage:
             for act, words in _ACTS.items()
         }
         return tuple(f"{words}: {', '.join(parts)}" for words, parts in said.items() if parts)
+
+    @property
+    def quality_words(self) -> list[str]:
+        """What was read and how well, a sentence each."""
+        record, calibration = self.record, self.record.calibration
+        seconds = record.signal_mv.shape[1] / record.sampling_frequency_hz
+        rows = zip(record.leads, record.signal_mv, strict=True)
+        printed = [lead.value for lead, row in rows if not np.isnan(row).all()]
+        return [
+            *self.quality.notes,
+            f"Estimated SNR {self.quality.estimated_snr_db:.1f} dB",
+            f"Layout: {len(printed)} leads in {seconds:g} s ({' '.join(printed)}); "
+            f"layout score {self.quality.layout_score:.2f}",
+            f"Paper speed {calibration.paper_speed_mm_per_s:g} mm/s ({calibration.speed_source}); "
+            f"gain {calibration.gain_mm_per_mv:g} mm/mV ({calibration.gain_source})",
+        ]
+
+    @property
+    def warning_words(self) -> list[str]:
+        """Why a person must look, a sentence each; nothing where there is no doubt, or a person has confirmed it."""
+        if self.final or not self.doubtful:
+            return []
+        shares = self.quality.coverage.items()
+        coverage = ", ".join(f"{lead.value} {100 * share:.0f} %" for lead, share in shares)
+        lines = ["Doubtful digitization: compare with the paper before use", *self.quality.warnings]
+        return [*lines, f"Read of each printed lead: {coverage}"] if coverage else lines

@@ -5,6 +5,7 @@ Messages are made again from the record that was kept: nothing is digitized twic
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -53,7 +54,7 @@ def confirm(store: Store, spool: Spool, settings: Settings, job_id: str, actor: 
     facts = replace(facts, created_at=utc_now())  # when the status changed: MSH-7, OBR-22
     deliveries: list[Delivery] = []
     for row in rows:
-        page = _kept_page(facts, spool, row, printed[row.page_number])
+        page = kept_page(facts, spool, row, printed[row.page_number], final=True)
         made = sorted(_final(facts, page), key=lambda each: each[0].role != Role.REPORT)  # reports leave first
         report = Artefact(page_number=page.page_number, role=Role.REPORT_PDF, data=page.report_pdf)
         write_artefacts(spool, job_id, [report, *(artefact for artefact, _ in made)])
@@ -108,14 +109,15 @@ def _check_dated(context: StudyContext, pages: Iterable[PrintedValues]) -> None:
             raise IllegalTransition(f"{not_known(printed)}: `ecg-gateway identify JOB --recorded-at YYYYMMDDHHMMSS`")
 
 
-def _kept_page(facts: JobFacts, spool: Spool, row: Page, printed: PrintedValues) -> DigitizedPage:
-    """Return a page from what was kept, as final, with its report."""
+def kept_page(facts: JobFacts, spool: Spool, row: Page, printed: PrintedValues, *, final: bool) -> DigitizedPage:
+    """Return a page from what was kept, with its report; raise IllegalTransition where its record is gone."""
     path = spool.artefact_path(facts.job_id, kept_name(row.page_number, Role.RECORD))
     try:
         npz = path.read_bytes()
     except OSError as error:
         raise IllegalTransition(f"the record of page {row.page_number} is gone: {error.strerror}") from error
     record, quality = read_result(npz, row.quality_json)
+    picture = spool.artefact_path(facts.job_id, kept_name(row.page_number, Role.PAGE_PICTURE))
     page = DigitizedPage(
         job_id=facts.job_id,
         page_number=row.page_number,
@@ -129,8 +131,11 @@ def _kept_page(facts: JobFacts, spool: Spool, row: Page, printed: PrintedValues)
         waveform_sop_class_uid=waveform_sop_class_uid(record, facts.sop_classes[0]),
         leads_left_out=leads_left_out(record, facts.sop_classes[0]),
         waveform_sop_instance_uid=row.waveform_sop_instance_uid,
+        weights_sha256=json.loads(row.quality_json).get("weights_sha256", {}),
+        page_png=picture.read_bytes() if picture.is_file() else b"",
         revision=facts.revision,
-        final=True,
+        final=final,
+        doubtful=row.status == JobStatus.NEEDS_REVIEW,
     )
     return replace(page, report_pdf=build_report(page))
 

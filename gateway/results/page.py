@@ -187,7 +187,7 @@ def page_result(
         reasons.append(not_known(printed))
     uid = ""
     if facts.context.patient_id:  # without a patient ID no object is made
-        page = _digitized_page(facts, replace(digitization, printed=printed), pictures.overlay, doubtful=doubtful)
+        page = _digitized_page(facts, replace(digitization, printed=printed), pictures, doubtful=doubtful)
         try:
             objects = {kind: make_object(page, kind, facts.objects) for kind in facts.object_kinds}
         except ValueError as error:
@@ -298,7 +298,7 @@ def printed_columns(match: LayoutMatch) -> tuple[tuple[Lead, ...], ...]:
 
 
 def _digitized_page(
-    facts: JobFacts, digitization: Digitization, overlay_png: bytes, *, doubtful: bool
+    facts: JobFacts, digitization: Digitization, pictures: Pictures, *, doubtful: bool
 ) -> DigitizedPage:
     """Return the page with its report; the waveform it refers to follows from source, page and revision."""
     waveform, number = facts.sop_classes[0], digitization.page.page_number
@@ -316,7 +316,9 @@ def _digitized_page(
         leads_left_out=leads_left_out(digitization.record, waveform),
         waveform_sop_class_uid=waveform_sop_class_uid(digitization.record, waveform),
         waveform_sop_instance_uid=waveform_sop_instance_uid(facts.context, number, waveform, facts.revision),
-        overlay_png=overlay_png,
+        weights_sha256=digitization.weights_sha256,
+        page_png=pictures.page,
+        overlay_png=pictures.overlay,
         revision=facts.revision,
         doubtful=doubtful,
     )

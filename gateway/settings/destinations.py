@@ -22,6 +22,7 @@ WebAddress = Annotated[
     str,
     matching(r"https?://[^/?#\s@]+(/[^?#\s]*)?", "must be http(s)://host[:port]/path, without user, ? and #"),
 ]
+Uri = Annotated[str, matching(r"(https?://|urn:)[^\s|]+", "must be a URI: http(s)://..., urn:oid:... or urn:uuid:...")]
 HL7_PLACEHOLDERS = frozenset(StudyContext.model_fields) | {
     "message_control_id",
     "result_status",
@@ -68,16 +69,10 @@ class DicomDestination(ObjectDestination):
     tls: TlsClientSettings | None = None
 
 
-class DicomWebDestination(ObjectDestination):
-    """An archive that receives DICOM objects by STOW-RS, and is queried by QIDO-RS and WADO-RS (PS3.18)."""
+class _AtUrl:
+    """A section whose peer is named by its `url`."""
 
-    kind: Literal["dicomweb"] = "dicomweb"
-    url: WebAddress  # of the service: /studies follows
-    token_file: Path | None = None  # holds a bearer token
-    username: str = ""
-    password_file: Path | None = None  # for basic authentication
-    timeout_s: float = Field(default=30.0, gt=0)
-    tls: TlsClientSettings | None = None  # of https; None: the system's authorities
+    url: str
 
     @property
     def host(self) -> str:
@@ -93,6 +88,18 @@ class DicomWebDestination(ObjectDestination):
     def secure(self) -> bool:
         """Whether `url` is https."""
         return self.url.startswith("https:")
+
+
+class DicomWebDestination(ObjectDestination, _AtUrl):
+    """An archive that receives DICOM objects by STOW-RS, and is queried by QIDO-RS and WADO-RS (PS3.18)."""
+
+    kind: Literal["dicomweb"] = "dicomweb"
+    url: WebAddress  # of the service: /studies follows
+    token_file: Path | None = None  # holds a bearer token
+    username: str = ""
+    password_file: Path | None = None  # for basic authentication
+    timeout_s: float = Field(default=30.0, gt=0)
+    tls: TlsClientSettings | None = None  # of https; None: the system's authorities
 
     @model_validator(mode="after")
     def _authentication(self) -> DicomWebDestination:
@@ -144,6 +151,45 @@ class Hl7Destination(DestinationSection):
         return self
 
 
+class OAuth2Settings(Section):
+    """The client credentials grant (RFC 6749 section 4.4): who asks which server for a token."""
+
+    token_url: WebAddress
+    client_id: str = Field(min_length=1)
+    client_secret_file: Path
+    scope: str = ""
+
+
+class FhirDestination(DestinationSection, _AtUrl):
+    """A FHIR R4 server that receives one transaction Bundle a page."""
+
+    kind: Literal["fhir"] = "fhir"
+    url: WebAddress  # of the service: /metadata follows
+    patient_system: Uri  # of patient IDs without an issuer
+    patient_systems: dict[str, Uri] = Field(default={})  # issuer of a patient ID -> system
+    # existing: the server must know the patient; create: made where it does not; identifier: named, and not looked up
+    patient: Literal["existing", "create", "identifier"] = "existing"
+    ids: Literal["server", "gateway"] = "server"  # who names resources; gateway: it must allow to create by update
+    documents: tuple[Literal["report", "page"], ...] = ("report",)  # that go along as a DocumentReference
+    token_file: Path | None = None  # holds a bearer token
+    oauth2: OAuth2Settings | None = None
+    timeout_s: float = Field(default=30.0, gt=0)
+    tls: TlsClientSettings | None = None  # of https; None: the system's authorities
+
+    @model_validator(mode="after")
+    def _authentication(self) -> FhirDestination:
+        if self.token_file and self.oauth2:
+            raise rule("token_file or oauth2, not both", "token_file")
+        if not self.secure and self.tls is not None:
+            raise rule("tls needs an https url", "url")
+        if not self.secure and (self.token_file or self.oauth2) and not is_loopback(self.host):
+            raise rule("a token leaves this machine by https only", "url")
+        if self.oauth2 and not self.oauth2.token_url.startswith("https:"):
+            if not is_loopback(urlsplit(self.oauth2.token_url).hostname or ""):
+                raise rule("a client secret leaves this machine by https only", "oauth2", "token_url")
+        return self
+
+
 class FolderDestination(ObjectDestination):
     """A folder that receives the DICOM objects and the ORU text as files."""
 
@@ -152,5 +198,6 @@ class FolderDestination(ObjectDestination):
 
 
 Destination = Annotated[
-    DicomDestination | DicomWebDestination | Hl7Destination | FolderDestination, Field(discriminator="kind")
+    DicomDestination | DicomWebDestination | Hl7Destination | FhirDestination | FolderDestination,
+    Field(discriminator="kind"),
 ]

@@ -27,6 +27,7 @@ from gateway.store.database import (
     lock_job,
     log_event,
 )
+from gateway.store.deliveries import put_delivery
 from gateway.store.tables import Delivery, Job, JobEvent, ReviewDecision
 
 _OPEN = (JobStatus.NEEDS_REVIEW, JobStatus.FAILED, JobStatus.DONE)
@@ -174,15 +175,30 @@ class Review:
                 log_event(session, job_id, "NOT_CARRIED_OUT", "review", problem)
                 job.traces_agreed_by = ""
 
-    def reject(self, job_id: str, reason: str, actor: str) -> list[str]:
-        """End a job without a result, and what it has not delivered; return the destinations that have one of it."""
+    def reject(self, job_id: str, reason: str, actor: str, withdrawals: Sequence[Delivery] = ()) -> list[str]:
+        """End a job without a result, and what it has not delivered.
+
+        Parameters
+        ----------
+        withdrawals
+            What tells destinations that the result they have is none.
+
+        Returns
+        -------
+        list of str
+            The destinations that have a result of it and are not told.
+        """
         with self._database.write() as session:
             advance_job(session, lock_job(session, job_id), JobAction.REJECT, actor, reason)
             if (decision := session.get(ReviewDecision, job_id)) is not None:
                 session.delete(decision)
             cancel_undelivered(session, job_id, actor, detail="the page was rejected")
+            for withdrawal in withdrawals:
+                put_delivery(session, withdrawal)
+            told = {withdrawal.destination for withdrawal in withdrawals}
             has_it = select(Delivery.destination).where(Delivery.job_id == job_id, arrived()).distinct()
-            there = list(session.exec(has_it.order_by(col(Delivery.destination))).all())
+            found = session.exec(has_it.order_by(col(Delivery.destination))).all()
+            there = [destination for destination in found if destination not in told]
             if there:
                 log_event(session, job_id, "NOT_TOLD", actor, f"these have a result of the page: {', '.join(there)}")
             return there

@@ -171,7 +171,7 @@ class Delivery(SQLModel, table=True):
     job_id: str = Field(foreign_key="job.id", index=True)
     page_number: int
     destination: str = Field(index=True)
-    kind: str  # "dicom" | "hl7" | "folder"
+    kind: str  # "dicom" | "hl7" | "fhir" | ...
     status: DeliveryStatus = Field(
         default=DeliveryStatus.PENDING, sa_column=Column(_DELIVERY_STATUS, nullable=False, index=True)
     )
@@ -181,11 +181,11 @@ class Delivery(SQLModel, table=True):
     response: str = ""  # the peer's answer: "0x0000", "AA", ...; no message bodies
     reason: str = ""
     artefact: str = ""  # file in the job's spool folder that is sent, byte for byte, on every attempt
-    identifier: str = ""  # SOP Instance UID or MSH-10
+    identifier: str = ""  # SOP Instance UID, MSH-10 or the identifier of a DiagnosticReport
     role: Role = Field(sa_column=Column(_ROLE, nullable=False))  # what the artefact is
     revision: int = 0  # of the job's result that it belongs to
     final: bool = False  # a person had confirmed the result
-    result_status: str = ""  # of a message, HL7 table 0123: "P", "F" or "C"
+    result_status: str = ""  # of a message: "P", "F", "C" (HL7 table 0123), or "W", withdrawn
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     delivered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 

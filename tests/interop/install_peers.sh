@@ -5,9 +5,9 @@ set -u
 peers="$(dirname "$0")/node"
 if command -v npm >/dev/null && command -v node >/dev/null &&
     npm install --prefix "$peers" --no-package-lock --no-audit --no-fund --silent; then
-    echo "interop: node-hl7-client, node-hl7-server, simple-hl7 and @cornerstonejs/metadata are installed"
+    echo "interop: node-hl7-client, node-hl7-server, simple-hl7, @medplum/fhir-router and @cornerstonejs/metadata are installed"
 else
-    echo "interop: SKIPPING the tests that need: node-hl7-client node-hl7-server simple-hl7 @cornerstonejs/metadata (npm could not install them)"
+    echo "interop: SKIPPING the tests that need: node-hl7-client node-hl7-server simple-hl7 @medplum/fhir-router @cornerstonejs/metadata (npm could not install them)"
 fi
 if .venv/bin/python -m pip install --quiet --disable-pip-version-check -c config/constraints.txt hl7 2>/dev/null; then
     echo "interop: mllp_send of python-hl7 is installed"

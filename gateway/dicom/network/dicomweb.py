@@ -1,8 +1,7 @@
 """DICOMweb (PS3.18): STOW-RS to store, QIDO-RS to find, WADO-RS to fetch.
 
 A bearer token or a password authenticates us; it is read from its file for every request, so it can be replaced while
-the gateway runs.  Redirections are not followed and proxies not used: both would hand the token on.  What a
-server may answer is bounded.
+the gateway runs.
 """
 
 from __future__ import annotations
@@ -10,30 +9,26 @@ from __future__ import annotations
 import base64
 import json
 import re
-import ssl
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import httpx
 from pydicom import Dataset
 
 from gateway.dicom.images.pixels import DECODE_ERRORS
 from gateway.dicom.images.receive import announced_object
-from gateway.dicom.network.association import NoConnection
 from gateway.dicom.network.find import Study, StudyQuery
 from gateway.dicom.network.retrieve import Instance
 from gateway.dicom.network.scu import outcome
 from gateway.domain.received import Keep
-from gateway.errors import DeliveryDeferred, DeliveryRefused, IntakeError, SettingsError
-from gateway.security.tls import client_context, server_name, words
-from gateway.settings import DicomWebDestination, TlsClientSettings
+from gateway.errors import DeliveryDeferred, DeliveryRefused, IntakeError, NotReached, SettingsError
+from gateway.security.http import MAXIMUM_BYTES, WebPeer, request, secret
+from gateway.settings import DicomWebDestination
 
 _JSON = "application/dicom+json"
-_MAXIMUM_JSON_BYTES = 1 << 26
 _PAGE = 200  # matches a request
 _STORED_OR_REPORTED = (200, 202, 409)  # table 10.5.3-1: the response says what became of each object
 _NEVER = {400, 405, 406, 411, 413, 414, 415, 422}
@@ -192,68 +187,27 @@ def _request(
     headers: dict[str, str],
     params: dict[str, str] | None = None,
     content: bytes | None = None,
-    maximum_bytes: int = _MAXIMUM_JSON_BYTES,
-) -> tuple[int, httpx.Headers, bytes]:
+    maximum_bytes: int = MAXIMUM_BYTES,
+) -> tuple[int, Mapping[str, str], bytes]:
     """Make one request, a POST where there is something to send; return status, headers and body."""
-    tls = destination.tls or TlsClientSettings()
-    name, body = destination.name, bytearray()
     # wild cards as they are, which a query may hold (RFC 3986 section 3.4): Orthanc's plugin takes "%2A" literally
     query = f"?{urlencode(params, quote_via=quote, safe='*?')}" if params else ""
     try:
-        sent = {**headers, **_authorization(destination), "Accept-Encoding": "identity"}
-        with (
-            httpx.Client(
-                verify=client_context(tls) if destination.secure else True,
-                timeout=destination.timeout_s,
-                trust_env=False,
-            ) as client,
-            client.stream(
-                "GET" if content is None else "POST",
-                destination.url.rstrip("/") + path + query,
-                headers=sent,
-                content=content,
-                extensions={"sni_hostname": server_name(tls, destination.host)} if destination.secure else {},
-            ) as response,
-        ):
-            for chunk in response.iter_raw(1 << 16):
-                body += chunk
-                if len(body) > maximum_bytes:
-                    raise DeliveryRefused(f"{name}: an answer of more than {maximum_bytes >> 20} MiB")
-            return response.status_code, response.headers, bytes(body)
+        sent = {**headers, **_authorization(destination)}
     except SettingsError as error:
-        raise NoConnection(f"{name}: {error}") from error
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL, ssl.SSLError) as error:
-        raise NoConnection(f"{name}: {_reason(error)}") from error
-    except httpx.HTTPError as error:  # it was there, and broke off: perhaps because of what it was sent
-        raise DeliveryDeferred(f"{name}: {_reason(error)}") from error
+        raise NotReached(f"{destination.name}: {error}") from error
+    peer = WebPeer(name=destination.name, url=destination.url, timeout_s=destination.timeout_s, tls=destination.tls)
+    answer = request(peer, path + query, sent, content, maximum_bytes)
+    return answer.status, answer.headers, answer.body
 
 
 def _authorization(destination: DicomWebDestination) -> dict[str, str]:
     if destination.token_file is not None:
-        return {"Authorization": f"Bearer {_secret(destination.token_file)}"}
+        return {"Authorization": f"Bearer {secret(destination.token_file)}"}
     if destination.password_file is not None:
-        pair = f"{destination.username}:{_secret(destination.password_file)}".encode()
+        pair = f"{destination.username}:{secret(destination.password_file)}".encode()
         return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
     return {}
-
-
-def _secret(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read") from error
-
-
-def _reason(error: Exception) -> str:
-    """Return what went wrong, without the address that was asked: a query names patients."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError):
-            return words(cause)
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(error, httpx.TimeoutException):
-        return "no answer in time"
-    return f"no connection ({type(error).__name__})"
 
 
 def _failure(destination: DicomWebDestination, status: int) -> DeliveryDeferred | DeliveryRefused:

@@ -13,7 +13,6 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
 from hl7apy.consts import VALIDATION_LEVEL
 from hl7apy.exceptions import HL7apyException
 from hl7apy.parser import parse_message
@@ -36,7 +35,6 @@ from gateway.hl7.outbound.fields import (
 )
 from gateway.hl7.outbound.mapping import apply_mapping, fill_template
 from gateway.settings import Hl7CodeSettings, Hl7Destination
-from pipeline import EcgRecord, Quality
 
 _PER_MINUTE = "/min^^UCUM"
 ResultStatus = Literal["P", "F", "C"]  # HL7 tables 0085 and 0123
@@ -262,11 +260,8 @@ def _observations(message: PageMessage, destination: Hl7Destination, codes: Hl7C
         address = escape(fill_template(destination.report_url, _values(message), url=True))
         rows.append(("RP", codes.report, f"{address}^^application^pdf", status))
     texts = [(codes.note, message.note)]
-    figures = _quality_lines(message.page.record, message.page.quality)
-    texts += [(codes.quality, text) for text in (*figures, *message.page.by_person)]
-    texts += [(codes.warning, text) for text in message.page.left_out_words]
-    if message.page.doubtful and not message.page.final:
-        texts += [(codes.warning, text) for text in _warning_lines(message.page.quality)]
+    texts += [(codes.quality, text) for text in (*message.page.quality_words, *message.page.by_person)]
+    texts += [(codes.warning, text) for text in (*message.page.left_out_words, *message.page.warning_words)]
     rows += [("TX", code, escape(text), status) for code, text in texts]
     at = observed_at(message.page)
     sub_ids: dict[str, int] = {}
@@ -286,27 +281,6 @@ def _batch(segments: list[str], message: PageMessage, destination: Hl7Destinatio
     head = "|".join(["", *msh[1:7]])
     control_id = escape(message.message_control_id)
     return [f"FHS{head}", f"BHS{head}||||{control_id}", *segments, "BTS|1", "FTS|1"]
-
-
-def _quality_lines(record: EcgRecord, quality: Quality) -> list[str]:
-    """Return what was read and how well, in words."""
-    calibration = record.calibration
-    seconds = record.signal_mv.shape[1] / record.sampling_frequency_hz
-    printed = [lead.value for lead, row in zip(record.leads, record.signal_mv, strict=True) if not np.isnan(row).all()]
-    return [
-        *quality.notes,
-        f"Estimated SNR {quality.estimated_snr_db:.1f} dB",
-        f"Layout: {len(printed)} leads in {seconds:g} s ({' '.join(printed)}); layout score {quality.layout_score:.2f}",
-        f"Paper speed {calibration.paper_speed_mm_per_s:g} mm/s ({calibration.speed_source}); "
-        f"gain {calibration.gain_mm_per_mv:g} mm/mV ({calibration.gain_source})",
-    ]
-
-
-def _warning_lines(quality: Quality) -> list[str]:
-    """Return why a person must look, in words."""
-    coverage = ", ".join(f"{lead.value} {100 * share:.0f} %" for lead, share in quality.coverage.items())
-    lines = ["Doubtful digitization: compare with the paper before use", *quality.warnings]
-    return [*lines, f"Read of each printed lead: {coverage}"] if coverage else lines
 
 
 def _validate(message: str, destination: Hl7Destination) -> None:

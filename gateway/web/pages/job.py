@@ -40,8 +40,8 @@ from gateway.web.pages.words import (
 from gateway.web.site import Site
 from pipeline import ALL_LEADS
 
-_KIND_WORDS = {"dicom": "DICOM C-STORE", "dicomweb": "DICOMweb STOW-RS", "hl7": "HL7"}
-_RESULT_WORDS = {"": "", "P": ", preliminary", "F": ", final", "C": ", correction"}
+_KIND_WORDS = {"dicom": "DICOM C-STORE", "dicomweb": "DICOMweb STOW-RS", "hl7": "HL7", "fhir": "FHIR"}
+_RESULT_WORDS = {"": "", "P": ", preliminary", "F": ", final", "C": ", correction", "W": ", withdrawn"}
 _IDENTITY_FIELDS = (
     "patient_id",
     "issuer_of_patient_id",
