@@ -7,6 +7,9 @@ Importing this package loads the data types only.  `heart_rate_per_minute` and t
 import os
 from typing import TYPE_CHECKING
 
+# OpenBLAS reads it once, when NumPy is imported.  Matrices are small here: a second thread only waits for the first.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from pipeline.corrections import check_corrections, corrections_json, parse_corrections, parse_pages
 from pipeline.datatypes import (
     ALL_LEADS,

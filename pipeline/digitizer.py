@@ -32,7 +32,7 @@ from pipeline.datatypes import (
 )
 from pipeline.errors import DigitizationError, GridNotFound
 from pipeline.layout.file import load_layouts
-from pipeline.networks.inference import Network, choose_device, load_network
+from pipeline.networks.inference import Network, choose_device, keep_memory, load_network
 from pipeline.networks.specification import BEND, LABEL, LAYOUT, PAGE, SPECIFICATIONS, TRACE, Specification
 from pipeline.output.reading import pack_reading, unpack_reading
 from pipeline.printing.recogniser import Recogniser, load_recogniser
@@ -74,7 +74,7 @@ class Digitizer:
 
     @classmethod
     def load(cls, device: str = "auto", layouts: Path | None = None) -> Digitizer:
-        """Load the shipped weights and the layouts.
+        """Load the shipped weights and the layouts; from then on the process keeps the memory of a page for the next.
 
         Parameters
         ----------
@@ -95,6 +95,7 @@ class Digitizer:
             The device is not there, or the layouts file breaks a rule.
         """
         chosen = choose_device(device)
+        keep_memory()
         return cls(
             networks={specification: load_network(specification, chosen) for specification in SPECIFICATIONS},
             recogniser=load_recogniser(),

@@ -67,6 +67,16 @@ def test_the_face_loads_neither_torch_nor_opencv_nor_pandas() -> None:
     run("import sys, pipeline\nheavy = {'torch', 'cv2', 'pandas', 'scipy'} & set(sys.modules)\nassert not heavy, heavy")
 
 
+def test_a_worker_gives_numpy_one_thread() -> None:
+    run(
+        "import os\n"
+        "for name in ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS'): os.environ.pop(name, None)\n"
+        "import gateway.worker.process, numpy, scipy.linalg\n"
+        "threads = os.listdir('/proc/self/task')\n"
+        "assert len(threads) == 1, threads"
+    )
+
+
 def test_the_function_takes_any_digitizer() -> None:
     class Fake:
         def digitize(self, page: PageImage, *, default_calibration: object, corrections: object) -> Digitization:

@@ -213,9 +213,9 @@ def _table(title: str, first: str) -> Table:
     return table
 
 
-def _add(table: Table, name: str, cost: Cost) -> None:
+def _add(table: Table, name: str, cost: Cost, *more: str) -> None:
     memory = (f"{mib:.0f}" if mib else "-" for mib in (cost.peak_mib, cost.device_mib))
-    table.add_row(name, f"{cost.wall_s:.3f}", f"{cost.cpu_s:.3f}", *memory)
+    table.add_row(name, f"{cost.wall_s:.3f}", f"{cost.cpu_s:.3f}", *memory, *more)
 
 
 def report(digitizer: Digitizer, *, runs: int, widths: Sequence[int], batches: Sequence[int]) -> Iterator[Table]:
@@ -237,8 +237,10 @@ def report(digitizer: Digitizer, *, runs: int, widths: Sequence[int], batches: S
         _add(table, size, total(measure_stages(digitizer, grown, runs).values()))
     yield table
     table = _table(f"Growth with the batch, {digitizer.pages_at_once} at once, per page", "pages")
+    table.add_column("pages a minute", justify="right")
     for count in batches:
-        _add(table, str(count), measure_batch(digitizer, page, count, runs))
+        cost = measure_batch(digitizer, page, count, runs)
+        _add(table, str(count), cost, f"{60 / cost.wall_s:.1f}")
     yield table
 
 
@@ -246,13 +248,13 @@ def bench(
     runs: Annotated[int, typer.Option(min=1, help="Runs whose median is shown; one more warms up.")] = 3,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Print seconds and memory of every stage, and how they grow with the page and with the batch."""
+    """Print seconds and memory of every stage, how they grow with page and batch, and one worker's pages a minute."""
     try:
         digitizer = Digitizer.load(device=device)
     except (DigitizationError, ValueError) as error:
         Console(stderr=True).print(str(error))
         raise typer.Exit(2) from error
     console = Console(width=max(Console().width, 100))
-    batches = (1, 2, 4) if digitizer.pages_at_once == 1 else (1, 2, 4, 8, 16, 32)
+    batches = (1, 2, 4) if digitizer.pages_at_once == 1 else (1, 4, 16)
     for table in report(digitizer, runs=runs, widths=_WIDTHS_PX, batches=batches):
         console.print(table)

@@ -89,20 +89,28 @@ class _Candidate:
 
 
 def _weigh(
-    layout: Layout, found: Found, traces: TraceSet, fit: tuple[LabelFit | None, RowFit], seen_mm: Sequence[float]
+    layout: Layout, traces: TraceSet, fit: tuple[LabelFit | None, RowFit], columns: Spans, beats: Beats | None
 ) -> _Candidate:
     """Add the evidence of the signals to the fit of names and rows."""
     labels, rows = fit
     n_short = len(layout.rows)
     short, strips = rows.row_index[:n_short], rows.row_index[n_short:]
+    residual = limb_residual(traces, layout, short, columns)
+    step = measure_step(traces, layout, short, strips, columns, beats.rr_mm if beats else None) if columns else 0.0
+    return _Candidate(layout, labels, rows, columns, residual, step, beats)
+
+
+def _columns(
+    layout: Layout, traces: TraceSet, fit: tuple[LabelFit | None, RowFit], seen_mm: Sequence[float]
+) -> tuple[Spans, Beats | None]:
+    """Lay the columns of a layout over its rows, and measure the beats in them."""
+    labels, rows = fit
+    short, strips = rows.row_index[: len(layout.rows)], rows.row_index[len(layout.rows) :]
     slots = Slots.of(layout)
     columns_named = labels is not None and np.ptp(slots.column[labels.slot_label >= 0]) > 0
     pitch = labels.pitch_x if labels is not None and columns_named else None
     columns = locate_columns(traces, layout, short, strips, label_pitch_mm=pitch, seen_mm=seen_mm)
-    residual = limb_residual(traces, layout, short, columns)
-    beats = measure_beats(traces, [index for index in short if index >= 0], columns)
-    step = measure_step(traces, layout, short, strips, columns, beats.rr_mm if beats else None) if columns else 0.0
-    return _Candidate(layout, labels, rows, columns, residual, step, beats)
+    return columns, measure_beats(traces, [index for index in short if index >= 0], columns)
 
 
 def _candidates(
@@ -121,8 +129,21 @@ def _candidates(
     }
     limit = min(cost.values(), default=0.0) + DECISION.reach
     near = [layout for layout in layouts if cost[layout.rows, len(layout.rhythm)] <= limit]
-    weighed = [_weigh(layout, found, traces, fits[layout.rows, len(layout.rhythm)], seen_mm) for layout in near]
-    return sorted(weighed, key=lambda candidate: candidate.total)
+    columns: dict[tuple[object, ...], tuple[Spans, Beats | None]] = {}
+    weighed: dict[tuple[object, ...], _Candidate] = {}
+    for layout in near:
+        places = (layout.rows, len(layout.rhythm))
+        laid = (*places, layout.column_seconds)
+        if laid not in columns:
+            columns[laid] = _columns(layout, traces, fits[places], seen_mm)
+        signals = (*laid, layout.inverted)  # whether columns were recorded together changes no evidence
+        if signals not in weighed:
+            weighed[signals] = _weigh(layout, traces, fits[places], *columns[laid])
+    candidates = [
+        replace(weighed[layout.rows, len(layout.rhythm), layout.column_seconds, layout.inverted], layout=layout)
+        for layout in near
+    ]
+    return sorted(candidates, key=lambda candidate: candidate.total)
 
 
 def _doubts(best: _Candidate, others: Sequence[_Candidate], found: Found, together: bool | None) -> list[str]:

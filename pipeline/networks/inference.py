@@ -5,6 +5,7 @@ Weights are fp16 safetensors; the record beside each file states its sha256 and 
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -53,6 +54,7 @@ class Network:
     module: nn.Module
     sha256: str
     device: torch.device
+    dtype: torch.dtype = torch.float32  # of its weights
     at_once: int = 1  # pictures a batch
     _waiting: list[_Request] = field(default_factory=list, init=False, repr=False)
     _entry: Lock = field(default_factory=Lock, init=False, repr=False)
@@ -116,10 +118,19 @@ class Network:
 
     def _forward(self, pixels: ByteArray) -> tuple[Tensor, ...]:
         with _out_of_memory(self.name), torch.inference_mode():
-            x = normalise(torch.from_numpy(pixels).to(self.device)).contiguous(memory_format=torch.channels_last)
-            output = self.module(x)
+            output = self.module(self._normalised(pixels))
             heads = output if isinstance(output, tuple) else (output,)
             return tuple(head.float().cpu() for head in heads)
+
+    def _normalised(self, pixels: ByteArray) -> Tensor:
+        """Return `normalise` of pictures in the network's own format; a processor looks the values up in a table."""
+        if self.device.type != "cpu":
+            return normalise(torch.from_numpy(pixels).to(self.device)).contiguous(memory_format=torch.channels_last)
+        table = normalise(torch.arange(256, dtype=torch.uint8).view(1, 256, 1, 1)).to(self.dtype).flatten()
+        same_bits = torch.int16 if self.dtype == torch.bfloat16 else torch.int32  # OpenCV knows no bfloat16
+        rows = pixels.reshape(len(pixels) * pixels.shape[1], -1)
+        looked_up = cv2.LUT(rows, table.view(same_bits).numpy()).reshape(pixels.shape)
+        return torch.from_numpy(looked_up).view(self.dtype).permute(0, 3, 1, 2)
 
 
 @contextmanager
@@ -157,6 +168,18 @@ def share_processor(processes: int) -> int:
     return threads
 
 
+def keep_memory(*, most: int = 1 << 30) -> None:
+    """Let this process keep memory that it frees, up to `most` bytes, for its next page.
+
+    The C library of Linux (glibc) returns large blocks to the kernel at once, and the kernel clears them again for the
+    next layer: a tenth of a page's time.  Other libraries are left alone.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        for option in (-3, -1):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
+            set_option(option, most)
+
+
 def load_network(specification: Specification, device: torch.device, folder: Path = WEIGHTS) -> Network:
     """Load a network with its shipped weights.
 
@@ -189,8 +212,14 @@ def load_network(specification: Specification, device: torch.device, folder: Pat
     except RuntimeError as error:
         raise WeightsMismatch(f"{name}.safetensors does not fit the network: {error}") from error
     half = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
-    folded = fold(module, torch.bfloat16 if half else torch.float32)
+    dtype = torch.bfloat16 if half else torch.float32
+    folded = fold(module, dtype)
     folded = folded.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Network(
-        name=name, module=folded, sha256=digest, device=device, at_once=_AT_ONCE_CUDA if device.type == "cuda" else 1
+        name=name,
+        module=folded,
+        sha256=digest,
+        device=device,
+        dtype=dtype,
+        at_once=_AT_ONCE_CUDA if device.type == "cuda" else 1,
     )

@@ -166,7 +166,7 @@ class TraceNetwork(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map (B, 3, 2 * bins, W) to logits (B, bins, 2 W) and presence logits (B, 2 W)."""
         half = (x.shape[2] - 1) / 2 / self.half_height_px
-        place = torch.linspace(-half, half, x.shape[2], device=x.device, dtype=x.dtype)[None, None, :, None]
+        place = torch.linspace(-half, half, x.shape[2], device=x.device).to(x.dtype)[None, None, :, None]
         features = self.unet(torch.cat([x, place.expand(x.shape[0], 1, -1, x.shape[3])], 1))
         y = self.head(features)
         columns = y.permute(0, 2, 3, 1).reshape(y.shape[0], y.shape[2], -1)

@@ -2,17 +2,21 @@
 
 A drawn page is first read like any other.  Then lines that run where a row was traced take its place: their points are
 exact.  A line under which nothing was traced is left out: what is not seen on the page is not in the record.
+
+A row that lines explain wholly, and under which the page network sees a trace throughout, need not be traced.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import DrawnLine, RectifiedPage, TraceSet
-from pipeline.sheet.paper import Sheet
+from pipeline.datatypes import DrawnLine, FloatArray, RectifiedPage, RowBand, TraceSet
+from pipeline.sheet.paper import Sheet, paper_to_page
 
 Float64 = npt.NDArray[np.float64]
 
@@ -55,6 +59,73 @@ def follow_strokes(
         span = np.s_[line.row, line.first : line.stop]
         row_mm[span], confidence[span], doubt_mm[span] = line.y_mm, 1.0, 0.0
     return replace(traces, row_mm=row_mm, confidence=confidence, doubt_mm=doubt_mm, lines=tuple(drawn))
+
+
+def explained_rows(
+    sheet: Sheet,
+    rows: Sequence[RowBand],
+    x_mm: Float64,
+    *,
+    shortest_mm: float = 15.0,
+    level_mm: float = 6.0,
+    covered: float = 0.98,
+    seen: float = 0.95,
+    overlap_mm: float = 1.0,
+) -> dict[int, FloatArray]:
+    """Find the rows that the page's own lines explain wholly.
+
+    Parameters
+    ----------
+    sheet : Sheet
+    rows : sequence of RowBand
+    x_mm : (n,) float
+        Paper x of the columns.
+    shortest_mm : float
+        Shorter lines are left out.
+    level_mm : float
+        From the median of a line to the baseline of its row, at most.
+    covered : float
+        Share of a row's length that has a line.
+    seen : float
+        Share of its lines under which the page network sees a trace.
+    overlap_mm : float
+        Lines of one row that run beside each other for longer explain nothing.
+
+    Returns
+    -------
+    dict
+        Paper y (n,) of each such row, by its place in `rows`; NaN where there is no line.
+    """
+    if not sheet.page.strokes:
+        return {}
+    flat = _to_flat_paper(sheet.rectified)
+    levels = np.array([row.baseline_mm for row in rows])
+    lines = [_along_time(stroke @ flat[:2] + flat[2], shortest_mm) for stroke in sheet.page.strokes]
+    y_mm = np.full((len(rows), x_mm.size), np.nan, np.float32)
+    doubled = np.zeros(len(rows))  # columns
+    for line in sorted((line for line in lines if line is not None), key=lambda line: float(line[0, 0])):
+        off = np.abs(levels - np.median(line[:, 1]))
+        row = int(off.argmin())
+        if off[row] <= level_mm:
+            y = np.interp(x_mm, line[:, 0], line[:, 1], left=np.nan, right=np.nan)
+            doubled[row] = max(doubled[row], (np.isfinite(y) & np.isfinite(y_mm[row])).sum())
+            y_mm[row] = np.where(np.isfinite(y), y, y_mm[row])
+    found = {}
+    for k, band in enumerate(rows):
+        known, inside = np.isfinite(y_mm[k]), (x_mm >= band.x0_mm) & (x_mm <= band.x1_mm)
+        single = doubled[k] * (x_mm[1] - x_mm[0]) <= overlap_mm
+        if single and known[inside].mean() >= covered and _seen(sheet, x_mm[known], y_mm[k, known]) >= seen:
+            found[k] = y_mm[k]
+    return found
+
+
+def _seen(sheet: Sheet, x_mm: Float64, y_mm: FloatArray, *, sure: float = 0.5) -> float:
+    """Return the share of paper points (n,) at or beside which the page network sees a trace."""
+    maps = sheet.segmentation
+    at = (paper_to_page(sheet.rectified, np.stack([x_mm, y_mm], -1)) + 0.5) * maps.scale - 0.5
+    around = cv2.dilate(maps.trace, np.ones((5, 5), np.uint8))
+    x, y = (at[:, axis].astype(np.float32)[None] for axis in (0, 1))
+    return float((cv2.remap(around, x, y, cv2.INTER_NEAREST) > sure).mean())
 
 
 def _along_row(line: Float64, traces: TraceSet, near_mm: float, share: float) -> DrawnLine | None:

@@ -20,6 +20,7 @@ from pipeline.datatypes import ByteArray, FloatArray, RowBand, TraceSet
 from pipeline.errors import TraceNotFound
 from pipeline.networks.inference import Network
 from pipeline.networks.specification import ROW_BINS, ROW_COLUMNS_PER_MM, TRACE
+from pipeline.rows.drawing import explained_rows
 from pipeline.rows.uprights import upright_lines, without_lines
 from pipeline.runs import runs_of
 from pipeline.sheet.paper import Sheet
@@ -151,12 +152,22 @@ def _straight(row: FloatArray, *, within_mm: float = 0.15) -> bool:
     return bool(np.quantile(np.abs(row[at] - line(at)), 0.98) < within_mm)
 
 
+def _width(across_mm: tuple[float, float]) -> int:
+    """Return the width of a strip in pixels."""
+    return int(np.ceil((across_mm[1] - across_mm[0]) * TRACE.px_per_mm_x))
+
+
+def _columns_mm(across_mm: tuple[float, float]) -> npt.NDArray[np.float64]:
+    """Return paper x of the columns of a row."""
+    n = round(_width(across_mm) * ROW_COLUMNS_PER_MM / TRACE.px_per_mm_x)
+    return across_mm[0] + (np.arange(n, dtype=np.float64) + 0.5) / ROW_COLUMNS_PER_MM
+
+
 def _cut_strips(
     sheet: Sheet, rows: Sequence[RowBand], across_mm: tuple[float, float], bins: int
 ) -> tuple[npt.NDArray[np.float64], ByteArray]:
     """Cut a strip `bins` tall out of the page for every row: paper y of their tops, pixels; no upright grid lines."""
-    width = int(np.ceil((across_mm[1] - across_mm[0]) * TRACE.px_per_mm_x))
-    x_mm = across_mm[0] + (np.arange(width, dtype=np.float64) + 0.5) / TRACE.px_per_mm_x
+    x_mm = across_mm[0] + (np.arange(_width(across_mm), dtype=np.float64) + 0.5) / TRACE.px_per_mm_x
     tops = np.array([row.baseline_mm - bins * _BIN_MM / 2 for row in rows])
     lines = (np.arange(2 * bins) + 0.5) / TRACE.px_per_mm_y
     strips = np.stack([sheet.pixels(x_mm, top + lines) for top in tops])
@@ -243,12 +254,18 @@ def trace_rows(
 def _read_on_paper(
     sheet: Sheet, rows: Sequence[RowBand], across_mm: tuple[float, float], network: Network, read: RowReader
 ) -> list[_Row]:
-    """Read every row, and those that reach the edge of their strip again in one twice as tall."""
-    tops, strips = _cut_strips(sheet, rows, across_mm, ROW_BINS)
-    found = _rows_on_paper(read(strips, network), tops, ROW_BINS)
-    cut = [k for k, row in enumerate(found) if row.cut]
-    if cut:
-        tops, strips = _cut_strips(sheet, [rows[k] for k in cut], across_mm, 2 * ROW_BINS)
-        for k, row in zip(cut, _rows_on_paper(read(strips, network), tops, 2 * ROW_BINS), strict=True):
-            found[k] = row
-    return found
+    """Read every row that is not drawn, and those that reach the edge of their strip again in one twice as tall."""
+    found = {k: _drawn(y_mm) for k, y_mm in explained_rows(sheet, rows, _columns_mm(across_mm)).items()}
+    waiting = [k for k in range(len(rows)) if k not in found]
+    for bins in (ROW_BINS, 2 * ROW_BINS):
+        if waiting:
+            tops, strips = _cut_strips(sheet, [rows[k] for k in waiting], across_mm, bins)
+            found |= dict(zip(waiting, _rows_on_paper(read(strips, network), tops, bins), strict=True))
+            waiting = [k for k in waiting if found[k].cut]
+    return [found[k] for k in range(len(rows))]
+
+
+def _drawn(y_mm: FloatArray) -> _Row:
+    """Return a row that is known from the page's own lines."""
+    known = np.isfinite(y_mm).astype(np.float32)
+    return _Row(y_mm=y_mm, confidence=known, doubt_mm=np.zeros_like(known), cut=False)

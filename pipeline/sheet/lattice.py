@@ -21,7 +21,7 @@ from scipy import linalg, sparse
 from scipy.sparse import csgraph
 
 from pipeline.datatypes import FloatArray
-from pipeline.sheet.paper import apply_homography, interpolate_points, interpolate_raster
+from pipeline.sheet.paper import apply_homography, interpolate_planes, interpolate_points
 
 Array = npt.NDArray[np.floating[Any]]
 Complex = npt.NDArray[np.complex128]
@@ -128,10 +128,8 @@ def _flatten(lines: FloatArray, nodes: Array) -> FloatArray:
     """Sample the map through the nodes at `_CANVAS_PX_PER_MM`; pixel 0 is centred on the first node."""
     step = NODE_MM * _CANVAS_PX_PER_MM
     rows, columns = (np.arange(int((n - 1) * step) + 1) / step for n in nodes.shape[:2])
-    xy = interpolate_raster(nodes, rows, columns)
-    return np.asarray(
-        cv2.remap(lines, xy[..., 0], xy[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), np.float32
-    )
+    x, y = interpolate_planes(nodes, rows, columns)
+    return np.asarray(cv2.remap(lines, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), np.float32)
 
 
 def _measure(canvas: FloatArray, slants: Array) -> tuple[tuple[_Phase, _Phase], tuple[_Phase, _Phase]]:

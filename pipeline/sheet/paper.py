@@ -62,16 +62,38 @@ def interpolate_raster(nodes: Points, rows: Points, columns: Points) -> npt.NDAr
 
     Positions are in node spacings.
     """
-    matrices = []
-    for position, n_nodes in ((rows, nodes.shape[0]), (columns, nodes.shape[1])):
-        index, weight = cubic_weights(np.asarray(position, np.float64), n_nodes)
-        matrix = np.zeros((len(position), n_nodes))
-        np.add.at(matrix, (np.arange(len(position))[:, None], index), weight)
-        matrices.append(matrix)
-    down, across = matrices
+    return np.stack(interpolate_planes(nodes, rows, columns), axis=-1)
+
+
+def interpolate_planes(
+    nodes: Points, rows: Points, columns: Points, *, block: int = 256
+) -> list[npt.NDArray[np.float32]]:
+    """Interpolate as `interpolate_raster` does: one (h, w) for each c.
+
+    Columns are taken in blocks, which need the nodes near them only.
+    """
+    down, across = (
+        _matrix(np.asarray(position, np.float64), n_nodes)
+        for position, n_nodes in ((rows, nodes.shape[0]), (columns, nodes.shape[1]))
+    )
     # The last product is the large one: single precision there keeps a thousandth of a pixel at 8000 px.
-    planes = [(down @ nodes[..., c]).astype(np.float32) @ across.T.astype(np.float32) for c in range(nodes.shape[2])]
-    return np.stack(planes, axis=-1)
+    halfway = [(down @ nodes[..., c]).astype(np.float32) for c in range(nodes.shape[2])]
+    planes = [np.empty((len(rows), len(columns)), np.float32) for _ in halfway]
+    for start in range(0, len(columns), block):
+        part = np.ascontiguousarray(across[start : start + block].astype(np.float32).T)
+        used = np.flatnonzero(part.any(1))
+        span = slice(used[0], used[-1] + 1)
+        for plane, half in zip(planes, halfway, strict=True):
+            np.matmul(half[:, span], part[span], out=plane[:, start : start + block])
+    return planes
+
+
+def _matrix(position: Points, n_nodes: int) -> npt.NDArray[np.float64]:
+    """Return the weights (n, n_nodes) of `cubic_weights` as a matrix."""
+    index, weight = cubic_weights(position, n_nodes)
+    matrix = np.zeros((len(position), n_nodes))
+    np.add.at(matrix, (np.arange(len(position))[:, None], index), weight)
+    return matrix
 
 
 def interpolate_points(nodes: Points, points: Points) -> Points:
@@ -117,9 +139,9 @@ def sample_nodes(pixels: ByteArray, node_xy: Points, columns: Points, rows: Poin
     """
     factors = [_shrink(node_xy, columns, 1), _shrink(node_xy, rows, 0)]
     fine = [_supersample(position, factor) for position, factor in zip((columns, rows), factors, strict=True)]
-    xy = interpolate_raster(node_xy, fine[1], fine[0])
+    x, y = interpolate_planes(node_xy, fine[1], fine[0])
     method = cv2.INTER_LINEAR if max(factors) > 1 else cv2.INTER_CUBIC
-    sampled = cv2.remap(pixels, xy[..., 0], xy[..., 1], method, borderMode=cv2.BORDER_CONSTANT, borderValue=_WHITE)
+    sampled = cv2.remap(pixels, x, y, method, borderMode=cv2.BORDER_CONSTANT, borderValue=_WHITE)
     if max(factors) > 1:
         sampled = cv2.resize(sampled, (len(columns), len(rows)), interpolation=cv2.INTER_AREA)
     return np.asarray(sampled, np.uint8)

@@ -84,7 +84,7 @@ def _power_spectra(lines: FloatArray, tiles_across: int) -> _Tiles:
     keep = strength > 0.02 * strength.max(initial=0.0)
     hann = np.hanning(size + 1)[:size].astype(np.float32)
     spectrum = fft.rfft2(tiles[keep] * hann[:, None] * hann)
-    power = np.abs(np.fft.fftshift(spectrum, axes=1)).astype(np.float32) ** 2
+    power = np.fft.fftshift(np.abs(spectrum).astype(np.float32) ** 2, axes=1)
     return _Tiles(power=power.reshape(len(power), -1), centre=centre[keep], size=size)
 
 

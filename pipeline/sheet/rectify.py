@@ -23,7 +23,7 @@ from pipeline.datatypes import FloatArray, GridScale, PageImage, RectifiedPage, 
 from pipeline.errors import GridNotFound
 from pipeline.sheet.grid import measure_grid
 from pipeline.sheet.lattice import NODE_MM, fit_lattice
-from pipeline.sheet.paper import Sheet, apply_homography, interpolate_raster, sample_nodes, turn
+from pipeline.sheet.paper import Sheet, apply_homography, interpolate_planes, interpolate_raster, sample_nodes, turn
 from pipeline.sheet.perspective import find_perspective, line_evidence
 
 Array = npt.NDArray[np.floating[Any]]
@@ -303,10 +303,8 @@ def _largest_parts(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 def _flatten(values: FloatArray, scale: float, node_xy: Array, per_node: int) -> FloatArray:
     """Return a map seen through the lattice, `per_node` samples per node spacing, half a sample off the first node."""
     rows, columns = ((np.arange((n - 1) * per_node) + 0.5) / per_node for n in node_xy.shape[:2])
-    xy = (interpolate_raster(node_xy, rows, columns) + 0.5) * np.float32(scale) - np.float32(0.5)
-    return np.asarray(
-        cv2.remap(values, xy[..., 0], xy[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), np.float32
-    )
+    x, y = ((plane + 0.5) * np.float32(scale) - np.float32(0.5) for plane in interpolate_planes(node_xy, rows, columns))
+    return np.asarray(cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), np.float32)
 
 
 def _runs_down(segmentation: SegmentationMap, rectified: RectifiedPage) -> bool:

@@ -1,17 +1,22 @@
 """Lines of a drawing take the place of what was traced along them."""
 
 import json
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from pipeline import LEADS, Calibration, GridScale, PageImage, RectifiedPage, TraceSet
-from pipeline.datatypes import FloatArray
+from pipeline.datatypes import ByteArray, FloatArray, RowBand, SegmentationMap
 from pipeline.digitizer import Digitizer
 from pipeline.layout.file import load_layouts
 from pipeline.layout.identify import identify_layout
+from pipeline.networks.inference import Network
 from pipeline.output.files import to_json
-from pipeline.rows.drawing import follow_strokes
+from pipeline.rows.drawing import explained_rows, follow_strokes
+from pipeline.rows.trace import RowReadings
 from pipeline.sheet.paper import Sheet
 from pipeline.signal.calibrate import calibrate
 from pipeline.training.recordings.simulate import simulate_ecg
@@ -128,9 +133,42 @@ def test_an_end_behind_the_next_leads_start_is_kept() -> None:
         assert np.abs((read - read.mean()) - (told - told.mean())).max() < 0.005
 
 
-def test_a_drawn_page_gives_its_signals_back() -> None:
+def inked(sheet: Sheet, *lines_mm: Float64) -> Sheet:
+    """The same sheet, with these lines on the page network's map."""
+    trace = np.zeros((2000, 3000), np.float32)
+    for line in lines_mm:
+        cv2.polylines(trace, [np.round(line * 10).astype(np.int32)], False, 1.0, 3)
+    return replace(sheet, segmentation=SegmentationMap(grid=0 * trace, trace=trace, text=0 * trace, scale=1.0))
+
+
+def test_rows_are_explained_by_lines_that_are_seen_and_whole() -> None:
+    true, _ = standard_page()
+    x_mm = true.x0_mm + np.arange(true.row_mm.shape[1]) / true.columns_per_mm
+    bands = [RowBand(baseline_mm=float(y), x0_mm=12.0, x1_mm=262.0) for y in true.baseline_mm]
+    leads = [[lines_of(true, row, 12 + 62.5 * k, 12.2 + 62.5 * (k + 1)) for k in range(4)] for row in range(3)]
+    strip = lines_of(true, 3, 12, 262)
+    every = [line for row in leads for line in row] + [strip]
+    found = explained_rows(inked(sheet_with(*every), *every), bands, x_mm)
+    assert sorted(found) == [0, 1, 2, 3]
+    for row, y_mm in found.items():
+        assert np.nanmax(np.abs(y_mm - true.row_mm[row])) < 0.02
+
+    unseen = explained_rows(inked(sheet_with(*every), *every[:7]), bands, x_mm)
+    missing = explained_rows(inked(sheet_with(*every[:6], *every[7:]), *every), bands, x_mm)
+    beside = [*every, leads[0][2] + np.array([0.0, 0.5])]
+    twice = explained_rows(inked(sheet_with(*beside), *beside), bands, x_mm)
+    assert (sorted(unseen), sorted(missing), sorted(twice)) == ([0], [0, 2, 3], [1, 2, 3])
+    assert explained_rows(inked(sheet_with(), *every), bands, x_mm) == {}
+
+
+def test_a_drawn_page_gives_its_signals_back_without_the_trace_network() -> None:
+    def unwanted(strips: ByteArray, network: Network) -> RowReadings:
+        pytest.fail(f"{len(strips)} rows were read by the {network.name} network")
+
     signal_mv = simulate_ecg(np.random.default_rng(4), disease="none")
-    result = Digitizer.load(device="cpu").digitize(ecg_page(signal_mv))
+    digitizer = Digitizer.load(device="cpu")
+    digitizer = replace(digitizer, stages=replace(digitizer.stages, read_rows=unwanted))
+    result = digitizer.digitize(ecg_page(signal_mv))
     assert result.layout_match.layout.name == "3x4+1R"
     assert json.loads(to_json(result))["traces"]["share_from_drawing"] > 0.99
     assert result.quality.estimated_snr_db > 28

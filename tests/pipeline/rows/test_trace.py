@@ -34,7 +34,7 @@ def network() -> Network:
 
 def sampled(sample: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Any:
     """A sheet whose pixels are drawn when they are asked for."""
-    return SimpleNamespace(pixels=sample)
+    return SimpleNamespace(pixels=sample, page=SimpleNamespace(strokes=()))
 
 
 def _strip(y_mm: np.ndarray, width: int, top_mm: float) -> np.ndarray:
