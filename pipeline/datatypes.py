@@ -571,6 +571,7 @@ class Quality:
     estimated_snr_db: float
     warnings: tuple[str, ...] = ()  # reasons in words; each one asks for a review by a person
     notes: tuple[str, ...] = ()  # what a person should know besides; none asks for a review
+    limb_leads_agree: bool | None = None  # as Einthoven and Goldberger demand, else a warning; None as the residual
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

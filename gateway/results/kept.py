@@ -63,6 +63,7 @@ def read_result(npz: bytes, figures: str) -> tuple[EcgRecord, Quality]:
         estimated_snr_db=kept["estimated_snr_db"],
         warnings=tuple(kept["warnings"]),
         notes=tuple(kept.get("notes", ())),
+        limb_leads_agree=kept.get("limb_leads_agree"),
     )
     return record, quality
 
@@ -76,6 +77,7 @@ def quality_json(digitization: Digitization) -> str:
             "coverage": {lead.value: round(share, 4) for lead, share in quality.coverage.items()},
             "confidence": {lead.value: round(share, 4) for lead, share in quality.confidence.items()},
             "einthoven_residual_mv": None if residual is None else round(residual, 4),
+            "limb_leads_agree": quality.limb_leads_agree,
             "layout_score": round(quality.layout_score, 4),
             "estimated_snr_db": round(quality.estimated_snr_db, 2),
             "warnings": list(quality.warnings),

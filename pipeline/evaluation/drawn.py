@@ -278,7 +278,7 @@ def take_out(
         lead = leads[int(rng.integers(len(leads)))]
         signal = record.signal_mv.copy()
         line = signal[record.leads.index(lead)]
-        first, stop = max(runs_of(np.isfinite(line)), key=lambda run: run[1] - run[0])
+        first, stop = max(runs_of(np.isfinite(line)), key=lambda run: run[1] - run[0], default=(0, 0))
         part = line[first:stop]
         if part.size < rate:
             continue

@@ -182,6 +182,7 @@ def _quality(quality: Quality) -> dict[str, Any]:
     return {
         "estimated_snr_db": round(quality.estimated_snr_db, 2),
         "einthoven_residual_mv": None if residual_mv is None else round(residual_mv, 4),
+        "limb_leads_agree": quality.limb_leads_agree,
         "coverage": {lead: round(share, 4) for lead, share in quality.coverage.items()},
         "confidence": {lead: round(sure, 4) for lead, sure in quality.confidence.items()},
         "warnings": list(quality.warnings),

@@ -73,25 +73,37 @@ class _Owner:
     steep: bool  # the line goes up or down beside the piece
 
 
-def _owner(piece: Piece, scene: _Scene) -> _Owner | None:
-    """Find the owner: of the stretches that a piece touches most the one that runs towards it, else the nearest."""
+def _owners(piece: Piece, scene: _Scene) -> list[_Owner]:
+    """Find the owners: of the stretches that a piece touches most the one that runs towards it, else the nearest.
+
+    A thin upright stroke may be a spike of every row that it touches: spikes of close rows run into one line.
+    """
     raster = scene.raster
     top, bottom = raster.top_mm[:, piece.columns], raster.bottom_mm[:, piece.columns]
     gaps = np.maximum(np.maximum(top - piece.bottom_mm, piece.top_mm - bottom) - scene.margin_mm, 0.0)
     gap = gaps.min(1)
     if not np.isfinite(gap).any():
-        return None
+        return []
     touched = np.flatnonzero(gap <= gap.min() + scene.limits.touch_mm)
     contact = (gaps[touched] <= scene.limits.close_mm).sum(1)
     touched = touched[contact >= 0.7 * contact.max()]
     best = int(max(touched, key=lambda k: _towards(piece, scene, int(k))))
-    off = np.maximum(top[best] - piece.top_mm, piece.bottom_mm - bottom[best])
+    thin = _upright(piece, scene) and piece.width_mm <= scene.limits.thin_mm
+    others = np.flatnonzero(gap <= scene.limits.touch_mm).tolist() if thin else []
+    found = [_owned(piece, scene, k, float(gap[k])) for k in (best, *(k for k in others if k != best))]
+    return [owner for owner in found if owner is not None]
+
+
+def _owned(piece: Piece, scene: _Scene, stretch: int, gap_mm: float) -> _Owner | None:
+    """Measure a piece against a stretch; None where they share no column."""
+    top, bottom = scene.raster.top_mm[stretch, piece.columns], scene.raster.bottom_mm[stretch, piece.columns]
+    off = np.maximum(top - piece.top_mm, piece.bottom_mm - bottom)
     off = np.maximum(off[np.isfinite(off)], 0.0)
     if not off.size:
         return None
     columns = max(off.size - scene.ink.pen_mm * PX_PER_MM, 1.0) / off.size  # a stroke is as wide as the pen
     missing = float((off.astype(np.float64) ** 2).sum()) / PX_PER_MM * columns
-    return _Owner(best, float(gap[best]), float(off.max()), missing, _is_steep(piece, scene, best))
+    return _Owner(stretch, gap_mm, float(off.max()), missing, _is_steep(piece, scene, stretch))
 
 
 def _is_steep(piece: Piece, scene: _Scene, stretch: int) -> bool:
@@ -152,27 +164,27 @@ def _unexplained(pieces: Sequence[Piece], scene: _Scene) -> Iterator[AuditMark]:
     """List the pieces of ink that belong to a row; what lies on print, or is dark but seen as no trace, is left out."""
     limits = scene.limits
     for piece in pieces:
-        owner = None if piece.printed > limits.on_print else _owner(piece, scene)
-        if owner is None:
+        if piece.printed > limits.on_print:
             continue
-        kind = _kind(piece, owner, scene)
-        stands = _upright(piece, scene) and owner.gap_mm <= limits.touch_mm
-        if piece.seen < limits.least_seen and not stands:
-            continue
-        one = scene.stretches[owner.stretch]
-        yield AuditMark(
-            kind=kind,
-            lead=one.lead,
-            start_s=scene.time(one, piece.x0_mm),
-            end_s=scene.time(one, piece.x1_mm),
-            x0_mm=piece.x0_mm,
-            y0_mm=piece.y0_mm,
-            x1_mm=piece.x1_mm,
-            y1_mm=piece.y1_mm,
-            reach_mm=owner.reach_mm,
-            missing_mm2=owner.missing_mm2,
-            doubtful=_doubtful(kind, piece, owner, scene),
-        )
+        for owner in _owners(piece, scene):
+            kind = _kind(piece, owner, scene)
+            stands = _upright(piece, scene) and owner.gap_mm <= limits.touch_mm
+            if piece.seen < limits.least_seen and not stands:
+                continue
+            one = scene.stretches[owner.stretch]
+            yield AuditMark(
+                kind=kind,
+                lead=one.lead,
+                start_s=scene.time(one, piece.x0_mm),
+                end_s=scene.time(one, piece.x1_mm),
+                x0_mm=piece.x0_mm,
+                y0_mm=piece.y0_mm,
+                x1_mm=piece.x1_mm,
+                y1_mm=piece.y1_mm,
+                reach_mm=owner.reach_mm,
+                missing_mm2=owner.missing_mm2,
+                doubtful=_doubtful(kind, piece, owner, scene),
+            )
 
 
 def _gaps(scene: _Scene) -> Iterator[AuditMark]:
@@ -283,7 +295,7 @@ def audit(
         limits=limits,
     )
     printed = print_mask(raster, match, pulses, text)
-    left = (strokes.seen | (strokes.dark & ~printed)) & ~scene.band
+    left = (strokes.seen | ((strokes.dark | strokes.thin) & ~printed)) & ~scene.band
     levels_mm = [float(traces.baseline_mm[one.row]) for one in stretches]
     left[:, separator_columns(left, raster, match, levels_mm, limits)] = False
     least_mm = (limits.least_s * scene.speed, 0.6 * limits.least_mm)

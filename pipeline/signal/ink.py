@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
 from pipeline.datatypes import ByteArray, FloatArray, LayoutMatch, PulseBox, TextLine, TraceSet
+from pipeline.runs import runs_of
 from pipeline.sheet.paper import Sheet, print_boxes, raster, sample_nodes
 from pipeline.signal.calibrate import Redrawn
 from pipeline.signal.weights import AuditLimits
@@ -136,6 +137,7 @@ class Strokes:
 
     seen: Mask  # trace by the page network, and no paler than the grid
     dark: Mask  # as dark as the pen
+    thin: Mask  # upright strokes as thin as a spike and darker than the rest of their columns, however pale
 
 
 def find_strokes(ink: Ink, raster: Raster, limits: AuditLimits) -> Strokes:
@@ -148,7 +150,43 @@ def find_strokes(ink: Ink, raster: Raster, limits: AuditLimits) -> Strokes:
     rules = _rules(ink, limits)
     seen = (ink.trace > limits.sure) & (ink.contrast > faint) & ~rules
     dark = (ink.contrast > edge) & ~rules if pale else np.zeros_like(seen)
-    return Strokes(np.asarray(seen), np.asarray(dark))
+    return Strokes(np.asarray(seen), np.asarray(dark), _thin(ink, beside, limits))
+
+
+def _thin(ink: Ink, beside: Mask, limits: AuditLimits) -> Mask:
+    """Mark thin upright strokes: a cart draws a spike paler than the trace, and often as pale as the grid.
+
+    A line of the grid returns every 5 mm, one of a form is as dark as the pen or as dark all the way down.  Spikes of
+    several rows may run into one line, as long as one of a form, but such lines are more than a form has.
+    """
+    side = round(limits.ridge_mm * PX_PER_MM)
+    padded = np.pad(ink.contrast, ((0, 0), (side, side)), mode="edge")
+    ridge = ink.contrast - np.maximum(padded[:, : -2 * side], padded[:, 2 * side :])
+    tall = cv2.blur(ridge, (1, round(limits.least_thin_mm * PX_PER_MM)))
+    columns = np.flatnonzero(beside[::6].any(0))
+    if not columns.size:
+        return np.zeros_like(beside)
+    free = np.sort(np.where(beside[::6], tall[::6], np.nan)[:, columns], axis=0)  # NaN last: faster than nanquantile
+    known, at = np.isfinite(free).sum(0) - 1, np.arange(ridge.shape[1])
+    throughout, half = (
+        np.interp(at, columns, free[(share * known).astype(np.intp), np.arange(columns.size)]) for share in (0.2, 0.5)
+    )
+    noise = 1.4826 * float(np.nanmedian(np.abs(free - half[columns])))
+    steps = np.round(np.arange(-4, 5) * 5 * PX_PER_MM).astype(np.intp)
+    around = np.where((at + steps[:, None] >= 0) & (at + steps[:, None] < at.size), at + steps[:, None], at)
+    of_line = np.maximum(np.median(maximum_filter1d(half, 3)[around], axis=0), throughout).clip(0)
+    least = max(limits.thin * ink.pen_contrast, 5 * noise)
+    over = tall - limits.over_line * maximum_filter1d(of_line, 3)
+    thin = (over > least) & (ridge > least / 2)
+    dark = (ink.contrast > limits.pale_line * ink.pen_contrast).astype(np.uint8)
+    rules = _straight(dark, limits.upright_mm, upright=True)
+    bridge = np.ones((round(limits.bridge_mm * PX_PER_MM), 1), np.uint8)  # where a trace crosses
+    whole = np.asarray(cv2.morphologyEx(thin.astype(np.uint8), cv2.MORPH_CLOSE, bridge), np.uint8)
+    long = _straight(whole, limits.upright_mm, upright=True)
+    if len(runs_of(np.asarray(long.any(0)))) <= limits.most_rules:
+        rules |= long
+    beside_rules = cv2.dilate(rules.astype(np.uint8), np.ones((1, 2 * side + 1), np.uint8))
+    return np.asarray(thin & (beside_rules == 0))
 
 
 def _rules(ink: Ink, limits: AuditLimits) -> Mask:

@@ -240,11 +240,11 @@ def _lead_warnings(coverage: dict[Lead, float], confidence: dict[Lead, float]) -
 
 
 def _record_warnings(
-    record: EcgRecord, match: LayoutMatch, limb_db: float | None, strip_db: dict[Lead, float]
+    record: EcgRecord, match: LayoutMatch, limb_leads_agree: bool | None, strip_db: dict[Lead, float]
 ) -> list[str]:
     """Say where the record contradicts itself or what is plausible."""
     warnings = []
-    if limb_db is not None and limb_db < QUALITY.sums_db:
+    if limb_leads_agree is False:
         warnings.append("the limb leads do not add up as Einthoven and Goldberger demand: one may be misread")
     warnings += [
         f"rhythm strip {lead} differs from lead {lead} in its column"
@@ -263,7 +263,8 @@ def _record_warnings(
 def _grid_warnings(grid_scale: GridScale) -> list[str]:
     """Say where the scale is doubtful."""
     warnings = []
-    if grid_scale.source != "grid" or grid_scale.score < QUALITY.grid_score:
+    made_up = (grid_scale.doubt_mm or 0.0) >= QUALITY.doubtful_mm
+    if grid_scale.source != "grid" or grid_scale.score < QUALITY.grid_score or made_up:
         origin = {"hint": "taken from the file", "columns": "taken from columns and pulses"}
         warnings.append(f"the grid is hardly visible; the scale is {origin.get(grid_scale.source, 'doubtful')}")
     if abs(grid_scale.px_per_mm_x / grid_scale.px_per_mm_y - 1) > QUALITY.stretched:
@@ -310,11 +311,12 @@ def assess(
     right = _scale_is_right(record.calibration)
     estimate = right * estimate + (1 - right) * min(estimate, weights.misread_db)
     estimate = _less_missing(estimate, record, audit)
-    einthoven = _sum_residual(record, _EINTHOVEN)
+    einthoven, limb_db = _sum_residual(record, _EINTHOVEN), _limb_db(record)
+    limb_leads_agree = None if limb_db is None else limb_db >= QUALITY.sums_db
     warnings = [f"layout {match.layout.name} is uncertain: {reason}" for reason in match.reasons]
     warnings += _lead_warnings(coverage, confidence)
     warnings += _audit_warnings(audit)
-    warnings += _record_warnings(record, match, _limb_db(record), _strip_db(match, traces))
+    warnings += _record_warnings(record, match, limb_leads_agree, _strip_db(match, traces))
     if grid_scale.source == "grid":
         warnings += beats_cut_by_lines(match, traces, record.calibration.paper_speed_mm_per_s)
     warnings += _grid_warnings(grid_scale)
@@ -327,4 +329,5 @@ def assess(
         estimated_snr_db=float(np.clip(estimate, weights.worst_db, weights.best_db)),
         warnings=tuple(warnings),
         notes=(match.layout.part,) if match.layout.part else (),
+        limb_leads_agree=limb_leads_agree,
     )

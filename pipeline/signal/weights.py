@@ -137,6 +137,7 @@ class QualityWeights:
     strip_db: float = 3.0  # dB of a strip against its short lead; by hand
     height_mv: float = 8.0  # mV that a lead reaches, more of which is rather another gain; by hand
     grid_score: float = 0.2  # of the grid finder; by hand
+    doubtful_mm: float = 0.05  # mm of the bend network's doubt, from which on a grid may be made up; by hand
     stretched: float = 0.15  # relative difference of the two directions' scales; by hand
 
 
@@ -158,6 +159,12 @@ class AuditLimits:
     shadow: float = 0.55  # broad ink paler than this is the shadow of a fold
     pale_grid: float = 0.75  # a darker grid is not told from the pen by its darkness
     supported: float = 0.3  # supports a line of the record
+    thin: float = 0.2  # an upright stroke of a spike's width, over the paper on both sides of it
+    ridge_mm: float = 0.7  # mm from such a stroke to the paper beside it
+    least_thin_mm: float = 2.0  # mm, least height of such a stroke
+    over_line: float = 2.0  # times the darkness of a line in its column, which such a stroke has besides
+    bridge_mm: float = 4.0  # mm that a trace hides of an upright line
+    most_rules: int = 5  # upright lines through all rows that a form has at most
 
     # Where ink is explained; mm.
     reach_mm: float = 40.0  # above the first and below the last row that waves may go

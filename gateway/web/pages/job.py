@@ -42,6 +42,11 @@ from pipeline import ALL_LEADS
 
 _KIND_WORDS = {"dicom": "DICOM C-STORE", "dicomweb": "DICOMweb STOW-RS", "hl7": "HL7", "fhir": "FHIR"}
 _RESULT_WORDS = {"": "", "P": ", preliminary", "F": ", final", "C": ", correction", "W": ", withdrawn"}
+_LIMB_LEADS = {  # words and tone, from the same test as the digitizer's warning
+    True: ("the limb leads add up", "good"),
+    False: ("the limb leads do not add up", "warn"),
+    None: ("", "idle"),
+}
 _IDENTITY_FIELDS = (
     "patient_id",
     "issuer_of_patient_id",
@@ -137,6 +142,7 @@ class _QualityFigures(BaseModel):
     coverage: dict[str, float] = {}
     confidence: dict[str, float] = {}
     einthoven_residual_mv: float | None = None
+    limb_leads_agree: bool | None = None  # earlier versions did not keep it
     warnings: list[str] = []
     notes: list[str] = []
     rhythm: list[str] = []
@@ -343,7 +349,7 @@ def _findings(page: Page, figures: _QualityFigures, review: ReviewSettings) -> t
         words = "; ".join([rhythm + score, *figures.notes])
         findings.append(Finding(name="Layout", figure=page.layout, words=words, tone="idle"))
     if figures.einthoven_residual_mv is not None:
-        words, tone = _grade(0.1 - figures.einthoven_residual_mv, "the limb leads contradict each other", 0.05)
+        words, tone = _LIMB_LEADS[figures.limb_leads_agree]
         residual = f"{figures.einthoven_residual_mv:.3f} mV"
         findings.append(Finding(name="I + III - II", figure=residual, words=words, tone=tone))
     if figures.paper_speed_mm_per_s is not None:

@@ -53,6 +53,7 @@ def quality(coverage: float) -> str:
             "coverage": shares,
             "confidence": shares,
             "einthoven_residual_mv": 0.021,
+            "limb_leads_agree": True,
             "layout_score": 0.93,
             "estimated_snr_db": 17.34,
             "warnings": [] if coverage > 0.8 else ["lead V3 was read to 42 %"],

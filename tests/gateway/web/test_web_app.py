@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -11,9 +12,12 @@ import httpx
 import pytest
 
 from gateway.domain.clock import utc_now
-from gateway.settings import DicomSettings, DicomTlsSettings, Settings, WebSettings
+from gateway.domain.status import JobStatus
+from gateway.settings import DicomSettings, DicomTlsSettings, ReviewSettings, Settings, WebSettings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
+from gateway.store.tables import Page
+from gateway.web.pages.job import findings_of
 from gateway.web.pages.words import age_in_words
 from tests.gateway.web.browsing import site
 from tests.tls_samples import Authority
@@ -104,13 +108,29 @@ def test_queue_in_pages(client, store, spool, add_job):
     assert "Older" not in second
 
 
+@pytest.mark.parametrize(
+    ("agree", "words", "tone"),
+    [
+        (True, "the limb leads add up", "good"),
+        (False, "the limb leads do not add up", "warn"),
+        (None, "", "idle"),
+    ],
+)
+def test_the_limb_leads_are_judged_once(agree: bool | None, words: str, tone: str) -> None:
+    """A small I + III - II is not green beside the digitizer's warning that the limb leads do not add up."""
+    kept = json.dumps({"einthoven_residual_mv": 0.01, "limb_leads_agree": agree})
+    page = Page(job_id="J", page_number=1, status=JobStatus.NEEDS_REVIEW, quality_json=kept)
+    (found,) = findings_of(page, ReviewSettings())
+    assert (found.name, found.words, found.tone) == ("I + III - II", words, tone)
+
+
 def test_job_page(client, sample):
     html = client.get(f"/jobs/{sample.done}?pictures=on").text
     text = words(html)
     assert "Estimated SNR 17.3 dB good" in text
     assert "Signal read 99 % good" in text
     assert "Layout 3x4+1 rhythm strip II, score 0.93" in text
-    assert "I + III - II 0.021 mV good" in text
+    assert "I + III - II 0.021 mV the limb leads add up" in text
     assert "Paper speed 25 mm/s printed on the page" in text
     assert "Gain 10 mm/mV measured on the calibration pulse" in text
     assert "Waveform SOP Instance UID 2.25.1234567890" in text

@@ -37,6 +37,11 @@ def test_what_is_taken_out_is_missing_there_and_nowhere_else(record: EcgRecord) 
     assert seen == {"cut wave", "level half", "shifted", "gap"}
 
 
+def test_nothing_is_taken_out_of_a_lead_that_was_not_read(record: EcgRecord) -> None:
+    record.signal_mv[LEADS.index(Lead.V3)] = np.nan
+    assert list(take_out(record, [Lead.V3], np.random.default_rng(0))) == []
+
+
 def test_a_record_is_right_though_its_level_and_time_are_a_little_off(record: EcgRecord) -> None:
     moved = np.pad(record.signal_mv, ((0, 0), (4, 0)), mode="edge")[:, :-4] + np.float32(0.5)
     assert is_right(replace(record, signal_mv=moved), record.signal_mv)

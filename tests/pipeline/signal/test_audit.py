@@ -44,11 +44,14 @@ class Paper:
         nothing = np.zeros(pixels.shape[:2], np.float32)
         return cls(pixels, nothing.copy(), nothing.copy())
 
-    def stroke(self, xy_mm: list[tuple[float, float]], *, seen_as: str = "trace", width_mm: float = 0.4) -> None:
+    def stroke(
+        self, xy_mm: list[tuple[float, float]], *, seen_as: str = "trace", width_mm: float = 0.4, grey: int = 20
+    ) -> None:
         points = [np.round(np.array(xy_mm) * PX - 0.5).astype(np.int32)]
         width = max(round(width_mm * PX), 1)
-        cv2.polylines(self.pixels, points, False, (20, 20, 25), width)
-        cv2.polylines(self.trace if seen_as == "trace" else self.text, points, False, 1.0, width)
+        cv2.polylines(self.pixels, points, False, (grey, grey, grey + 5), width)
+        if seen_as != "grid":
+            cv2.polylines(self.trace if seen_as == "trace" else self.text, points, False, 1.0, width)
 
     def sheet(self) -> Sheet:
         i, j = np.mgrid[0:27, 0:59]
@@ -165,6 +168,27 @@ def test_a_gap_of_the_record_over_ink_is_found(case: Case, seconds: float) -> No
     start_s = case.calm(Lead.V6) - 0.15
     case.change(Lead.V6, start_s, start_s + seconds, lambda part: np.full_like(part, np.nan))
     assert (Mark.LINE, Lead.V6) in case.doubtful()
+
+
+@pytest.mark.parametrize("grid", [False, True])
+def test_a_spike_as_pale_as_the_grid_is_found(case: Case, grid: bool) -> None:
+    """A cart prints spikes thinner and paler than the trace; the page network takes them for lines of the grid."""
+    time_s = case.calm(Lead.V3)
+    x, y = case.at(Lead.V3, time_s)
+    x = np.floor(x / 5) * 5 + 2.5  # between two lines of the grid
+    if grid:
+        case.paper.pixels[:: round(5 * PX)], case.paper.pixels[:, :: round(5 * PX)] = (165, 165, 165), (165, 165, 165)
+    assert case.doubtful() == []
+    case.paper.stroke([(x, y), (x, y - 12)], seen_as="grid", width_mm=0.25, grey=160)
+    assert case.doubtful() == [(Mark.SPIKE, Lead.V3)]
+
+
+@pytest.mark.parametrize(("count", "held"), [(2, False), (12, True)])
+def test_pale_spikes_of_all_rows_that_run_into_one_line_are_no_rules(case: Case, count: int, held: bool) -> None:
+    """A form has a few upright rules, a paced page has a line for every beat."""
+    for x in 32.5 + 15.0 * np.arange(count):
+        case.paper.stroke([(x, 12.0), (x, 118.0)], seen_as="grid", width_mm=0.25, grey=140)
+    assert bool(case.doubtful()) is held
 
 
 @pytest.mark.parametrize("darkness", [130, 60])
