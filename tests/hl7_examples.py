@@ -20,6 +20,7 @@ from gateway.domain.context import StudyContext
 from gateway.domain.digitized_page import DigitizedPage
 from gateway.hl7.inbound.receiver import Receiver
 from gateway.hl7.outbound.messages import PageMessage, build_message
+from gateway.hl7.outbound.withdrawal import build_withdrawal
 from gateway.identity.orders import Records
 from gateway.settings import Hl7CodeSettings, Hl7Destination
 from gateway.store.store import Store
@@ -101,6 +102,10 @@ def _sent() -> Iterator[tuple[str, bytes]]:
     yield "oru-doubtful", message({"version": "2.5"}, {"doubtful": True})
     yield "oru-final", message({"report": "embed"}, {"final": True, "report_pdf": b"%PDF-1.4 (the report)"}, status="F")
     yield "oru-corrected", message({"version": "2.3.1", "character_set": "8859/1"}, status="C")
+    when = datetime(2026, 11, 22, 10, 2, 11, tzinfo=UTC)
+    ehr = Hl7Destination(name="ehr", host="h", port=1)
+    smudged = build_withdrawal(message(), "GWJ7Q2HSD4M2EXAMPLE2", "smudged", when, ehr, Hl7CodeSettings())
+    yield "oru-withdrawn", smudged
     yield "mdm", message({"message": "MDM^T02"}, {"final": True}, status="F")
     link = "https://viewer.hospital.example/?study={study_instance_uid}"
     fields = {"PV1-2": "O", "OBR-44": "93000^ECG^C4", "ZEC-1": "{accession_number}", "ZEC-2": "{result_status}"}

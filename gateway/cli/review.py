@@ -15,8 +15,10 @@ from gateway.cli.options import IdentityOptions
 from gateway.cli.output import age, job_fields, merge_fields, print_json, print_table
 from gateway.errors import IntakeError
 from gateway.identity.person import identify as identify_job
+from gateway.results.confirmation import check_confirmable, check_patient
 from gateway.results.confirmation import confirm as confirm_job
 from gateway.results.person import correct as correct_job
+from gateway.results.placed import check_placed
 from gateway.settings import load_settings
 from pipeline import CorrectionError, parse_pages
 
@@ -47,12 +49,24 @@ def identify(job: JobId, identity: IdentityOptions, config: Config = None) -> No
     print(f"job {job_id} is queued again")
 
 
-def confirm(job: JobId, config: Config = None) -> None:
-    """Confirm a job's result: it is sent as final, also where it was held for review."""
+def confirm(
+    job: JobId,
+    config: Config = None,
+    patient_is_right: Annotated[
+        bool,
+        typer.Option("--patient-is-right", help="You compared page and record: it is this patient's ECG."),
+    ] = False,
+) -> None:
+    """Confirm a job's result: its traces agree with the page, and it is sent as final, also where it was held."""
     settings = load_settings(config)
-    store = open_store(settings)
+    store, spool = open_store(settings), open_spool(settings)
     job_id = find_job_id(store, job)
-    confirm_job(store, open_spool(settings), settings, job_id, actor())
+    check_confirmable(store, spool, settings, job_id)
+    if not patient_is_right:
+        check_patient(store, job_id)
+    if not store.jobs.get(job_id).confirmed_by:
+        store.review.agree(job_id, store.review.version(job_id), actor(), traces=True, patient=True)
+    confirm_job(store, spool, settings, job_id, actor())
     print(f"job {job_id} is confirmed")
 
 
@@ -70,6 +84,7 @@ def correct(
     job_id = find_job_id(store, job)
     try:
         pages = parse_pages(json.loads(corrections.read_text(encoding="utf-8")))
+        check_placed(open_spool(settings), store.jobs.get(job_id), pages)
         correct_job(store, settings, job_id, pages, actor())
     except CorrectionError as error:
         for each in error.broken:

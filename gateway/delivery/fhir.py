@@ -56,6 +56,11 @@ class FhirKind(Kind):
         self._destination = destination
         self._client = FhirClient(destination)
 
+    @property
+    def withdraws(self) -> bool:
+        """Whether it can be told that what it has is rejected: `gateway.results.fhir`."""
+        return True
+
     def artefacts(self, page: DigitizedPage, objects: Objects, earlier: Sequence[Delivery]) -> Iterator[Artefact]:
         """Yield the Bundle about the page: a correction where an earlier result of it arrived."""
         corrects = any(bundle.revision != page.revision for bundle in earlier)

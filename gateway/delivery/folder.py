@@ -6,8 +6,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gateway.delivery.hl7 import message_about
-from gateway.delivery.kind import Kind, Objects
+from gateway.delivery.hl7 import message_about, withdrawal_of
+from gateway.delivery.kind import Kind, Objects, Withdrawn
 from gateway.delivery.steps import Step
 from gateway.domain.artefact import Artefact
 from gateway.domain.digitized_page import DigitizedPage
@@ -34,6 +34,15 @@ class FolderKind(Kind):
         """Yield the waveform, what else is wanted of the page as objects, and an ORU^R01."""
         yield from (objects[kind] for kind in self.objects)
         yield message_about(page, self._message, self._codes, earlier)
+
+    @property
+    def withdraws(self) -> bool:
+        """Whether it can be told that what it has is rejected: by a message."""
+        return True
+
+    def withdrawal(self, withdrawn: Withdrawn) -> Iterator[Artefact]:
+        """Yield the message that withdraws another."""
+        yield withdrawal_of(withdrawn, self._message, self._codes)
 
     def send(self, path: Path, delivery: Delivery) -> str:
         """Write the artefact into the folder; see `deliver_to_folder`."""

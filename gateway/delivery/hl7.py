@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gateway.delivery.kind import Kind, Objects
+from gateway.delivery.kind import Kind, Objects, Withdrawn
 from gateway.delivery.sample_ecg import sample_page
 from gateway.delivery.steps import Step, reach, sent_test
-from gateway.domain.artefact import Artefact, Role
+from gateway.domain.artefact import WITHDRAWN, Artefact, Role, version_of
 from gateway.domain.digitized_page import DigitizedPage
 from gateway.hl7.outbound.messages import PageMessage, ResultStatus, build_message, message_control_id
+from gateway.hl7.outbound.withdrawal import build_withdrawal
 from gateway.hl7.transport.client import MllpClient
 from gateway.settings import Hl7CodeSettings, Hl7Destination
 from gateway.store.tables import Delivery
@@ -28,6 +29,15 @@ class Hl7Kind(Kind):
     def artefacts(self, page: DigitizedPage, objects: Objects, earlier: Sequence[Delivery]) -> Iterator[Artefact]:
         """Yield the one message about the page."""
         yield message_about(page, self._destination, self._codes, earlier)
+
+    @property
+    def withdraws(self) -> bool:
+        """Whether it can be told that what it has is rejected: by a message."""
+        return True
+
+    def withdrawal(self, withdrawn: Withdrawn) -> Iterator[Artefact]:
+        """Yield the message that withdraws another."""
+        yield withdrawal_of(withdrawn, self._destination, self._codes)
 
     def send(self, path: Path, delivery: Delivery) -> str:
         """Send the message and return its acknowledgement code, "AA" or "CA"."""
@@ -87,5 +97,21 @@ def message_about(
         final=page.final,
         identifier=message.message_control_id,
         result_status=status,
+        ending="hl7",
+    )
+
+
+def withdrawal_of(withdrawn: Withdrawn, destination: Hl7Destination, codes: Hl7CodeSettings) -> Artefact:
+    """Return the message that withdraws one that arrived; raise DeliveryRefused where it cannot be made."""
+    before, version = withdrawn.delivery, version_of(withdrawn.revision, final=False)
+    control_id = message_control_id(before.job_id, before.page_number, destination.name, version)
+    return Artefact(
+        page_number=before.page_number,
+        role=Role.MESSAGE,
+        data=build_withdrawal(withdrawn.sent, control_id, withdrawn.reason, withdrawn.at, destination, codes),
+        variant=destination.name,
+        revision=withdrawn.revision,
+        identifier=control_id,
+        result_status=WITHDRAWN,
         ending="hl7",
     )

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from gateway.delivery.steps import Step
@@ -25,6 +27,31 @@ from gateway.store.tables import Delivery
 
 JITTER = 0.25  # of the pauses between attempts
 Objects = Mapping[ObjectKind, Artefact]
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Withdrawn:
+    """A message that arrived, and is not to be used any more.
+
+    Parameters
+    ----------
+    delivery
+        What carried it.
+    sent
+        The message.
+    reason
+        Why, in words.
+    at
+        When a person decided so, aware.
+    revision
+        Of the job's result, without this one.
+    """
+
+    delivery: Delivery
+    sent: bytes
+    reason: str
+    at: datetime
+    revision: int
 
 
 class Kind(ABC):
@@ -68,6 +95,11 @@ class Kind(ABC):
         return max(self.retry.maximum_s * (1 + JITTER), wait_s)
 
     @property
+    def withdraws(self) -> bool:
+        """Whether it can be told that what it has is rejected."""
+        return self.rejection_note
+
+    @property
     def objects(self) -> tuple[ObjectKind, ...]:
         """DICOM objects of a page that must be made for it, the waveform first."""
         return () if self.waveform is None else (self.waveform, *self.also)
@@ -90,6 +122,16 @@ class Kind(ABC):
         DeliveryRefused
             One cannot be made as this destination wants it; those yielded before stand.
         """
+
+    def withdrawal(self, withdrawn: Withdrawn) -> Iterator[Artefact]:
+        """Yield what tells this destination that a message which arrived is not to be used any more.
+
+        Raises
+        ------
+        DeliveryRefused
+            It cannot be made.
+        """
+        yield from ()
 
     @abstractmethod
     def send(self, path: Path, delivery: Delivery) -> str:

@@ -24,6 +24,9 @@ class Role(StrEnum):
     READING = "reading"  # what was seen on the page, for a correction to go on from
 
 
+WITHDRAWN = "X"  # the result status of a message that withdraws another (HL7 tables 0085 and 0123)
+WITHDRAWALS = (WITHDRAWN, "W")  # "W" at a FHIR server
+
 _KEPT = {
     Role.PAGE_PICTURE: "png",
     Role.OVERLAY_PICTURE: "overlay.png",
@@ -56,7 +59,7 @@ class Artefact:
     identifier : str
         SOP Instance UID, MSH-10 or the identifier of a DiagnosticReport, of those that leave.
     result_status : str
-        Of a message: "P", "F", "C" (HL7 table 0123), or "W", withdrawn (table 0085).
+        Of a message: "P", "F", "C" or "X", withdrawn (HL7 table 0123); "W", withdrawn at a FHIR server.
     ending : str
         Of the file's name: "dcm", or what a message is written in ("hl7", "fhir.json", ...).
     """

@@ -114,17 +114,8 @@ class DigitizedPage:
 
     @property
     def by_person(self) -> tuple[str, ...]:
-        """What a person did with samples, a sentence each: which leads, and from where to where."""
-        rate = self.record.sampling_frequency_hz
-        said = {
-            words: [
-                f"{part.lead} {part.first_sample / rate:.1f}-{part.stop_sample / rate:.1f} s"
-                for part in self.record.by_person
-                if part.act is act
-            ]
-            for act, words in _ACTS.items()
-        }
-        return tuple(f"{words}: {', '.join(parts)}" for words, parts in said.items() if parts)
+        """What a person did with samples: `acts_of`."""
+        return acts_of(self.record)
 
     @property
     def quality_words(self) -> list[str]:
@@ -151,3 +142,17 @@ class DigitizedPage:
         coverage = ", ".join(f"{lead.value} {100 * share:.0f} %" for lead, share in shares)
         lines = ["Doubtful digitization: compare with the paper before use", *self.quality.warnings]
         return [*lines, f"Read of each printed lead: {coverage}"] if coverage else lines
+
+
+def acts_of(record: EcgRecord) -> tuple[str, ...]:
+    """Return what a person did with samples, a sentence each: which leads, and from where to where."""
+    rate = record.sampling_frequency_hz
+    said = {
+        words: [
+            f"{part.lead} {part.first_sample / rate:.1f}-{part.stop_sample / rate:.1f} s"
+            for part in record.by_person
+            if part.act is act
+        ]
+        for act, words in _ACTS.items()
+    }
+    return tuple(f"{words}: {', '.join(parts)}" for words, parts in said.items() if parts)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.dicom.network.worklist import ask
+from gateway.domain.account import User
 from gateway.domain.context import StudyContext
 from gateway.domain.identity import DEMOGRAPHICS
 from gateway.errors import DeliveryError
+from gateway.identity.lookup import audited_ask
 from gateway.settings import Settings
 from gateway.store.store import Store
 from gateway.store.tables import Job
@@ -29,8 +30,14 @@ class Found:
     problems: tuple[str, ...] = ()
 
 
-def find_candidates(store: Store, settings: Settings, job: Job, number: str) -> Found:
-    """Return the patients under a patient ID, and under an accession, placer or filler number."""
+def find_candidates(store: Store, settings: Settings, job: Job, number: str, user: User | None = None) -> Found:
+    """Return the patients under a patient ID, and under an accession, placer or filler number.
+
+    Parameters
+    ----------
+    user
+        Who searches: named to the audit repository if a peer is asked.
+    """
     found: list[Candidate] = []
     problems: list[str] = []
     if (patient := store.patients.patient(number)) is not None:
@@ -47,7 +54,7 @@ def find_candidates(store: Store, settings: Settings, job: Job, number: str) -> 
         peer = folder.lookup.model.replace("study", "archive")
         for asked in (StudyContext(patient_id=number), StudyContext(accession_number=number[:16])):
             try:
-                answers = ask(folder.lookup, settings.dicom.ae_title, asked)
+                answers = audited_ask(store.trail, folder.lookup, settings.dicom.ae_title, asked, user)
             except DeliveryError as error:
                 problems.append(f"the {peer} could not be asked: {error}")
                 break

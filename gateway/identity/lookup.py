@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from gateway.dicom.network.worklist import ask
+from gateway.domain.account import User
 from gateway.domain.audit import AuditKind
 from gateway.domain.context import StudyContext
 from gateway.domain.identity import Evidence, PeerAnswer
@@ -138,9 +139,9 @@ class Lookup:
 
 
 def audited_ask(
-    trail: Trail, settings: LookupSettings, calling_ae_title: str, context: StudyContext
+    trail: Trail, settings: LookupSettings, calling_ae_title: str, context: StudyContext, user: User | None = None
 ) -> Sequence[StudyContext]:
-    """Ask a peer, and have the audit repository, where there is one, told of it."""
+    """Ask a peer, for a person where there is one, and have the audit repository, where there is one, told of it."""
     number = context.accession_number
     keys = f"AccessionNumber={number}" if number else f"PatientID={context.patient_id}"
     failed = True
@@ -150,6 +151,11 @@ def audited_ask(
         return found
     finally:
         entry = AuditEntry(
-            kind=AuditKind.QUERY, name=_ACTOR, address=settings.host, detail=f"{settings.model} {keys}", failed=failed
+            kind=AuditKind.QUERY,
+            name=user.name if user else _ACTOR,
+            full_name=user.shown if user else "",
+            address=settings.host,
+            detail=f"{settings.model} {keys}",
+            failed=failed,
         )
         trail.record(entry)

@@ -25,10 +25,6 @@ _DATES = (
     re.compile(r"(?<!\d)(?P<d>\d{1,2})[- ]?(?P<name>[A-Za-z]{3})[a-z]*[- ]?(?P<y>\d{4})(?!\d)"),
     re.compile(r"(?<!\d)(?P<a>\d{1,2})[/-](?P<b>\d{1,2})[/-](?P<y>\d{4})(?!\d)"),  # the order of day and month differs
 )
-_TIME = re.compile(
-    r"(?<![\d:])(?P<h>[01]?\d|2[0-3]):(?P<min>[0-5]\d)(?::(?P<s>[0-5]\d))?(?!\d)(?:\s*(?P<half>[AP])M\b)?",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,23 +83,9 @@ def compare(lines: Sequence[TextLine], context: StudyContext, prior_patient_ids:
     return compared
 
 
-def recorded_at(lines: Sequence[TextLine]) -> Printed | None:
-    """Return when the page says that it was recorded, as DICOM's date and time: the first date, but no birth date."""
-    for number, line in enumerate(lines):
-        text = _BIRTH.split(line.text)[0]
-        for date, rest in _dates(text):
-            time = (
-                _time(rest)
-                or _time(text)
-                or next((found for other in _near(lines, line) if (found := _time(other.text))), "")
-            )
-            return Printed(text=line.text, value=date + time, line=number)
-    return None
-
-
-def _near(lines: Sequence[TextLine], line: TextLine) -> list[TextLine]:
-    """Return the lines of print close to one: dates and times are often printed apart."""
-    return [other for other in lines if other is not line and abs(other.y0_mm - line.y0_mm) < 12.0]
+def line_of_date(lines: Sequence[TextLine], day: str) -> int | None:
+    """Return which line of print has a date, a DA, that is no birth date; None where none has."""
+    return next((number for number, line in enumerate(lines) if day in _dates(_BIRTH.split(line.text)[0])), None)
 
 
 def _number(lines: Sequence[TextLine], field: str) -> Printed | None:
@@ -124,13 +106,13 @@ def _name(lines: Sequence[TextLine]) -> Printed | None:
 def _birth_date(lines: Sequence[TextLine]) -> Printed | None:
     for number, line in enumerate(lines):
         parts = _BIRTH.split(line.text, maxsplit=1)
-        for date, _ in _dates(parts[1]) if len(parts) > 1 else ():
+        for date in _dates(parts[1]) if len(parts) > 1 else ():
             return Printed(text=parts[1].strip(), value=date, line=number)
     return None
 
 
-def _dates(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the dates of a text as DA, with what follows; one whose day may be its month is left out."""
+def _dates(text: str) -> Iterator[str]:
+    """Yield the dates of a text as DA; one whose day may be its month is left out."""
     for pattern in _DATES:
         for found in pattern.finditer(text):
             parts = found.groupdict()
@@ -145,15 +127,4 @@ def _dates(text: str) -> Iterator[tuple[str, str]]:
                 date = datetime(int(parts["y"]), int(parts["m"]), int(parts["d"]))
             except ValueError:
                 continue
-            yield date.strftime("%Y%m%d"), text[found.end() :]
-
-
-def _time(text: str) -> str:
-    """Return the first time of a text as TM; "" where it has none."""
-    found = _TIME.search(text)
-    if found is None:
-        return ""
-    hour = int(found["h"])
-    if found["half"]:
-        hour = hour % 12 + (12 if found["half"].upper() == "P" else 0)
-    return f"{hour:02d}{found['min']}{found['s'] or '00'}"
+            yield date.strftime("%Y%m%d")

@@ -18,6 +18,7 @@ from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.digitized_page import DigitizedPage
 from gateway.domain.recorded import Origin, believable, not_known, recorded
+from gateway.domain.review import Stake, stake_of
 from gateway.domain.status import JobStatus
 from gateway.errors import IllegalTransition
 from gateway.identity.decide import combined
@@ -69,6 +70,15 @@ def confirm(store: Store, spool: Spool, settings: Settings, job_id: str, actor: 
 def check_confirmable(store: Store, spool: Spool, settings: Settings, job_id: str) -> None:
     """Raise IllegalTransition where a job's result cannot be confirmed: see `confirm`."""
     _confirmable(store, spool, settings, store.jobs.get(job_id))
+
+
+def check_patient(store: Store, job_id: str) -> None:
+    """Raise IllegalTransition where something speaks against the patient of a job, and nobody has compared them."""
+    job = store.jobs.get(job_id)
+    against = [each for each in job.reason.split("; ") if each and stake_of(each) is Stake.IDENTITY]
+    if against and not job.patient_agreed_by:
+        why = f"it is not certain whose ECG this is ({'; '.join(against)})"
+        raise IllegalTransition(f"{why}: compare page and record, then `confirm JOB --patient-is-right`")
 
 
 def _confirmable(

@@ -13,7 +13,13 @@ from datetime import datetime
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
-from gateway.dicom.objects.documents import REJECTED_FOR_QUALITY, REJECTED_FOR_SAFETY, encode_document, rejection_note
+from gateway.dicom.objects.documents import (
+    REJECTED_FOR_QUALITY,
+    REJECTED_FOR_SAFETY,
+    REPLACED,
+    encode_document,
+    rejection_note,
+)
 from gateway.domain.artefact import Artefact, Role
 from gateway.domain.context import StudyContext
 from gateway.domain.status import has_arrived
@@ -25,7 +31,12 @@ logger = logging.getLogger(__name__)
 
 
 def rejections(
-    facts: JobFacts, spool: Spool, earlier: Sequence[Delivery], new: Sequence[Delivery], at: datetime
+    facts: JobFacts,
+    spool: Spool,
+    earlier: Sequence[Delivery],
+    new: Sequence[Delivery],
+    at: datetime,
+    words: str = REPLACED,
 ) -> tuple[list[Artefact], list[Delivery]]:
     """Return the notes that follow the deliveries of a job's new result.
 
@@ -37,6 +48,8 @@ def rejections(
         Those of the result at hand; where a page has none for a destination, what was sent there stays as it is.
     at : datetime
         When the note is made, aware.
+    words : str
+        Why, for a reader of the note.
     """
     notes: list[Artefact] = []
     deliveries: list[Delivery] = []
@@ -48,7 +61,9 @@ def rejections(
             objects = [dataset for delivery in sent if (dataset := _read(spool, delivery)) is not None]
             if objects:
                 title = _title(objects[0], facts.context)
-                note = rejection_note(objects, title, number=facts.revision, created_at=at, objects=facts.objects)
+                note = rejection_note(
+                    objects, title, number=facts.revision, created_at=at, objects=facts.objects, words=words
+                )
                 artefact = Artefact(
                     page_number=page_number,
                     role=Role.REJECTION,

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from gateway.domain.clock import utc_now
 from gateway.domain.review import Verdict
 from gateway.errors import DeliveryRefused, IllegalTransition
 from gateway.results.confirmation import confirm
-from gateway.results.fhir import withdrawals
-from gateway.results.page import write_artefacts
+from gateway.results.rejection import reject
 from gateway.settings import Settings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
@@ -42,8 +40,4 @@ def _carry_out(store: Store, spool: Spool, settings: Settings, decision: ReviewD
     if decision.verdict == Verdict.ACCEPT:
         confirm(store, spool, settings, decision.job_id, decision.actor)
     else:
-        job_id = decision.job_id
-        made = list(withdrawals(spool, settings, store.deliveries.of_job(job_id), utc_now()))
-        write_artefacts(spool, job_id, [artefact for artefact, _ in made])
-        store.review.reject(job_id, decision.reason, decision.actor, [delivery for _, delivery in made])
-        logger.info("Rejected", extra={"action": "reject", "job_id": decision.job_id})
+        reject(store, spool, settings, decision.job_id, decision.reason, decision.actor)

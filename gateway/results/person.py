@@ -6,7 +6,7 @@ The revised result waits until a person confirms it; it then takes the place of 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from gateway.errors import IllegalTransition, NotFound
 from gateway.settings import Settings
@@ -63,20 +63,32 @@ def correct(
         raise NotFound(f"job {job_id} has no page {', '.join(missing)} that was digitized")
     if job.unmatched and job.patient_id:
         raise IllegalTransition(f"job {job_id} waits for its identity: give it one first")
+    before = corrections_of(job)
     for number, stated in pages.items():
-        _check(stated, rows[number], settings)
-    all_of_them = {number: each for number, each in {**corrections_of(job), **pages}.items() if each}
+        _check(stated, before.get(number, Corrections()), rows[number], settings)
+    all_of_them = {number: each for number, each in {**before, **pages}.items() if each}
     text = json.dumps({str(number): corrections_json(each) for number, each in sorted(all_of_them.items())})
     store.jobs.correct(job, text, actor, _in_words(pages), version)
 
 
-def _check(stated: Corrections, row: Page, settings: Settings) -> None:
+def _check(stated: Corrections, before: Corrections, row: Page, settings: Settings) -> None:
     """Raise CorrectionError where corrections do not fit the page as it was read."""
     width, height = json.loads(row.quality_json).get("page_px", (None, None))
     if width is not None:
         check_corrections(stated, (width, height), load_layouts(settings.digitizer.layouts), row.layout)
     elif stated.layout not in (None, *(known := [each.name for each in load_layouts(settings.digitizer.layouts)])):
         raise CorrectionError([BrokenRule("layout", repr(stated.layout), f"must be one of {', '.join(known)}")])
+    if not (stated.layout or stated.leads or stated.rhythm):
+        _check_left_out(stated, [*json.loads(row.quality_json).get("coverage", {}), *before.left_out])
+
+
+def _check_left_out(stated: Corrections, read: Sequence[str]) -> None:
+    """Raise CorrectionError where no lead of a page would be left, or one that is left out is not on it."""
+    if read and (missing := [lead.value for lead in stated.left_out if lead not in read]):
+        raise CorrectionError([BrokenRule("left_out", ", ".join(missing), "must be on the page")])
+    if read and set(read) <= set(stated.left_out):
+        rule = "a lead with a signal must remain; else reject the page"
+        raise CorrectionError([BrokenRule("left_out", "every lead of the page", rule)])
 
 
 def _in_words(pages: Mapping[int, Corrections]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import func, update
 from sqlmodel import Session, col, or_, select
 
+from gateway.domain.artefact import WITHDRAWALS, Role
 from gateway.domain.clock import utc_now
 from gateway.domain.review import CLAIM, UNDO, Stake, Verdict
 from gateway.domain.status import JobAction, JobStatus
@@ -175,33 +176,40 @@ class Review:
                 log_event(session, job_id, "NOT_CARRIED_OUT", "review", problem)
                 job.traces_agreed_by = ""
 
-    def reject(self, job_id: str, reason: str, actor: str, withdrawals: Sequence[Delivery] = ()) -> list[str]:
+    def reject(self, job_id: str, reason: str, actor: str, deliveries: Sequence[Delivery] = ()) -> list[str]:
         """End a job without a result, and what it has not delivered.
 
         Parameters
         ----------
-        withdrawals
-            What tells destinations that the result they have is none.
+        deliveries
+            What tells the destinations that have a result that it is rejected.
 
         Returns
         -------
         list of str
-            The destinations that have a result of it and are not told.
+            The destinations that have a result and are not told.
         """
         with self._database.write() as session:
-            advance_job(session, lock_job(session, job_id), JobAction.REJECT, actor, reason)
+            job = lock_job(session, job_id)
+            advance_job(session, job, JobAction.REJECT, actor, reason)
             if (decision := session.get(ReviewDecision, job_id)) is not None:
                 session.delete(decision)
             cancel_undelivered(session, job_id, actor, detail="the page was rejected")
-            for withdrawal in withdrawals:
-                put_delivery(session, withdrawal)
-            told = {withdrawal.destination for withdrawal in withdrawals}
-            has_it = select(Delivery.destination).where(Delivery.job_id == job_id, arrived()).distinct()
-            found = session.exec(has_it.order_by(col(Delivery.destination))).all()
-            there = [destination for destination in found if destination not in told]
-            if there:
-                log_event(session, job_id, "NOT_TOLD", actor, f"these have a result of the page: {', '.join(there)}")
-            return there
+            told = sorted({each.destination for each in deliveries})
+            untold = [name for name in _holders(session, job_id) if name not in told]
+            for delivery in deliveries:
+                put_delivery(session, delivery)
+            if told:
+                job.revision += 1  # what is made of the page after this has other identifiers
+                log_event(session, job_id, "WITHDRAW", actor, f"to {', '.join(told)}")
+            if untold:
+                log_event(session, job_id, "NOT_TOLD", actor, f"these have a result of the page: {', '.join(untold)}")
+            return untold
+
+    def holders(self, job_id: str) -> list[str]:
+        """Return the destinations that have a result of a job, and were not told that it is rejected."""
+        with self._database.read() as session:
+            return _holders(session, job_id)
 
     @staticmethod
     def _mine(session: Session, job_id: str, version: int, actor: str) -> Job:
@@ -230,3 +238,14 @@ def _waiting(doubtful: bool) -> Sequence[Any]:
 
 def _version(session: Session, job_id: str) -> int:
     return max((event.id or 0 for event in changes_after(session, job_id, 0)), default=0)
+
+
+def _holders(session: Session, job_id: str) -> list[str]:
+    """Return the destinations at which the newest that arrived is a result, and no withdrawal after it."""
+    newest: dict[str, list[int]] = {}  # destination: twice the newest revision of a result, and of what rejects one
+    for each in session.exec(select(Delivery).where(Delivery.job_id == job_id, arrived())).all():
+        withdraws = each.result_status in WITHDRAWALS
+        rejects = withdraws or each.role == Role.REJECTION
+        found = newest.setdefault(each.destination, [-1, -1])
+        found[rejects] = max(found[rejects], 2 * each.revision + withdraws)  # a correction's note has its revision
+    return sorted(name for name, (result, rejection) in newest.items() if result >= rejection)

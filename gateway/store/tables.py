@@ -185,7 +185,7 @@ class Delivery(SQLModel, table=True):
     role: Role = Field(sa_column=Column(_ROLE, nullable=False))  # what the artefact is
     revision: int = 0  # of the job's result that it belongs to
     final: bool = False  # a person had confirmed the result
-    result_status: str = ""  # of a message: "P", "F", "C" (HL7 table 0123), or "W", withdrawn
+    result_status: str = ""  # of a message: "P", "F", "C", or "X" and "W", withdrawn (`Artefact`)
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     delivered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 

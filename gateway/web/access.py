@@ -24,6 +24,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from gateway.domain.account import AccountRole, Origin, User
+from gateway.errors import StorageError
 from gateway.operations.listeners import peer_user
 from gateway.security.passwords import digest, new_secret
 from gateway.settings import WebSettings, is_loopback
@@ -34,8 +35,9 @@ from gateway.web.proxies import by_proxy, proxy_user
 from gateway.web.site import Site
 
 COOKIE = "ecg_gateway"
-_PROBES = {"/healthz", "/metrics"}  # without patient data, and open: a monitor has no account
-_PUBLIC = {"/login", "/first/{token}", "/oidc/start", "/oidc/callback"}
+_HEALTH = "/healthz"
+_PROBES = {_HEALTH, "/metrics"}  # without patient data, and open: a monitor has no account
+_PUBLIC = {"/login", "/first/{token}", "/invited/{token}", "/oidc/start", "/oidc/callback"}
 _EVERYBODYS = {"/logout", "/account"}  # forms that change only what is one's own
 _UNTIL_CHANGED = {"/logout", "/account", "/session"}  # what a password of another person opens
 _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
@@ -127,6 +129,8 @@ class Access:
         route = request.scope["route"].path
         request.state.route, request.state.job_id = route, request.path_params.get("job_id", "")
         if route in _PROBES:
+            if route == _HEALTH:
+                request.state.user = await run_in_threadpool(self._identify_if_any, request)
             return
         changes = request.method not in ("GET", "HEAD")
         if changes:
@@ -146,6 +150,13 @@ class Access:
         """Return whether nobody is a user without a log-in."""
         web = self._site.settings.web
         return not is_loopback(web.host) or web.logs_in_elsewhere or self._site.store.accounts.exist()
+
+    def _identify_if_any(self, request: Request) -> User | None:
+        """Return who asks for what everybody gets; None for nobody, and while the database cannot be read."""
+        try:
+            return self._identify(request)
+        except (HTTPException, StorageError):
+            return None
 
     def _identify(self, request: Request) -> User | None:
         web = self._site.settings.web

@@ -27,7 +27,7 @@ from gateway.store.store import Store
 from gateway.web.access import COOKIE, Access, csrf_token
 from gateway.web.audit import RequestAudit
 from gateway.web.kept import explain_sessions
-from gateway.web.pages import account, health, job, login, oidc, queue, unmatched
+from gateway.web.pages import account, accounts, health, job, login, oidc, queue, unmatched
 from gateway.web.proxies import Proxies
 from gateway.web.review import correct, decide, patient, pictures, worklist
 from gateway.web.site import Site
@@ -73,13 +73,14 @@ def create_app(
     ours = ["127.0.0.1", "localhost", "[::1]"] if is_loopback(web.host) else ["*"]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(web.allowed_hosts) or ours, www_redirect=False)
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
-    _protect(app, web.root_path, RequestAudit(store.trail))
+    _protect(app, web.root_path, RequestAudit(store.trail, lambda: 60.0 * current().web.session_idle_minutes))
     app.add_middleware(Proxies, root=web.root_path, current=lambda: current().web)
     _explain_errors(app, templates)
     explain_sessions(app, site)
     log_in = login.LogIn(site)
     app.include_router(login.routes(site, log_in))
     app.include_router(account.routes(site, log_in))
+    app.include_router(accounts.routes(site))
     if web.oidc is not None:
         app.include_router(oidc.routes(site, log_in, web.oidc))
     if first:

@@ -6,11 +6,11 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from fastapi import Request
 
-from gateway.domain.account import User
+from gateway.domain.account import Origin, User
 from gateway.domain.audit import AuditKind
 from gateway.errors import StorageError
 from gateway.store.tables import AuditEntry
@@ -30,12 +30,20 @@ def shows_patients(request: Request, job_ids: Iterable[str]) -> None:
 
 
 class RequestAudit:
-    """Keeps the audit entries of requests."""
+    """Keeps the audit entries of requests.
 
-    def __init__(self, trail: Trail) -> None:
+    Parameters
+    ----------
+    idle_s
+        Returns after how long without a request a person who has logged in at a proxy comes anew, in s.
+    """
+
+    def __init__(self, trail: Trail, idle_s: Callable[[], float]) -> None:
         self._trail = trail
+        self._idle_s = idle_s
         self._lock = threading.Lock()
         self._looks: OrderedDict[tuple[str, str, str], float] = OrderedDict()
+        self._at_proxy: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def answered(self, request: Request, status: int) -> None:
         """Keep what a request that was answered has to be told of."""
@@ -45,6 +53,8 @@ class RequestAudit:
             return
         job_id = str(getattr(request.state, "job_id", ""))
         try:
+            if user.origin == Origin.PROXY and "hx-request" not in request.headers and self._has_come(user):
+                self._keep(AuditKind.LOG_IN, user, "", "at the reverse proxy")
             if status == 403:
                 self._keep(AuditKind.ALERT, user, job_id, f"refused: {request.method} {route}", failed=True)
             elif request.method not in ("GET", "HEAD"):
@@ -61,6 +71,17 @@ class RequestAudit:
 
     def _keep(self, kind: AuditKind, user: User, job_id: str, detail: str, *, failed: bool = False) -> None:
         self._trail.record(audit_entry(kind, user, job_id=job_id, detail=detail, failed=failed))
+
+    def _has_come(self, user: User) -> bool:
+        """Return whether somebody who has logged in at a proxy comes for the first time, or after a session's time."""
+        key, now = (user.name, user.address), time.monotonic()
+        with self._lock:
+            seen = self._at_proxy.get(key)
+            self._at_proxy[key] = now
+            self._at_proxy.move_to_end(key)
+            if len(self._at_proxy) > _MOST_LOOKS:
+                self._at_proxy.popitem(last=False)
+        return seen is None or now - seen >= self._idle_s()
 
     def _is_new(self, user: User, job_id: str) -> bool:
         key, now = (user.name, user.address, job_id), time.monotonic()

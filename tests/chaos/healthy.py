@@ -90,7 +90,7 @@ def look(web_port: int) -> str:
     try:
         connection.request("GET", "/healthz")
         answer = connection.getresponse()
-        failing = [check["name"] for check in json.loads(answer.read())["checks"] if not check["ok"]]
+        failing = [check["name"] for check in json.loads(answer.read()).get("checks", ()) if not check["ok"]]
         return " ".join([str(answer.status), *failing])
     except (OSError, http.client.HTTPException):
         return ""

@@ -47,6 +47,7 @@ Document = Literal["report", "overlay"]
 
 REJECTED_FOR_QUALITY = ("113001", "Rejected for Quality Reasons")
 REJECTED_FOR_SAFETY = ("113037", "Rejected for Patient Safety Reasons")  # the patient's identity was another
+REPLACED = "Another digitization of the same page takes the place of these objects."
 
 _IDENTITY = (
     "SpecificCharacterSet TimezoneOffsetFromUTC PatientName PatientID IssuerOfPatientID PatientBirthDate PatientSex "
@@ -126,7 +127,13 @@ def overlay_capture(page: DigitizedPage, objects: ObjectSettings) -> Dataset:
 
 
 def rejection_note(
-    rejected: Sequence[Dataset], title: tuple[str, str], *, number: int, created_at: datetime, objects: ObjectSettings
+    rejected: Sequence[Dataset],
+    title: tuple[str, str],
+    *,
+    number: int,
+    created_at: datetime,
+    objects: ObjectSettings,
+    words: str = REPLACED,
 ) -> Dataset:
     """Return a Key Object Selection Document (PS3.3 A.35.4, TID 2010) that rejects objects sent earlier.
 
@@ -138,6 +145,8 @@ def rejection_note(
         Code (DCM) and meaning: why.
     number : int
         Instance Number.
+    words : str
+        Why, for a reader.
     """
     first = rejected[0]
     dataset = Dataset()
@@ -166,7 +175,7 @@ def rejection_note(
     template.MappingResource = "DCMR"
     template.TemplateIdentifier = "2010"
     dataset.ContentTemplateSequence = [template]
-    dataset.ContentSequence = [*_reason(title), *(_content(each) for each in rejected)]
+    dataset.ContentSequence = [*_reason(title, words), *(_content(each) for each in rejected)]
     return dataset
 
 
@@ -224,7 +233,7 @@ def _reference(each: Dataset) -> Dataset:
     return item
 
 
-def _reason(title: tuple[str, str]) -> list[Dataset]:
+def _reason(title: tuple[str, str], text: str) -> list[Dataset]:
     """Return why in the codes of CID 7011, for a quality reason, and in words."""
     items = []
     if title == REJECTED_FOR_QUALITY:
@@ -238,7 +247,7 @@ def _reason(title: tuple[str, str]) -> list[Dataset]:
     words.RelationshipType = "CONTAINS"
     words.ValueType = "TEXT"
     words.ConceptNameCodeSequence = code("113012", "DCM", "Key Object Description")
-    words.TextValue = "Another digitization of the same page takes the place of these objects."
+    words.TextValue = text
     return [*items, words]
 
 

@@ -29,7 +29,7 @@ def apply_mapping(segments: list[str], mapping: Mapping[str, str], values: Mappi
             segments = _with_new(segments, name)
         field, _, component = where.partition(".")
         segments = [
-            _set(segment, int(field), int(component or 0), text) if segment.split("|")[0] == name else segment
+            set_field(segment, int(field), int(component or 0), text) if segment.split("|")[0] == name else segment
             for segment in segments
         ]
     return segments
@@ -53,9 +53,10 @@ def _with_new(segments: list[str], name: str) -> list[str]:
     return [*segments[:place], name, *segments[place:]]
 
 
-def _set(segment: str, field: int, component: int, text: str) -> str:
+def set_field(segment: str, field: int, component: int, text: str) -> str:
+    """Return a segment with another text in a field, or in a component of it; component 0 is the whole field."""
     parts = segment.split("|")
-    index = field - 1 if parts[0] == "MSH" else field  # MSH-1 is the separator itself
+    index = field - 1 if parts[0] in ("MSH", "FHS", "BHS") else field  # field 1 is the separator itself
     parts += [""] * (index + 1 - len(parts))
     if component:
         components = parts[index].split("^")

@@ -39,7 +39,7 @@ def routes(site: Site, login: LogIn) -> APIRouter:
         if user.origin != Origin.ACCOUNT:
             raise HTTPException(403, "Your password is not ours to change.")
         try:
-            new = _new_password(form, user.name)
+            new = new_password(form, user.name)
             before = await run_in_threadpool(login.check, user.name, form.get("password", ""), address_of(request))
             if form.get("password") == new:
                 raise AccountError("The new password is the old one.")
@@ -92,11 +92,11 @@ def first_admin(site: Site, first: str) -> APIRouter:
                 role=AccountRole.ADMIN,
                 password_hash="",
             )
-            new = _new_password(form, account.name)
+            new = new_password(form, account.name)
             account.password_hash = await run_in_threadpool(hash_password, new)
             await run_in_threadpool(site.store.accounts.add_first, account)
         except (AccountError, ValueError) as error:
-            return page(request, _sentence(error), form.get("name", ""))
+            return page(request, sentence(error), form.get("name", ""))
         entry = AuditEntry(
             kind=AuditKind.ACCOUNT,
             name=account.name,
@@ -110,7 +110,7 @@ def first_admin(site: Site, first: str) -> APIRouter:
     return router
 
 
-def _new_password(form: dict[str, str], name: str) -> str:
+def new_password(form: dict[str, str], name: str) -> str:
     """Return the password that was typed twice; raise AccountError where it cannot be one."""
     new = form.get("new_password", "")
     if new != form.get("again", ""):
@@ -118,10 +118,11 @@ def _new_password(form: dict[str, str], name: str) -> str:
     try:
         check_password(new, name)
     except AccountError as error:
-        raise AccountError(_sentence(error)) from None
+        raise AccountError(sentence(error)) from None
     return new
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
+    """Return what an error says as a sentence."""
     text = str(error)
     return text[:1].upper() + text[1:].rstrip(".") + "."

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, SummaryMetricFamily
@@ -49,19 +49,20 @@ class Health:
 
 
 def routes(site: Site) -> APIRouter:
-    """Return the probes: /healthz for people and monitors, /metrics for Prometheus."""
+    """Return the probes: /healthz, with its details for who has logged in, and /metrics for Prometheus."""
     router = APIRouter()
     registry = metrics_registry(site.store, site.spool, site.current)
 
     @router.get("/healthz")
-    def healthz() -> Response:
+    def healthz(request: Request) -> Response:
         health = check_health(site.store, site.spool, site.alive, site.settings)
-        body = {
-            "status": "ok" if health.ok else "failing",
-            "version": __version__,
-            "checks": [asdict(check) for check in health.checks],
-            "oldest_queued_age_s": health.oldest_queued_age_s,
-        }
+        body: dict[str, object] = {"status": "ok" if health.ok else "failing"}
+        if getattr(request.state, "user", None) is not None:
+            body |= {
+                "version": __version__,
+                "checks": [asdict(check) for check in health.checks],
+                "oldest_queued_age_s": health.oldest_queued_age_s,
+            }
         return JSONResponse(body, status_code=200 if health.ok else 503)
 
     @router.get("/metrics")

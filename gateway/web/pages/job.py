@@ -41,7 +41,14 @@ from gateway.web.site import Site
 from pipeline import ALL_LEADS
 
 _KIND_WORDS = {"dicom": "DICOM C-STORE", "dicomweb": "DICOMweb STOW-RS", "hl7": "HL7", "fhir": "FHIR"}
-_RESULT_WORDS = {"": "", "P": ", preliminary", "F": ", final", "C": ", correction", "W": ", withdrawn"}
+_RESULT_WORDS = {
+    "": "",
+    "P": ", preliminary",
+    "F": ", final",
+    "C": ", correction",
+    "X": ", withdrawn",
+    "W": ", withdrawn",
+}
 _LIMB_LEADS = {  # words and tone, from the same test as the digitizer's warning
     True: ("the limb leads add up", "good"),
     False: ("the limb leads do not add up", "warn"),

@@ -13,12 +13,15 @@ from dataclasses import dataclass, field, replace
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 
+from gateway.delivery.kinds import kind_of
 from gateway.domain.artefact import Role, kept_name
 from gateway.domain.clock import utc_now
+from gateway.domain.digitized_page import acts_of
 from gateway.domain.review import Stake, Verdict, stake_of
-from gateway.domain.status import JobStatus, has_arrived
+from gateway.domain.status import JobStatus
 from gateway.errors import IllegalTransition
 from gateway.identity.candidates import Found
+from gateway.results.kept import read_result
 from gateway.results.person import corrections_of
 from gateway.store.store import Store
 from gateway.store.tables import Job, JobEvent, Page, ReviewDecision
@@ -27,7 +30,7 @@ from gateway.web.pages.job import Finding, findings_of
 from gateway.web.pages.words import Badge, job_badge
 from gateway.web.review.compared import PatientPart, patient_part
 from gateway.web.site import Site
-from pipeline import ALL_LEADS, Corrections, Layout, corrections_json, load_layouts
+from pipeline import ALL_LEADS, LEADS, Corrections, Layout, corrections_json, load_layouts
 
 _LONGEST_WORKLIST = 1000
 _STAKES = {
@@ -155,12 +158,15 @@ class Workbench:
     confirmed_by: str
     decision: ReviewDecision | None
     sent_to: tuple[str, ...]  # destinations that have a result of the job
+    untold: tuple[str, ...]  # those of them that a rejection cannot be told
     closed: bool  # nothing can be decided any more
     rejections: tuple[str, ...]
     corrections: str  # of the page, JSON
+    acts: tuple[str, ...]  # what a person did with its samples, in words
     found: PageFound
     layouts: tuple[Layout, ...]
     lead_names: tuple[str, ...]
+    leads: tuple[str, ...]  # of the page
 
 
 def me(request: Request) -> str:
@@ -200,6 +206,9 @@ def workbench_of(site: Site, job_id: str, number: int, actor: str) -> Workbench:
     reason = row.reason if row is not None and row.reason else job.reason
     said = [part for part in reason.split("; ") if part]
     decision = store.review.decision(job_id)
+    sent_to = tuple(store.review.holders(job_id))
+    told = {each.name for each in site.settings.destinations if kind_of(each, site.settings).withdraws}
+    stated = corrections_of(job).get(number, Corrections())
     open_states = (JobStatus.NEEDS_REVIEW, JobStatus.DONE, JobStatus.FAILED)
     return Workbench(
         id=job.id,
@@ -222,18 +231,19 @@ def workbench_of(site: Site, job_id: str, number: int, actor: str) -> Workbench:
         patient_agreed_by=job.patient_agreed_by,
         confirmed_by=job.confirmed_by,
         decision=decision,
-        sent_to=tuple(
-            sorted({d.destination for d in store.deliveries.of_job(job_id) if has_arrived(d.status, d.asked)})
-        ),
+        sent_to=sent_to,
+        untold=tuple(name for name in sent_to if name not in told),
         closed=job.status not in open_states
         or bool(job.confirmed_by)
         or job.purged_at is not None
         or decision is not None,
         rejections=site.settings.review.rejections,
-        corrections=json.dumps(corrections_json(corrections_of(job).get(number, Corrections()))),
+        corrections=json.dumps(corrections_json(stated)),
+        acts=_acts(site, row) if row is not None and readable else (),
         found=_found(row),
         layouts=load_layouts(site.settings.digitizer.layouts),
         lead_names=tuple(lead.value for lead in ALL_LEADS),
+        leads=_leads(row, stated),
     )
 
 
@@ -244,6 +254,18 @@ def _found(row: Page | None) -> PageFound:
     figures = json.loads(row.quality_json)
     speed, gain = figures.get("paper_speed_mm_per_s"), figures.get("gain_mm_per_mv")
     return PageFound(layout=row.layout, speed=f"{speed:g}" if speed else "", gain=f"{gain:g}" if gain else "")
+
+
+def _acts(site: Site, row: Page) -> tuple[str, ...]:
+    """Return what a person did with the samples of a page, in words."""
+    path = site.spool.artefact_path(row.job_id, kept_name(row.page_number, Role.RECORD))
+    return acts_of(read_result(path.read_bytes(), row.quality_json)[0]) if path.is_file() else ()
+
+
+def _leads(row: Page | None, stated: Corrections) -> tuple[str, ...]:
+    """Return the leads that a page was read to have, and those that a person has left out of it."""
+    read = json.loads(row.quality_json).get("coverage", LEADS) if row is not None else LEADS
+    return tuple(dict.fromkeys((*read, *stated.left_out)))
 
 
 def page_of(pages: Sequence[Page], number: int) -> Page | None:

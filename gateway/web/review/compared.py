@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from gateway.domain.artefact import Role, kept_name
 from gateway.domain.context import StudyContext
+from gateway.domain.recorded import Origin, believable, recorded
 from gateway.errors import IllegalTransition, IntakeError
-from gateway.identity.printed import Compared, compare, lines_of, recorded_at
+from gateway.identity.printed import Compared, compare, line_of_date, lines_of
 from gateway.results.confirmation import known_context
+from gateway.results.kept import read_printed
 from gateway.store.tables import Job
 from gateway.web.pages.words import person_name
 from gateway.web.site import Site
@@ -51,15 +53,16 @@ def patient_part(site: Site, job: Job, number: int) -> PatientPart:
     path = site.spool.artefact_path(job.id, kept_name(number, Role.GEOMETRY))
     lines = lines_of(path.read_bytes()) if path.is_file() else ()
     prior = site.store.patients.prior_ids(context.patient_id, context.issuer_of_patient_id)
-    printed, at, source = recorded_at(lines), context.acquisition_date_time, "in the record"
-    if not at and printed is not None:
-        at, source = printed.value, "printed on the page"
+    row = next((each for each in site.store.jobs.pages(job.id) if each.page_number == number), None)
+    printed = read_printed(row.quality_json if row else "{}")
+    found = recorded(context, believable(printed, context, job.created_at))
+    at = found.at if found.origin in (Origin.STATED, Origin.PRINTED) else ""
     return PatientPart(
         rows=tuple(_row(each) for each in compare(lines, context, prior)),
         date=_dashed(at[:8]) if len(at) >= 8 else "",
         time=":".join((at[8:10], at[10:12], at[12:14] or "00")) if len(at) >= 12 else "",
-        date_source=source if at else "",
-        date_line=printed.line if printed is not None else None,
+        date_source=found.words if at else "",
+        date_line=line_of_date(lines, f"{printed.recorded_on:%Y%m%d}") if printed.recorded_on else None,
     )
 
 

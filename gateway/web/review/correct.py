@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 
 from fastapi import APIRouter, Request, Response
@@ -10,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from gateway.errors import IllegalTransition
 from gateway.results.person import correct
+from gateway.results.placed import check_placed
 from gateway.web.forms import back_to, read_form
 from gateway.web.review.bench import Answer, me, show
 from gateway.web.site import Site
@@ -33,6 +35,7 @@ def _correct(site: Site, answer: Answer) -> Response:
     try:
         stated = parse_corrections(json.loads(answer.form.get("corrections", "")))
         store.review.check(answer.job_id, answer.version, actor)
+        check_placed(site.spool, store.jobs.get(answer.job_id), {answer.number: stated})
         correct(store, site.settings, answer.job_id, {answer.number: stated}, actor, answer.version)
     except CorrectionError as error:
         return show(site, answer.wrong(**_by_field(error.broken)))
@@ -47,7 +50,8 @@ def _by_field(broken: Iterable[BrokenRule]) -> dict[str, str]:
     """Return what is wrong with each field of the form, in words."""
     words: dict[str, str] = {}
     for each in broken:
-        name, _, part = each.field.replace(".", "[", 1).partition("[")
-        where = f"{part.rstrip(']')}: " if part else ""
+        name, *numbers = re.split(r"[\[\].]+", each.field)
+        count = next((int(number) + 1 for number in numbers if number.isdecimal()), 0)
+        where = f"No. {count}: " if count else ""
         words[name] = "; ".join([*([words[name]] if name in words else []), f"{where}{each.value} {each.rule}"])
     return words

@@ -11,9 +11,10 @@ from gateway.domain.context import StudyContext
 from gateway.errors import IllegalTransition, IntakeError
 from gateway.identity.candidates import Found, find_candidates
 from gateway.identity.person import identify
+from gateway.web.access import current_user
 from gateway.web.forms import back_to, read_form
 from gateway.web.review.bench import Answer, me, show
-from gateway.web.review.compared import context_of, patient_part
+from gateway.web.review.compared import PatientPart, context_of, patient_part
 from gateway.web.site import Site
 
 _FIELDS = (
@@ -60,7 +61,7 @@ def _agree(site: Site, answer: Answer) -> Response:
         return _found(site, answer, values["patient_id"] or values["accession_number"])
     if not job.patient_id:
         return show(site, answer.wrong(patient="The job has no patient yet: search for one, or enter it."))
-    return _take(site, answer, StudyContext(acquisition_date_time=stated_time(form)))
+    return _take(site, answer, StudyContext(acquisition_date_time=_new_time(form, part)))
 
 
 def _search(site: Site, answer: Answer) -> Response:
@@ -69,7 +70,7 @@ def _search(site: Site, answer: Answer) -> Response:
 
 def _found(site: Site, answer: Answer, number: str) -> Response:
     job = site.store.jobs.get(answer.job_id)
-    found = find_candidates(site.store, site.settings, job, number) if number else Found()
+    found = find_candidates(site.store, site.settings, job, number, current_user(answer.request)) if number else Found()
     return show(site, answer.found(number, found))
 
 
@@ -78,7 +79,8 @@ def _take_entry(site: Site, answer: Answer) -> Response:
     fields["patient_birth_date"] = fields["patient_birth_date"].replace("-", "")
     if not fields["patient_id"]:
         return show(site, answer.wrong(patient_id="A patient ID is needed."))
-    return _take(site, answer, StudyContext(**fields, acquisition_date_time=stated_time(answer.form)))
+    part = patient_part(site, site.store.jobs.get(answer.job_id), answer.number)
+    return _take(site, answer, StudyContext(**fields, acquisition_date_time=_new_time(answer.form, part)))
 
 
 def _take(site: Site, answer: Answer, stated: StudyContext) -> Response:
@@ -96,6 +98,12 @@ def _take(site: Site, answer: Answer, stated: StudyContext) -> Response:
 def _open(site: Site, answer: Answer) -> Response:
     site.store.review.agree(answer.job_id, answer.version, me(answer.request), patient=False)
     return back_to(answer.address)
+
+
+def _new_time(form: Mapping[str, str], part: PatientPart) -> str:
+    """Return the date and time of a form; "" where they are still those that were known, or printed."""
+    at = stated_time(form)
+    return "" if at == stated_time({"date": part.date, "time": part.time}) else at
 
 
 def stated_time(form: Mapping[str, str]) -> str:

@@ -11,11 +11,12 @@ import pytest
 
 from gateway.domain.artefact import Role
 from gateway.domain.status import JobStatus
+from gateway.identity.words import OTHER_PATIENT_ID
 from gateway.settings import Settings
 from gateway.spool.folder import Spool
 from gateway.store.jobs import JobResult
 from gateway.store.store import Store
-from gateway.store.tables import Delivery, Page
+from gateway.store.tables import Delivery, Job, Page
 from gateway.worker.worker import Worker
 from tests.fake_digitizer import FakeDigitizer, page_pixels, page_png
 from tests.gateway.dicom.samples import part10, secondary_capture
@@ -171,10 +172,26 @@ def test_unmatched_job_is_identified_and_confirmed(run: Run, store: Store, spool
     assert job_id not in run("unmatched")[1]
     assert Worker(Settings(), store, spool, FakeDigitizer(), name="w").run_once()
     assert run("confirm", job_id)[0] == 0
-    assert store.jobs.get(job_id).confirmed_by.startswith("cli:")
+    job = store.jobs.get(job_id)
+    assert job.confirmed_by.startswith("cli:")
+    assert job.traces_agreed_by == job.patient_agreed_by == job.confirmed_by
     status, _, errors = run("merges", "--settle", "7")
     assert status == 1 and "no merge notice 7" in errors
     assert run("merges")[0] == 0
+
+
+def test_patient_that_print_contradicts_is_confirmed_in_so_many_words(
+    run: Run, store: Store, spool: Spool, page: Path
+) -> None:
+    job_id = submitted(run("submit", page, "--patient-id", "P1")[1])
+    assert Worker(Settings(), store, spool, FakeDigitizer(), name="w").run_once()
+    with store.database.write() as session:
+        session.get(Job, job_id).reason = f"only 40 % was read; {OTHER_PATIENT_ID}"
+    status, _, errors = run("confirm", job_id)
+    assert status == 1 and OTHER_PATIENT_ID in errors and "--patient-is-right" in errors and "40 %" not in errors
+    assert store.jobs.get(job_id).confirmed_by == ""
+    assert run("confirm", job_id, "--patient-is-right")[0] == 0
+    assert store.jobs.get(job_id).confirmed_by
 
 
 def test_correct_queues_a_job_with_corrections_and_names_what_is_wrong(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.domain.context import StudyContext
-from gateway.identity.printed import compare, recorded_at
+from gateway.identity.printed import compare, line_of_date
 from pipeline import TextLine
 
 
@@ -16,31 +16,18 @@ def lines(*texts):
 
 
 @pytest.mark.parametrize(
-    ("printed", "at"),
+    ("printed", "day"),
     [
-        ("2026-03-14 09:32", "20260314093200"),
-        ("Date2026-03-1409:32", "20260314093200"),  # as it may be read
-        ("14.03.2026 09:32:10", "20260314093210"),
-        ("14-Mar-2026 9:32 PM", "20260314213200"),
-        ("14 March 2026", "20260314"),
-        ("03/14/2026 12:05 AM", "20260314000500"),
-        ("14/03/2026", "20260314"),
-        ("03/04/2026", None),  # March or April
-        ("2026-13-40", None),
-        ("DOB: 1961-05-04", None),
-        ("25 mm/s 10 mm/mV", None),
+        ("2026-03-14 09:32", "20260314"),
+        ("Date2026-03-1409:32", "20260314"),  # as it may be read
+        ("14.03.2026 09:32:10", "20260314"),
+        ("14-Mar-2026 9:32 PM", "20260314"),
+        ("03/14/2026 12:05 AM", "20260314"),
     ],
 )
-def test_when_a_page_says_it_was_recorded(printed, at):
-    found = recorded_at(lines("ECG 12", printed))
-    assert (found and found.value) == at
-    assert at is None or found.line == 1
-
-
-def test_time_may_be_printed_beside_the_date():
-    date, time = lines("2026-03-14", "09:32")
-    near = TextLine(text=time.text, x0_mm=60, y0_mm=5, x1_mm=80, y1_mm=8, score=0.9)
-    assert recorded_at([date, near]).value == "20260314093200"
+def test_line_that_has_the_date(printed, day):
+    assert line_of_date(lines("DOB: 2026-03-14", "ECG 12", printed), day) == 2
+    assert line_of_date(lines("ECG 12", printed), "20260315") is None
 
 
 @pytest.mark.parametrize(

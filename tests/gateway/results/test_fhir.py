@@ -92,8 +92,8 @@ def test_a_page_that_is_rejected_is_withdrawn_where_it_arrived(bench: Bench, mon
     bench.deliver(job_id)
     reject(bench, job_id, monkeypatch)
     assert bundles(bench, job_id) == [("preliminary", "P", "DELIVERED"), ("entered-in-error", "W", "PENDING")]
-    (event,) = [each for each in bench.store.jobs.events(job_id) if each.action == "NOT_TOLD"]
-    assert event.detail.endswith(": ehr")
+    (event,) = [each for each in bench.store.jobs.events(job_id) if each.action in ("WITHDRAW", "NOT_TOLD")]
+    assert event.action == "WITHDRAW" and "ehr" in event.detail
 
 
 def test_what_may_have_arrived_is_withdrawn_and_what_never_left_is_not(

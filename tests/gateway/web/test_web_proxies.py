@@ -169,3 +169,19 @@ def test_settings_that_cannot_be(tmp_path, text, words):
     file.write_text(f"[web]\n{text}\n")
     with pytest.raises(SettingsError, match=re.escape(words)):
         load_settings(file)
+
+
+def test_person_of_a_proxy_is_told_once_a_session(store, spool, job):
+    store.trail.begin()
+    with opened(store, spool, **LOG_IN) as client:
+        client.headers.update({"X-Remote-User": "Ann", "X-Remote-Name": "Dr Ann", "X-Remote-Groups": "ecg"})
+        for _ in range(3):
+            assert client.get("/").status_code == 200
+        client.headers["X-Remote-User"] = "Bob"
+        client.get("/")
+    entries = store.trail.entries(10)
+    assert [(each.kind, each.name, each.full_name) for each in entries] == [
+        (AuditKind.LOG_IN, "ann", "Dr Ann"),
+        (AuditKind.LOG_IN, "bob", "Dr Ann"),
+    ]
+    assert {each.detail for each in entries} == {"at the reverse proxy"}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from gateway.domain.audit import AuditKind
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.received import ReceivedObject
@@ -176,14 +178,24 @@ def test_rejection_has_a_reason(client, store, spool, read, monkeypatch, verdict
     assert (job.status, job.reason) == (JobStatus.CANCELLED, reason)
 
 
-def test_rejection_names_who_has_the_result_already(client, store, spool, read, monkeypatch):
+def test_rejection_is_told_to_who_has_the_result_already(client, store, spool, read, monkeypatch):
     job_id = read()
     store.deliveries.delivered(store.deliveries.of_job(job_id)[0].id, "AA")
-    assert "Already sent to ehr" in client.get(f"/review/{job_id}").text
+    html = client.get(f"/review/{job_id}").text
+    assert "Already sent to ehr. They are told" in html and "cannot be told" not in html
     send(client, store, job_id, "decision", verdict="REJECT", words="smudged")
     later(monkeypatch, store, spool)
-    (event,) = [each for each in store.jobs.events(job_id) if each.action == "NOT_TOLD"]
-    assert event.detail == "these have a result of the page: ehr"
+    (event,) = [each for each in store.jobs.events(job_id) if each.action == "WITHDRAW"]
+    assert event.detail == "to ehr"
+    assert "HL7, withdrawn" in client.get(f"/jobs/{job_id}").text
+
+
+def test_page_names_who_cannot_be_told_of_a_rejection(store, spool, read):
+    job_id = read()
+    store.deliveries.delivered(store.deliveries.of_job(job_id)[0].id, "AA")
+    without = Settings(web=SETTINGS.web)
+    with site(store, spool, without) as url, browser(url) as client:
+        assert "ehr cannot be told by the gateway" in client.get(f"/review/{job_id}").text
 
 
 def test_stale_form_says_what_changed_and_keeps_what_was_typed(client, store, read):
@@ -213,7 +225,7 @@ def test_print_of_another_patient_asks_for_a_choice(client, store, spool, read):
     job_id = read("Patient ID: XR55231", "Name: OTHERMAN, JOE", "Date 2026-03-14 09:32", accession_number="A1")
     html = client.get(f"/review/{job_id}").text
     assert html.count('class="differs"') == 2
-    assert 'value="2026-03-14"' in html and 'value="09:32:00"' in html
+    assert 'value="2026-03-01"' in html and 'value="10:00:00"' in html and "as printed on the page" in html
     missing = send(client, store, job_id, "patient", action="agree")
     assert missing.status_code == 422 and missing.text.count("Which is right?") == 2
     assert store.jobs.get(job_id).patient_agreed_by == ""
@@ -325,3 +337,51 @@ def test_decisions_of_a_reviewer_are_carried_out_in_turn(store, spool, read, mon
         store.review.decide(job_id, store.review.version(job_id), new_decision(job_id, Verdict.REJECT, "ann", "x"))
     later(monkeypatch, store, spool)
     assert {store.jobs.get(each).status for each in (first, second)} == {JobStatus.CANCELLED}
+
+
+def test_lines_that_overlap_are_refused_beside_their_field(client, store, read):
+    job_id = read()
+    line = {"row": 1, "points_px": [[10, 20], [30, 22]]}
+    part = {"row": 1, "from_px": [25, 20], "to_px": [40, 20]}
+    stated = json.dumps({"lines": [line, line], "unreadable": [part]})
+    refused = send(client, store, job_id, "corrections", corrections=stated)
+    assert refused.status_code == 422
+    (beside,) = re.findall(r'id="error-lines" role="alert">([^<]*)<', refused.text)
+    assert beside == "No. 2: a line in row 1 must not overlap what is stated there already"
+    assert "No. 1: an unreadable part of row 1 must not overlap what is stated there already" in refused.text
+    assert store.jobs.get(job_id).status == JobStatus.DONE
+
+
+def test_lead_that_is_not_on_the_page_is_not_left_out(client, store, read):
+    refused = send(client, store, read(), "corrections", corrections='{"left_out": ["V7"]}')
+    assert refused.status_code == 422 and "V7 must be on the page" in refused.text
+
+
+def test_search_at_a_peer_is_told_with_the_name_of_the_reviewer(store, spool, tmp_path, read):
+    lookup = {"model": "worklist", "host": "127.0.0.1", "port": 9, "ae_title": "RIS", "timeout_s": 1}
+    folder = {
+        "path": tmp_path / "in",
+        "lookup": lookup,
+        "identity": "filename",
+        "filename_pattern": "(?P<patient_id>.+)",
+    }
+    settings = Settings.model_validate({"web": SETTINGS.web, "folders": [folder]})
+    job_id = read(source=f"folder:{tmp_path / 'in'}")
+    store.trail.begin()
+    with site(store, spool, settings) as url, browser(url) as client:
+        assert "could not be asked" in send(client, store, job_id, "patient", action="search", number="H7").text
+    (entry,) = [each for each in store.trail.entries(100) if each.kind == AuditKind.QUERY]
+    assert entry.full_name.endswith("@localhost") and entry.full_name == entry.name
+    assert (entry.address, entry.detail, entry.failed) == ("127.0.0.1", "worklist PatientID=H7", True)
+
+
+def test_printed_time_that_is_left_as_it_is_asks_for_no_new_reading(client, store, read):
+    job_id = read()
+    assert 'value="2026-03-01"' in client.get(f"/review/{job_id}").text
+    send(client, store, job_id, "traces", agree="yes")
+    send(client, store, job_id, "patient", action="agree", date="2026-03-01", time="10:00")
+    job = store.jobs.get(job_id)
+    assert job.status == JobStatus.DONE and job.traces_agreed_by and job.patient_agreed_by
+    assert job.context.acquisition_date_time == ""
+    send(client, store, job_id, "patient", action="agree", date="2026-03-01", time="10:01")
+    assert store.jobs.get(job_id).context.acquisition_date_time == "20260301100100"
