@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from pipeline import __version__
+from pipeline.archive.cli import archive
 from pipeline.corrections import parse_pages
 from pipeline.datatypes import Calibration, Corrections, Digitization, Layout, PageImage
 from pipeline.digitizer import Digitizer
@@ -196,6 +197,7 @@ def options(
     """Turn pictures of ECG pages into signals."""
 
 
+app.command()(archive)
 app.command()(evaluate)
 app.command()(evaluate_audit)
 app.command()(evaluate_print)

@@ -34,7 +34,7 @@ LAYERS: tuple[frozenset[str], ...] = (
 PROTOCOLS = ("dicom", "hl7", "fhir")
 # What the rooms of the digitizer may import besides themselves.
 PIPELINE_WORDS = ("datatypes", "errors", "runs", "corrections", "networks", "sheet.paper")
-PIPELINE_OUTSIDE = ("training", "evaluation")  # use the core; the core never uses them
+PIPELINE_OUTSIDE = ("archive", "training", "evaluation")  # use the core; the core never uses them
 PIPELINE_COMPOSERS = ("", "stages", "digitizer", "command_line", "__main__", *PIPELINE_OUTSIDE)
 FACE = ("corrections", "datatypes", "errors", "runs")
 MOST_MODULES_IN_A_ROOM = 12
@@ -264,6 +264,24 @@ def matplotlib_in_evaluation_only(sources: Sources) -> list[str]:
     return breaches_of(sources, lambda name, target: within(target, "matplotlib") and not within(name, *allowed))
 
 
+def ray_is_loaded_by_its_command_only(sources: Sources) -> list[str]:
+    """Ray and pyarrow are an extra: the command `archive` imports its room, and them, when it is called."""
+    libraries, light = ("ray", "pyarrow"), ("pipeline.archive", "pipeline.archive.cli")
+    found = breaches_of(
+        sources, lambda name, target: within(target, *libraries) and not within(name, "pipeline.archive")
+    )
+    for name in (*light, "pipeline.command_line"):
+        for node in sources[name].body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                targets = imports(name, ast.Module(body=[node], type_ignores=[]), set(sources))
+                found += [
+                    f"{name} imports {target} when it is imported itself"
+                    for target in targets
+                    if within(target, *libraries, "pipeline.archive") and target not in light
+                ]
+    return found
+
+
 def drawing_in_output_only(sources: Sources) -> list[str]:
     allowed = ("pipeline.output", "pipeline.training", "pipeline.evaluation", "pipeline.rows.pen")
     return [
@@ -446,6 +464,7 @@ RULES: tuple[Rule, ...] = (
     pipeline_rooms_know_words_only,
     training_stays_outside,
     matplotlib_in_evaluation_only,
+    ray_is_loaded_by_its_command_only,
     drawing_in_output_only,
     gateway_rooms_are_known,
     layers_import_downward,
@@ -504,8 +523,16 @@ PLANTED: dict[Rule, tuple[tuple[str, str], ...]] = {
         ("pipeline.layout.identify", "import pipeline.stages"),
         ("pipeline.signal.calibrate", "from pipeline.sheet.grid import measure_grid"),
     ),
-    training_stays_outside: (("pipeline.sheet.segment", "from pipeline.training.drawing import synth"),),
+    training_stays_outside: (
+        ("pipeline.sheet.segment", "from pipeline.training.drawing import synth"),
+        ("pipeline.digitizer", "from pipeline.archive import guard"),
+    ),
     matplotlib_in_evaluation_only: (("pipeline.output.overlay", "import matplotlib.pyplot"),),
+    ray_is_loaded_by_its_command_only: (
+        ("pipeline.digitizer", "def f():\n    import pyarrow.fs"),
+        ("pipeline.archive.cli", "from pipeline.archive.flow import Crew"),
+        ("pipeline.command_line", "from pipeline.archive import run"),
+    ),
     drawing_in_output_only: (("pipeline.rows.trace", "import cv2\ncv2.putText(1)"),),
     gateway_rooms_are_known: (("gateway.attic", ""),),
     layers_import_downward: (

@@ -14,6 +14,11 @@ if .venv/bin/python -m pip install --quiet --disable-pip-version-check -c config
 else
     echo "interop: SKIPPING the tests that need: hl7 (pip could not install it)"
 fi
+if .venv/bin/python -m pip install --quiet --disable-pip-version-check -c config/constraints.txt 'ray[data]' 2>/dev/null; then
+    echo "interop: ray is installed"
+else
+    echo "interop: SKIPPING the tests that need: ray (pip could not install it)"
+fi
 if .venv/bin/python -m pip install --quiet --disable-pip-version-check -c config/constraints.txt imagecodecs 2>/dev/null; then
     echo "interop: imagecodecs (OpenJPH, writes HTJ2K) is installed"
 else

@@ -173,3 +173,11 @@ def test_bash_completes_commands_and_options() -> None:
         words = str(line.count("\n"))
         asked = {"_ECG_DIGITIZE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": words}
         assert expected in CLI.invoke(app, [], env=asked, prog_name="ecg-digitize").stdout.split()
+
+
+def test_without_ray_the_archive_command_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = CLI.invoke(app, ["archive", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert "pip install 'ecg-gateway[archive]'" in result.output
+    assert not (tmp_path / "out").exists()
