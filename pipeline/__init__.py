@@ -1,7 +1,7 @@
 """The digitizer: a picture of ECG paper in, its leads in millivolts out.
 
-Importing this package loads the data types only.  `heart_rate_per_minute` and the names that need torch or OpenCV
-(`Digitizer`, `digitize`, `load_pages`, `draw_overlay`, `write_png`) are loaded when they are first used.
+Importing this package loads the data types only.  `heart_rate_per_minute`, `to_csv` and the names that need torch or
+OpenCV (`Digitizer`, `digitize`, `load_pages`, `draw_overlay`, `write_png`) are loaded when they are first used.
 """
 
 import os
@@ -46,6 +46,7 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(BUDGET.page_pixels))
 if TYPE_CHECKING:
     from pipeline.digitizer import Digitizer, digitize
     from pipeline.layout.file import load_layouts
+    from pipeline.output.files import to_csv
     from pipeline.output.overlay import draw_overlay, write_png
     from pipeline.signal.heart_rate import heart_rate_per_minute
     from pipeline.source.page import load_pages
@@ -57,6 +58,8 @@ else:
             from pipeline import digitizer as home
         elif name in ("draw_overlay", "write_png"):
             from pipeline.output import overlay as home
+        elif name == "to_csv":
+            from pipeline.output import files as home
         elif name == "load_layouts":
             from pipeline.layout import file as home
         elif name == "heart_rate_per_minute":
@@ -113,5 +116,6 @@ __all__ = [
     "load_pages",
     "parse_corrections",
     "parse_pages",
+    "to_csv",
     "write_png",
 ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
 from pipeline.datatypes import FloatArray, LayoutMatch, PulseBox, SpikeMark, TextLine, TraceSet
 from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, Flags, Float64, InkStrip, ink_strip
-from pipeline.rows.spikes import Spike, spikes_of, without_spikes
+from pipeline.rows.spikes import Spike, level_of, spikes_of, without_spikes
 from pipeline.rows.tips import with_tips
 from pipeline.sheet.paper import Sheet, print_boxes
 
@@ -24,7 +25,6 @@ def fit_ink(
     text: Sequence[TextLine],
     *,
     print_mm: float = 1.5,
-    fewest: int = 4,
 ) -> TraceSet:
     """Fit the tips of the rows' waves to their ink, and find the pacing spikes on the rows.
 
@@ -39,53 +39,210 @@ def fit_ink(
         Calibration pulses and print: a stroke that lies in one of them is no spike.
     print_mm : float
         Around the start of a column, where separators are printed: nothing is fitted there.
-    fewest : int
-        Strokes that make a page a paced one; fewer are left to the audit.
 
     Returns
     -------
     TraceSet
     """
-    usual_mm, paced_mm = traces.row_mm.copy(), traces.row_mm.copy()
-    x_mm = traces.x0_mm + np.arange(usual_mm.shape[1]) / traces.columns_per_mm
+    row_mm = traces.row_mm.copy()
+    x_mm = traces.x0_mm + np.arange(row_mm.shape[1]) / traces.columns_per_mm
     clear = np.all([np.abs(x_mm - start) > print_mm for start, _ in match.column_mm], axis=0)
     boxes = np.reshape(print_boxes(match, pulses, text, pulse_margin_mm=0.5), (-1, 4))
-    marks: list[SpikeMark] = []
-    for k, row in enumerate(traces.row_mm):
+    level_mm = _levels(row_mm)
+    strips: dict[int, tuple[InkStrip, float]] = {}
+    strokes: list[_Stroke] = []
+    for k, row in enumerate(row_mm):
         there = np.isfinite(row) & clear
         for line in traces.lines:
             if line.row == k:
                 there[line.first : line.stop] = False
         found = _strip(sheet, x_mm, row, there) if there.any() else None
-        if found is None:
+        if found is not None:
+            strip, top_mm, spikes = found
+            strips[k] = strip, top_mm
+            strokes += [_on_paper(k, spike, x_mm, top_mm) for spike in spikes]
+    strokes = [one for one in strokes if not _is_line(np.delete(level_mm, one.row, 0), one)]
+    strokes = [replace(one, seen=_is_trace(sheet, x_mm, one), printed=_in_print(boxes, x_mm, one)) for one in strokes]
+    owned = _of_a_pacemaker(_owned(strokes, level_mm))
+    for k, (strip, top_mm) in strips.items():
+        own = [(one.column, one.sign) for one in owned if one.row == k]
+        row_mm[k, strip.there] = top_mm + _line(strip, own)[strip.there] / PX_PER_MM_Y
+    marks = [SpikeMark(row=one.row, x_mm=float(x_mm[one.column]), tip_mm=one.tip_mm, score=one.score) for one in owned]
+    return replace(traces, row_mm=row_mm, spikes=tuple(marks))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stroke:
+    """An upright stroke on the paper, as one row sees it."""
+
+    row: int
+    column: int
+    foot_mm: float
+    tip_mm: float
+    behind_mm: float  # where its ink ends on the other side of the row's line; `foot_mm` if it does not go on there
+    score: float
+    seen: bool = False  # the page network takes it for trace
+    printed: bool = False  # print is near
+    alone: bool = True  # it touches no other row
+
+    @property
+    def sign(self) -> int:
+        """-1 above the row's line, 1 below it."""
+        return -1 if self.tip_mm < self.foot_mm else 1
+
+    @property
+    def height_mm(self) -> float:
+        """Its length from the row's line."""
+        return abs(self.tip_mm - self.foot_mm)
+
+    @property
+    def ends_mm(self) -> tuple[float, float]:
+        """Paper y of the upper and of the lower end of the ink."""
+        return min(self.tip_mm, self.behind_mm), max(self.tip_mm, self.behind_mm)
+
+
+def _on_paper(row: int, spike: Spike, x_mm: Float64, top_mm: float) -> _Stroke:
+    foot, tip, behind = (top_mm + at / PX_PER_MM_Y for at in (spike.foot_px, spike.tip_px, spike.behind_px))
+    return _Stroke(row=row, column=spike.column, foot_mm=foot, tip_mm=tip, behind_mm=behind, score=spike.score)
+
+
+def _levels(row_mm: FloatArray) -> FloatArray:
+    """Return the rows' lines (n_rows, n) without what stands out of them and is as narrow as a spike."""
+    at = np.arange(row_mm.shape[1])
+    out = np.full_like(row_mm, np.nan)
+    for level, row in zip(out, row_mm, strict=True):
+        there = np.isfinite(row)
+        if there.any():
+            level[there] = level_of(level_of(np.interp(at, at[there], row[there]), -1), 1)[there]
+    return out
+
+
+def _owned(strokes: Sequence[_Stroke], level_mm: FloatArray, *, same: int = 5) -> list[_Stroke]:
+    """Say which row each stroke belongs to.
+
+    Rows that are crossed by one stroke all see it.
+
+    Parameters
+    ----------
+    strokes : sequence of _Stroke
+    level_mm : (n_rows, n)
+        The rows' lines without spikes.
+    same : int
+        Columns within which strokes are one.
+    """
+    left = sorted(strokes, key=lambda one: one.column)
+    owned: list[_Stroke] = []
+    while left:
+        first = left[0]
+        group = [
+            one
+            for one in left
+            if one.column - first.column <= same
+            and one.ends_mm[0] <= first.ends_mm[1]
+            and first.ends_mm[0] <= one.ends_mm[1]
+        ]
+        left = [one for one in left if one not in group]
+        owned += _shared_out(group, level_mm)
+    return owned
+
+
+def _shared_out(
+    group: Sequence[_Stroke], level_mm: FloatArray, *, pen_mm: float = 0.6, least_mm: float = 1.5, most_mm: float = 32.0
+) -> list[_Stroke]:
+    """Share the ink of one upright out among the rows that it touches: one spike each at most, and all of it explained.
+
+    An end that stands out beyond the outermost row belongs to the row farthest away that may reach it.  Ink between two
+    rows that no such spike covers is of the one that has none yet; if neither has, each gets half, which is at least
+    half of its height.
+    """
+    top, bottom = min(one.ends_mm[0] for one in group), max(one.ends_mm[1] for one in group)
+    column = group[0].column
+    near = level_mm[:, max(column - 8, 0) : column + 9]
+    levels = [(float(np.nanmedian(row)), k) for k, row in enumerate(near) if np.isfinite(row).any()]
+    feet = sorted((foot, k) for foot, k in levels if top - pen_mm <= foot <= bottom + pen_mm)
+    if not feet:
+        return []
+    up, down = feet[0][0] - top >= least_mm, bottom - feet[-1][0] >= least_mm
+    tips: dict[int, float] = {}  # by the row's place among `feet`
+    for stands_out, tip, order in ((up, top, reversed(range(len(feet)))), (down, bottom, iter(range(len(feet))))):
+        reach = [k for k in order if k not in tips and abs(tip - feet[k][0]) <= most_mm]
+        if stands_out and not reach:
+            return []
+        if stands_out:
+            tips[reach[0]] = tip
+    for k, ((upper, _), (lower, _)) in enumerate(pairwise(feet)):
+        spans = [(min(feet[of][0], tip), max(feet[of][0], tip)) for of, tip in tips.items()]
+        if any(start <= upper + pen_mm and lower - pen_mm <= end for start, end in spans):
             continue
-        strip, top_mm, spikes = found
-        others_mm = np.delete(traces.row_mm, k, 0)
-        spikes = [
-            spike
-            for spike in spikes
-            if _is_trace(sheet, x_mm, top_mm, strip, spike)
-            and not _is_line(others_mm, top_mm, strip, spike)
-            and not _in_print(boxes, float(x_mm[spike.column]), _ends_mm(strip, top_mm, spike))
-        ]
-        usual_mm[k, there] = top_mm + _line(strip, [])[there] / PX_PER_MM_Y
-        paced_mm[k, there] = top_mm + _line(strip, spikes)[there] / PX_PER_MM_Y if spikes else usual_mm[k, there]
-        marks += [
-            SpikeMark(
-                row=k,
-                x_mm=float(x_mm[spike.column]),
-                tip_mm=top_mm + spike.tip_px / PX_PER_MM_Y,
-                score=spike.score,
-            )
-            for spike in spikes
-        ]
-    if len(marks) < fewest:
-        return replace(traces, row_mm=usual_mm)
-    return replace(traces, row_mm=paced_mm, spikes=tuple(marks))
+        takers = [of for of in (k, k + 1) if of not in tips]
+        middle = (upper + lower) / 2
+        for of in takers:
+            tips[of] = middle if len(takers) == 2 else (lower if of == k else upper)
+        if not takers:
+            return []
+    strongest = max(group, key=lambda one: one.score)
+    alone = len(feet) == 1
+    return [
+        _Stroke(
+            row=row,
+            column=next((one.column for one in group if one.row == row), column),
+            foot_mm=foot,
+            tip_mm=tips[k],
+            behind_mm=foot,
+            score=strongest.score if alone else 0.6 * strongest.score,
+            seen=any(one.seen for one in group),
+            printed=any(one.printed for one in group),
+            alone=alone,
+        )
+        for k, (foot, row) in enumerate(feet)
+        if k in tips and abs(tips[k] - foot) <= most_mm
+    ]
 
 
-def _line(strip: InkStrip, spikes: Sequence[Spike]) -> FloatArray:
-    """Return the line of a row (n,) in pixels, its tips fitted, beside its spikes."""
+def _of_a_pacemaker(strokes: Sequence[_Stroke], *, fewest: int = 4) -> list[_Stroke]:
+    """Keep the strokes that are a pacemaker's: there are some on the page that nothing speaks against, or many alike.
+
+    A stroke that lies in print or that the page network does not take for trace is kept if others are like it.
+
+    Parameters
+    ----------
+    strokes : sequence of _Stroke
+    fewest : int
+        Strokes that make a page a paced one; fewer are left to the audit.
+    """
+    plain = [one for one in strokes if one.alone and not one.printed]
+    sure = sum(one.seen for one in plain)
+    alike = sum(_alike(one, plain) >= 2 for one in plain)
+    if sure < fewest and (alike < 2 * fewest or 4 * alike < len(strokes)):
+        return []
+    return [one for one in strokes if _is_spike(one, [other for other in strokes if not other.printed])]
+
+
+def _is_spike(one: _Stroke, plain: Sequence[_Stroke]) -> bool:
+    """Tell whether a stroke of a paced page is a spike; in print it is one only if another row has one at its time."""
+    if one.printed:
+        return any(_at_once(one, other) for other in plain)
+    return one.seen or _alike(one, plain) >= 1
+
+
+def _at_once(one: _Stroke, other: _Stroke, *, same: int = 5) -> bool:
+    """Tell whether two rows have a stroke at the same paper x."""
+    return other.row != one.row and abs(other.column - one.column) <= same
+
+
+def _alike(one: _Stroke, strokes: Sequence[_Stroke], *, ratio: float = 0.65) -> int:
+    """Count the strokes like one: at its time in other rows, or as tall in its own."""
+    count = 0
+    for other in strokes:
+        if other.row == one.row and other.sign == one.sign and other is not one:
+            count += ratio * other.height_mm <= one.height_mm <= other.height_mm / ratio
+        else:
+            count += _at_once(one, other)
+    return count
+
+
+def _line(strip: InkStrip, spikes: Sequence[tuple[int, int]]) -> FloatArray:
+    """Return the line of a row (n,) in pixels, its tips fitted, beside its spikes: column and sign of each."""
     return with_tips(replace(strip, y_px=without_spikes(strip, spikes)), _beside(spikes, strip.there))
 
 
@@ -107,45 +264,36 @@ def _strip(sheet: Sheet, x_mm: Float64, row: FloatArray, there: Flags) -> tuple[
     return found
 
 
-def _is_trace(sheet: Sheet, x_mm: Float64, top_mm: float, row: InkStrip, spike: Spike) -> bool:
+def _is_trace(sheet: Sheet, x_mm: Float64, one: _Stroke) -> bool:
     """Tell whether the page network takes a stroke neither for print nor for grid."""
-    columns_mm = x_mm[spike.column - 2 : spike.column + 3]
-    y_mm = top_mm + np.linspace(row.y_px[spike.column], spike.tip_px, 12)[3:] / PX_PER_MM_Y
-    text, trace, grid = np.median(sheet.ink(columns_mm, y_mm).max(1), 0)
+    y_mm = np.linspace(one.foot_mm, one.tip_mm, 12)[3:]
+    text, trace, grid = np.median(sheet.ink(x_mm[one.column - 2 : one.column + 3], y_mm).max(1), 0)
     return bool(text < 0.3 * 255 and trace > grid)
 
 
-def _ends_mm(row: InkStrip, top_mm: float, spike: Spike) -> tuple[float, float]:
-    """Return paper y of a stroke's upper and lower end."""
-    foot, tip = (top_mm + at / PX_PER_MM_Y for at in (float(row.y_px[spike.column]), spike.tip_px))
-    return min(foot, tip), max(foot, tip)
-
-
-def _is_line(
-    others_mm: FloatArray, top_mm: float, row: InkStrip, spike: Spike, *, pen_mm: float = 0.5, share: float = 0.3
-) -> bool:
-    """Tell whether a stroke is another row's line (n_rows, n): it ends on one, or one runs along much of it."""
-    upper, lower = _ends_mm(row, top_mm, spike)
-    tip = top_mm + spike.tip_px / PX_PER_MM_Y
-    for other in others_mm[:, max(spike.column - 6, 0) : spike.column + 7]:
+def _is_line(others_mm: FloatArray, one: _Stroke, *, pen_mm: float = 0.5, share: float = 0.3) -> bool:
+    """Tell whether a stroke is another row's line: one of (n_rows, n) runs along much of it."""
+    upper, lower = min(one.foot_mm, one.tip_mm), max(one.foot_mm, one.tip_mm)
+    for other in others_mm[:, max(one.column - 6, 0) : one.column + 7]:
         if np.isfinite(other).any():
             first, last = float(np.nanmin(other)) - pen_mm, float(np.nanmax(other)) + pen_mm
-            if first - 0.5 <= tip <= last + 0.5 or min(last, lower) - max(first, upper) > share * (lower - upper):
+            if min(last, lower) - max(first, upper) > share * (lower - upper):
                 return True
     return False
 
 
-def _in_print(boxes: Float64, x_mm: float, ends_mm: tuple[float, float], *, share: float = 0.4) -> bool:
+def _in_print(boxes: Float64, x_mm: Float64, one: _Stroke, *, share: float = 0.4) -> bool:
     """Tell whether much of an upright stroke lies in one of the boxes (n, 4)."""
-    upper, lower = ends_mm
+    upper, lower = min(one.foot_mm, one.tip_mm), max(one.foot_mm, one.tip_mm)
     inside = np.minimum(boxes[:, 3], lower) - np.maximum(boxes[:, 1], upper)
-    return bool(((boxes[:, 0] <= x_mm) & (x_mm <= boxes[:, 2]) & (inside > share * (lower - upper))).any())
+    at = x_mm[one.column]
+    return bool(((boxes[:, 0] <= at) & (at <= boxes[:, 2]) & (inside > share * (lower - upper))).any())
 
 
-def _beside(spikes: Sequence[Spike], there: Flags, *, reach_mm: float = 0.6) -> Flags:
+def _beside(spikes: Sequence[tuple[int, int]], there: Flags, *, reach_mm: float = 0.6) -> Flags:
     """Mark the columns (n,) where a spike stands: what ink goes on there is the spike's."""
     near = np.zeros_like(there)
-    for spike in spikes:
+    for column, _ in spikes:
         reach = round(reach_mm * PX_PER_MM_X)
-        near[max(spike.column - reach, 0) : spike.column + reach + 1] = True
+        near[max(column - reach, 0) : column + reach + 1] = True
     return near

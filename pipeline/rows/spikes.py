@@ -1,4 +1,4 @@
-"""Pacing spikes: thin upright strokes of ink that stand on a row's line and that the line leaves out.
+"""Pacing spikes: thin upright strokes of ink that stand on a row's line; the line may leave them out or follow them.
 
 A spike is ink as wide as the pen, and one or two samples of the record: it is an object with a tip, not a place of the
 line.
@@ -6,7 +6,7 @@ line.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,20 +18,39 @@ from pipeline.runs import runs_of
 
 _INK = 0.3  # a faint spike of a thin pen is no darker
 _GAP = 3  # pixels without ink that end a stroke
+_WIDEST_MM = 0.3  # of what the line follows of a spike
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spike:
-    """A stroke on a row's line."""
+    """A stroke on a row's line; places in pixels from the strip's first row."""
 
     column: int
-    tip_px: float  # its end, in pixels from the strip's first row
+    foot_px: float  # of the line, without what it follows of the stroke
+    tip_px: float  # the end of the stroke
+    behind_px: float  # where its ink ends on the other side of the line; `foot_px` if it does not go on there
     cut: bool  # it reaches the strip's edge
+    followed: float  # share of it that the line follows
     score: float  # in [0, 1]
+
+    @property
+    def up(self) -> bool:
+        """Whether it stands above the line."""
+        return self.tip_px < self.foot_px
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class _Side:
+    """What stands above (-1) or below (1) a row's line, in every column (n,)."""
+
+    sign: int
+    level: FloatArray  # the line without what stands out of it, as narrow as a spike
+    edge: FloatArray  # where the line's own ink ends
+    length: FloatArray  # how far ink goes on from there, in pixels
 
 
 def spikes_of(row: InkStrip, *, least_mm: float = 2.0) -> list[Spike]:
-    """Find the pacing spikes of a row, left to right.
+    """Find the upright strokes of a row that may be pacing spikes, left to right.
 
     Parameters
     ----------
@@ -39,22 +58,50 @@ def spikes_of(row: InkStrip, *, least_mm: float = 2.0) -> list[Spike]:
     least_mm : float
         Length of the shortest, beyond the line's own ink.
     """
-    edges = {sign: _edge(row, sign) for sign in (-1, 1)}
-    lengths = {sign: _stroke_px(row, edge, sign) for sign, edge in edges.items()}
+    above, below = _side(row, -1), _side(row, 1)
     found = [
-        _spike(row, sign, run, edges, lengths)
-        for sign, length in lengths.items()
-        for run in runs_of(length >= least_mm * PX_PER_MM_Y)
+        _spike(row, side, other, run)
+        for side, other in ((above, below), (below, above))
+        for run in runs_of(side.length >= least_mm * PX_PER_MM_Y)
     ]
-    return sorted((spike for spike in found if spike is not None), key=lambda spike: spike.column)
+    spikes = sorted((spike for spike in found if spike is not None), key=lambda spike: spike.column)
+    spikes = [one for one in spikes if not any(_are_limbs(one, other) for other in spikes)]
+    return [one for one in spikes if not _is_wave(one, [other.followed for other in spikes if other.up == one.up])]
 
 
-def _edge(row: InkStrip, sign: int) -> FloatArray:
-    """Return where the line's own ink ends above (-1) or below (1) it, in every column (n,)."""
+def _is_wave(one: Spike, followed: Sequence[float]) -> bool:
+    """Tell whether a stroke is a sharp wave: the line runs along it, and along most strokes of its row or hardly any.
+
+    Parameters
+    ----------
+    one : Spike
+    followed : sequence of float
+        Of all strokes of its row on its side.
+    """
+    usually = float(np.median(followed))
+    return usually > 0.7 or (usually < 0.3 and one.followed > 0.75)
+
+
+def _are_limbs(one: Spike, other: Spike, *, apart_mm: float = 1.2) -> bool:
+    """Tell whether two strokes are the limbs of one wave: no pacemaker fires twice within 1.2 mm."""
+    return one is not other and one.up == other.up and abs(one.column - other.column) < apart_mm * PX_PER_MM_X
+
+
+def level_of(y_px: FloatArray, sign: int) -> FloatArray:
+    """Return a line (n,) without what stands out of it upwards (-1) or downwards (1) and is as narrow as a spike."""
+    size = 2 * round(_WIDEST_MM * PX_PER_MM_X / 2) + 1
+    inwards, outwards = (maximum_filter1d, minimum_filter1d) if sign < 0 else (minimum_filter1d, maximum_filter1d)
+    return np.asarray(outwards(inwards(y_px, size), size), np.float32)
+
+
+def _side(row: InkStrip, sign: int) -> _Side:
+    """Look at the ink beyond the line's own."""
+    level = level_of(row.y_px, sign)
     beside = 2 * round((0.5 * row.pen.width_mm + 2 * row.pen.blur_mm) * PX_PER_MM_X) + 1
     outermost = minimum_filter1d if sign < 0 else maximum_filter1d
     half_px = (0.5 * row.pen.width_mm + row.pen.blur_mm) * PX_PER_MM_Y
-    return np.asarray(outermost(row.y_px, beside) + sign * half_px, np.float32)
+    edge = np.asarray(outermost(level, beside) + sign * half_px, np.float32)
+    return _Side(sign=sign, level=level, edge=edge, length=_stroke_px(row, edge, sign))
 
 
 def _stroke_px(row: InkStrip, edge: FloatArray, sign: int) -> FloatArray:
@@ -77,55 +124,85 @@ def _widest_mm(pen: Pen) -> float:
 
 def _spike(
     row: InkStrip,
-    sign: int,
+    side: _Side,
+    other: _Side,
     run: tuple[int, int],
-    edges: Mapping[int, FloatArray],
-    lengths: Mapping[int, FloatArray],
     *,
     faintest: float = 0.25,
     beside: float = 0.35,
     going_on: float = 0.4,
-    wave: float = 2.5,
+    wave: float = 0.4,
+    growth_mm: float = 0.08,
 ) -> Spike | None:
-    """Judge the stroke in columns `run`: a spike is thin and plain, has one end, and is no tip of a wave.
+    """Judge the stroke in columns `run`: a spike is thin and plain, has an end, and is no tip of a wave.
 
     Parameters
     ----------
-    edges, lengths : mapping
-        What `_edge` and `_stroke_px` return for up (-1) and down (1).
+    side, other : _Side
+        Where the stroke stands, and behind the line.
     faintest : float
         Ink of the faintest, beyond the paper beside it.
     beside : float
-        Share of its length that the columns beside it, and those on the other side of the line, may have.
+        Share of its length that the columns beside it may have.
     going_on : float
-        Share of its ink that the paper beyond its end and behind the line may have: a line of the grid goes on there.
+        Share of its ink that the paper beyond its ends may have: a line of the grid goes on there.
     wave : float
-        Lengths that the line itself may come out.
+        Lengths that the line may come out beneath the stroke.
+    growth_mm : float
+        How much wider it may grow towards its foot, on the side where it grows less: a wave's tip grows on both.
     """
-    (start, stop), length, opposite = run, lengths[sign], lengths[-sign]
+    (start, stop), length, sign = run, side.length, side.sign
     tallest = float(length[start:stop].max())
     tall = start + np.flatnonzero(length[start:stop] >= 0.7 * tallest)
     column = round(float(tall.mean()))
     widest = _widest_mm(row.pen) * PX_PER_MM_X
-    side = round(0.5 * widest + 0.2 * PX_PER_MM_X)
-    if not side + 2 <= column < len(length) - side - 2 or (length[start:stop] > 0.25 * tallest).sum() > widest:
+    off = round(0.5 * widest + 0.2 * PX_PER_MM_X)
+    if not off + 2 <= column < len(length) - off - 2 or (length[start:stop] > 0.25 * tallest).sum() > widest:
         return None
-    sides = (length[column - side - 2 : column - side + 1], length[column + side : column + side + 3])
-    if any(part.min() > beside * tallest for part in sides):
+    if any(part.min() > beside * tallest for part in (length[column - off - 2 :][:3], length[column + off :][:3])):
         return None
-    if opposite[tall].max() > max(beside * tallest, 6) or _wave_px(row.y_px, column, sign) > wave * tallest:
+    if _wave_px(side.level, column, sign) > wave * tallest:
         return None
-    foot, behind = (float(edges[to][column]) for to in (sign, -sign))
-    end = foot + sign * tallest
-    if not 2 <= end < len(row.ink) - 2:
-        return Spike(column=column, tip_px=end, cut=True, score=0.0)
-    stroke, noise = _contrast(row, column, side, foot, end)
-    on = [_contrast(row, column, side, at + 3 * to, at + 19 * to)[0] for at, to in ((end, sign), (behind, -sign))]
-    plain = float(np.quantile(stroke, 0.25))
-    if plain < max(faintest, 4 * noise) or max(float(np.median(part)) for part in on) > going_on * plain:
-        return None
-    tip = end - sign * 0.5 * row.pen.width_mm * PX_PER_MM_Y
-    return Spike(column=column, tip_px=tip, cut=False, score=float(np.clip(plain, 0.3, 0.9)))
+    foot, behind = float(side.edge[column]), float(other.edge[column])
+    on = float(other.length[tall].max())
+    level, end = float(side.level[column]), foot + sign * tallest
+    ends = (end, behind - sign * on)
+    cut = not all(2 <= at < len(row.ink) - 2 for at in ends)
+    if not cut:
+        stroke, noise = _contrast(row, column, off, foot, end)
+        plain = float(np.quantile(stroke, 0.25))
+        pairs = zip(ends, (sign, -sign), strict=True)
+        beyond = [_contrast(row, column, off, at + 3 * to, at + 19 * to)[0] for at, to in pairs]
+        most = max(float(np.median(part)) for part in beyond)
+        if plain < max(faintest, min(4 * noise, 0.6)) or most > going_on * plain:
+            return None
+        if _growth_mm(row, column, foot, end) > growth_mm:
+            return None
+    return Spike(
+        column=column,
+        foot_px=level,
+        tip_px=end - sign * 0.5 * row.pen.width_mm * PX_PER_MM_Y,
+        behind_px=ends[1] if on > max(beside * tallest, 6) else level,
+        cut=cut,
+        followed=float((sign * (row.y_px - side.level))[column - 3 : column + 4].max()) / tallest,
+        score=0.0 if cut else float(np.clip(plain, 0.3, 0.9)),
+    )
+
+
+def _growth_mm(row: InkStrip, column: int, foot_px: float, end_px: float, *, reach_mm: float = 0.35) -> float:
+    """Return how much wider a stroke is near its foot than near its end, on the side where it grows less."""
+    rows = np.round(np.linspace(foot_px, end_px, max(int(abs(end_px - foot_px)), 6) + 1)[1:-1]).astype(np.int64)
+    reach = round((0.5 * row.pen.width_mm + 2 * row.pen.blur_mm + reach_mm) * PX_PER_MM_X)
+    columns = np.clip(column + np.arange(-reach - 6, reach + 7), 0, row.ink.shape[1] - 1)
+    part = row.ink[rows.clip(0, len(row.ink) - 1)][:, columns]
+    halves = (part[:, : reach + 6], part[:, : -(reach + 7) : -1])  # each with its own paper first
+    third = max(len(rows) // 3, 2)
+    grown = []
+    for half in halves:
+        own = (half - np.median(half[:, :6], 1)[:, None]).clip(0)[:, 6:].sum(1)
+        grown.append(float(np.median(own[:third]) - np.median(own[-third:])))
+    middle = part[:, reach + 6] - np.median(np.concatenate([part[:, :6], part[:, -6:]], 1), 1)
+    return min(grown) / max(float(np.median(middle)), 0.1) / PX_PER_MM_X
 
 
 def _wave_px(y_px: FloatArray, column: int, sign: int, *, reach_mm: float = 1.2) -> float:
@@ -150,16 +227,26 @@ def _contrast(row: InkStrip, column: int, side: int, from_px: float, to_px: floa
     return row.ink[rows, column - 1 : column + 2].max(1) - paper, 1.5 * uneven
 
 
-def without_spikes(row: InkStrip, spikes: Sequence[Spike], *, least_mm: float = 0.2) -> FloatArray:
-    """Return the line (n,) in pixels straight on where it bends towards a spike by `least_mm` or more."""
+def without_spikes(row: InkStrip, spikes: Sequence[tuple[int, int]], *, least_mm: float = 0.2) -> FloatArray:
+    """Return the line (n,) in pixels without what it follows of spikes.
+
+    Parameters
+    ----------
+    row : InkStrip
+    spikes : sequence of tuple
+        Column and sign: -1 for one that stands above the line.
+    least_mm : float
+        A line that still comes out towards a spike by this much goes straight on there.
+    """
     line = row.y_px.copy()
-    side = round((0.5 * row.pen.width_mm + 0.2) * PX_PER_MM_X)
-    for spike in spikes:
-        part = slice(spike.column - side, spike.column + side + 1)
-        if part.start < 0 or part.stop > len(line) or not row.there[part].all():
+    reach, side = round(_WIDEST_MM * PX_PER_MM_X), round((0.5 * row.pen.width_mm + 0.2) * PX_PER_MM_X)
+    levels = {sign: level_of(line, sign) for sign in {sign for _, sign in spikes}}
+    for column, sign in spikes:
+        near, part = (slice(column - off, column + off + 1) for off in (max(reach, side), side))
+        if near.start < 0 or near.stop > len(line) or not row.there[near].all():
             continue
-        straight = np.linspace(line[part.start], line[part.stop - 1], 2 * side + 1)
-        towards = np.sign(spike.tip_px - straight[side]) * (line[part] - straight)
-        if towards.max() > least_mm * PX_PER_MM_Y:
-            line[part] = straight
+        line[near] = levels[sign][near]
+        out, ends = sign * line[column - 2 : column + 3], sign * line[[part.start, part.stop - 1]]
+        if out.max() - ends.max() > least_mm * PX_PER_MM_Y:
+            line[part] = np.linspace(line[part.start], line[part.stop - 1], 2 * side + 1)
     return line

@@ -87,7 +87,28 @@ def test_a_line_that_bends_towards_its_spike_is_laid_straight() -> None:
     row = _seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0), {480: 12.0}), read)
     spikes = spikes_of(row)
     assert [spike.column for spike in spikes] == pytest.approx([480], abs=2)
-    assert np.abs(without_spikes(row, spikes) - y).max() < 3
+    assert np.abs(without_spikes(row, [(480, -1)]) - y).max() < 3
+
+
+def test_a_spike_that_the_line_follows_is_a_spike_with_its_height() -> None:
+    y = _line()
+    read = y.copy()
+    read[478:483] -= PX_PER_MM_Y * 6 * np.array([0.4, 1.0, 1.0, 1.0, 0.4])
+    at = dict.fromkeys((60, 480, 890, 1330), 10.0)
+    row = _seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0), at), read)
+    found = spikes_of(row)
+    assert [spike.column for spike in found] == pytest.approx([*at], abs=2)
+    assert [(LEVEL - spike.tip_px) / PX_PER_MM_Y for spike in found] == pytest.approx([10.0] * 4, abs=0.5)
+    assert np.abs(without_spikes(row, [(480, -1)]) - y).max() < 3
+
+
+def test_strokes_that_the_line_follows_everywhere_are_waves() -> None:
+    at = dict.fromkeys((60, 480, 890, 1330), 10.0)
+    y = _line()
+    read = y.copy()
+    for column in at:
+        read[column - 2 : column + 3] -= PX_PER_MM_Y * 9 * np.array([0.4, 1.0, 1.0, 1.0, 0.4])
+    assert spikes_of(_seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0), at), read)) == []
 
 
 @pytest.mark.parametrize("half_mm", [0.6, 1.0, 2.0])
@@ -102,7 +123,8 @@ def test_lines_that_go_on_are_no_spikes() -> None:
     strip = _strip(y, Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0))
     strip[:, 698:703] = INK.astype(np.uint8)  # a black line of the grid
     strip[120:280, 800:806] = INK.astype(np.uint8)  # a mark through the line
-    assert [spike for spike in spikes_of(_seen(strip, y)) if not spike.cut] == []
+    found = spikes_of(_seen(strip, y))
+    assert [spike for spike in found if not spike.cut and spike.behind_px == spike.foot_px] == []
 
 
 def test_too_little_of_a_line_is_no_row() -> None:
@@ -118,14 +140,58 @@ def _sheet(strip: np.ndarray, top_mm: float = 40.0) -> SimpleNamespace:
     def at(x_mm: np.ndarray, y_mm: np.ndarray) -> np.ndarray:
         rows = np.round((y_mm - top_mm) * PX_PER_MM_Y).astype(int)
         columns = np.round(x_mm * PX_PER_MM_X).astype(int).clip(0, N - 1)
-        shown = strip[rows.clip(0, HEIGHT - 1)][:, columns]
-        return np.where(((rows >= 0) & (rows < HEIGHT))[:, None, None], shown, 255).astype(np.uint8)
+        shown = strip[rows.clip(0, len(strip) - 1)][:, columns]
+        return np.where(((rows >= 0) & (rows < len(strip)))[:, None, None], shown, 255).astype(np.uint8)
 
     def ink(x_mm: np.ndarray, y_mm: np.ndarray) -> np.ndarray:
         dark = np.where(at(x_mm, y_mm).max(2) < 150, 255, 0).astype(np.uint8)
         return np.stack([np.zeros_like(dark), dark, np.zeros_like(dark)], 2)
 
     return SimpleNamespace(pixels=at, ink=ink)
+
+
+def _rows_with(uprights_mm: list[tuple[float, float]], levels_mm: list[float]) -> TraceSet:
+    """Level rows on one sheet, every upright from y to y in mm at the same four times, fitted."""
+    pen = Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0)
+    height, top_mm = 640, 40.0
+    x = np.arange(N, dtype=np.float64)
+    tremble = np.random.default_rng(3).normal(0, 0.3, N)
+    lines = [(level - top_mm) * PX_PER_MM_Y + tremble for level in levels_mm]
+    cover = np.maximum.reduce([drawn(x, y, (height, N), pen) for y in lines])
+    for column in (480, 890, 1330, 1740):
+        for ends in uprights_mm:
+            y = (np.array(ends) - top_mm) * PX_PER_MM_Y
+            cover = np.maximum(cover, drawn(np.full(2, float(column)), y, (height, N), pen))
+    picture = PAPER + np.clip(cover, 0, 1)[..., None] * (INK - PAPER)
+    traces = TraceSet(
+        row_mm=np.stack([top_mm + y / PX_PER_MM_Y for y in lines]).astype(np.float32),
+        confidence=np.ones((len(lines), N), np.float32),
+        baseline_mm=np.array(levels_mm, np.float32),
+        x0_mm=0.0,
+        columns_per_mm=PX_PER_MM_X,
+    )
+    match = SimpleNamespace(column_mm=((-5.0, 130.0),), labels=())
+    return fit_ink(traces, _sheet(np.round(picture).astype(np.uint8), top_mm), match, (), [])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("uprights_mm", "tips_mm"),
+    [
+        ([(66.0, 90.0)], {0: 90.0}),  # down from the upper row through the lower
+        ([(58.0, 82.0)], {1: 58.0}),  # up from the lower row through the upper
+        ([(66.0, 90.0), (58.0, 82.0)], {0: 90.0, 1: 58.0}),  # both
+        ([(66.0, 82.0)], {0: 74.0, 1: 74.0}),  # from row to row: half of it each
+        ([(58.0, 66.0)], {0: 58.0}),
+    ],
+)
+def test_strokes_that_cross_rows_have_their_owners(
+    uprights_mm: list[tuple[float, float]], tips_mm: dict[int, float]
+) -> None:
+    spikes = _rows_with([*uprights_mm, (110.0, 102.0)], [66.0, 82.0, 110.0]).spikes  # the third row's stand alone
+    expected = tips_mm | {2: 102.0}
+    assert len(spikes) == 4 * len(expected)
+    for spike in spikes:
+        assert spike.tip_mm == pytest.approx(expected[spike.row], abs=0.6)
 
 
 def _fitted(columns: list[int], mm: float, text: list[TextLine]) -> TraceSet:
