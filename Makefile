@@ -25,7 +25,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/pytest -m "not interop"
+	$(BIN)/pytest -m "not interop" -n 2 --dist worksteal
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file config/mkdocs.yml
@@ -33,7 +33,7 @@ docs: $(STAMP)
 
 interop: $(STAMP)
 	sh tests/interop/install_peers.sh
-	$(BIN)/pytest -m interop -rs
+	$(BIN)/pytest -m interop -rs -n 2 --dist loadfile
 
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos $(if $(filter short,$(CHAOS)),--seconds 120 --stall 10,--seconds 780)

@@ -383,7 +383,7 @@ class Service:
                 extra={"action": "open_files"},
             )
         per_host = max(1, web.maximum_connections_per_host * connections // web.maximum_connections)
-        app = create_app(self._store, self._spool, lambda: self._settings, self.problems, digest(self._first_secret))
+        app = create_app(self._intake, self._spool, lambda: self._settings, self.problems, digest(self._first_secret))
         tls = ListenerTls(web.tls) if web.tls else None
         return WebServer(app, web.host, web.port, ConnectionLimit("web", connections, per_host), tls)
 

@@ -43,6 +43,7 @@ USER_AUTHENTICATION = _dcm("110114", "User Authentication")
 START, STOP = _dcm("110120", "Application Start"), _dcm("110121", "Application Stop")
 LOG_IN, LOG_OUT = _dcm("110122", "Login"), _dcm("110123", "Logout")
 RESTRICTED_FUNCTION = _dcm("110132", "Use of Restricted Function")
+SOFTWARE_CONFIGURATION = _dcm("110131", "Software Configuration")
 USER_ATTRIBUTES = _dcm("110137", "User Security Attributes Changed")
 
 APPLICATION, LAUNCHER = _dcm("110150", "Application"), _dcm("110151", "Application Launcher")

@@ -27,6 +27,11 @@ from gateway.store.tables import AuditEntry, Job, JobEvent
 _TWELVE_LEAD = "1.2.840.10008.5.1.4.1.1.9.1.1"
 _QUERIES = {"worklist": "1.2.840.10008.5.1.4.31", "study": "1.2.840.10008.5.1.4.1.2.2.1"}
 _DELIVERED = {"DELIVERY_DELIVER": 0, "DELIVERY_STORE": 0, "DELIVERY_REFUSE": 8, "DELIVERY_GIVE_UP": 8}
+_ALERTS = {
+    AuditKind.ACCOUNT: m.USER_ATTRIBUTES,
+    AuditKind.ALERT: m.RESTRICTED_FUNCTION,
+    AuditKind.CONFIGURE: m.SOFTWARE_CONFIGURATION,
+}
 _PATIENT_CHANGED = ("MATCH", "MERGE")
 
 
@@ -71,8 +76,16 @@ class Words:
                     code=m.USER_AUTHENTICATION, action="E", at=entry.at, outcome=outcome, kind=kind, words=entry.detail
                 )
                 return Told(event=event, participants=(person, self._us()))
-            case AuditKind.ACCOUNT | AuditKind.ALERT:
-                kind = m.USER_ATTRIBUTES if entry.kind == AuditKind.ACCOUNT else m.RESTRICTED_FUNCTION
+            case AuditKind.EXPORT:
+                event = m.Event(code=m.EXPORT, action="R", at=entry.at, outcome=outcome, words=entry.detail)
+                where = m.Participant(
+                    user_id=entry.address, requestor=False, role=m.DESTINATION_MEDIA, address=entry.address, medium=True
+                )
+                return Told(
+                    event=event, participants=(person, self._us(role=m.SOURCE), where), things=_things(job, entry)
+                )
+            case AuditKind.ACCOUNT | AuditKind.ALERT | AuditKind.CONFIGURE:
+                kind = _ALERTS[entry.kind]
                 event = m.Event(code=m.SECURITY_ALERT, action="E", at=entry.at, outcome=outcome, kind=kind)
                 alert = m.node(socket.gethostname(), entry.detail)
                 return Told(event=event, participants=(person, self._us()), things=(alert,))

@@ -11,7 +11,7 @@ from gateway import __version__
 from gateway.cli import users
 from gateway.cli.administration import recover
 from gateway.cli.configuration import check_config, config_show, example_config, reload
-from gateway.cli.destinations import echo, find, pull, resend, send_test, undelivered
+from gateway.cli.destinations import destinations, echo, find, pause, pull, resend, resume, send_test, undelivered
 from gateway.cli.jobs import cancel, jobs, retry, show, submit
 from gateway.cli.options import with_options
 from gateway.cli.review import confirm, correct, identify, merges, unmatched
@@ -24,7 +24,7 @@ _GROUPS = {
     "Run": (serve, worker, demo),
     "Jobs": (submit, jobs, show, retry, cancel, hold, release),
     "Review": (unmatched, identify, correct, confirm, merges),
-    "Destinations": (echo, send_test, find, pull, undelivered, resend),
+    "Destinations": (destinations, pause, resume, echo, send_test, find, pull, undelivered, resend),
     "Administration": (example_config, check_config, reload, backup, restore, recover, disk),
 }
 
@@ -52,6 +52,12 @@ _user.command("disable")(with_options(users.disable))
 _user.command("role")(with_options(users.role))
 _user.command("password")(with_options(users.password))
 app.add_typer(_user, name="user", rich_help_panel="Administration")
+
+_token = typer.Typer(no_args_is_help=True, help="Which programs may use the REST interface.")
+_token.command("add")(with_options(users.add_token))
+_token.command("list")(with_options(users.show_tokens))
+_token.command("revoke")(with_options(users.revoke_token))
+app.add_typer(_token, name="token", rich_help_panel="Administration")
 
 
 def _print_version(wanted: bool) -> None:

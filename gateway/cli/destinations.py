@@ -1,4 +1,4 @@
-"""`echo`, `send-test`, `find`, `pull`, `undelivered` and `resend`: the peers that results go to."""
+"""`destinations`, `pause`, `resume`, `echo`, `send-test`, `find`, `pull`, `undelivered`, `resend`: where results go."""
 
 from __future__ import annotations
 
@@ -29,6 +29,42 @@ from gateway.errors import SettingsError
 from gateway.intake.accept import Intake
 from gateway.intake.pull import Wanted, show_pull
 from gateway.settings import load_settings
+from gateway.store.tables import DestinationState
+
+
+def destinations(config: Config = None, as_json: AsJson = False) -> None:
+    """List the destinations: what waits for each, when something last arrived or failed, and which are paused."""
+    settings = load_settings(config)
+    store = open_store(settings)
+    states, backlogs = store.destinations.states(), store.destinations.backlogs()
+    found = [states.get(each.name, DestinationState(name=each.name)) for each in settings.destinations]
+    waiting = {name: backlog.waiting for name, backlog in backlogs.items()}
+    if as_json:
+        print_json([each.model_dump(mode="json") | {"waiting": waiting.get(each.name, 0)} for each in found])
+        return
+    table = Table("destination", "state", "waiting", "last success", "last error")
+    for each in found:
+        state = f"paused by {each.paused_by}" if each.paused_at else "sends"
+        delivered = f"{each.delivered_at:%Y-%m-%d %H:%M:%S} UTC" if each.delivered_at else ""
+        error = f"{each.failed_at:%Y-%m-%d %H:%M:%S} UTC: {each.error}" if each.failed_at else ""
+        table.add_row(each.name, state, str(waiting.get(each.name, 0)), delivered, error)
+    print_table(table)
+
+
+def pause(destination: DestinationName, config: Config = None) -> None:
+    """Send nothing to a destination until `resume`, also after a restart. What waits for it is kept."""
+    settings = load_settings(config)
+    kind_named(destination, settings)
+    open_store(settings).destinations.pause(destination, actor())
+    print(f"{destination} is paused")
+
+
+def resume(destination: DestinationName, config: Config = None) -> None:
+    """Send to a paused destination again."""
+    settings = load_settings(config)
+    kind_named(destination, settings)
+    open_store(settings).destinations.resume(destination)
+    print(f"{destination} is sent to again")
 
 
 def echo(destination: DestinationName, config: Config = None, as_json: AsJson = False) -> None:

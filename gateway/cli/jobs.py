@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -23,14 +24,10 @@ from gateway.cli.output import (
     print_json,
     print_table,
 )
-from gateway.dicom.images.pages import read_context
-from gateway.domain.context import StudyContext
-from gateway.domain.received import Accepted, ReceivedObject
 from gateway.domain.status import JobStatus
 from gateway.errors import IntakeError, SettingsError
-from gateway.identity.decide import combined
-from gateway.identity.forms import check_context
-from gateway.intake.accept import Intake, file_key, media_type_of
+from gateway.intake.accept import Intake
+from gateway.intake.upload import Upload, take_in
 from gateway.settings import load_settings
 from gateway.store.tables import Delivery, JobEvent, Page
 
@@ -52,8 +49,14 @@ def submit(
     failed = False
     for path in files:
         try:
-            stated = check_context(identity.context(), "what is stated")
-            accepted = _submit(intake, path.read_bytes(), stated, tuple(destination) if destination else None)
+            upload = Upload(
+                data=path.read_bytes(),
+                file_name=os.fsencode(path.name).decode("utf-8", "replace"),
+                actor=actor(),
+                stated=identity.context(),
+                destinations=tuple(destination) if destination else None,
+            )
+            accepted = take_in(intake, upload)
         except IntakeError as error:
             print(f"{path}: {error}", file=sys.stderr)
             failed = True
@@ -130,26 +133,6 @@ def cancel(job: JobId, config: Config = None) -> None:
     job_id = find_job_id(store, job)
     store.jobs.cancel(job_id, actor())
     print(f"job {job_id} is cancelled")
-
-
-def _submit(intake: Intake, data: bytes, stated: StudyContext, destinations: tuple[str, ...] | None) -> Accepted:
-    media_type = media_type_of(data)
-    if media_type == "application/dicom":
-        read = read_context(data)
-        stated = combined(read, stated)
-        source_key = read.source_sop_instance_uid
-    else:
-        source_key = file_key("submit", stated, data)
-    received = ReceivedObject(
-        source="submit",
-        source_key=source_key,
-        media_type=media_type,
-        data=data,
-        context=stated,
-        actor=actor(),
-        destinations=destinations,
-    )
-    return intake.accept(received)
 
 
 def _pages(pages: list[Page]) -> Table:

@@ -1,4 +1,4 @@
-"""`user`: who may log in to the web pages."""
+"""`user` and `token`: who may log in to the web pages, and which programs may use the REST interface."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from gateway.cli.arguments import AsJson, Config, actor, open_store
+from gateway.cli.arguments import MAXIMUM_NUMBER, AsJson, Config, actor, open_store
 from gateway.cli.output import print_json, print_table
-from gateway.domain.account import AccountRole, account_name
+from gateway.domain.account import AccountRole, ApiScope, account_name
 from gateway.domain.audit import AuditKind
 from gateway.errors import AccountError, NotFound
+from gateway.operations.tokens import new_token, owner_name
 from gateway.security.passwords import check_password, hash_password
 from gateway.settings import load_settings
 from gateway.store.store import Store
@@ -27,6 +28,7 @@ PasswordFile = Annotated[
         metavar="FILE", help="Holds the password in its first line; - is standard input. Not set: it is asked for."
     ),
 ]
+_TOKEN_FIELDS = {"id", "name", "owner", "scopes", "created_by", "created_at", "expires_at", "used_at", "revoked_at"}
 _FIELDS = {"name", "full_name", "role", "disabled", "must_change", "locked_until", "created_at"}
 
 
@@ -95,6 +97,49 @@ def password(name: UserName, config: Config = None, password_file: PasswordFile 
     store.accounts.set_password(account.name, _password_hash(account.name, password_file), must_change=True)
     _tell(store, f"{account.name} was given another password")
     print(f"{account.name} has another password")
+
+
+def add_token(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for.")],
+    owner: Annotated[str, typer.Option(help="Who answers for it: an account, or any name where there is none.")],
+    scope: Annotated[list[ApiScope], typer.Option(help="What the program may do; may be given several times.")],
+    config: Config = None,
+    days: Annotated[int, typer.Option(help="How long it is valid.")] = 365,
+) -> None:
+    """Make a token for a program and print it. It is shown this once."""
+    store = open_store(load_settings(config), create=True)
+    owner = owner_name(owner)
+    account = store.accounts.get(owner)
+    if account is not None and (above := [each for each in scope if not account.role.covers(each.role)]):
+        raise AccountError(f"the account {owner} is a {account.role}, and cannot have the scope {', '.join(above)}")
+    secret, token = new_token(name, owner, scope, days, actor())
+    store.tokens.add(token)
+    _tell(store, f"token {token.name} of {token.owner} was made: {token.scopes}")
+    print(secret)
+
+
+def show_tokens(config: Config = None, as_json: AsJson = False) -> None:
+    """List the tokens, the newest first; those that ended, too."""
+    tokens = open_store(load_settings(config)).tokens.all()
+    if as_json:
+        print_json([token.model_dump(mode="json", include=_TOKEN_FIELDS) for token in tokens])
+        return
+    table = Table("number", "name", "owner", "scopes", "until (UTC)", "last used (UTC)")
+    for token in tokens:
+        until = "revoked" if token.revoked_at else f"{token.expires_at:%Y-%m-%d %H:%M}"
+        used = f"{token.used_at:%Y-%m-%d %H:%M}" if token.used_at else "never"
+        table.add_row(str(token.id), token.name, token.owner, token.scopes, until, used)
+    print_table(table)
+
+
+def revoke_token(
+    number: Annotated[int, typer.Argument(min=1, max=MAXIMUM_NUMBER, help="Of `token list`.")], config: Config = None
+) -> None:
+    """End a token, from the next request on."""
+    store = open_store(load_settings(config))
+    token = store.tokens.revoke(number)
+    _tell(store, f"token {token.name} of {token.owner} was revoked")
+    print(f"the token {token.name} of {token.owner} is not valid any more")
 
 
 def _tell(store: Store, detail: str) -> None:

@@ -24,7 +24,7 @@ class FolderKind(Kind):
     def __init__(self, destination: FolderDestination, codes: Hl7CodeSettings) -> None:
         super().__init__(destination)
         self.waveform, self.also = destination.sop_class, destination.also
-        self._path = destination.path
+        self._path, self._create = destination.path, destination.create
         self._codes = codes
         self._message = Hl7Destination(
             name=destination.name, host="localhost", port=0
@@ -46,11 +46,20 @@ class FolderKind(Kind):
 
     def send(self, path: Path, delivery: Delivery) -> str:
         """Write the artefact into the folder; see `deliver_to_folder`."""
+        try:
+            self._make()
+        except OSError as error:
+            raise NotReached(f"the destination folder cannot be made: {error.strerror}") from error
         return deliver_to_folder(self._path, path, delivery)
+
+    def _make(self) -> None:
+        if self._create:
+            self._path.mkdir(mode=0o750, parents=True, exist_ok=True)
 
     def check(self) -> Iterator[Step]:
         """Yield whether the folder can be written to."""
         try:
+            self._make()
             with tempfile.TemporaryFile(dir=self._path) as file:
                 file.write(b"test")
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Who may use the web pages: roles, and the person behind a request."""
+"""Who may use the web pages and the REST interface: roles, scopes, and the person behind a request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class AccountRole(StrEnum):
 
     VIEWER = "viewer"  # see the queue; patients only where `[web] show_patient` says so
     REVIEWER = "reviewer"  # see patients, correct and decide
-    ADMIN = "admin"  # look after accounts
+    ADMIN = "admin"  # pause destinations, decide about many jobs at once
 
     def covers(self, other: AccountRole) -> bool:
         """Return whether this role may do what the other may."""
@@ -30,6 +30,21 @@ class Origin(StrEnum):
     OIDC = "oidc"  # an OpenID provider
     PROXY = "proxy"  # a reverse proxy in front of us
     MACHINE = "machine"  # the system: whoever uses this machine, while there are no accounts
+    TOKEN = "token"  # a program with a token
+
+
+class ApiScope(StrEnum):
+    """What a program may do with a token."""
+
+    JOBS_READ = "jobs:read"  # see jobs, deliveries and the trail, without patients
+    PAGES_SUBMIT = "pages:submit"  # hand in pages
+    RESULTS_READ = "results:read"  # read results, and whose they are
+    REVIEW_WRITE = "review:write"  # correct and decide
+
+    @property
+    def role(self) -> AccountRole:
+        """What the account of its owner must be."""
+        return AccountRole.VIEWER if self is ApiScope.JOBS_READ else AccountRole.REVIEWER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +77,11 @@ class User:
     def decides(self) -> bool:
         """Whether the person may decide about a job."""
         return self.role.covers(AccountRole.REVIEWER)
+
+    @property
+    def administers(self) -> bool:
+        """Whether the person may pause destinations and decide about many jobs at once."""
+        return self.role.covers(AccountRole.ADMIN) or self.origin == Origin.MACHINE
 
     @property
     def opens_pages(self) -> bool:

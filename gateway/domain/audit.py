@@ -18,3 +18,5 @@ class AuditKind(StrEnum):
     ALERT = "ALERT"  # somebody tried what he may not
     PATIENT = "PATIENT"  # a message told of a patient
     QUERY = "QUERY"  # a worklist or archive was asked about a patient
+    EXPORT = "EXPORT"  # a person took a copy of a list of jobs
+    CONFIGURE = "CONFIGURE"  # a person paused or resumed a destination

@@ -53,6 +53,8 @@ class ReceivedObject:
         Who received it, for the audit trail.
     destinations
         Names of the destinations the results go to; None for all of them.
+    file_name
+        What the sender calls the file; "" for an object that comes without a file.
     """
 
     source: str
@@ -62,6 +64,7 @@ class ReceivedObject:
     context: StudyContext
     actor: str
     destinations: tuple[str, ...] | None = None
+    file_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

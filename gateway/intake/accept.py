@@ -99,6 +99,7 @@ class Intake:
             source_key=received.source_key,
             source_digest=arrival.digest,
             media_type=received.media_type,
+            file_name=received.file_name,
             status=JobStatus.NEEDS_REVIEW if decision.hold_reason else JobStatus.QUEUED,
             reason=decision.hold_reason,
             context=decision.context,

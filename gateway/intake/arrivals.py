@@ -35,7 +35,7 @@ from gateway.settings import FolderSettings
 
 SIDECAR = ".json"
 _TEMPORARY = (".part", ".tmp", "~")
-_MAXIMUM_BYTES = 512 * 1024 * 1024
+MAXIMUM_BYTES = 512 * 1024 * 1024
 
 Signature = tuple[int, int]  # size and mtime
 
@@ -191,6 +191,6 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise StorageError(f"the file cannot be read: {error.strerror}") from error
     with file:
-        if os.fstat(file.fileno()).st_size > _MAXIMUM_BYTES:
-            raise IntakeError(f"the file is larger than {_MAXIMUM_BYTES // 1024**2} MiB")
+        if os.fstat(file.fileno()).st_size > MAXIMUM_BYTES:
+            raise IntakeError(f"the file is larger than {MAXIMUM_BYTES // 1024**2} MiB")
         yield file

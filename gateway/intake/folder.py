@@ -48,7 +48,8 @@ from gateway.threads import OnDuty, always
 
 logger = logging.getLogger(__name__)
 
-_PROCESSING, _DONE, _REJECTED = "processing", "done", "rejected"
+_PROCESSING, _DONE, REJECTED = "processing", "done", "rejected"
+REASON = ".reason.txt"  # follows the name of a rejected file
 _OUTCOME = ".outcome"  # in a claim: "" for done, else the reason it was rejected
 _ATTEMPT = ".attempt"  # in a claim, numbered: begun and not ended; a file that kills the process stops at three
 _MAXIMUM_ATTEMPTS = 3
@@ -128,7 +129,7 @@ class FolderWatcher:
         return not problem
 
     def _watch(self) -> None:
-        for name in (_PROCESSING, _DONE, _REJECTED):
+        for name in (_PROCESSING, _DONE, REJECTED):
             (self._path / name).mkdir(exist_ok=True)
         observer = PollingObserver() if self._settings.polling else InotifyObserver(generate_full_events=True)
         observer.schedule(Listener(self._events, polling=self._settings.polling), str(self._path))
@@ -301,6 +302,7 @@ class FolderWatcher:
             context=context,
             actor="folder",
             destinations=self._settings.destinations,
+            file_name=os.fsencode(original.name).decode("utf-8", "replace"),
         )
         evidence = Evidence(
             lookup=self._settings.lookup is not None,
@@ -337,12 +339,12 @@ class FolderWatcher:
     def _put_away(self, claim: Path) -> None:
         """Move what a claim holds to `done/` or `rejected/`, never over a file that is there."""
         reason = (claim / _OUTCOME).read_text(encoding="utf-8")
-        target = self._path / (_REJECTED if reason else _DONE)
+        target = self._path / (REJECTED if reason else _DONE)
         target.mkdir(exist_ok=True)
         for path in sorted(path for path in claim.iterdir() if not path.name.startswith(".")):
             name = _free_name(target, path.name, claim.name)
             if reason and not self._arrivals.is_sidecar(name):
-                (target / f"{name}.reason.txt").write_text(reason + "\n", encoding="utf-8")
+                (target / (name + REASON)).write_text(reason + "\n", encoding="utf-8")
             path.rename(target / name)
             self._put[target / name] = (signature_of(os.lstat(target / name)), time.monotonic())
         shutil.rmtree(claim)
@@ -357,7 +359,7 @@ class FolderWatcher:
                 continue
             if changed and not (self._path / path.name).exists():
                 logger.warning("A file changed after it was taken: it is taken again", extra={"action": "folder"})
-                path.with_name(f"{path.name}.reason.txt").unlink(missing_ok=True)
+                path.with_name(path.name + REASON).unlink(missing_ok=True)
                 sidecar = path.with_name(path.name + SIDECAR)
                 if self._sidecars and sidecar.exists() and not (self._path / sidecar.name).exists():
                     sidecar.rename(self._path / sidecar.name)

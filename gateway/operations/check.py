@@ -82,7 +82,9 @@ def _folders(settings: Settings) -> Iterator[Mistake]:
         if problem := _unwritable(folder.path, make=folder.create):
             yield Mistake(at=("folders", number, "path"), value=str(folder.path), words=problem)
     for number, destination in enumerate(settings.destinations):
-        if isinstance(destination, FolderDestination) and (problem := _unwritable(destination.path, make=False)):
+        if isinstance(destination, FolderDestination) and (
+            problem := _unwritable(destination.path, make=destination.create)
+        ):
             yield Mistake(at=("destinations", number, "path"), value=str(destination.path), words=problem)
 
 

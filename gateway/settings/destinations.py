@@ -195,6 +195,7 @@ class FolderDestination(ObjectDestination):
 
     kind: Literal["folder"] = "folder"
     path: Path
+    create: bool = False  # make it where it is missing; else a missing folder may be a share that is not mounted
 
 
 Destination = Annotated[

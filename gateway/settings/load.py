@@ -11,7 +11,7 @@ from zoneinfo import available_timezones
 from pydantic import model_validator
 
 from gateway.errors import SettingsError
-from gateway.settings.destinations import Destination
+from gateway.settings.destinations import Destination, FolderDestination
 from gateway.settings.dicom import DicomSettings
 from gateway.settings.folders import FolderSettings
 from gateway.settings.hl7 import Hl7Settings
@@ -118,7 +118,7 @@ def unknown_time_zone() -> str:
 
 
 def load_settings(path: Path | None) -> Settings:
-    """Read settings from a TOML file; None gives the embedded defaults.
+    """Read settings from a TOML file; None gives the embedded defaults, and a folder `var/results` for the results.
 
     Raises
     ------
@@ -130,4 +130,7 @@ def load_settings(path: Path | None) -> Settings:
     examined = examine(Settings, file.tree)
     if examined.right is None or examined.mistakes:
         raise SettingsError(file.report(examined.mistakes))
+    if path is None:
+        results = FolderDestination(name="results", path=Path("var/results"), create=True)
+        return examined.right.model_copy(update={"destinations": (results,)})
     return examined.right

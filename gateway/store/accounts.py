@@ -1,4 +1,4 @@
-"""Accounts, their lock after wrong passwords, and the sessions of those who have logged in.
+"""Accounts, their lock after wrong passwords, the sessions of those who have logged in, and the tokens of programs.
 
 A session is found by the digest of the id in a browser's cookie; the id itself is nowhere.  Its role is that of its
 account as it is now, so what an administrator changes holds from the next request on.
@@ -18,12 +18,13 @@ from gateway.domain.account import AccountRole, Origin
 from gateway.domain.clock import utc_now
 from gateway.errors import AccountError, NotFound
 from gateway.store.database import Database, as_storage_error, open_backend
-from gateway.store.tables import Account, WebSession
+from gateway.store.tables import Account, ApiToken, SubmissionKey, WebSession
 
 MOST_FAILURES = 5
 LOCKED_FOR = timedelta(minutes=15)
 _usable = select(Account.name).where(~col(Account.disabled)).limit(1)
 _SEEN_AGAIN = timedelta(minutes=1)  # a write for every request would be too many
+_KEYS_KEPT = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +163,66 @@ class Accounts:
         """Forget a session."""
         with self._database.write() as session:
             session.exec(delete(WebSession).where(col(WebSession.digest) == digest))
+
+
+class ApiTokens:
+    """The tokens of one database, and the idempotency keys of what was submitted with them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, token: ApiToken) -> ApiToken:
+        """Keep a token; return it with its number.
+
+        Raises
+        ------
+        AccountError
+            Its owner has one of this name that is still valid.
+        """
+        with self._database.write(f"tokens of {token.owner}") as session:
+            same = (ApiToken.owner == token.owner, ApiToken.name == token.name, col(ApiToken.revoked_at).is_(None))
+            if session.exec(select(ApiToken.id).where(*same, col(ApiToken.expires_at) > utc_now())).first() is not None:
+                raise AccountError(f"{token.owner} has a token {token.name} already")
+            session.add(token)
+        return token
+
+    def all(self, owner: str | None = None) -> Sequence[ApiToken]:
+        """Return the tokens of `owner`, or of everybody, the newest first."""
+        mine = [] if owner is None else [ApiToken.owner == owner]
+        with self._database.read() as session:
+            return session.exec(select(ApiToken).where(*mine).order_by(col(ApiToken.id).desc())).all()
+
+    def find(self, digest: str) -> tuple[ApiToken, Account | None] | None:
+        """Return a token by its digest, valid or not, with the account of its owner, where he has one."""
+        with self._database.read() as session:
+            token = session.exec(select(ApiToken).where(ApiToken.digest == digest)).one_or_none()
+            return None if token is None else (token, session.get(Account, token.owner))
+
+    def saw(self, token: ApiToken) -> None:
+        """Record that a token is used now."""
+        now = utc_now()
+        if token.used_at is not None and now - token.used_at < _SEEN_AGAIN:
+            return
+        with self._database.write() as session:
+            session.get_one(ApiToken, token.id, with_for_update=True).used_at = now
+
+    def revoke(self, number: int, owner: str | None = None) -> ApiToken:
+        """End a token of `owner`, or of anybody; raise NotFound where there is none that is valid."""
+        with self._database.write() as session:
+            token = session.get(ApiToken, number, with_for_update=True)
+            if token is None or token.revoked_at is not None or owner not in (None, token.owner):
+                raise NotFound(f"no valid token {number}")
+            token.revoked_at = utc_now()
+            return token
+
+    def take_key(self, token: int, key: str, digest: str) -> bool:
+        """Have an idempotency key stand for what has this digest; return False where it stands for something else."""
+        with self._database.write(f"key {token} {key}") as session:
+            session.exec(delete(SubmissionKey).where(col(SubmissionKey.created_at) < utc_now() - _KEYS_KEPT))
+            known = session.get(SubmissionKey, (token, key))
+            if known is None:
+                session.add(SubmissionKey(token=token, key=key, digest=digest))
+            return known is None or known.digest == digest
 
 
 def accounts_exist(url: URL) -> bool:

@@ -19,6 +19,7 @@ from sqlmodel import Session, col, select
 from gateway.domain.clock import utc_now
 from gateway.domain.status import DELIVERY_TRANSITIONS, DeliveryAction, DeliveryStatus
 from gateway.store.database import SEVERAL_JOBS, Database, advance_delivery, lock_delivery, log_event
+from gateway.store.deliveries import not_paused
 from gateway.store.tables import Commitment, CommitmentRequest, Delivery
 
 _ACTOR = "commitment"
@@ -49,6 +50,7 @@ class Commitments:
             Delivery.status == DeliveryStatus.STORED,
             Delivery.destination == destination,
             Delivery.next_attempt_at <= now,
+            not_paused(),
         )
         with self._database.read() as session:
             return list(session.exec(due.order_by(col(Delivery.id)).limit(limit)).all())

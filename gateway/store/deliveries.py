@@ -10,13 +10,13 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import func, or_
+from sqlalchemy import ColumnElement, func, or_
 from sqlmodel import Session, col, select
 
 from gateway.domain.clock import utc_now
 from gateway.domain.status import ARRIVED, UNDELIVERED, UNSETTLED, DeliveryAction, DeliveryStatus
 from gateway.store.database import SEVERAL_JOBS, Database, advance_delivery, lock_delivery
-from gateway.store.tables import Delivery
+from gateway.store.tables import Delivery, DestinationState
 
 _STEPS_ASIDE = 2  # failed attempts: one is waited for, as a peer that is busy for a moment refuses anything
 
@@ -32,10 +32,10 @@ class Deliveries:
 
         The deliveries of one page to one destination leave in the order they were made: a correction, or the note that
         rejects an object, never overtakes what it follows.  Between pages, one that failed once is waited for; one that
-        failed twice steps aside, so that it holds up nobody.
+        failed twice steps aside, so that it holds up nobody.  Nothing is due at a destination that is paused.
         """
         identity = col(Delivery.id)
-        pending = select(func.min(Delivery.id)).where(Delivery.status == DeliveryStatus.PENDING)
+        pending = select(func.min(Delivery.id)).where(Delivery.status == DeliveryStatus.PENDING, not_paused())
         if destination is not None:
             pending = pending.where(Delivery.destination == destination)
         of_pages = pending.group_by(col(Delivery.job_id), col(Delivery.page_number), col(Delivery.destination))
@@ -58,6 +58,7 @@ class Deliveries:
             delivery.attempts += 1
             delivery.response, delivery.reason, delivery.next_attempt_at = response, "", utc_now()
             advance_delivery(session, delivery, DeliveryAction.STORE, "outbox", response)
+            _note(session, delivery.destination, "")
 
     def defer(self, delivery_id: int, reason: str, next_attempt_at: datetime) -> None:
         """Record that it did not arrive and is to be tried again at `next_attempt_at`."""
@@ -80,10 +81,7 @@ class Deliveries:
             It waits, has arrived, or another result took its place.
         """
         with self._database.write() as session:
-            delivery = lock_delivery(session, delivery_id)
-            delivery.attempts = delivery.asked = 0
-            delivery.next_attempt_at = utc_now()
-            advance_delivery(session, delivery, DeliveryAction.RETRY, actor, "")
+            send_again(session, lock_delivery(session, delivery_id), actor)
 
     def _attempted(self, delivery_id: int, action: DeliveryAction, **changes: Any) -> None:
         """Record how one attempt ended."""
@@ -93,6 +91,7 @@ class Deliveries:
             delivery.attempts += 1
             detail = " ".join(part for part in (changes.get("response"), changes["reason"]) if part)
             advance_delivery(session, delivery, action, "outbox", detail)
+            _note(session, delivery.destination, changes["reason"])
 
     def bound_pauses(self, destination: str, longest_s: float) -> int:
         """Make due what waits for longer than any pause can be: a clock stood ahead.  Return how many they were."""
@@ -157,6 +156,30 @@ class Deliveries:
             if status in UNSETTLED and destination not in destinations:
                 waiting[destination] = waiting.get(destination, 0) + count
         return waiting
+
+
+def not_paused() -> ColumnElement[bool]:
+    """Return the condition that a delivery's destination is not paused."""
+    paused = select(DestinationState.name).where(col(DestinationState.paused_at).is_not(None))
+    return col(Delivery.destination).not_in(paused)
+
+
+def send_again(session: Session, delivery: Delivery, actor: str, detail: str = "") -> None:
+    """Send again what was refused or given up, of a locked job, with fresh attempts."""
+    delivery.attempts = delivery.asked = 0
+    delivery.next_attempt_at = utc_now()
+    advance_delivery(session, delivery, DeliveryAction.RETRY, actor, detail)
+
+
+def _note(session: Session, destination: str, error: str) -> None:
+    """Record that something arrived at a destination, or what was wrong."""
+    now = utc_now()
+    values = {"failed_at": now, "error": error} if error else {"delivered_at": now}
+    state = session.get(DestinationState, destination)
+    if state is None:
+        session.add(DestinationState(name=destination, **values))
+    else:
+        state.sqlmodel_update(values)
 
 
 def put_delivery(session: Session, new: Delivery) -> None:

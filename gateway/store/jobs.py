@@ -514,6 +514,13 @@ class Workers:
         with self._database.read() as session:
             return session.exec(select(func.max(WorkerSeen.seen_at)).where(col(WorkerSeen.seen_at) < until)).one()
 
+    def all(self) -> list[tuple[WorkerSeen, Job | None]]:
+        """Return every worker that was seen within a day, the last one first, with the job that it is at."""
+        busy = and_(col(Job.worker) == col(WorkerSeen.name), col(Job.status) == JobStatus.RUNNING)
+        found = select(WorkerSeen, Job).outerjoin(Job, busy).order_by(col(WorkerSeen.seen_at).desc())
+        with self._database.read() as session:
+            return [(worker, job) for worker, job in session.exec(found).all()]
+
 
 def _is_held(job: Job, worker: str, context: StudyContext) -> bool:
     return job.status == JobStatus.RUNNING and job.worker == worker and job.context == context

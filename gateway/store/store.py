@@ -10,14 +10,18 @@ from sqlalchemy.exc import ArgumentError
 
 from gateway.errors import StorageError
 from gateway.settings import StorageSettings
-from gateway.store.accounts import Accounts
+from gateway.store.accounts import Accounts, ApiTokens
 from gateway.store.commitments import Commitments
 from gateway.store.database import Database
 from gateway.store.deliveries import Deliveries
 from gateway.store.jobs import Jobs, Workers
-from gateway.store.kept_files import KeptFiles
 from gateway.store.patients import Patients
+from gateway.store.queue.batches import Batches
+from gateway.store.queue.destinations import Destinations
+from gateway.store.queue.kept_files import KeptFiles
 from gateway.store.queue.nodes import Nodes
+from gateway.store.queue.search import Search
+from gateway.store.queue.statistics import Statistics
 from gateway.store.review import Review
 from gateway.store.trail import Trail
 
@@ -42,6 +46,10 @@ class Store:
         self.database = Database(where, busy_timeout_s)
         self.jobs = Jobs(self.database)
         self.files = KeptFiles(self.database)
+        self.search = Search(self.database)
+        self.batches = Batches(self.database)
+        self.destinations = Destinations(self.database)
+        self.statistics = Statistics(self.database)
         self.deliveries = Deliveries(self.database)
         self.patients = Patients(self.database)
         self.commitments = Commitments(self.database)
@@ -49,6 +57,7 @@ class Store:
         self.nodes = Nodes(self.database)
         self.review = Review(self.database)
         self.accounts = Accounts(self.database)
+        self.tokens = ApiTokens(self.database)
         self.trail = Trail(self.database)
 
     @classmethod

@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from datetime import UTC, datetime
 
-from sqlalchemy import Column, DateTime, Dialect, Enum, String, UniqueConstraint, event, inspect
+from sqlalchemy import Column, DateTime, Dialect, Enum, Index, String, UniqueConstraint, event, inspect
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 
@@ -79,21 +79,28 @@ class Job(SQLModel, table=True):
     the UID of a job has its digest behind the UID in its key.
     """
 
+    __table_args__ = (
+        Index("ix_job_state", "status", "created_at", "id"),
+        Index("ix_job_source", "source", "created_at", "id"),
+    )
+
     id: str = Field(default_factory=new_id, primary_key=True)
     source: str  # "dicom:<calling AE title>" | "folder:<path>" | "submit"
     source_key: str = Field(unique=True)  # SOP Instance UID, or `gateway.intake.file_key` of a file
     source_digest: str = ""  # SHA-256 of what was received (`gateway.intake.accept.source_digest`); "" in old rows
+    file_name: str = ""  # of a file, as it was sent: it may name a patient
     media_type: str  # "application/dicom" | "application/pdf" | "image/png" | ...
-    status: JobStatus = Field(default=JobStatus.QUEUED, sa_column=Column(_JOB_STATUS, nullable=False, index=True))
+    status: JobStatus = Field(default=JobStatus.QUEUED, sa_column=Column(_JOB_STATUS, nullable=False))
     reason: str = ""  # why it needs a person or failed, in words, no patient data
     attempts: int = 0
     context: StudyContext = Field(default_factory=StudyContext, sa_type=ContextText)
     patient_id: str = Field(default="", index=True)  # this and the next two are `context`'s, to search by
     accession_number: str = Field(default="", index=True)
     study_date: str = Field(default="", index=True)
+    search_text: str = ""  # `search_text` of the job
     destinations_json: str = "null"  # names, or null for every destination
     created_at: datetime = Field(default_factory=utc_now, index=True, sa_type=UtcDateTime)
-    updated_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    updated_at: datetime = Field(default_factory=utc_now, index=True, sa_type=UtcDateTime)
     lease_expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     worker: str = ""
     unmatched: bool = Field(default=False, index=True)  # waits for an order, or a person, to give the identity
@@ -110,6 +117,14 @@ class Job(SQLModel, table=True):
     purged_at: datetime | None = Field(default=None, index=True, sa_type=UtcDateTime)  # its files were deleted
 
 
+def search_text(job: Job) -> str:
+    """Return what a job is found by, in lower case: ids, name, numbers and UIDs, and the name of its file."""
+    context = job.context
+    names = (context.patient_id, context.patient_name, context.accession_number)
+    words = (job.id, job.file_name, *names, context.study_instance_uid, context.source_sop_instance_uid)
+    return "\n".join(words).replace("^", " ").lower()
+
+
 @event.listens_for(Job, "before_insert")
 @event.listens_for(Job, "before_update")
 def _copy_search_fields(_mapper: object, _connection: object, job: Job) -> None:
@@ -117,6 +132,7 @@ def _copy_search_fields(_mapper: object, _connection: object, job: Job) -> None:
     job.patient_id = job.context.patient_id
     job.accession_number = job.context.accession_number
     job.study_date = job.context.study_date
+    job.search_text = search_text(job)
     match job.status:
         case JobStatus.NEEDS_REVIEW:
             job.stake = stake_of(job.reason)
@@ -158,36 +174,51 @@ class Page(SQLModel, table=True):
     estimated_snr_db: float | None = None
     coverage: float | None = None  # mean over the layout's leads
     quality_json: str = "{}"
-    waveform_sop_instance_uid: str = ""
+    waveform_sop_instance_uid: str = Field(default="", index=True)
     seconds: float | None = None  # digitization time
 
 
 class Delivery(SQLModel, table=True):
     """One page's result on its way to one destination."""
 
-    __table_args__ = (UniqueConstraint("job_id", "page_number", "destination", "artefact"),)
+    __table_args__ = (
+        UniqueConstraint("job_id", "page_number", "destination", "artefact"),
+        Index("ix_delivery_state", "status", "destination", "job_id"),
+    )
 
     id: int | None = Field(default=None, primary_key=True)
     job_id: str = Field(foreign_key="job.id", index=True)
     page_number: int
     destination: str = Field(index=True)
     kind: str  # "dicom" | "hl7" | "fhir" | ...
-    status: DeliveryStatus = Field(
-        default=DeliveryStatus.PENDING, sa_column=Column(_DELIVERY_STATUS, nullable=False, index=True)
-    )
+    status: DeliveryStatus = Field(default=DeliveryStatus.PENDING, sa_column=Column(_DELIVERY_STATUS, nullable=False))
     attempts: int = 0
     asked: int = 0  # how often the peer was asked to commit
     next_attempt_at: datetime = Field(default_factory=utc_now, index=True, sa_type=UtcDateTime)
     response: str = ""  # the peer's answer: "0x0000", "AA", ...; no message bodies
     reason: str = ""
     artefact: str = ""  # file in the job's spool folder that is sent, byte for byte, on every attempt
-    identifier: str = ""  # SOP Instance UID, MSH-10 or the identifier of a DiagnosticReport
+    # SOP Instance UID, MSH-10 or the identifier of a DiagnosticReport
+    identifier: str = Field(default="", index=True)
     role: Role = Field(sa_column=Column(_ROLE, nullable=False))  # what the artefact is
     revision: int = 0  # of the job's result that it belongs to
     final: bool = False  # a person had confirmed the result
     result_status: str = ""  # of a message: "P", "F", "C", or "X" and "W", withdrawn (`Artefact`)
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     delivered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class DestinationState(SQLModel, table=True):
+    """How a destination fares, and whether a person has paused it; one that never had anything to send has no row."""
+
+    __tablename__ = "destination_state"
+
+    name: str = Field(primary_key=True)
+    paused_at: datetime | None = Field(default=None, sa_type=UtcDateTime)  # None: it is not
+    paused_by: str = ""
+    delivered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)  # when something arrived last
+    failed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)  # when something last did not
+    error: str = ""  # what was wrong then
 
 
 class JobEvent(SQLModel, table=True):
@@ -350,6 +381,34 @@ class WebSession(SQLModel, table=True):
     origin: Origin = Field(sa_column=Column(_ORIGIN, nullable=False))
     opened_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     seen_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)  # when the person last did something
+
+
+class ApiToken(SQLModel, table=True):
+    """A program's token for the REST interface; one that ended stays, because its name is in the trail."""
+
+    __tablename__ = "api_token"
+
+    id: int | None = Field(default=None, primary_key=True)
+    digest: str = Field(unique=True)  # SHA-256 of the token
+    name: str  # what it is for
+    owner: str = Field(index=True)  # who answers for it: an account, or a name where there is none
+    scopes: str  # of `gateway.domain.account.ApiScope`, with spaces between
+    created_by: str
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    expires_at: datetime = Field(sa_type=UtcDateTime)
+    used_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class SubmissionKey(SQLModel, table=True):
+    """The idempotency key of something that was submitted with a token: it stands for this and nothing else."""
+
+    __tablename__ = "submission_key"
+
+    token: int = Field(foreign_key="api_token.id", primary_key=True)
+    key: str = Field(primary_key=True)
+    digest: str  # SHA-256 of the page, its identity and its destinations
+    created_at: datetime = Field(default_factory=utc_now, index=True, sa_type=UtcDateTime)
 
 
 class AuditEntry(SQLModel, table=True):

@@ -35,10 +35,16 @@ from gateway.web.proxies import by_proxy, proxy_user
 from gateway.web.site import Site
 
 COOKIE = "ecg_gateway"
+_UPLOAD = "/upload"
 _HEALTH = "/healthz"
 _PROBES = {_HEALTH, "/metrics"}  # without patient data, and open: a monitor has no account
 _PUBLIC = {"/login", "/first/{token}", "/invited/{token}", "/oidc/start", "/oidc/callback"}
-_EVERYBODYS = {"/logout", "/account"}  # forms that change only what is one's own
+_EVERYBODYS = {
+    "/logout",
+    "/account",
+    "/account/tokens",
+    "/account/tokens/{number}/revoke",
+}  # forms that change only what is one's own
 _UNTIL_CHANGED = {"/logout", "/account", "/session"}  # what a password of another person opens
 _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 
@@ -135,7 +141,8 @@ class Access:
         changes = request.method not in ("GET", "HEAD")
         if changes:
             check_origin(request)
-            await read_body(request)
+            if route != _UPLOAD:  # it may be large, and its token is in a header
+                await read_body(request)
         request.state.user = user = await run_in_threadpool(self._identify, request)
         if user is None and route not in _PUBLIC:
             self._end_without_user(request, keeps=route not in _EVERYBODYS)

@@ -1,4 +1,4 @@
-"""The web application: its pages (see `pages`), what protects them, and how errors are shown.
+"""The web application: its pages (see `pages`), what protects them, and how errors are shown; `api` is beside them.
 
 The server renders everything; htmx only fetches a page again and swaps a part of it.  `gateway.web.access` lets a
 request through, so a new page is closed to everybody who has not logged in.  Patient fields are shown to whom they may
@@ -20,15 +20,30 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from gateway import __version__
 from gateway.errors import AccountError, DeliveryRefused, IllegalTransition, IntakeError, NotFound, StorageError
+from gateway.intake.accept import Intake
 from gateway.settings import Settings
 from gateway.settings.section import is_loopback
 from gateway.spool.folder import Spool
-from gateway.store.store import Store
 from gateway.web.access import COOKIE, Access, csrf_token
+from gateway.web.api import tokens
+from gateway.web.api.application import mounted
 from gateway.web.audit import RequestAudit
 from gateway.web.kept import explain_sessions
-from gateway.web.pages import account, accounts, health, job, login, oidc, queue, unmatched
+from gateway.web.pages import (
+    account,
+    accounts,
+    destinations,
+    downloads,
+    health,
+    job,
+    login,
+    oidc,
+    statistics,
+    system,
+    unmatched,
+)
 from gateway.web.proxies import Proxies
+from gateway.web.queue import batch, listing, upload
 from gateway.web.review import correct, decide, patient, pictures, worklist
 from gateway.web.site import Site
 
@@ -44,12 +59,14 @@ _HEADERS = {
 
 
 def create_app(
-    store: Store, spool: Spool, current: Callable[[], Settings], alive: Callable[[], list[str]], first: str = ""
+    intake: Intake, spool: Spool, current: Callable[[], Settings], alive: Callable[[], list[str]], first: str = ""
 ) -> FastAPI:
     """Return the web application.
 
     Parameters
     ----------
+    intake
+        Takes what is uploaded.
     current
         Returns the settings in effect; those of `[web]` that belong to its socket stay until a restart.
     alive
@@ -57,10 +74,10 @@ def create_app(
     first
         The digest of the secret in the link that makes the first account; "": there is no such link.
     """
-    web = current().web
+    web, store = current().web, intake.store
     templates = Jinja2Templates(directory=_HERE / "templates", context_processors=[_facts_of_request])
     templates.env.globals |= {"version": __version__, "root": web.root_path, "oidc": web.oidc}
-    site = Site(store=store, spool=spool, current=current, templates=templates, alive=alive)
+    site = Site(store=store, spool=spool, current=current, templates=templates, alive=alive, intake=intake)
     app = FastAPI(
         title="ECG gateway",
         version=__version__,
@@ -72,6 +89,7 @@ def create_app(
     # a page of the world must not reach us through a name of its own
     ours = ["127.0.0.1", "localhost", "[::1]"] if is_loopback(web.host) else ["*"]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(web.allowed_hosts) or ours, www_redirect=False)
+    app.router.routes.append(mounted(site))
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     _protect(app, web.root_path, RequestAudit(store.trail, lambda: 60.0 * current().web.session_idle_minutes))
     app.add_middleware(Proxies, root=web.root_path, current=lambda: current().web)
@@ -80,13 +98,14 @@ def create_app(
     log_in = login.LogIn(site)
     app.include_router(login.routes(site, log_in))
     app.include_router(account.routes(site, log_in))
+    app.include_router(tokens.routes(site))
     app.include_router(accounts.routes(site))
     if web.oidc is not None:
         app.include_router(oidc.routes(site, log_in, web.oidc))
     if first:
         app.include_router(account.first_admin(site, first))
-    app.include_router(queue.routes(site))
-    app.include_router(job.routes(site))
+    for part in (listing, batch, job, downloads, upload, destinations, statistics, system):
+        app.include_router(part.routes(site))
     for part in (worklist, pictures, patient, correct, decide):
         app.include_router(part.routes(site))
     app.include_router(unmatched.routes(site))

@@ -29,6 +29,11 @@ def shows_patients(request: Request, job_ids: Iterable[str]) -> None:
     request.state.shown_jobs = tuple(job_ids)
 
 
+def decides_about(request: Request, job_ids: Iterable[str], detail: str) -> None:
+    """Say that a request decided about these jobs; one about the job in its address needs not say so."""
+    request.state.decided = tuple(job_ids), detail
+
+
 class RequestAudit:
     """Keeps the audit entries of requests.
 
@@ -58,14 +63,19 @@ class RequestAudit:
             if status == 403:
                 self._keep(AuditKind.ALERT, user, job_id, f"refused: {request.method} {route}", failed=True)
             elif request.method not in ("GET", "HEAD"):
+                if decided := getattr(request.state, "decided", None):
+                    job_ids, detail = decided
+                    entries = (audit_entry(AuditKind.DECIDE, user, job_id=each, detail=detail) for each in job_ids)
+                    self._trail.record(*entries)
                 if job_id and route != _LEFT:
                     detail = route.partition("{job_id}/")[2]
                     self._keep(AuditKind.DECIDE, user, job_id, detail, failed=status >= 400)
             elif status < 400 and "hx-request" not in request.headers:
                 own = bool(job_id) and (user.sees_patients or route != _WITHOUT_PATIENT)
-                for shown in (*getattr(request.state, "shown_jobs", ()), *([job_id] if own else ())):
-                    if self._is_new(user, shown):
-                        self._keep(AuditKind.VIEW, user, shown, "")
+                shown = (*getattr(request.state, "shown_jobs", ()), *([job_id] if own else ()))
+                new = [each for each in shown if self._is_new(user, each)]
+                if new:
+                    self._trail.record(*(audit_entry(AuditKind.VIEW, user, job_id=each) for each in new))
         except StorageError as error:
             logger.error("An access is not in the audit trail: %s", error, extra={"action": "audit"})
 

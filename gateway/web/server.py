@@ -3,8 +3,8 @@
 uvicorn accepts any number of connections, and waits for ever for the rest of a request.  Here
 
 * a connection over the limits (in all, and from one address) is closed as it is accepted;
-* the head of a request must arrive within `_HEAD_S`, its body within `_BODY_S` after that, and its answer must be
-  taken within `_ANSWER_S`; otherwise the connection is closed;
+* the head of a request must arrive within `_HEAD_S`, its body within `_BODY_S` after that, a large one at `_BODY_RATE`
+  or faster, and its answer must be taken within `_ANSWER_S`; otherwise the connection is closed;
 * if the process has no file descriptor left, one line says so, and the next connection is accepted a second later.
 """
 
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 _HEAD_S = 10.0
 _BODY_S = 30.0
+_BODY_RATE = 32 * 1024  # bytes/s
 _ANSWER_S = 120.0  # the largest file behind a page, by a slow line
 _KEEP_ALIVE_S = 5
 _BACKLOG = 128  # connections that the system keeps for us until they are accepted
@@ -162,6 +163,8 @@ class _BoundedProtocol(H11Protocol):
 
     _waits_for: tuple[object, str] | None = None
     _deadline: asyncio.TimerHandle | None = None
+    _since = 0.0  # when the waiting for the present thing began
+    _arrived = 0  # bytes since then
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -169,6 +172,7 @@ class _BoundedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        self._arrived += len(data)
         self._watch()
 
     def send_400_response(self, msg: str) -> None:
@@ -201,9 +205,14 @@ class _BoundedProtocol(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
         self._waits_for = cycle, what
+        self._since, self._arrived = self.loop.time(), 0
         self._deadline = self.loop.call_later(seconds, self._give_up, what, seconds)
 
     def _give_up(self, what: str, seconds: float) -> None:
+        left_s = seconds + self._arrived / _BODY_RATE - (self.loop.time() - self._since)
+        if what == "the body of a request" and left_s > 0:
+            self._deadline = self.loop.call_later(left_s, self._give_up, what, seconds)
+            return
         host = self.client[0] if self.client else "?"
         logger.info("Closed a web connection of %s: %s took over %g s", host, what, seconds, extra={"action": "web"})
         self.transport.abort()

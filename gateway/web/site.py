@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fastapi.templating import Jinja2Templates
 
+from gateway.intake.accept import Intake
 from gateway.settings import Settings
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
@@ -14,7 +15,7 @@ from gateway.store.store import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """The store, the files and the settings behind the pages.
+    """The store, the files and the settings behind the pages, and the way in for what is handed in there.
 
     Parameters
     ----------
@@ -29,6 +30,7 @@ class Site:
     current: Callable[[], Settings]
     templates: Jinja2Templates
     alive: Callable[[], list[str]]
+    intake: Intake
 
     @property
     def settings(self) -> Settings:

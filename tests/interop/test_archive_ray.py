@@ -44,10 +44,9 @@ def address() -> Iterator[str]:
         assert holder.stdout is not None and holder.stdin is not None
         if found := holder.stdout.readline().strip():
             yield found
-            holder.stdin.close()
-            holder.wait(timeout=120)
+            holder.communicate(timeout=120)  # it reads the end of its input
             return
-        holder.wait(timeout=120)
+        holder.communicate(timeout=120)
     pytest.skip("Ray cannot start its processes on this machine")
 
 
@@ -113,7 +112,7 @@ def test_a_killed_run_continues_and_gives_the_same_files(
     said = finish(start(source, out, address, 1))
     assert first.poll() is None and "another run writes to" in said
     first.send_signal(signal.SIGKILL)
-    first.wait(timeout=60)
+    first.communicate(timeout=60)
     before = parts(out)
     assert 2 <= len(before) < 11
     assert "11 files, 11 pages" in finish(start(source, out, address, 2))

@@ -134,4 +134,4 @@ def test_some_leads_are_accepted_behind_nginx_at_a_sub_path(site, chromium):
     assert left_out[:-1] in site.spool.artefact_path(job_id, sent.artefact).read_text()
     made = dcmread(site.spool.artefact_path(job_id, "page-1.12-lead.dcm"))
     notes = [item.UnformattedTextValue for item in made.WaveformAnnotationSequence if "UnformattedTextValue" in item]
-    assert any("Not accepted by a person, left out" in note for note in notes)
+    assert "A person did not accept this lead: its samples are left out." in notes

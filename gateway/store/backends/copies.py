@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import URL, Connection, insert, select, update
+from sqlalchemy import URL, Connection, Table, insert, select, update
 from sqlmodel import SQLModel
 
 from gateway.errors import StorageError
@@ -73,7 +73,7 @@ def load(path: Path, url: URL) -> None:
         with copy.reader.connect() as source, backend.writer.begin() as target:
             _check_empty(target, url)
             _copy_rows(source, target)
-            for table in SQLModel.metadata.sorted_tables:
+            for table in _kept():
                 backend.number_on(target, table)
 
 
@@ -103,7 +103,7 @@ def _opened(url: URL) -> Iterator[Sqlite | Postgresql]:
 def _copy_rows(source: Connection, target: Connection) -> None:
     """Copy every row; a reference to another row of the same table is set when all of the table are there."""
     source = source.execution_options(yield_per=_ROWS_AT_ONCE)
-    for table in SQLModel.metadata.sorted_tables:
+    for table in _kept():
         own = [key.parent for key in table.foreign_keys if key.column.table is table]
         for rows in source.execute(select(table)).mappings().partitions():
             target.execute(insert(table), [dict(row) | {column.name: None for column in own} for row in rows])
@@ -113,8 +113,13 @@ def _copy_rows(source: Connection, target: Connection) -> None:
                 target.execute(update(table).where(table.c.id == number).values({column.name: other}))
 
 
+def _kept() -> list[Table]:
+    """Return the tables whose rows a copy has: who runs the service, and with which duties, is of the moment."""
+    return [table for table in SQLModel.metadata.sorted_tables if table.name not in ("node", "duty")]
+
+
 def _check_empty(connection: Connection, url: URL) -> None:
-    for table in SQLModel.metadata.sorted_tables:
+    for table in _kept():
         if connection.execute(select(table).limit(1)).first() is not None:
             where = url.render_as_string(hide_password=True)
             raise StorageError(f"the database {where} is not empty: table {table.name} has rows")

@@ -62,9 +62,10 @@ class Postgresql:
 
     def number_on(self, connection: Connection, table: Table) -> None:
         """Let new rows have numbers behind those that are in a table; a table whose key is no number has none."""
-        if isinstance(table.primary_key.columns[0].type, Integer):
-            sequence = func.pg_get_serial_sequence(table.name, "id")
-            connection.execute(select(func.setval(sequence, func.max(table.c.id))))
+        key = table.primary_key.columns[0]
+        if isinstance(key.type, Integer):
+            sequence = func.pg_get_serial_sequence(table.name, key.name)
+            connection.execute(select(func.setval(sequence, func.max(key))))
 
     @contextmanager
     def migrating(self) -> Iterator[Connection]:

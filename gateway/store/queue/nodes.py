@@ -24,6 +24,7 @@ class Nodes:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._shared = database.url.get_backend_name() == "postgresql"  # SQLite: the lock of its folder is enough
 
     def begin(self, node: Node, lease_s: float) -> None:
         """Enter a node that starts; what it did before a crash is its own again.
@@ -34,7 +35,7 @@ class Nodes:
             Another machine, or another storage path, runs under this name now.
         """
         with self._database.write(f"node {node.name}") as session:
-            known = session.get(Node, node.name)
+            known = session.get(Node, node.name) if self._shared else None
             if known is not None and known.place != node.place and not known.stopped:
                 silent = utc_now() - known.seen_at
                 if silent < timedelta(seconds=lease_s):

@@ -154,6 +154,7 @@ class _StoreCollector(Collector):
         for (delivery_status, destination), count in self._store.deliveries.counts_by_destination().items():
             deliveries.add_metric([delivery_status.value, destination], count)
         yield deliveries
+        yield from self._destinations()
         yield GaugeMetricFamily(
             "ecg_gateway_oldest_queued_age_seconds",
             "How long the oldest queued job has waited; 0 when none waits",
@@ -188,6 +189,31 @@ class _StoreCollector(Collector):
         yield SummaryMetricFamily(
             "ecg_gateway_digitization_seconds", "Digitization time of the pages", count_value=pages, sum_value=seconds
         )
+
+    def _destinations(self) -> Iterator[Metric]:
+        """Yield how each destination of the settings fares."""
+        now, states, backlogs = utc_now(), self._store.destinations.states(), self._store.destinations.backlogs()
+        paused = GaugeMetricFamily(
+            "ecg_gateway_destination_paused", "1 while a person has paused a destination", labels=["destination"]
+        )
+        oldest = GaugeMetricFamily(
+            "ecg_gateway_destination_oldest_waiting_seconds",
+            "Age of the oldest delivery that has not arrived; 0 when none waits",
+            labels=["destination"],
+        )
+        success = GaugeMetricFamily(
+            "ecg_gateway_destination_last_success_timestamp_seconds",
+            "When something last arrived",
+            labels=["destination"],
+        )
+        for name in (destination.name for destination in self._current().destinations):
+            state, backlog = states.get(name), backlogs.get(name)
+            first = backlog.oldest if backlog else None
+            paused.add_metric([name], int(state is not None and state.paused_at is not None))
+            oldest.add_metric([name], max(0.0, (now - first).total_seconds()) if first else 0.0)
+            if state is not None and state.delivered_at is not None:
+                success.add_metric([name], state.delivered_at.timestamp())
+        yield from (paused, oldest, success)
 
 
 def metrics_registry(store: Store, spool: Spool, current: Callable[[], Settings]) -> CollectorRegistry:

@@ -29,6 +29,7 @@ from gateway.web.access import CurrentUser
 from gateway.web.forms import Number, back_to, read_form
 from gateway.web.pages.words import (
     DELIVERY_WORDS,
+    DOWNLOADS,
     Badge,
     clock,
     delivery_tone,
@@ -98,6 +99,7 @@ class PageView:
     seconds: str
     has_page: bool
     has_overlay: bool
+    downloads: tuple[tuple[str, str], ...]  # the end of each address, and what it is in words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +139,7 @@ class JobView:
     pages: tuple[PageView, ...]
     deliveries: tuple[DeliveryView, ...]
     events: tuple[JobEvent, ...]
+    names: dict[str, str]  # of the actors who are persons
     can_identify: bool
     can_confirm: bool
     working: bool  # the pages may still change
@@ -233,6 +236,7 @@ def job_view(store: Store, spool: Spool, job: Job, review: ReviewSettings, user:
         ("Received", clock(job.created_at)),
         ("Last change", clock(job.updated_at)),
         ("Source", source_in_words(job.source)),
+        *([("File", job.file_name)] if job.file_name and user.sees_patients else []),
         ("Type", job.media_type),
         ("Attempts", str(job.attempts)),
     ]
@@ -250,6 +254,7 @@ def job_view(store: Store, spool: Spool, job: Job, review: ReviewSettings, user:
         pages=tuple(_page_view(spool, page, review) for page in pages),
         deliveries=tuple(_delivery_view(delivery) for delivery in deliveries),
         events=tuple(store.jobs.events(job.id)),
+        names={account.name: account.full_name for account in store.accounts.all() if account.full_name},
         can_identify=job.status in (JobStatus.NEEDS_REVIEW, JobStatus.FAILED, JobStatus.CANCELLED)
         and job.purged_at is None,
         can_confirm=_can_confirm(job, pages),
@@ -331,7 +336,13 @@ def _page_view(spool: Spool, page: Page, review: ReviewSettings) -> PageView:
         seconds="" if page.seconds is None else f"{page.seconds:.1f} s",
         has_page=spool.artefact_path(page.job_id, kept_name(page.page_number, Role.PAGE_PICTURE)).is_file(),
         has_overlay=spool.artefact_path(page.job_id, kept_name(page.page_number, Role.OVERLAY_PICTURE)).is_file(),
+        downloads=tuple(DOWNLOADS.items()) if _has_result(spool, page) else (),
     )
+
+
+def _has_result(spool: Spool, page: Page) -> bool:
+    record = spool.artefact_path(page.job_id, kept_name(page.page_number, Role.RECORD))
+    return bool(page.waveform_sop_instance_uid) and record.is_file()
 
 
 def findings_of(page: Page, review: ReviewSettings) -> tuple[Finding, ...]:

@@ -25,6 +25,16 @@ DELIVERY_WORDS = {
     DeliveryStatus.CANCELLED: "cancelled",
 }
 
+DOWNLOADS = {  # of a page: the end of its address, and what a person calls it
+    "waveform.dcm": "DICOM waveform",
+    "report.pdf": "Report (PDF)",
+    "overlay.png": "Overlay (PNG)",
+    "signals.csv": "Signals (CSV)",
+    "result.json": "Result (JSON)",
+    "message.hl7": "HL7 message (ORU)",
+    "bundle.fhir.json": "FHIR Bundle",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Badge:

@@ -40,7 +40,12 @@ MISTAKES = [
     (3, "[digitizer]\nlayouts = 3\n", 2, "digitizer.layouts = 3: must be a path, in quotation marks"),
     (4, "[dicom]\nport = 70000\n", 2, "dicom.port = 70000: must be less than or equal to 65535"),
     (4, '[log]\nlevel = "INF0"\n', 2, "log.level = 'INF0': must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
-    (4, PACS.replace('"dicom"', '"dicm"'), 2, "must be one of 'dicom', 'dicomweb', 'hl7', 'folder': is dicom meant?"),
+    (
+        4,
+        PACS.replace('"dicom"', '"dicm"'),
+        2,
+        "must be one of 'dicom', 'dicomweb', 'hl7', 'fhir', 'folder': is dicom meant?",
+    ),
     (5, '[dicom]\nae_title = "ECG\nport = 104\n', 2, "is no TOML: "),
     (5, "[dicom]\nport 104\n", 2, "is no TOML: "),
     (6, PACS.replace('host = "10.1.2.3"\n', ""), 1, "destinations.pacs.host: is missing in [[destinations]]"),

@@ -211,3 +211,14 @@ def test_correct_queues_a_job_with_corrections_and_names_what_is_wrong(
     status, output, _ = run("correct", job_id[:8], "--corrections", stated)
     assert (status, output) == (0, f"job {job_id} is queued again; confirm the result when it is right\n")
     assert store.jobs.get(job_id).corrections_json == '{"1": {"paper_speed_mm_per_s": 50.0}}'
+
+
+def test_a_destination_is_paused_and_resumed(run: Run, store: Store) -> None:
+    assert run("pause", "drop")[0] == 0
+    status, output, _ = run("destinations")
+    assert status == 0 and "paused by cli:" in output and "pacs" in output
+    assert store.destinations.states()["drop"].paused_at is not None
+    status, _, error = run("pause", "drop")
+    assert status == 1 and "drop is paused since" in error
+    assert run("resume", "drop")[0] == 0 and run("resume", "drop")[0] == 1
+    assert run("pause", "nobody")[0] == 2

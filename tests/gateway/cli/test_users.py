@@ -1,4 +1,4 @@
-"""`user`: accounts are added, listed, given another role or password, and disabled."""
+"""`user` and `token`: accounts and tokens are added, listed, changed and ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.domain.account import AccountRole
-from gateway.security.passwords import is_password
+from gateway.security.passwords import digest, is_password
 from gateway.store.store import Store
 from tests.gateway.cli.conftest import Run
 
@@ -80,3 +80,27 @@ def test_what_cannot_be(
     status, _, errors = run(command, *given)
     assert (status, words in errors) == (1, True), errors
     assert [account.name for account in store.accounts.all()] == ["ann"]
+
+
+def test_token_is_printed_once_and_revoked(ann: None, run: Run, store: Store) -> None:
+    status, output, _ = run("token add", "lab", "--owner", "Ann", "--scope", "results:read", "--scope", "jobs:read")
+    (token,) = store.tokens.all()
+    assert (status, token.digest) == (0, digest(output.strip()))
+    assert (token.owner, token.scopes) == ("ann", "jobs:read results:read")
+    for listed in (run("token list")[1], run("token list", "--json")[1]):
+        assert "results:read" in listed and output.strip() not in listed and token.digest not in listed
+    assert "is not valid any more" in run("token revoke", str(token.id))[1]
+    assert "revoked" in run("token list")[1]
+    assert "no valid token" in run("token revoke", str(token.id))[2]
+
+
+def test_token_that_cannot_be_made(ann: None, run: Run, store: Store) -> None:
+    run("user role", "ann", "viewer")
+    lab = ("token add", "lab", "--scope", "review:write")
+    assert "is a viewer, and cannot have the scope review:write" in run(*lab, "--owner", "ann")[2]
+    assert "valid for 1 to 3650 days, got 0" in run(*lab, "--owner", "mirth", "--days", "0")[2]
+    assert "no colon" in run(*lab, "--owner", "cli:root")[2]
+    assert "letters" in run("token add", "/", "--owner", "mirth", "--scope", "jobs:read")[2]
+    assert run(*lab, "--owner", "mirth")[0] == 0
+    assert "mirth has a token lab already" in run(*lab, "--owner", "mirth")[2]
+    assert len(store.tokens.all()) == 1

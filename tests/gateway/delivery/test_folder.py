@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.delivery.folder import deliver_to_folder
+from gateway.delivery.folder import FolderKind, deliver_to_folder
 from gateway.domain.artefact import Role
-from gateway.errors import DeliveryDeferred
+from gateway.errors import DeliveryDeferred, NotReached
+from gateway.settings import FolderDestination, Hl7CodeSettings
 from gateway.store.tables import Delivery, new_id
 
 
@@ -35,3 +36,17 @@ def test_a_result_is_dropped_whole_under_a_name_of_its_job(tmp_path: Path) -> No
     (share / f".{delivery.job_id}-page1.dcm.tmp").mkdir()  # something in the way
     with pytest.raises(DeliveryDeferred, match="cannot take it"):
         deliver_to_folder(share, tmp_path / "page1.dcm", delivery)
+
+
+def test_a_folder_is_made_where_the_settings_say_so(tmp_path: Path) -> None:
+    (tmp_path / "page1.dcm").write_bytes(b"result")
+    delivery = Delivery(
+        job_id=new_id(), role=Role.WAVEFORM, page_number=1, destination="out", kind="folder", artefact="page1.dcm"
+    )
+    settings = FolderDestination(name="out", path=tmp_path / "new" / "out", create=True)
+    assert FolderKind(settings, Hl7CodeSettings()).send(tmp_path / "page1.dcm", delivery) == "stored"
+    (tmp_path / "file").write_bytes(b"")
+    blocked = FolderKind(settings.model_copy(update={"path": tmp_path / "file" / "out"}), Hl7CodeSettings())
+    with pytest.raises(NotReached, match="cannot be made: Not a directory"):
+        blocked.send(tmp_path / "page1.dcm", delivery)
+    assert [step.ok for step in blocked.check()] == [False]

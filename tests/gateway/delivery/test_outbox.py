@@ -15,7 +15,7 @@ from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.received import ReceivedObject
 from gateway.domain.status import DeliveryStatus, JobStatus
-from gateway.errors import DeliveryDeferred, DeliveryRefused, NotReached, StorageError
+from gateway.errors import DeliveryDeferred, DeliveryRefused, IllegalTransition, NotReached, StorageError
 from gateway.intake.accept import Intake
 from gateway.settings import RetrySettings
 from gateway.spool.folder import Spool
@@ -319,3 +319,23 @@ def test_a_changed_destination_waits_for_what_is_being_sent(house: House) -> Non
     for job_id in (first, second):
         house.wait_for(job_id, DeliveryStatus.DELIVERED)
     assert [len(old.sent), len(new.sent)] == [1, 1] and outbox.alive
+
+
+def test_a_paused_destination_gets_nothing_until_it_is_resumed(house: House, store: Store) -> None:
+    store.destinations.pause("pacs", "ann")
+    job_id = house.finished_job("pacs", "ehr")
+    pacs = FakeDestination(script=[DeliveryDeferred("busy")])
+    house.outbox(pacs=pacs, ehr=FakeDestination("hl7"))
+    house.wait_for(job_id, DeliveryStatus.PENDING, DeliveryStatus.DELIVERED)
+    house.outboxes.pop().stop()
+    house.outbox(pacs=pacs, ehr=FakeDestination("hl7"))  # a restart
+    second = house.finished_job("ehr")
+    house.wait_for(second, DeliveryStatus.DELIVERED)
+    assert pacs.sent == []
+    store.destinations.resume("pacs")
+    house.wait_for(job_id, DeliveryStatus.DELIVERED, DeliveryStatus.DELIVERED)
+    state = store.destinations.states()["pacs"]
+    assert state.error == "busy" and state.failed_at and state.delivered_at and state.failed_at <= state.delivered_at
+    for wrong in (lambda: store.destinations.resume("pacs"), lambda: store.destinations.resume("nobody")):
+        with pytest.raises(IllegalTransition, match="is not paused"):
+            wrong()

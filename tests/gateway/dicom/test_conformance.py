@@ -213,7 +213,7 @@ def test_dicomweb_is_as_in_the_code() -> None:
     assert f"; {', '.join(map(str, sorted(web._NEVER)))} refuse" in row
     assert f"{', '.join(map(str, web._STORED_OR_REPORTED[:2]))} and {web._STORED_OR_REPORTED[2]} are read" in row
     assert f"pages of {web._PAGE} |" in STATEMENT
-    assert f"An answer over {web._MAXIMUM_JSON_BYTES >> 20} MiB" in STATEMENT
+    assert f"An answer over {web.MAXIMUM_BYTES >> 20} MiB" in STATEMENT
 
 
 def test_every_kind_of_object_that_leaves_is_sent_by_the_table() -> None:

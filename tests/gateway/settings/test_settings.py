@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import gateway.settings
 from gateway.errors import SettingsError
-from gateway.settings import Settings, load_settings
+from gateway.settings import FolderDestination, Settings, load_settings
 from gateway.settings.section import is_loopback
 
 POSTGRESQL = "postgresql+psycopg://ecggw@10.1.2.6:5432/ecggw?sslmode=verify-full"
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """Be a folder whose files' paths are shown whole in a message."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def load(tmp_path: Path, text: str) -> Settings:
@@ -63,15 +72,15 @@ def test_other_databases_are_refused_and_no_password_is_repeated(tmp_path: Path,
         (["link"], "is or contains the storage path"),
     ],
 )
-def test_a_folder_that_would_take_other_files_is_refused(tmp_path: Path, paths: list[str], reason: str) -> None:
-    (tmp_path / "var").mkdir()
-    (tmp_path / "link").symlink_to("var")
-    text = f'[storage]\npath = "{tmp_path}/var"\n' + "".join(
-        f'[[folders]]\npath = "{tmp_path / path}"\n' for path in paths
+def test_a_folder_that_would_take_other_files_is_refused(short_path: Path, paths: list[str], reason: str) -> None:
+    (short_path / "var").mkdir()
+    (short_path / "link").symlink_to("var")
+    text = f'[storage]\npath = "{short_path}/var"\n' + "".join(
+        f'[[folders]]\npath = "{short_path / path}"\n' for path in paths
     )
     with pytest.raises(SettingsError) as refused:
-        load(tmp_path, text)
-    assert reason.replace("{}", str(tmp_path)) in str(refused.value)
+        load(short_path, text)
+    assert reason.replace("{}", str(short_path)) in str(refused.value)
     assert "ae_title" not in str(refused.value)  # the other settings are not repeated
 
 
@@ -94,3 +103,10 @@ def test_every_breach_is_named_with_its_value(tmp_path: Path) -> None:
 )
 def test_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
+
+
+def test_without_a_file_results_are_kept_where_a_newcomer_finds_them() -> None:
+    (results,) = load_settings(None).destinations
+    assert isinstance(results, FolderDestination)
+    assert results.path == Path("var/results") and results.create
+    assert Settings().destinations == ()  # a file decides alone where its results go

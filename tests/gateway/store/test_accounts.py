@@ -9,10 +9,12 @@ import pytest
 
 from gateway.domain.account import AccountRole, Origin
 from gateway.domain.audit import AuditKind
+from gateway.domain.clock import utc_now
 from gateway.errors import AccountError, NotFound
 from gateway.store.accounts import MOST_FAILURES, SessionLimits, accounts_exist
+from gateway.store.database import log_event
 from gateway.store.store import Store
-from gateway.store.tables import Account, AuditEntry, Job, WebSession
+from gateway.store.tables import Account, ApiToken, AuditEntry, Job, SubmissionKey, WebSession
 
 LIMITS = SessionLimits(idle=timedelta(minutes=30), longest=timedelta(hours=12))
 REVIEWER = AccountRole.REVIEWER
@@ -95,3 +97,58 @@ def test_young_lines_wait_where_a_transaction_may_commit_late(store: Store) -> N
     store.jobs.submit(Job(source="s", source_key="1", media_type="image/png"), "scp")
     store.trail._settled = timedelta(minutes=2)
     assert store.trail.events(10) == [] and store.trail.waiting() == 1
+
+
+def token(digest: str, name: str = "lab", **more: object) -> ApiToken:
+    made = {"owner": "mirth", "scopes": "jobs:read", "created_by": "cli", "expires_at": utc_now() + timedelta(days=1)}
+    return ApiToken(digest=digest, name=name, **made | more)
+
+
+def test_tokens_are_found_used_and_revoked(store: Store) -> None:
+    number = store.tokens.add(token("a")).id
+    with pytest.raises(AccountError, match="mirth has a token lab already"):
+        store.tokens.add(token("b"))
+    found, owner = store.tokens.find("a") or pytest.fail("not found")
+    assert (found.id, owner, found.used_at) == (number, None, None)
+    store.tokens.saw(found)
+    first = store.tokens.all()[0].used_at
+    store.tokens.saw(store.tokens.all()[0])
+    assert first is not None and store.tokens.all()[0].used_at == first  # once a minute
+    with pytest.raises(NotFound):
+        store.tokens.revoke(number, "rita")
+    assert store.tokens.revoke(number, "mirth").revoked_at is not None
+    with pytest.raises(NotFound):
+        store.tokens.revoke(number)
+    store.tokens.add(token("b"))
+    assert store.tokens.find("c") is None and len(store.tokens.all("mirth")) == 2 and not store.tokens.all("rita")
+
+
+def test_a_key_stands_for_one_thing_until_it_is_forgotten(store: Store) -> None:
+    number, other = store.tokens.add(token("a")).id, store.tokens.add(token("b", "other")).id
+    with ThreadPoolExecutor(4) as pool:
+        taken = list(pool.map(lambda digest: store.tokens.take_key(number, "k", digest), "1234"))
+    assert sum(taken) == 1
+    assert store.tokens.take_key(number, "k", "1234"[taken.index(True)])
+    assert store.tokens.take_key(other, "k", "5")
+    with store.database.write() as session:
+        session.get_one(SubmissionKey, (number, "k")).created_at = utc_now() - timedelta(days=31)
+    assert store.tokens.take_key(number, "k", "6")
+
+
+def test_the_trail_leaves_out_no_line_that_is_committed_late(store: Store) -> None:
+    """On PostgreSQL a transaction that began earlier may commit later, with a smaller number."""
+    job, _ = store.jobs.submit(Job(source="submit", source_key="k", media_type="image/png"), "test")
+    if store.database.url.get_backend_name() == "sqlite":  # writers take turns
+        moment = store.trail.moment()
+        assert store.trail.is_whole(moment)
+        assert [line.action for line in store.trail.lines(0, moment.newest, 10)] == ["RECEIVED"]
+        return
+    with store.database.write() as late:
+        log_event(late, job.id, "LATE", "test", "")
+        late.flush()
+        with store.database.write() as early:
+            log_event(early, job.id, "EARLY", "test", "")
+        moment = store.trail.moment()
+        assert not store.trail.is_whole(moment)
+    assert store.trail.is_whole(moment)
+    assert [line.action for line in store.trail.lines(0, moment.newest, 10)] == ["RECEIVED", "LATE", "EARLY"]

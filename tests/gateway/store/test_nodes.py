@@ -69,7 +69,9 @@ def test_a_node_that_starts_again_has_its_duties_at_once(store: Store) -> None:
     assert store.nodes.seen(before, 0.0, LEASE_S) is None  # should it run still, it is told to end
 
 
-def test_a_name_is_one_machines(store: Store, later: Callable[[float], None]) -> None:
+@pytest.mark.interop
+def test_a_name_is_one_machines(postgresql_store: Store, later: Callable[[float], None]) -> None:
+    store = postgresql_store
     store.nodes.begin(node("a", place="one:/srv"), LEASE_S)
     other = node("a", place="two:/srv", instance="other")
     with pytest.raises(StorageError, match=r"node 'a' \(at one:/srv, heard of \d+ s ago\).*own \[storage\] node"):

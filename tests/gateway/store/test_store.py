@@ -635,7 +635,7 @@ def test_a_newer_database_is_refused(store: Store) -> None:
         session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(StorageError, match="9999") as caught:
         Store(store.database.url)
-    assert "newer gateway" in str(caught.value) and "up to 0014" in str(caught.value)
+    assert "newer gateway" in str(caught.value) and "up to 0019" in str(caught.value)
 
 
 _SUBMIT_FOREVER = """

@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from gateway.domain.account import AccountRole
+from gateway.intake.accept import Intake
 from gateway.security.passwords import hash_password
 from gateway.settings import Settings
 from gateway.spool.folder import Spool
@@ -63,7 +64,7 @@ def site(
     store: Store, spool: Spool, settings: Settings, alive: Callable[[], list[str]] = list, first: str = ""
 ) -> Iterator[str]:
     """Serve the pages of a gateway; yield their address."""
-    with served(create_app(store, spool, lambda: settings, alive, first), proxy_headers=False) as url:
+    with served(create_app(Intake(spool, store), spool, lambda: settings, alive, first), proxy_headers=False) as url:
         yield url
 
 

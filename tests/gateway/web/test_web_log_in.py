@@ -63,7 +63,7 @@ def send_again(client: Browser, page: str) -> str:
 
 def test_every_page_but_probes_and_log_in_needs_a_session(store, spool, job):
     add_account(store, "rita", AccountRole.REVIEWER)
-    app = create_app(store, spool, Settings, list, digest("x"))
+    app = create_app(Intake(spool, store), spool, Settings, list, digest("x"))
     open_paths, checked = {"/login", "/healthz", "/metrics", "/first/{token}", "/invited/{token}"}, []
     with site(store, spool, Settings()) as url, browser(url) as client:
         for path, methods in app.openapi()["paths"].items():

@@ -180,8 +180,6 @@ def test_person_of_a_proxy_is_told_once_a_session(store, spool, job):
         client.headers["X-Remote-User"] = "Bob"
         client.get("/")
     entries = store.trail.entries(10)
-    assert [(each.kind, each.name, each.full_name) for each in entries] == [
-        (AuditKind.LOG_IN, "ann", "Dr Ann"),
-        (AuditKind.LOG_IN, "bob", "Dr Ann"),
-    ]
-    assert {each.detail for each in entries} == {"at the reverse proxy"}
+    told = [each for each in entries if each.kind == AuditKind.LOG_IN]
+    assert [(each.name, each.full_name) for each in told] == [("ann", "Dr Ann"), ("bob", "Dr Ann")]
+    assert {each.detail for each in told} == {"at the reverse proxy"}
