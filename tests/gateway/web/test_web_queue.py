@@ -26,6 +26,7 @@ from gateway.settings import FolderDestination, FolderSettings, Settings, WebSet
 from gateway.spool.folder import Spool
 from gateway.store.queue.search import JobFilter
 from gateway.store.store import Store
+from gateway.store.tables import Node
 from gateway.worker.worker import Worker
 from tests.fake_digitizer import FakeDigitizer, page_png
 from tests.gateway.web.browsing import Browser, add_account, browser, site
@@ -263,10 +264,21 @@ def test_rejected_files_and_workers_are_listed(admin: Browser, many: Store, tmp_
     many.workers.seen("worker-a-1")
     text = words(admin.get("/system").text)
     assert "inbox Secret_Ada.png" in text and "the file is no DICOM, PDF" in text
-    assert "worker-a-1 0 s ago" in text or "worker-a-1 1 s ago" in text
+    assert re.search(r"worker-a-1 \d+ s ago", text) and "Nodes" not in text
     admin.post("/logout")
     admin.log_in("viewer1")
     assert "Secret" not in admin.get("/system").text
+
+
+def test_nodes_are_listed_with_what_they_do_for_all(admin: Browser, many: Store) -> None:
+    one, two = (Node(name=name, instance=name, place=f"{name}:/srv", version="0.1.0") for name in ("ecg1", "ecg2"))
+    for node in (one, two):
+        many.nodes.begin(node, 20.0)
+    many.nodes.take("outbox ehr", one, 20.0)
+    many.nodes.end(two)
+    text = words(admin.get("/system").text)
+    assert re.search(r"ecg1 0\.1\.0 0\.0 \d+ s ago outbox ehr", text)
+    assert re.search(r"ecg2 0\.1\.0 0\.0 stopped \d+ s ago", text)
 
 
 def test_statistics(admin: Browser) -> None:
