@@ -20,7 +20,7 @@ from gateway.settings import CallerSettings, DicomDestination, DicomTlsSettings,
 from tests.gateway.dicom.samples import part10, secondary_capture
 from tests.gateway.dicom.scp_peers import FakeIntake, associate, encoded, listen, rejection, store
 from tests.tls_samples import Authority, Identity
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, wait_for
 
 CALLERS = (
     CallerSettings(ae_title="CART1", certificate_names=("cart1.example",)),
@@ -160,7 +160,8 @@ def test_why_a_handshake_failed_is_logged(
     scp: StorageScp, authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
     associate(scp, tls=client_context(client(authority, None)))
-    assert "TLS handshake with 127.0.0.1 failed: peer did not return a certificate" in caplog.text
+    why = "TLS handshake with 127.0.0.1 failed: peer did not return a certificate"
+    wait_for("the log", lambda: why in caplog.text)
 
 
 # ---- going out
