@@ -114,7 +114,7 @@ def plot_quality(counts: tuple[int, ...]) -> Plot:
         height = round(_TALL * count / most, 2)
         bars.append(
             Bar(
-                label=f"{label} dB",
+                label=label.replace(" to ", "-").replace(" ", ""),
                 words=f"{label} dB: {count} pages",
                 x=round(number * step + 4, 2),
                 width=round(step - 8, 2),
