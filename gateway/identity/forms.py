@@ -9,6 +9,15 @@ from gateway.dicom.objects.forms import broken_rule
 from gateway.domain.context import StudyContext
 from gateway.errors import IntakeError
 
+PATIENT_FIELDS = (  # of a `StudyContext` that a person states with a page
+    "patient_id",
+    "issuer_of_patient_id",
+    "patient_name",
+    "patient_birth_date",
+    "patient_sex",
+    "accession_number",
+)
+
 
 def check_context(context: StudyContext, origin: str) -> StudyContext:
     """Return the context if every value has its attribute's form; else raise IntakeError, which names each breach."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from contextlib import ExitStack, closing
+from typing import Annotated, BinaryIO
 from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import Path, Request, Response
 from fastapi.responses import RedirectResponse
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+
+from gateway.intake.arrivals import MAXIMUM_BYTES
+from gateway.spool.folder import Spool
 
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]  # of a page or a row, in an address: what a database's integer holds
 
@@ -22,6 +27,36 @@ def check_origin(request: Request) -> None:
     host = request.headers.get("host")
     if not (same_site and host and _host_of(request.headers.get("origin", "")) == host):
         raise HTTPException(403, "The form did not come from this page.")
+
+
+async def body_on_disk(request: Request, spool: Spool, too_long: Exception) -> BinaryIO:
+    """Return the body of a request as a file without a name; the caller closes it.
+
+    Parameters
+    ----------
+    too_long
+        What is raised where it has more bytes than a file that is taken in.
+
+    Raises
+    ------
+    StorageError
+        There is no space for it.
+    """
+    stated = request.headers.get("content-length", "")
+    length = int(stated) if stated.isdecimal() else 0
+    if length > MAXIMUM_BYTES:
+        raise too_long
+    spool.check_space(length)
+    with ExitStack() as unless_whole:
+        file = unless_whole.enter_context(closing(spool.temporary_file()))
+        length = 0
+        async for chunk in request.stream():
+            length += len(chunk)
+            if length > MAXIMUM_BYTES:
+                raise too_long
+            await run_in_threadpool(file.write, chunk)
+        unless_whole.pop_all()
+    return file
 
 
 async def read_body(request: Request) -> None:

@@ -19,6 +19,7 @@ from gateway.domain.received import PIECE_BYTES
 from gateway.intake.arrivals import MAXIMUM_BYTES
 from gateway.spool.folder import Spool
 from gateway.web.api.problems import ApiProblem, Fault
+from gateway.web.forms import body_on_disk
 
 FORM = "multipart/form-data"
 _MOST_JSON_BYTES = 256 * 1024
@@ -68,23 +69,8 @@ async def received(request: Request, spool: Spool) -> BinaryIO:
     StorageError
         There is no space for it.
     """
-    stated = request.headers.get("content-length", "0")
-    _check_length(int(stated) if stated.isdecimal() else 0)
-    spool.check_space(int(stated) if stated.isdecimal() else 0)
-    length = 0
-    with ExitStack() as unless_whole:
-        file = unless_whole.enter_context(closing(spool.temporary_file()))
-        async for chunk in request.stream():
-            length += len(chunk)
-            _check_length(length)
-            file.write(chunk)
-        unless_whole.pop_all()
-    return file
-
-
-def _check_length(length: int) -> None:
-    if length > MAXIMUM_BYTES:
-        raise ApiProblem(413, f"A body has at most {MAXIMUM_BYTES // 1024**2} MiB.")
+    too_long = ApiProblem(413, f"A body has at most {MAXIMUM_BYTES // 1024**2} MiB.")
+    return await body_on_disk(request, spool, too_long)
 
 
 def read_parts(body: BinaryIO, content_type: str, spool: Spool) -> Sent:

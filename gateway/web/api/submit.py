@@ -19,7 +19,7 @@ from gateway.domain.account import ApiScope
 from gateway.domain.context import StudyContext
 from gateway.domain.received import Accepted
 from gateway.errors import IntakeError
-from gateway.identity.forms import check_context
+from gateway.identity.forms import PATIENT_FIELDS, check_context
 from gateway.intake.accept import file_key, media_type_of
 from gateway.intake.upload import Upload, take_in
 from gateway.intake.whole import what_is_missing
@@ -30,16 +30,7 @@ from gateway.web.api.problems import ApiProblem, Fault, answers
 from gateway.web.site import Site
 
 _DESTINATION = "destination"
-_IDENTITY = (
-    "patient_id",
-    "issuer_of_patient_id",
-    "patient_name",
-    "patient_birth_date",
-    "patient_sex",
-    "accession_number",
-    "study_date",
-    "acquisition_date_time",
-)
+_IDENTITY = (*PATIENT_FIELDS, "study_date", "acquisition_date_time")
 _TYPES = (
     "application/dicom",
     "application/pdf",

@@ -20,6 +20,7 @@ from gateway.domain.artefact import Role, kept_name
 from gateway.domain.context import StudyContext
 from gateway.domain.status import DELIVERY_TRANSITIONS, UNSETTLED, DeliveryAction, DeliveryStatus, JobStatus
 from gateway.errors import NotFound
+from gateway.identity.forms import PATIENT_FIELDS
 from gateway.identity.person import identify
 from gateway.settings import ReviewSettings
 from gateway.spool.folder import Spool
@@ -55,14 +56,6 @@ _LIMB_LEADS = {  # words and tone, from the same test as the digitizer's warning
     False: ("the limb leads do not add up", "warn"),
     None: ("", "idle"),
 }
-_IDENTITY_FIELDS = (
-    "patient_id",
-    "issuer_of_patient_id",
-    "patient_name",
-    "patient_birth_date",
-    "patient_sex",
-    "accession_number",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +194,7 @@ def decisions(site: Site) -> APIRouter:
     @router.post("/jobs/{job_id}/identity")
     async def give_identity(request: Request, job_id: str, user: CurrentUser) -> Response:
         form = await read_form(request)
-        stated = StudyContext(**{name: form.get(name, "").strip() for name in _IDENTITY_FIELDS})
+        stated = StudyContext(**{name: form.get(name, "").strip() for name in PATIENT_FIELDS})
         await run_in_threadpool(identify, store, job_id, stated, user.name)
         return back_to(f"/jobs/{job_id}")
 

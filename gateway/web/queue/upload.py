@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack, closing
 from typing import BinaryIO
 from urllib.parse import unquote
 
@@ -14,21 +13,14 @@ from starlette.exceptions import HTTPException
 
 from gateway.domain.context import StudyContext
 from gateway.errors import IntakeError, StorageError
+from gateway.identity.forms import PATIENT_FIELDS
 from gateway.intake.accept import media_type_of
 from gateway.intake.arrivals import MAXIMUM_BYTES
 from gateway.intake.upload import Upload, take_in
 from gateway.intake.whole import what_is_missing
 from gateway.web.access import CurrentUser
+from gateway.web.forms import body_on_disk
 from gateway.web.site import Site
-
-_FIELDS = (
-    "patient_id",
-    "issuer_of_patient_id",
-    "patient_name",
-    "patient_birth_date",
-    "patient_sex",
-    "accession_number",
-)
 
 
 def routes(site: Site) -> APIRouter:
@@ -51,33 +43,19 @@ def routes(site: Site) -> APIRouter:
 
 
 async def _received(request: Request, site: Site) -> BinaryIO:
-    """Return the body of a request as a file without a name; raise HTTPException where it is too long."""
-    most = f"The file is too large: at most {MAXIMUM_BYTES >> 20} MiB."
-    stated = request.headers.get("content-length", "")
-    length = int(stated) if stated.isdecimal() else 0
-    if length > MAXIMUM_BYTES:
-        raise HTTPException(413, most)
-    with ExitStack() as unless_whole:
-        try:
-            site.spool.check_space(length)
-            file = unless_whole.enter_context(closing(site.spool.temporary_file()))
-        except StorageError as error:
-            raise HTTPException(503, f"Not taken now: {error}. Drop it again later.") from None
-        length = 0
-        async for chunk in request.stream():
-            length += len(chunk)
-            if length > MAXIMUM_BYTES:
-                raise HTTPException(413, most)
-            await run_in_threadpool(file.write, chunk)
-        unless_whole.pop_all()
-    return file
+    """Return the body of a request as a file without a name; raise HTTPException where it cannot be taken."""
+    too_long = HTTPException(413, f"The file is too large: at most {MAXIMUM_BYTES >> 20} MiB.")
+    try:
+        return await body_on_disk(request, site.spool, too_long)
+    except StorageError as error:
+        raise HTTPException(503, f"Not taken now: {error}. Drop it again later.") from None
 
 
 def _stated(text: str) -> StudyContext:
     """Return the identity that the person stated, from JSON in a header."""
     try:
         fields = json.loads(unquote(text)) if text else {}
-        return StudyContext(**{name: str(fields.get(name, "")).strip() for name in _FIELDS})
+        return StudyContext(**{name: str(fields.get(name, "")).strip() for name in PATIENT_FIELDS})
     except (ValueError, AttributeError):
         raise HTTPException(422, "The patient is not stated as JSON.") from None
 

@@ -10,21 +10,13 @@ from starlette.concurrency import run_in_threadpool
 from gateway.domain.context import StudyContext
 from gateway.errors import IllegalTransition, IntakeError
 from gateway.identity.candidates import Found, find_candidates
+from gateway.identity.forms import PATIENT_FIELDS
 from gateway.identity.person import identify
 from gateway.web.access import current_user
 from gateway.web.forms import back_to, read_form
 from gateway.web.review.bench import Answer, me, show
 from gateway.web.review.compared import PatientPart, context_of, patient_part
 from gateway.web.site import Site
-
-_FIELDS = (
-    "patient_id",
-    "issuer_of_patient_id",
-    "patient_name",
-    "patient_birth_date",
-    "patient_sex",
-    "accession_number",
-)
 
 
 def routes(site: Site) -> APIRouter:
@@ -75,7 +67,7 @@ def _found(site: Site, answer: Answer, number: str) -> Response:
 
 
 def _take_entry(site: Site, answer: Answer) -> Response:
-    fields = {name: answer.form.get(name, "").strip() for name in _FIELDS}
+    fields = {name: answer.form.get(name, "").strip() for name in PATIENT_FIELDS}
     fields["patient_birth_date"] = fields["patient_birth_date"].replace("-", "")
     if not fields["patient_id"]:
         return show(site, answer.wrong(patient_id="A patient ID is needed."))

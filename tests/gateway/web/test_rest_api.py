@@ -19,6 +19,7 @@ from gateway.domain.status import JobStatus
 from gateway.results.decisions import carry_out
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
+from gateway.web import forms
 from gateway.web.api import body, jobs
 from tests.fake_digitizer import Behaviour, page_png
 from tests.gateway.dicom.samples import part10, secondary_capture
@@ -185,7 +186,7 @@ def test_a_form_needs_one_file(client: Program) -> None:
 
 
 def test_a_body_that_is_too_long(client: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body, "MAXIMUM_BYTES", 1000)
+    monkeypatch.setattr(forms, "MAXIMUM_BYTES", 1000)
     headers = {"Content-Type": "image/png"}
     problem(client.post("/jobs", content=b"x" * 1001, headers=headers), 413)
     problem(client.post("/jobs", content=iter([b"x" * 600, b"x" * 600]), headers=headers), 413)
