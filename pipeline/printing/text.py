@@ -8,7 +8,7 @@ each other, while calibration pulses and separators stand taller and rules run l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from pipeline.printing.recogniser import LINE_HEIGHT_PX, Recogniser
 from pipeline.printing.weights import TEXT
 from pipeline.runs import runs_of
 from pipeline.sheet.paper import Sheet, page_to_paper, raster
+from pipeline.threads import side_by_side
 
 Mask = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
@@ -152,13 +153,12 @@ def read_text(
     if not regions:
         return ()
     middle_mm = (regions[0].y0_mm + regions[-1].y1_mm) / 2
+    outermost = sorted(regions, key=lambda region: -abs((region.y0_mm + region.y1_mm) / 2 - middle_mm))
+    spent_px = accumulate(region.width_px for region in outermost)
+    chosen = [region for region, spent in zip(outermost, spent_px, strict=True) if spent <= most_px]
     lines = []
-    spent_px = 0.0
-    for region in sorted(regions, key=lambda region: -abs((region.y0_mm + region.y1_mm) / 2 - middle_mm)):
-        spent_px += region.width_px
-        if spent_px > most_px:
-            break
-        text, sure = recogniser.read(_crop(sheet, region))
+    read = side_by_side(lambda region: recogniser.read(_crop(sheet, region)), chosen)
+    for region, (text, sure) in zip(chosen, read, strict=True):
         score = float(np.mean(sure)) if sure else 0.0
         if score >= TEXT.least_score:
             lines.append(

@@ -13,6 +13,7 @@ from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, Flags, Float64, InkStrip
 from pipeline.rows.spikes import Spike, level_of, spikes_of, without_spikes
 from pipeline.rows.tips import with_tips
 from pipeline.sheet.paper import Sheet, print_boxes
+from pipeline.threads import side_by_side
 
 _MARGINS_MM = (12.0, 36.0)  # paper above and below a row's waves; the second where ink runs on beyond the first
 
@@ -51,12 +52,15 @@ def fit_ink(
     level_mm = _levels(row_mm)
     strips: dict[int, tuple[InkStrip, float]] = {}
     strokes: list[_Stroke] = []
+    printed = []
     for k, row in enumerate(row_mm):
         there = np.isfinite(row) & clear
         for line in traces.lines:
             if line.row == k:
                 there[line.first : line.stop] = False
-        found = _strip(sheet, x_mm, row, there) if there.any() else None
+        printed.append(there)
+    rows = list(zip(row_mm, printed, strict=True))
+    for k, found in enumerate(side_by_side(lambda row: _strip(sheet, x_mm, *row) if row[1].any() else None, rows)):
         if found is not None:
             strip, top_mm, spikes = found
             strips[k] = strip, top_mm
@@ -64,9 +68,10 @@ def fit_ink(
     strokes = [one for one in strokes if not _is_line(np.delete(level_mm, one.row, 0), one)]
     strokes = [replace(one, seen=_is_trace(sheet, x_mm, one), printed=_in_print(boxes, x_mm, one)) for one in strokes]
     owned = _of_a_pacemaker(_owned(strokes, level_mm))
-    for k, (strip, top_mm) in strips.items():
-        own = [(one.column, one.sign) for one in owned if one.row == k]
-        row_mm[k, strip.there] = top_mm + _line(strip, own)[strip.there] / PX_PER_MM_Y
+    own = {k: [(one.column, one.sign) for one in owned if one.row == k] for k in strips}
+    lines = side_by_side(lambda k: _line(strips[k][0], own[k]), strips)
+    for (k, (strip, top_mm)), fitted in zip(strips.items(), lines, strict=True):
+        row_mm[k, strip.there] = top_mm + fitted[strip.there] / PX_PER_MM_Y
     marks = [SpikeMark(row=one.row, x_mm=float(x_mm[one.column]), tip_mm=one.tip_mm, score=one.score) for one in owned]
     return replace(traces, row_mm=row_mm, spikes=tuple(marks))
 

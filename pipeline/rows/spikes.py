@@ -104,17 +104,25 @@ def _side(row: InkStrip, sign: int) -> _Side:
     return _Side(sign=sign, level=level, edge=edge, length=_stroke_px(row, edge, sign))
 
 
-def _stroke_px(row: InkStrip, edge: FloatArray, sign: int) -> FloatArray:
+def _stroke_px(row: InkStrip, edge: FloatArray, sign: int, *, block: int = 32) -> FloatArray:
     """Return how far ink goes on beyond the line's own, which ends at `edge`, in every column (n,); 0: it does not."""
     height = len(row.ink)
-    rows = np.round(edge).astype(np.int64) + sign * np.arange(height)[:, None]
-    inside = (rows >= 0) & (rows < height)
-    blank = (np.take_along_axis(row.ink, rows.clip(0, height - 1), 0) < _INK) & inside
-    gone = blank[: height - _GAP].copy()
-    for k in range(1, _GAP):
-        gone &= blank[k : height - _GAP + k]
-    length = np.where(gone.any(0), gone.argmax(0), inside.sum(0))
-    return np.where(row.there, length, 0).astype(np.float32)
+    start = np.round(edge).astype(np.int64)
+    ahead = start if sign > 0 else height - 1 - start  # of the strip's first row, in the direction of the ink
+    length = np.minimum(height, height - ahead) - np.maximum(0, -ahead)  # to the strip's edge
+    length = np.where(row.there, length.clip(0), 0).astype(np.float32)
+    going_on = np.flatnonzero(row.there)
+    for first in range(0, height - _GAP, block):  # most columns end in the first block
+        starts = np.arange(first, min(first + block, height - _GAP))
+        rows = start[going_on] + sign * np.arange(first, starts[-1] + _GAP)[:, None]
+        blank = (row.ink[rows.clip(0, height - 1), going_on] < _INK) & (rows >= 0) & (rows < height)
+        gone = np.logical_and.reduce([blank[k : k + len(starts)] for k in range(_GAP)])
+        ends = gone.any(0)
+        length[going_on[ends]] = starts[gone[:, ends].argmax(0)]
+        going_on = going_on[~ends]
+        if not going_on.size:
+            break
+    return length
 
 
 def _widest_mm(pen: Pen) -> float:

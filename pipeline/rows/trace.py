@@ -24,6 +24,7 @@ from pipeline.rows.drawing import explained_rows
 from pipeline.rows.uprights import upright_lines, without_lines
 from pipeline.runs import runs_of
 from pipeline.sheet.paper import Sheet
+from pipeline.threads import side_by_side
 
 _BIN_MM = TRACE.cell_mm
 
@@ -170,7 +171,7 @@ def _cut_strips(
     x_mm = across_mm[0] + (np.arange(_width(across_mm), dtype=np.float64) + 0.5) / TRACE.px_per_mm_x
     tops = np.array([row.baseline_mm - bins * _BIN_MM / 2 for row in rows])
     lines = (np.arange(2 * bins) + 0.5) / TRACE.px_per_mm_y
-    strips = np.stack([sheet.pixels(x_mm, top + lines) for top in tops])
+    strips = np.stack(side_by_side(lambda top: sheet.pixels(x_mm, top + lines), tops))
     return tops, without_lines(strips, upright_lines(strips))
 
 

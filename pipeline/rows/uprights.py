@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from pipeline.datatypes import ByteArray, FloatArray
 from pipeline.networks.specification import TRACE
+from pipeline.threads import side_by_side
 
 
 def upright_lines(strips: ByteArray, *, widest_mm: float = 1.3, share: float = 0.6, every: int = 8) -> FloatArray:
@@ -80,12 +81,19 @@ def without_lines(strips: ByteArray, through: FloatArray, *, ink: float = 0.3, l
     if columns.size == 0:
         return strips
     bare = strips.copy()
-    for strip, out in zip(strips, bare, strict=True):
-        paper = _level(strip, columns)
-        line = paper * through[columns]
-        seen = strip[:, columns].astype(np.float32)
-        free = np.clip((seen - ink * paper) / np.maximum(line - ink * paper, 1), 0, 1)  # share of a pixel without ink
-        out[:, columns] = np.clip(seen + free * (paper - line), 0, 255)
+
+    def lighten(strip: ByteArray) -> None:
+        paper, seen = _level(strip, columns), strip[:, columns].astype(np.float32)
+        line, darkest = paper * through[columns], ink * paper
+        free = seen - darkest
+        free /= np.maximum(line - darkest, 1)
+        np.clip(free, 0, 1, out=free)  # share of a pixel without ink
+        paper -= line
+        free *= paper
+        free += seen
+        strip[:, columns] = np.clip(free, 0, 255, out=free)
+
+    side_by_side(lighten, bare)
     return bare
 
 

@@ -11,7 +11,7 @@ All of this happens on the probability map at low resolution; nothing here touch
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import cv2
@@ -22,6 +22,7 @@ from scipy.sparse import csgraph
 
 from pipeline.datatypes import FloatArray
 from pipeline.sheet.paper import apply_homography, interpolate_planes, interpolate_points
+from pipeline.threads import side_by_side
 
 Array = npt.NDArray[np.floating[Any]]
 Complex = npt.NDArray[np.complex128]
@@ -66,6 +67,7 @@ class _Shift:
 
     mm: Array  # (n_i, n_j)
     weight: Array  # (n_i, n_j)
+    field: Array  # (n_i, n_j) `mm` smoothed
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -93,14 +95,15 @@ def fit_lattice(lines: FloatArray, homography: Array, *, keep: Array | None = No
         # Far from flat, lines slant and only windows that follow the slant see them.
         slants = np.linspace(-0.18, 0.18, 9) if step == 0 else np.linspace(-0.09, 0.09, 5)
         measured = _measure(_flatten(lines, sheet.nodes), slants)
-        before, sheet = sheet, _refit(sheet, [_unwrapped(*_primary(measured, axis)) for axis in (0, 1)], stiff=False)
+        shifts = side_by_side(_unwrapped, [_primary(measured, axis) for axis in (0, 1)])
+        before, sheet = sheet, _refit(sheet, shifts, stiff=False)
         if step == 0:
             sheet = _trimmed(sheet, keep)
         elif sheet.clear.sum() < 1.03 * before.clear.sum():
             break
     for use_fine in (False, True):
         measured = _measure(_flatten(lines, sheet.nodes), np.zeros(1))
-        shifts = [_residual(*_primary(measured, axis), use_fine=use_fine) for axis in (0, 1)]
+        shifts = side_by_side(partial(_residual, use_fine=use_fine), [_primary(measured, axis) for axis in (0, 1)])
         sheet = _refit(sheet, shifts, stiff=True)
     clarity = np.sqrt(np.prod([np.maximum(*(p.clarity for p in measured[axis])) for axis in (0, 1)], axis=0))
     return Lattice(node_xy=sheet.nodes, clarity=clarity * sheet.clear, homography=sheet.homography)
@@ -134,8 +137,7 @@ def _flatten(lines: FloatArray, nodes: Array) -> FloatArray:
 
 def _measure(canvas: FloatArray, slants: Array) -> tuple[tuple[_Phase, _Phase], tuple[_Phase, _Phase]]:
     """Displacements of the 5 mm and of the 1 mm lines: ((x at 5, x at 1), (y at 5, y at 1))."""
-    along_x = _demodulate(canvas, slants)
-    along_y = _demodulate(canvas.T, slants)
+    along_x, along_y = side_by_side(partial(_demodulate, slants=slants), [canvas, canvas.T])
     return along_x, (_turned(along_y[0]), _turned(along_y[1]))
 
 
@@ -206,12 +208,14 @@ def _weight(phase: _Phase) -> Array:
     return np.where(phase.clarity > threshold, 1 / (phase.period_mm * cycles) ** 2, 0.0)
 
 
-def _unwrapped(phase: _Phase, other: _Phase) -> _Shift:
+def _unwrapped(phases: tuple[_Phase, _Phase]) -> _Shift:
     """Displacements over any number of periods, unwrapped from the clearest nodes outward."""
+    phase, other = phases
     weight = _weight(phase)
     seeds = phase.clarity > max(2.5, 0.35 * float(np.quantile(phase.clarity, 0.9)))
     if not seeds.any():
-        return _Shift(mm=np.zeros_like(weight), weight=np.zeros_like(weight))
+        still = np.zeros_like(weight)
+        return _Shift(mm=still, weight=still, field=still)
     shift, island = _unwrap(phase, seeds)
     # Islands of grid are unwrapped each on its own; the largest decides how many periods the others are off.
     order = np.argsort(-np.bincount(island[seeds]))[:12]
@@ -232,7 +236,8 @@ def _unwrapped(phase: _Phase, other: _Phase) -> _Shift:
         # Put whole nodes on the 5 mm lines, if they show at all; else any 1 mm line will do.
         lag = np.exp(2j * np.pi * (other.shift_mm - field) / NODE_MM) * (_weight(other) > 0) * other.clarity
         shift = shift + np.round(np.angle(lag.sum()) * NODE_MM / (2 * np.pi))
-    return _Shift(mm=shift, weight=robust)
+        field = _smooth(shift, robust)
+    return _Shift(mm=shift, weight=robust, field=field)
 
 
 def _nearest(phase: _Phase, field: Array) -> Array:
@@ -319,11 +324,12 @@ def _stiffness(n_i: int, n_j: int) -> Array:
     return banded
 
 
-def _residual(primary: _Phase, other: _Phase, *, use_fine: bool) -> _Shift:
+def _residual(phases: tuple[_Phase, _Phase], *, use_fine: bool) -> _Shift:
     """Measure what is left after a first flattening: the 5 mm and (once it is unmistakable) the 1 mm phase together.
 
     Where only the 1 mm lines can be seen (they are `primary` then), they stand alone.
     """
+    primary, other = phases
     used = (primary, other) if use_fine and primary.period_mm > other.period_mm else (primary,)
     weights = [_weight(phase) for phase in used]
     field = _smooth(_nearest(primary, np.zeros_like(primary.shift_mm)), weights[0])
@@ -337,7 +343,7 @@ def _residual(primary: _Phase, other: _Phase, *, use_fine: bool) -> _Shift:
         total = np.sum(robust, axis=0)
         mean = np.sum([w * shift for w, shift in zip(robust, shifts, strict=True)], axis=0) / np.maximum(total, 1e-9)
         field = _smooth(mean, total)
-    return _Shift(mm=mean, weight=total)
+    return _Shift(mm=mean, weight=total, field=field)
 
 
 def _refit(sheet: _Fit, shifts: list[_Shift], *, stiff: bool) -> _Fit:
@@ -345,7 +351,7 @@ def _refit(sheet: _Fit, shifts: list[_Shift], *, stiff: bool) -> _Fit:
 
     A shift is known where the line was seen, not where it belongs; a few steps of iteration settle that.
     """
-    seen_shift = np.stack([_smooth(shift.mm, shift.weight) for shift in shifts], axis=-1)
+    seen_shift = np.stack([shift.field for shift in shifts], axis=-1)
     raw = np.stack([np.where(s.weight > 0, s.mm, seen_shift[..., k]) for k, s in enumerate(shifts)], axis=-1)
     home = (sheet.home / NODE_MM).reshape(-1, 2)
     seen = home.copy()
@@ -360,8 +366,8 @@ def _refit(sheet: _Fit, shifts: list[_Shift], *, stiff: bool) -> _Fit:
     total += raw - seen_shift
     clear = _clear(shifts, seen_shift)
     bend = _bend(sheet.moved, clear)
-    moved = np.stack([_smooth(total[..., k], s.weight, bend_mm=bend) for k, s in enumerate(shifts)], axis=-1)
-    return _Fit(homography=sheet.homography, moved=moved, clear=clear)
+    smooth = side_by_side(lambda k: _smooth(total[..., k], shifts[k].weight, bend_mm=bend), (0, 1))
+    return _Fit(homography=sheet.homography, moved=np.stack(smooth, axis=-1), clear=clear)
 
 
 def _clear(shifts: list[_Shift], field: Array, *, tolerance_mm: float = 0.7) -> npt.NDArray[np.bool_]:

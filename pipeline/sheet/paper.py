@@ -218,7 +218,9 @@ class Sheet:
         """Text, trace and grid (h, w, 3), inverted so that the white outside means nothing, and the nodes on them."""
         maps = self.segmentation
         stacked = np.stack([maps.text, maps.trace, maps.grid], -1)
-        return (255 * (1 - stacked)).astype(np.uint8), (self.rectified.node_xy + 0.5) * maps.scale - 0.5
+        np.subtract(1, stacked, out=stacked)
+        stacked *= 255
+        return stacked.astype(np.uint8), (self.rectified.node_xy + 0.5) * maps.scale - 0.5
 
 
 def print_boxes(

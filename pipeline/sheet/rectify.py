@@ -25,6 +25,7 @@ from pipeline.sheet.grid import measure_grid
 from pipeline.sheet.lattice import NODE_MM, fit_lattice
 from pipeline.sheet.paper import Sheet, apply_homography, interpolate_planes, interpolate_raster, sample_nodes, turn
 from pipeline.sheet.perspective import find_perspective, line_evidence
+from pipeline.threads import side_by_side
 
 Array = npt.NDArray[np.floating[Any]]
 
@@ -146,8 +147,9 @@ def _bare(segmentation: SegmentationMap, *, spread_px: float = 6.0) -> FloatArra
     """
     ink = cv2.dilate(segmentation.trace + segmentation.text, np.ones((3, 3), np.uint8))
     free = np.clip(1 - 2 * ink, 0, 1)
-    around = cv2.GaussianBlur(segmentation.grid * free, (0, 0), spread_px)
-    mean = around / np.maximum(cv2.GaussianBlur(free, (0, 0), spread_px), 1e-3)
+    both = [segmentation.grid * free, free]
+    around, share = side_by_side(lambda seen: cv2.GaussianBlur(seen, (0, 0), spread_px), both)
+    mean = around / np.maximum(share, 1e-3)
     return np.asarray(mean + free * (segmentation.grid - mean), np.float32)
 
 

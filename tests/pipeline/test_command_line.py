@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from pipeline import Calibration, Digitization, PageImage
+from pipeline import Calibration, Digitization, PageImage, command_line
 from pipeline.command_line import app
 from pipeline.digitizer import Digitizer
 from pipeline.errors import GridNotFound
@@ -68,6 +68,16 @@ def test_a_page_becomes_csv_json_and_overlay(tmp_path: Path) -> None:
     }
     assert content["quality"]["estimated_snr_db"] > 10
     assert load_pages((out / "scan.overlay.png").read_bytes())[0].pixels.ndim == 3
+
+
+def test_no_overlay_is_drawn_unless_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(command_line, "draw_overlay", lambda result: drawn.append(result) or np.zeros((2, 2, 3), "u1"))
+    page = picture(tmp_path / "scan.png")
+    for options, count in (([], 0), (["--overlay"], 1)):
+        result = CLI.invoke(app, ["digitize", str(page), "--out", str(tmp_path / "out"), *options])
+        assert result.exit_code == 0, result.output
+        assert len(drawn) == count
 
 
 def test_further_pages_of_a_file_have_a_suffix(tmp_path: Path) -> None:

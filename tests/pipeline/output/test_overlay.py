@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,18 @@ def test_png_holds_the_same_picture() -> None:
     data = write_png(drawn)
     assert data.startswith(b"\x89PNG")
     assert np.array_equal(load_pages(data)[0].pixels, drawn)
+
+
+def test_only_those_who_show_a_page_draw_one() -> None:
+    root = Path(__file__).resolve().parents[3]
+    sources = [path for package in ("pipeline", "gateway") for path in (root / package).rglob("*.py")]
+    drawing = {path.relative_to(root).as_posix() for path in sources if "draw_overlay(" in path.read_text("utf-8")}
+    assert drawing - {"pipeline/output/overlay.py"} == {
+        "gateway/worker/worker.py",  # for the review page
+        "pipeline/command_line.py",  # if it is asked for
+        "pipeline/evaluation/bench.py",
+        "pipeline/evaluation/cli.py",
+    }  # an archive run draws none
 
 
 def test_the_size_is_bounded() -> None:
