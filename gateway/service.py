@@ -119,7 +119,7 @@ class Service:
         self._new = new
         root = settings.storage.path
         self._store = Store.open(settings.storage)
-        self._spool = Spool(root / "spool", settings.storage.minimum_free_mib)
+        self._spool = Spool.open(settings.storage)
         self._intake = Intake(self._spool, self._store)
         self._retention = Retention(self._spool, self._store, settings.storage)
         self._records = Records(self._store)
@@ -190,8 +190,9 @@ class Service:
         OSError
             An address is taken.
         StorageError
-            A folder cannot be had, or the database is not the one of the spool.
+            A folder or the object store cannot be had, or the database is not the one of the spool.
         """
+        self._spool.check()
         if not self._new:
             check_origin(self._spool, self._store)
         self._begin("duties", self._duties)

@@ -1,14 +1,18 @@
-"""A PostgreSQL server for the tests that need one, and databases in it."""
+"""A PostgreSQL server and an object store for the tests that need one, and databases and buckets in them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import URL
 
 from gateway.store.store import Store
 from tests.postgresql import Server, running_server
+
+if TYPE_CHECKING:
+    from tests.object_store import ObjectStore
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +33,18 @@ def postgresql_store(postgresql_url: URL) -> Iterator[Store]:
     store = Store(postgresql_url)
     yield store
     store.close()
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStore]:
+    from tests.object_store import running_object_store  # loads the client, which only these tests need
+
+    with running_object_store() as store:
+        yield store
+
+
+@pytest.fixture
+def bucket(object_store: ObjectStore) -> Iterator[dict[str, Any]]:
+    """The settings of a spool in a bucket of its own."""
+    with object_store.bucket() as settings:
+        yield settings

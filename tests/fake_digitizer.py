@@ -221,10 +221,7 @@ def main(program: str = "tests.fake_digitizer", digitizer: type[FakeDigitizer] =
             sys.exit(Service(settings, worker_command=command, config=asked.config).run())
     from gateway.worker.process import CurrentSettings, run_worker
 
-    store, spool = (
-        Store.open(settings.storage),
-        Spool(settings.storage.path / "spool", settings.storage.minimum_free_mib),
-    )
+    store, spool = Store.open(settings.storage), Spool.open(settings.storage)
     current = CurrentSettings(settings, partial(load_settings, asked.config))
     run_worker(current, store, spool, name=asked.name, parent_pid=asked.parent, digitizer=digitizer())
 

@@ -56,7 +56,7 @@ class FakeDestination(Kind):
     def send(self, path: Path, delivery: Delivery) -> str:
         self.sending.set()
         assert self.gate.wait(PATIENCE_S)
-        self.sent.append(Sent(artefact=path.name, data=path.read_bytes(), identifier=delivery.identifier))
+        self.sent.append(Sent(artefact=delivery.artefact, data=path.read_bytes(), identifier=delivery.identifier))
         answer = self._script.pop(0) if self._script else _YES[self.word]
         if isinstance(answer, Exception):
             raise answer

@@ -27,17 +27,17 @@ def recover(
     settings = load_settings(config)
     spool, store = open_spool(settings), open_store(settings, create=True)
     if only_list:
-        table = Table("job", "bytes", "file")
-        paths = {job_id: spool.source_path(job_id) for job_id in unexplained(spool, store)}
-        paths |= {job_id: spool.quarantined_path(job_id) for job_id in spool.quarantined()}
-        for job_id, path in paths.items():
-            table.add_row(job_id, str(path.stat().st_size) if path.exists() else "none", str(path))
+        table = Table("job", "files", "bytes", "folder")
+        found = dict.fromkeys(unexplained(spool, store), False) | dict.fromkeys(spool.quarantined(), True)
+        for job_id, quarantined in found.items():
+            size = spool.size(job_id, quarantined=quarantined)
+            table.add_row(job_id, str(size.files), str(size.bytes), spool.where(job_id, quarantined=quarantined))
         print_table(table)
         return
     failed = False
     for each in recover_files(Intake(spool, store), spool, store):
         if each.accepted is None:
-            print(f"{spool.quarantined_path(each.job_id)}: {each.problem}", file=sys.stderr)
+            print(f"{spool.where(each.job_id, quarantined=True)}: {each.problem}", file=sys.stderr)
             failed = True
         else:
             print(f"job {each.accepted.job_id}{' (known before)' if each.accepted.duplicate else ''}")

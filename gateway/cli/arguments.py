@@ -118,8 +118,8 @@ def check_database(settings: Settings) -> None:
 
 
 def open_spool(settings: Settings) -> Spool:
-    """Open the folder of the jobs' files."""
-    return Spool(settings.storage.path / "spool", settings.storage.minimum_free_mib)
+    """Open the jobs' files."""
+    return Spool.open(settings.storage)
 
 
 def find_job_id(store: Store, given: str) -> str:

@@ -94,12 +94,12 @@ def show(
     found = store.jobs.get(find_job_id(store, job))
     pages, deliveries = store.jobs.pages(found.id), store.deliveries.of_job(found.id)
     events = store.jobs.events(found.id)
-    folder = open_spool(settings).source_path(found.id).parent
+    folder = open_spool(settings).where(found.id)
     context = found.context.model_dump(exclude_defaults=True) if patient else {}
     if as_json:
         parts = {
             **job_fields(found),
-            "folder": str(folder),
+            "folder": folder,
             "pages": [page_fields(page) for page in pages],
             "deliveries": [delivery_fields(delivery) for delivery in deliveries],
             "events": [event_fields(event) for event in events],

@@ -48,6 +48,10 @@ def disk(config: Config = None, as_json: AsJson = False) -> None:
     for each in used:
         table.add_row(each.what, "" if each.files is None else str(each.files), f"{each.bytes / _MIB:.1f}", each.where)
     print_table(table)
+    if not spool.on_disk:
+        least_mib = settings.storage.minimum_free_mib
+        print(f"{free_bytes // _MIB} MiB are free here; below {least_mib} MiB, nothing is accepted.")
+        return
     below_mib, until_mib = settings.storage.purge_marks_mib
     print(
         f"{free_bytes // _MIB} MiB are free. Below {below_mib} MiB, files of finished jobs are deleted until "

@@ -230,10 +230,11 @@ class Committer(_Repeated):
     def _named(self, delivery: Delivery) -> list[Reference]:
         """Return how a delivery's object is named, or settle it where its file is gone."""
         assert delivery.id is not None
-        path = self._spool.artefact_path(delivery.job_id, delivery.artefact)
         try:
-            meta = read_file_meta_info(path)
-            sop_class = str(meta.MediaStorageSOPClassUID)
+            with self._spool.fetched(delivery.job_id, delivery.artefact) as path:
+                if path is None:
+                    raise FileNotFoundError
+                sop_class = str(read_file_meta_info(path).MediaStorageSOPClassUID)
         except DECODE_ERRORS:
             gone = Settlement(
                 delivery=delivery.id, action=DeliveryAction.GIVE_UP, reason="the file that was sent is gone"
@@ -355,7 +356,7 @@ class Committer(_Repeated):
     def _missing(self, reference: Reference) -> int:
         """Return 0 where we hold the object, or the Failure Reason."""
         job = self._store.jobs.find(reference.sop_instance_uid)
-        if job is None or not self._spool.source_path(job.id).is_file():
+        if job is None or not self._spool.has(job.id):
             return commitment.NO_SUCH_OBJECT_INSTANCE
         same = job.context.source_sop_class_uid == reference.sop_class_uid
         return 0 if same else commitment.CLASS_INSTANCE_CONFLICT

@@ -14,7 +14,7 @@ from gateway.domain.digitized_page import DigitizedPage
 from gateway.errors import DeliveryDeferred, NotReached
 from gateway.security.tls import words
 from gateway.settings import FolderDestination, Hl7CodeSettings, Hl7Destination
-from gateway.spool.folder import write_durably
+from gateway.spool.disk import write_durably
 from gateway.store.tables import Delivery
 
 
@@ -90,7 +90,7 @@ def deliver_to_folder(folder: Path, artefact: Path, delivery: Delivery) -> str:
     if not folder.is_dir():
         raise NotReached("the destination folder is not there")
     try:
-        write_durably(folder / f"{delivery.job_id}-{artefact.name}", artefact.read_bytes(), mode=0o640)
+        write_durably(folder / f"{delivery.job_id}-{delivery.artefact}", artefact.read_bytes(), mode=0o640)
     except OSError as error:
         raise DeliveryDeferred(f"the destination folder cannot take it: {error.strerror}") from error
     return "stored"

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 from gateway.delivery.kind import JITTER, Kind
 from gateway.domain.clock import utc_now
@@ -28,6 +29,8 @@ from gateway.store.tables import Delivery
 from gateway.threads import OnDuty, Threads, always
 
 logger = logging.getLogger(__name__)
+
+_SPOOL_POLLS = 10  # how long a spool that cannot be read is left in peace
 
 
 class _Reach:
@@ -173,11 +176,19 @@ class _Sender(Threads):
 
     def _attempt(self, delivery: Delivery) -> Callable[[], None]:
         """Send once; return the call that records the outcome."""
+        try:
+            with self._spool.fetched(delivery.job_id, delivery.artefact) as path:
+                return self._send(path, delivery)
+        except StorageError as error:  # no fault of the delivery, nor of its peer: no attempt is counted
+            logger.error("Cannot read what is to be sent: %s", error, extra={"action": "outbox"})
+            self._stopping.wait(_SPOOL_POLLS * self._poll_s)
+            return lambda: None
+
+    def _send(self, path: Path | None, delivery: Delivery) -> Callable[[], None]:
         assert delivery.id is not None
         identity, destination = delivery.id, delivery.destination
         kind, reach = self.kind, self._reach
-        path = self._spool.artefact_path(delivery.job_id, delivery.artefact)
-        if not path.is_file():
+        if path is None:
             return lambda: self._store.deliveries.give_up(identity, "the file to send is gone")
         try:
             response = kind.send(path, delivery)

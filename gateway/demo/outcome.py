@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from dataclasses import dataclass
 from io import BytesIO
@@ -60,9 +59,9 @@ def collect(job: Job, store: Store, spool: Spool, pacs: Pacs, ehr: Ehr, out: Pat
     else:
         (out / f"{name}.oru.txt").write_bytes(message.replace(b"\r", b"\n"))
         ack_code = sent.response
-    overlay = spool.artefact_path(job.id, kept_name(1, Role.OVERLAY_PICTURE))
-    if overlay.is_file():
-        shutil.copyfile(overlay, out / f"{name}.overlay.png")
+    overlay = spool.read(job.id, kept_name(1, Role.OVERLAY_PICTURE))
+    if overlay is not None:
+        (out / f"{name}.overlay.png").write_bytes(overlay)
     else:
         problems.append("there is no overlay")
     return Outcome(

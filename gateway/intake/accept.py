@@ -176,7 +176,7 @@ class Intake:
     @contextmanager
     def _kept(self, job: Job) -> Iterator[BinaryIO | None]:
         """Have the source of a job open; None where it is gone, cannot be read, or is not what was received."""
-        file = self._spool.open_source(job.id)
+        file = self._spool.open_file(job.id)
         if file is None:
             yield None
             return

@@ -43,7 +43,7 @@ from gateway.intake.accept import Intake, file_key, media_type_of
 from gateway.intake.arrivals import SIDECAR, Arrivals, Listener, Signature, Writer, open_file, signature_of
 from gateway.intake.whole import what_is_missing
 from gateway.settings import FolderSettings
-from gateway.spool.folder import write_durably
+from gateway.spool.disk import write_durably
 from gateway.threads import OnDuty, always
 
 logger = logging.getLogger(__name__)

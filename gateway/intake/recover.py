@@ -53,7 +53,7 @@ def check_origin(spool: Spool, store: Store) -> None:
         state = "is empty" if empty else "may be older than the spool"
         raise StorageError(
             f"the database {store.database.url.render_as_string(hide_password=True)} {state}: the spool "
-            f"{spool.path.resolve()} holds files of {len(found)} jobs that it does not know. Restore the database, or "
+            f"{spool.where()} holds files of {len(found)} jobs that it does not know. Restore the database, or "
             "make jobs of these files with `ecg-gateway recover`, or start without them with `serve --new`"
         )
     logger.warning("The files of %d jobs in the spool belong to no job", len(found), extra={"action": "start"})

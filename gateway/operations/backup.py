@@ -33,6 +33,7 @@ def back_up(settings: StorageSettings, spool: Spool, target: Path) -> Manifest:
     StorageError
         `target` exists, or there is no database, or something cannot be read or written.
     """
+    _check_on_disk(settings, "back up the object store by its own means, and the database by those of PostgreSQL")
     if target.exists():
         raise StorageError(f"{target} exists: a backup replaces no file")
     try:
@@ -70,6 +71,7 @@ def restore(settings: StorageSettings, file: Path) -> tuple[Manifest, int]:
     StorageError
         The backup is damaged or of a newer gateway, or there is a database already, or a gateway runs there.
     """
+    _check_on_disk(settings, "restore into a folder (`--into FOLDER`), and copy its spool/ to the bucket")
     manifest = archive.check(file)
     check_version(manifest.database_version, f"{file}, made by version {manifest.gateway} of the gateway")
     root = settings.path
@@ -91,6 +93,11 @@ def restore(settings: StorageSettings, file: Path) -> tuple[Manifest, int]:
             with suppress(OSError):
                 shutil.rmtree(folder)
     return manifest, kept
+
+
+def _check_on_disk(settings: StorageSettings, instead: str) -> None:
+    if settings.spool:
+        raise StorageError(f"spool = '{settings.spool}': a backup is one file of a spool that is a folder; {instead}")
 
 
 def _check_empty(settings: StorageSettings) -> None:

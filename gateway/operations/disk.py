@@ -9,7 +9,8 @@ from pathlib import Path
 
 from gateway.errors import StorageError
 from gateway.settings import Settings
-from gateway.spool.folder import Size, Spool
+from gateway.spool.folder import Spool
+from gateway.spool.place import Size
 from gateway.store.store import Store
 
 
@@ -32,7 +33,7 @@ def disk_use(settings: Settings, spool: Spool, store: Store) -> Iterator[Used]:
         A folder cannot be read, or the database does not answer.
     """
     for what, size in spool.usage().items():
-        yield Used(what=what, where=str(spool.path), files=size.files, bytes=size.bytes)
+        yield Used(what=what, where=spool.where(), files=size.files, bytes=size.bytes)
     where = store.database.url.render_as_string(hide_password=True)
     yield Used(what="database", where=where, files=None, bytes=store.database.size_bytes())
     for folder in settings.folders:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gateway.errors import StorageError
-from gateway.spool.folder import write_durably
+from gateway.spool.disk import write_durably
 from gateway.spool.owner import owner
 
 _POLL_S = 0.1

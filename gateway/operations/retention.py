@@ -1,6 +1,6 @@
 """What is deleted, when, and what never is.
 
-    files of a finished job         after `retention_days`; before, the oldest first, while the disk is nearly full
+    files of a finished job         after `retention_days`; before, the oldest first, while their disk is nearly full
     files that no job explains      go to quarantine after a day, and are deleted only after `quarantine_days`
     anything else of a job          never: undelivered, uncommitted, waiting, FAILED, or on legal hold
 
@@ -77,6 +77,8 @@ class Retention:
 
     def _relieve(self, end: float) -> None:
         """Delete files of the oldest finished jobs from the upper mark of the disk down to the lower one."""
+        if not self._spool.on_disk:
+            return  # that would free nothing here
         below_mib, until_mib = self._settings.purge_marks_mib
         free_mib = self._spool.free_bytes() // _MIB
         if free_mib < below_mib and not self._full:

@@ -104,12 +104,11 @@ def known_context(job: Job, spool: Spool) -> StudyContext:
     stated = job.context
     if job.media_type != "application/dicom":
         return stated
-    try:
-        with spool.source_path(job.id).open("rb") as file:
-            read = read_context(file)
-    except OSError as error:
-        raise IllegalTransition(f"the job's file is gone: {error.strerror}") from error
-    return combined(read, stated)
+    file = spool.open_file(job.id)
+    if file is None:
+        raise IllegalTransition("the job's file is gone")
+    with file:
+        return combined(read_context(file), stated)
 
 
 def _check_dated(context: StudyContext, pages: Iterable[PrintedValues]) -> None:
@@ -121,13 +120,10 @@ def _check_dated(context: StudyContext, pages: Iterable[PrintedValues]) -> None:
 
 def kept_page(facts: JobFacts, spool: Spool, row: Page, printed: PrintedValues, *, final: bool) -> DigitizedPage:
     """Return a page from what was kept, with its report; raise IllegalTransition where its record is gone."""
-    path = spool.artefact_path(facts.job_id, kept_name(row.page_number, Role.RECORD))
-    try:
-        npz = path.read_bytes()
-    except OSError as error:
-        raise IllegalTransition(f"the record of page {row.page_number} is gone: {error.strerror}") from error
+    npz = spool.read(facts.job_id, kept_name(row.page_number, Role.RECORD))
+    if npz is None:
+        raise IllegalTransition(f"the record of page {row.page_number} is gone")
     record, quality = read_result(npz, row.quality_json)
-    picture = spool.artefact_path(facts.job_id, kept_name(row.page_number, Role.PAGE_PICTURE))
     page = DigitizedPage(
         job_id=facts.job_id,
         page_number=row.page_number,
@@ -142,7 +138,7 @@ def kept_page(facts: JobFacts, spool: Spool, row: Page, printed: PrintedValues, 
         leads_left_out=leads_left_out(record, facts.sop_classes[0]),
         waveform_sop_instance_uid=row.waveform_sop_instance_uid,
         weights_sha256=json.loads(row.quality_json).get("weights_sha256", {}),
-        page_png=picture.read_bytes() if picture.is_file() else b"",
+        page_png=spool.read(facts.job_id, kept_name(row.page_number, Role.PAGE_PICTURE)) or b"",
         revision=facts.revision,
         final=final,
         doubtful=row.status == JobStatus.NEEDS_REVIEW,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import datetime
+from io import BytesIO
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
@@ -93,11 +94,14 @@ def _sent(earlier: Sequence[Delivery], destination: str, page_number: int, revis
 
 def _read(spool: Spool, delivery: Delivery) -> Dataset | None:
     """Return the object as it was sent; None where its file is gone."""
+    data = spool.read(delivery.job_id, delivery.artefact)
     try:
-        return dcmread(spool.artefact_path(delivery.job_id, delivery.artefact), stop_before_pixels=True)
-    except (OSError, InvalidDicomError):
-        logger.warning("Cannot reject an object that was sent: its file is gone", extra={"action": "reject"})
-        return None
+        if data is not None:
+            return dcmread(BytesIO(data), stop_before_pixels=True)
+    except (EOFError, InvalidDicomError):
+        pass
+    logger.warning("Cannot reject an object that was sent: its file is gone", extra={"action": "reject"})
+    return None
 
 
 def _title(sent: Dataset, context: StudyContext) -> tuple[str, str]:

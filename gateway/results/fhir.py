@@ -75,9 +75,8 @@ def withdrawals(
         for last in sent.values():
             if last.result_status == _WITHDRAWN:
                 continue
-            try:
-                bundle = spool.artefact_path(last.job_id, last.artefact).read_bytes()
-            except OSError:
+            bundle = spool.read(last.job_id, last.artefact)
+            if bundle is None:
                 logger.warning("Cannot withdraw a Bundle: its file is gone", extra={"action": "reject"})
                 continue
             artefact = Artefact(

@@ -73,11 +73,11 @@ class PageForms:
         raise NotFound(f"page {number} of job {self.job.id} has no waveform object of its patient")
 
     def _read(self, name: str, what: str) -> bytes:
-        try:
-            return self.spool.artefact_path(self.job.id, name).read_bytes()
-        except OSError:
+        data = self.spool.read(self.job.id, name)
+        if data is None:
             gone = f", its files were deleted on {self.job.purged_at:%Y-%m-%d}" if self.job.purged_at else ""
-            raise NotFound(f"page {self.page.page_number} of job {self.job.id} has no {what}{gone}") from None
+            raise NotFound(f"page {self.page.page_number} of job {self.job.id} has no {what}{gone}")
+        return data
 
 
 def read_form(

@@ -38,8 +38,8 @@ def check_placed(spool: Spool, job: Job, pages: Mapping[int, Corrections]) -> No
     """
     before = corrections_of(job)
     for number, stated in pages.items():
-        path = spool.artefact_path(job.id, kept_name(number, Role.GEOMETRY))
-        geometry = json.loads(path.read_bytes()) if path.is_file() else {}
+        kept = spool.read(job.id, kept_name(number, Role.GEOMETRY))
+        geometry = json.loads(kept) if kept is not None else {}
         if "lattice" in geometry and stated.cut == before.get(number, Corrections()).cut:
             if broken := [*_out_of_order(stated, _Paper(geometry)), *_lines(stated, _Paper(geometry))]:
                 raise CorrectionError(broken)

@@ -71,12 +71,15 @@ def _withdrawals(
     for delivery in last.values():
         if delivery.result_status == WITHDRAWN:
             continue  # it knows
+        data = spool.read(facts.job_id, delivery.artefact)
+        if data is None:
+            logger.warning("Cannot withdraw what %s has: its file is gone", kind.name, extra={"action": "reject"})
+            continue
         try:
-            data = spool.artefact_path(facts.job_id, delivery.artefact).read_bytes()
             yield from kind.withdrawal(
                 Withdrawn(delivery=delivery, sent=data, reason=reason, at=facts.created_at, revision=facts.revision)
             )
-        except (OSError, DeliveryRefused) as error:
+        except DeliveryRefused as error:
             logger.warning(
                 "Cannot withdraw what %s has: %s", kind.name, type(error).__name__, extra={"action": "reject"}
             )

@@ -77,6 +77,17 @@ class StorageSettings(Section):
     path: Path = Path("var")  # holds spool/, and gateway.db where `database` is empty
     database: str = ""  # empty: SQLite in `path`; or postgresql+psycopg://user@host:port/name
     database_password_file: Path | None = None  # holds its password
+    spool: Annotated[
+        str,
+        matching(
+            r"|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9][A-Za-z0-9._-]*)*",
+            "must be empty or s3://BUCKET or s3://BUCKET/PREFIX, without a slash at the end",
+        ),
+    ] = ""  # empty: the folder spool/ in `path`
+    spool_endpoint: str = ""  # of the object store; empty: that of Amazon
+    spool_region: str = ""
+    spool_credentials_file: Path | None = None  # None: what the environment says
+    spool_ca_file: Path | None = None  # PEM; whose certificates are trusted; None: the system's
     node: Annotated[str, matching(r"[A-Za-z0-9._-]{0,40}", "must be 0 to 40 letters, digits, ., - or _")] = ""
     minimum_free_mib: int = Field(default=512, ge=0)  # with less free space, nothing is accepted
     retention_days: int = Field(default=30, ge=1)  # of finished jobs' files, and of done/ in watched folders
@@ -108,6 +119,27 @@ class StorageSettings(Section):
                 f"node = '{self.node}': several machines share a PostgreSQL database, and database is empty", "node"
             )
         return self
+
+    @model_validator(mode="after")
+    def _object_store(self) -> StorageSettings:
+        for name in ("spool_endpoint", "spool_region"):
+            if getattr(self, name) and not self.spool:
+                raise rule(f"{name} is of an object store, and spool is empty: the spool is a folder", name)
+        return self
+
+    @field_validator("spool_endpoint")
+    @classmethod
+    def _endpoint(cls, endpoint: str) -> str:
+        try:
+            url = urlsplit(endpoint)
+            _ = url.port
+        except ValueError as error:
+            raise ValueError(f"spool_endpoint is no URL: {error}") from None
+        if "@" in url.netloc:
+            raise ValueError("credentials belong into spool_credentials_file, not into spool_endpoint")
+        if endpoint and (url.scheme not in ("http", "https") or not url.hostname or url.path.strip("/") or url.query):
+            raise ValueError("spool_endpoint must be empty or https://HOST, https://HOST:PORT or the same with http")
+        return endpoint
 
     @field_validator("database")
     @classmethod

@@ -1,1 +1,1 @@
-"""Durable bytes: what was received and what was made of it, one folder a job."""
+"""Durable bytes: what was received and what was made of it, one folder a job, on a disk or in a bucket."""

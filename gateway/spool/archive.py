@@ -22,7 +22,8 @@ from typing import IO
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gateway.errors import StorageError
-from gateway.spool.folder import Spool, sync_folder
+from gateway.spool.disk import sync_folder
+from gateway.spool.folder import Spool
 
 _DATABASE, _MANIFEST = "gateway.db", "manifest.json"
 _MEMBER = re.compile(

@@ -1,47 +1,33 @@
 """The durable files of a job: one folder per job id, with `source` and the artefacts made from it.
 
-A file is written under a temporary name, fsynced and renamed, and its folder is fsynced.  The file is complete or
-absent, and it survives a power failure after `write_source` has returned.  Every path is built from our own names,
-never from those of a peer.  Only this module touches the files.
+They are in a folder of the disk, or in a bucket of an object store, under the same names.  A file is complete or
+absent, and it is durable when `write_source` has returned.  Every name is built from our own, never from those of a
+peer.  Only this room touches the files.
 
-A folder that belongs to no job is never deleted: it goes to `quarantine/`, inside the spool, so that the move is one
-rename.
+A folder that belongs to no job is never deleted: it goes to `quarantine/`, inside the spool.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import re
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
-from gateway.domain.received import PIECE_BYTES, Data, opened
+from gateway.domain.received import Data, opened
 from gateway.errors import StorageError
+from gateway.settings import StorageSettings
+from gateway.spool.bucket import Bucket
+from gateway.spool.disk import Disk, as_storage_error
+from gateway.spool.place import JOB_ID, QUARANTINE, SOURCE, Place, Size
 
-_SOURCE = "source"
-_QUARANTINE = "quarantine"
-_JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ARTEFACT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MIB = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How many files, and how many bytes they hold."""
-
-    files: int = 0
-    bytes: int = 0
-
-    def __add__(self, other: Size) -> Size:
-        return Size(self.files + other.files, self.bytes + other.bytes)
 
 
 class Spool:
@@ -50,9 +36,11 @@ class Spool:
     Parameters
     ----------
     path : Path
-        The folder that contains one folder per job; created if missing.
+        A folder of this machine, created if missing: it has what is on its way, and without a bucket the files.
     minimum_free_mib : int
         A source that would leave less free space than this, in MiB, is not stored; the space is for artefacts.
+    bucket : Bucket, optional
+        What has the files instead.
 
     Raises
     ------
@@ -60,14 +48,31 @@ class Spool:
         The folder cannot be created.
     """
 
-    def __init__(self, path: Path, minimum_free_mib: int) -> None:
+    def __init__(self, path: Path, minimum_free_mib: int, bucket: Bucket | None = None) -> None:
         self.path = path
         self._minimum_free_bytes = minimum_free_mib * _MIB
-        try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            sync_folder(path.parent)
-        except OSError as error:
-            raise _storage_error(error) from error
+        self._disk = Disk(path)
+        self._place: Place = bucket or self._disk
+
+    @classmethod
+    def open(cls, settings: StorageSettings) -> Self:
+        """Open the spool that the settings name."""
+        path = settings.path / "spool"
+        return cls(path, settings.minimum_free_mib, Bucket(settings, path) if settings.spool else None)
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the files of jobs take the space of this machine's disk."""
+        return self._place.on_disk
+
+    def check(self) -> None:
+        """Raise StorageError where files would not be kept as promised, or those of before lie in another place."""
+        self._place.check()
+        if not self.on_disk and (left := [*self._disk.folders(), *self._disk.folders(QUARANTINE)]):
+            raise StorageError(
+                f"spool = '{self._place.where}': {self.path.resolve()} holds the files of {len(left)} jobs of the time "
+                "before. Copy what is in it to the bucket, under the same names, then remove it"
+            )
 
     def check_space(self, size: int = 0) -> None:
         """Raise StorageError if `size` more bytes would leave less than the minimum free."""
@@ -75,21 +80,17 @@ class Spool:
         if free - size < self._minimum_free_bytes:
             raise StorageError(f"spool: {free // _MIB} MiB free, {self._minimum_free_bytes // _MIB} MiB must stay free")
 
+    @as_storage_error()
     def free_bytes(self) -> int:
-        """Return how much space is free where the spool is."""
-        try:
-            return shutil.disk_usage(self.path).free
-        except OSError as error:
-            raise _storage_error(error) from error
+        """Return how much space is free where things are on their way, and where the files are, if they are on disk."""
+        return shutil.disk_usage(self.path).free
 
+    @as_storage_error()
     def temporary_file(self) -> BinaryIO:
         """Return a file for what is on its way in; it has no name, and is gone when it is closed."""
-        try:
-            return tempfile.TemporaryFile(dir=self.path)
-        except OSError as error:
-            raise _storage_error(error) from error
+        return tempfile.TemporaryFile(dir=self.path)
 
-    def write_source(self, job_id: str, data: Data) -> Path:
+    def write_source(self, job_id: str, data: Data) -> None:
         """Store the bytes of a job as received, in place of earlier ones; they are durable when this returns.
 
         Raises
@@ -97,31 +98,11 @@ class Spool:
         StorageError
             There is too little space, or the file cannot be written; no partial file remains.
         """
-        path = self.source_path(job_id)
+        folder = _folder(job_id)
         self.check_space(opened(data).seek(0, os.SEEK_END))
-        new = not path.parent.exists()
-        try:
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            write_durably(path, data)
-            sync_folder(self.path)
-        except OSError as error:
-            if new:
-                shutil.rmtree(path.parent, ignore_errors=True)
-            raise _storage_error(error) from error
-        return path
+        self._place.write(folder, SOURCE, data)
 
-    def open_source(self, job_id: str) -> BinaryIO | None:
-        """Return the file of a job as received; None where it is gone or cannot be opened."""
-        try:
-            return self.source_path(job_id).open("rb")
-        except OSError:
-            return None
-
-    def source_path(self, job_id: str) -> Path:
-        """Return the path of the source of a job, whether it exists or not."""
-        return self._folder(job_id) / _SOURCE
-
-    def write_artefact(self, job_id: str, name: str, data: Data) -> Path:
+    def write_artefact(self, job_id: str, name: str, data: Data) -> None:
         """Store a file made from the source under `name`; it replaces an earlier one.
 
         Raises
@@ -131,67 +112,74 @@ class Spool:
         StorageError
             The file cannot be written.
         """
-        path = self.artefact_path(job_id, name)
-        try:
-            write_durably(path, data)
-        except OSError as error:
-            raise _storage_error(error) from error
-        return path
-
-    def artefact_path(self, job_id: str, name: str) -> Path:
-        """Return the path of an artefact, whether it exists or not; raise ValueError for an invalid name."""
-        if not _ARTEFACT.fullmatch(name) or name == _SOURCE or name.endswith(".tmp"):
+        if name == SOURCE:
             raise ValueError(f"{name!r} is no artefact name")
-        return self._folder(job_id) / name
+        self._place.write(_folder(job_id), _name(name), data)
+
+    def open_file(self, job_id: str, name: str = SOURCE) -> BinaryIO | None:
+        """Return a file of a job; None where it is gone.
+
+        Raises
+        ------
+        ValueError
+            `name` is none of a file of a job.
+        StorageError
+            It cannot be told, or not be read now.
+        """
+        return self._place.open(_folder(job_id), _name(name))
+
+    def read(self, job_id: str, name: str = SOURCE) -> bytes | None:
+        """Return the bytes of a file of a job; None where it is gone or cannot be read."""
+        return _read(self.open_file(job_id, name))
+
+    @contextmanager
+    def fetched(self, job_id: str, name: str) -> Iterator[Path | None]:
+        """Have a file of a job under a path, which only this process can open, in the block; None where it is gone."""
+        file = self.open_file(job_id, name)
+        if file is None:
+            yield None
+            return
+        with file:
+            yield Path(f"/proc/self/fd/{file.fileno()}")  # nothing is left behind, even by a process that is killed
+
+    def has(self, job_id: str, name: str = SOURCE) -> bool:
+        """Return whether a file of a job is there."""
+        return self._place.has(_folder(job_id), _name(name))
 
     def remove(self, job_id: str) -> None:
         """Delete a job's folder, if there is one."""
-        try:
-            shutil.rmtree(self._folder(job_id))
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise _storage_error(error) from error
+        self._place.remove(_folder(job_id))
 
     def unchanged(self, for_s: float) -> list[str]:
         """Return the jobs with a folder in which nothing was made, replaced or deleted for so long."""
-        newest = time.time() - for_s
-        try:
-            with os.scandir(self.path) as entries:
-                return sorted(e.name for e in entries if _JOB_ID.fullmatch(e.name) and e.stat().st_mtime < newest)
-        except OSError as error:
-            raise _storage_error(error) from error
+        return self._place.unchanged(for_s)
 
-    def size(self, job_id: str) -> Size:
+    def where(self, job_id: str = "", *, quarantined: bool = False) -> str:
+        """Return how a person finds a job's folder, or all of them."""
+        return "/".join(filter(None, (self._place.where, QUARANTINE * quarantined, job_id)))
+
+    def size(self, job_id: str, *, quarantined: bool = False) -> Size:
         """Return what a job has in its folder."""
-        return _size(self._folder(job_id))
+        sizes = self._place.files(_quarantined(job_id) if quarantined else _folder(job_id)).values()
+        return Size(len(sizes), sum(sizes))
 
     def usage(self) -> dict[str, Size]:
         """Return what sources, artefacts and the quarantine hold."""
         found = {"sources": Size(), "artefacts": Size(), "quarantine": Size()}
-        for folder in self._folders(self.path):
-            source = _size_of_file(folder / _SOURCE)
-            everything = _size(folder)
-            found["sources"] += source
-            found["artefacts"] += Size(everything.files - source.files, everything.bytes - source.bytes)
-        for folder in self._folders(self.path / _QUARANTINE):
-            found["quarantine"] += _size(folder)
+        for folder, name, size in self._place.everything():
+            what = QUARANTINE if folder.startswith(QUARANTINE) else "sources" if name == SOURCE else "artefacts"
+            found[what] += Size(1, size)
         return found
 
     def files(self) -> Iterator[Path]:
         """Yield every whole file of the jobs and of the quarantine; raise StorageError where one is no plain file."""
-        for folder in (*self._folders(self.path), *self._folders(self.path / _QUARANTINE)):
-            try:
-                with os.scandir(folder) as found:
-                    entries = sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda e: e.name)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise _storage_error(error) from error
-            for entry in entries:
-                if not entry.is_file(follow_symlinks=False):
-                    raise StorageError(f"spool: {entry.path} is no plain file")
-                yield Path(entry.path)
+        for inside in ("", QUARANTINE):
+            for job_id in self._disk.folders(inside):
+                folder = self.path / inside / job_id
+                for name in _whole(self._disk.files(str(folder.relative_to(self.path)))):
+                    if (folder / name).is_symlink() or not (folder / name).is_file():
+                        raise StorageError(f"spool: {folder / name} is no plain file")
+                    yield folder / name
 
     @contextmanager
     def kept_whole(self) -> Iterator[None]:
@@ -207,7 +195,7 @@ class Spool:
 
     def holds_results(self, job_id: str) -> bool:
         """Return whether anything was made of a job's source: then there was a job."""
-        return any(name != _SOURCE for name in self._files(self._folder(job_id)))
+        return any(name != SOURCE for name in _whole(self._place.files(_folder(job_id))))
 
     def quarantine(self, job_id: str) -> bool:
         """Move a folder that no job explains out of the way; one without a whole file is deleted.
@@ -217,140 +205,75 @@ class Spool:
         bool
             Whether it was moved.
         """
-        folder = self._folder(job_id)
-        if not self._files(folder):
+        folder = _folder(job_id)
+        if not _whole(self._place.files(folder)):
             self.remove(job_id)
             return False
-        self._move(folder, self._quarantined(job_id))
+        self._place.move(folder, _quarantined(job_id))
         return True
 
     def release(self, job_id: str) -> None:
         """Move a folder back from quarantine."""
-        self._move(self._quarantined(job_id), self._folder(job_id))
+        self._place.move(_quarantined(job_id), _folder(job_id))
 
     def quarantined(self) -> list[str]:
         """Return what is in quarantine, each by the id of the job that it was received for."""
-        return [folder.name for folder in self._folders(self.path / _QUARANTINE)]
-
-    def quarantined_path(self, job_id: str) -> Path:
-        """Return the path of a source in quarantine, whether it exists or not."""
-        return self._quarantined(job_id) / _SOURCE
+        return self._place.folders(QUARANTINE)
 
     def read_quarantined(self, job_id: str) -> bytes | None:
         """Return the bytes of a source in quarantine; None where there are none, or they cannot be read."""
-        try:
-            return self.quarantined_path(job_id).read_bytes()
-        except OSError:
-            return None
+        return _read(self._place.open(_quarantined(job_id), SOURCE))
 
     def prune_quarantine(self, older_than_s: float) -> list[str]:
         """Delete what was moved into quarantine so long ago; return the ids of the jobs it was received for."""
-        newest = time.time() - older_than_s
-        try:
-            old = [job_id for job_id in self.quarantined() if self._quarantined(job_id).stat().st_ctime < newest]
-            for job_id in old:
-                shutil.rmtree(self._quarantined(job_id))
-        except OSError as error:
-            raise _storage_error(error) from error
+        old = self._place.unchanged(older_than_s, QUARANTINE)
+        for job_id in old:
+            self._place.remove(_quarantined(job_id))
         return old
 
     @contextmanager
     def _lock(self, how: int) -> Iterator[bool]:
         """Take the lock between backup and deletion; say whether it was had."""
-        try:
+        with as_storage_error():
             file = os.open(self.path.with_name(f"{self.path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(file, how)
-                locked = True
-            except BlockingIOError:
-                locked = False
-        except OSError as error:
-            raise _storage_error(error) from error
         try:
+            with as_storage_error():
+                try:
+                    fcntl.flock(file, how)
+                    locked = True
+                except BlockingIOError:
+                    locked = False
             yield locked
         finally:
             os.close(file)
 
-    def _folders(self, path: Path) -> list[Path]:
+
+def _folder(job_id: str) -> str:
+    if not JOB_ID.fullmatch(job_id):
+        raise ValueError(f"{job_id!r} is no job id")
+    return job_id
+
+
+def _quarantined(job_id: str) -> str:
+    return f"{QUARANTINE}/{_folder(job_id)}"
+
+
+def _name(name: str) -> str:
+    if not _ARTEFACT.fullmatch(name) or name.endswith(".tmp"):
+        raise ValueError(f"{name!r} is no artefact name")
+    return name
+
+
+def _whole(names: dict[str, int]) -> list[str]:
+    """Return the names of files that are not what an interrupted write left."""
+    return sorted(name for name in names if not name.startswith("."))
+
+
+def _read(file: BinaryIO | None) -> bytes | None:
+    if file is None:
+        return None
+    with file:
         try:
-            return [path / name for name in sorted(os.listdir(path)) if _JOB_ID.fullmatch(name)]
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise _storage_error(error) from error
-
-    def _move(self, folder: Path, target: Path) -> None:
-        try:
-            target.parent.mkdir(mode=0o700, exist_ok=True)
-            os.rename(folder, target)
-            sync_folder(target.parent)
-            sync_folder(folder.parent)
-        except OSError as error:
-            raise _storage_error(error) from error
-
-    def _files(self, folder: Path) -> list[str]:
-        try:
-            return [name for name in os.listdir(folder) if not name.startswith(".")]
-        except OSError as error:
-            raise _storage_error(error) from error
-
-    def _quarantined(self, job_id: str) -> Path:
-        return self.path / _QUARANTINE / self._folder(job_id).name
-
-    def _folder(self, job_id: str) -> Path:
-        if not _JOB_ID.fullmatch(job_id):
-            raise ValueError(f"{job_id!r} is no job id")
-        return self.path / job_id
-
-
-def write_durably(path: Path, data: Data, mode: int = 0o600) -> None:
-    """Write a file that is complete or absent and survives a power failure; raise OSError.
-
-    `mode` has its permissions; the umask applies to them.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
-        with open(descriptor, "wb") as file:
-            shutil.copyfileobj(opened(data), file, PIECE_BYTES)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable; raise OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems cannot; they keep names at once
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _size(folder: Path) -> Size:
-    """Return what lies in a folder; files that are gone by then do not count."""
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return Size()
-    except OSError as error:
-        raise _storage_error(error) from error
-    return sum((_size_of_file(folder / name) for name in names), Size())
-
-
-def _size_of_file(path: Path) -> Size:
-    try:
-        return Size(1, path.stat().st_size)
-    except FileNotFoundError:
-        return Size()
-
-
-def _storage_error(error: OSError) -> StorageError:
-    return StorageError(f"spool: {error.strerror or type(error).__name__}")
+            return file.read()
+        except OSError:
+            return None

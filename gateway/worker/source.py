@@ -33,13 +33,14 @@ def read_source(job: Job, spool: Spool, *, with_codes: bool) -> JobSource:
     ------
     IntakeError
         The file is gone, or its object cannot be read.
+    StorageError
+        The spool cannot be reached.
     DigitizationError
         The file is no image or document that can be read.
     """
-    try:
-        data = spool.source_path(job.id).read_bytes()
-    except OSError as error:
-        raise IntakeError(f"the job's file is gone: {error.strerror}") from error
+    data = spool.read(job.id)
+    if data is None:
+        raise IntakeError("the job's file is gone")
     context = job.context
     if job.media_type == "application/dicom":
         parts = read_bounded(decode_object, data, errors=(IntakeError, DigitizationError))

@@ -54,6 +54,7 @@ from pipeline.output.overlay import draw_overlay, reduce_page, write_png
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.5
+_LONGEST_PAUSE_S = 10.0  # while the storage is not usable: each try is an entry in the trail of a job
 
 
 class PageDigitizer(Protocol):
@@ -123,18 +124,19 @@ class Worker:
         """
         self._current = current or self._current
         logger.info("Worker started", extra={"action": "worker_start"})
-        next_sign = 0.0
+        next_sign, pause_s = 0.0, _POLL_S
         while not self._stopping.is_set() and not orphaned():
             try:
                 worked = self.run_once()
                 if time.monotonic() >= next_sign:
                     self._store.workers.seen(self._name)
                     next_sign = time.monotonic() + self._settings.worker.lease_s / 3
+                pause_s = _POLL_S
             except StorageError as error:
                 logger.error("Storage is not usable: %s", error, extra={"action": "worker_storage"})
-                worked = False
+                worked, pause_s = False, min(2 * pause_s, _LONGEST_PAUSE_S)
             if not worked:
-                self._stopping.wait(_POLL_S)
+                self._stopping.wait(pause_s)
         logger.info("Worker stopped", extra={"action": "worker_stop"})
 
     def run_once(self) -> bool:
@@ -319,10 +321,7 @@ class Worker:
         """Return the reading of a page that an earlier run kept; b"" where there is none, or nobody waits for it."""
         if not facts.corrections:
             return b""
-        try:
-            return self._spool.artefact_path(facts.job_id, kept_name(image.page_number, Role.READING)).read_bytes()
-        except OSError:
-            return b""
+        return self._spool.read(facts.job_id, kept_name(image.page_number, Role.READING)) or b""
 
     def _printed(self, digitization: Digitization, context: StudyContext) -> tuple[str, ...]:
         prior = self._store.patients.prior_ids(context.patient_id, context.issuer_of_patient_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -131,7 +132,7 @@ def test_some_leads_are_accepted_behind_nginx_at_a_sub_path(site, chromium):
         assert {url.partition("/ecg/")[0] for url in asked if not url.startswith("data:")} == {site.url}
     confirm(site.store, site.spool, site.settings, job_id, "ann")  # what the end of the minute does
     (sent,) = [each for each in site.store.deliveries.of_job(job_id) if each.result_status == "F"]
-    assert left_out[:-1] in site.spool.artefact_path(job_id, sent.artefact).read_text()
-    made = dcmread(site.spool.artefact_path(job_id, "page-1.12-lead.dcm"))
+    assert left_out[:-1] in site.spool.read(job_id, sent.artefact).decode()
+    made = dcmread(BytesIO(site.spool.read(job_id, "page-1.12-lead.dcm")))
     notes = [item.UnformattedTextValue for item in made.WaveformAnnotationSequence if "UnformattedTextValue" in item]
     assert "A person did not accept this lead: its samples are left out." in notes

@@ -56,7 +56,7 @@ def send(path: Path, destination: DicomWebDestination) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DeliveryDeferred(f"{path.name} cannot be read ({type(error).__name__})") from error
+        raise DeliveryDeferred(f"the file cannot be read ({type(error).__name__})") from error
     head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
     content_type = f'multipart/related; type="application/dicom"; boundary={boundary}'
     status, headers, body = _request(

@@ -73,9 +73,9 @@ def _read(path: Path) -> Dataset:
     try:
         return dcmread(path)
     except OSError as error:
-        raise DeliveryDeferred(f"{path.name} cannot be read ({type(error).__name__})") from error
+        raise DeliveryDeferred(f"the file cannot be read ({type(error).__name__})") from error
     except DECODE_ERRORS as error:
-        raise DeliveryRefused(f"{path.name} is no DICOM file ({type(error).__name__})") from error
+        raise DeliveryRefused(f"the file is no DICOM file ({type(error).__name__})") from error
 
 
 def outcome(peer: str, status: int | None) -> str:

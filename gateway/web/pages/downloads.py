@@ -50,10 +50,10 @@ def routes(site: Site) -> APIRouter:
 
 
 def _overlay(_site: Site, forms: PageForms) -> bytes:
-    path = forms.spool.artefact_path(forms.job.id, kept_name(forms.page.page_number, Role.OVERLAY_PICTURE))
-    if not path.is_file():
+    data = forms.spool.read(forms.job.id, kept_name(forms.page.page_number, Role.OVERLAY_PICTURE))
+    if data is None:
         raise HTTPException(404, "There is no such picture.")
-    return path.read_bytes()
+    return data
 
 
 def _json(_site: Site, forms: PageForms) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -162,8 +161,8 @@ class _StoreCollector(Collector):
         )
         yield GaugeMetricFamily(
             "ecg_gateway_spool_free_bytes",
-            "Free space where the spool is",
-            value=shutil.disk_usage(self._spool.path).free,
+            "Free space for what is on its way, and for the files of jobs where they are on disk",
+            value=self._spool.free_bytes(),
         )
         expiry = GaugeMetricFamily(
             "ecg_gateway_certificate_not_after_timestamp_seconds", "When a certificate file ends", labels=["file"]

@@ -5,19 +5,23 @@ Patient data is in `PatientView` alone, and that is made only where the settings
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.responses import HTMLResponse, StreamingResponse
 from pydantic import BaseModel
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from gateway.domain.account import User
 from gateway.domain.artefact import Role, kept_name
 from gateway.domain.context import StudyContext
+from gateway.domain.received import PIECE_BYTES, opened
 from gateway.domain.status import DELIVERY_TRANSITIONS, UNSETTLED, DeliveryAction, DeliveryStatus, JobStatus
 from gateway.errors import NotFound
 from gateway.identity.forms import PATIENT_FIELDS
@@ -169,10 +173,17 @@ def routes(site: Site) -> APIRouter:
     def source(job_id: str, user: CurrentUser) -> Response:
         check_opens(user)
         job = store.jobs.get(job_id)
-        path = spool.source_path(job.id)
-        if not path.is_file():
+        file = spool.open_file(job.id)
+        if file is None:
             raise HTTPException(404, _purged(store, job) or "The file is gone.")
-        return FileResponse(path, media_type=job.media_type, filename=job.id)
+        headers = {
+            "Content-Disposition": f'attachment; filename="{job.id}"',
+            "Content-Length": str(file.seek(0, os.SEEK_END)),
+        }
+        pieces = iter(partial(opened(file).read, PIECE_BYTES), b"")
+        return StreamingResponse(
+            pieces, headers=headers, media_type=job.media_type, background=BackgroundTask(file.close)
+        )
 
     @router.get("/jobs/{job_id}/pages/{number}/page.png")
     def page_image(job_id: str, number: Number, user: CurrentUser) -> Response:
@@ -216,10 +227,10 @@ def check_opens(user: User) -> None:
 
 
 def _picture(store: Store, spool: Spool, job_id: str, name: str) -> Response:
-    path = spool.artefact_path(store.jobs.get(job_id).id, name)
-    if not path.is_file():
+    data = spool.read(store.jobs.get(job_id).id, name)
+    if data is None:
         raise HTTPException(404, "There is no such picture.")
-    return FileResponse(path, media_type="image/png")
+    return Response(data, media_type="image/png")
 
 
 def job_view(store: Store, spool: Spool, job: Job, review: ReviewSettings, user: User) -> JobView:
@@ -327,15 +338,14 @@ def _page_view(spool: Spool, page: Page, review: ReviewSettings) -> PageView:
         warnings=tuple(figures.warnings),
         waveform_sop_instance_uid=page.waveform_sop_instance_uid,
         seconds="" if page.seconds is None else f"{page.seconds:.1f} s",
-        has_page=spool.artefact_path(page.job_id, kept_name(page.page_number, Role.PAGE_PICTURE)).is_file(),
-        has_overlay=spool.artefact_path(page.job_id, kept_name(page.page_number, Role.OVERLAY_PICTURE)).is_file(),
+        has_page=spool.has(page.job_id, kept_name(page.page_number, Role.PAGE_PICTURE)),
+        has_overlay=spool.has(page.job_id, kept_name(page.page_number, Role.OVERLAY_PICTURE)),
         downloads=tuple(DOWNLOADS.items()) if _has_result(spool, page) else (),
     )
 
 
 def _has_result(spool: Spool, page: Page) -> bool:
-    record = spool.artefact_path(page.job_id, kept_name(page.page_number, Role.RECORD))
-    return bool(page.waveform_sop_instance_uid) and record.is_file()
+    return bool(page.waveform_sop_instance_uid) and spool.has(page.job_id, kept_name(page.page_number, Role.RECORD))
 
 
 def findings_of(page: Page, review: ReviewSettings) -> tuple[Finding, ...]:

@@ -201,7 +201,7 @@ def workbench_of(site: Site, job_id: str, number: int, actor: str) -> Workbench:
     row = page_of(pages, number)
     if pages and row is None:
         raise HTTPException(404, "The job has no such page.")
-    pictured = site.spool.artefact_path(job_id, kept_name(number, Role.GEOMETRY)).is_file()
+    pictured = site.spool.has(job_id, kept_name(number, Role.GEOMETRY))
     readable = pictured and row is not None and row.status != JobStatus.FAILED
     reason = row.reason if row is not None and row.reason else job.reason
     said = [part for part in reason.split("; ") if part]
@@ -258,8 +258,8 @@ def _found(row: Page | None) -> PageFound:
 
 def _acts(site: Site, row: Page) -> tuple[str, ...]:
     """Return what a person did with the samples of a page, in words."""
-    path = site.spool.artefact_path(row.job_id, kept_name(row.page_number, Role.RECORD))
-    return acts_of(read_result(path.read_bytes(), row.quality_json)[0]) if path.is_file() else ()
+    npz = site.spool.read(row.job_id, kept_name(row.page_number, Role.RECORD))
+    return acts_of(read_result(npz, row.quality_json)[0]) if npz is not None else ()
 
 
 def _leads(row: Page | None, stated: Corrections) -> tuple[str, ...]:

@@ -50,8 +50,8 @@ class PatientPart:
 def patient_part(site: Site, job: Job, number: int) -> PatientPart:
     """Return the record beside what a page prints."""
     context = context_of(site, job)
-    path = site.spool.artefact_path(job.id, kept_name(number, Role.GEOMETRY))
-    lines = lines_of(path.read_bytes()) if path.is_file() else ()
+    geometry = site.spool.read(job.id, kept_name(number, Role.GEOMETRY))
+    lines = lines_of(geometry) if geometry is not None else ()
     prior = site.store.patients.prior_ids(context.patient_id, context.issuer_of_patient_id)
     row = next((each for each in site.store.jobs.pages(job.id) if each.page_number == number), None)
     printed = read_printed(row.quality_json if row else "{}")

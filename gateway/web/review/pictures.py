@@ -7,7 +7,7 @@ from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
@@ -53,19 +53,19 @@ def routes(site: Site) -> APIRouter:
     @router.get("/jobs/{job_id}/pages/{number}/geometry.json")
     def geometry(job_id: str, number: Number, user: CurrentUser) -> Response:
         check_opens(user)
-        path = spool.artefact_path(store.jobs.get(job_id).id, kept_name(number, Role.GEOMETRY))
-        if not path.is_file():
+        kept = spool.read(store.jobs.get(job_id).id, kept_name(number, Role.GEOMETRY))
+        if kept is None:
             raise HTTPException(404, "The geometry of this page was not kept.")
-        return FileResponse(path, media_type="application/json")
+        return Response(kept, media_type="application/json")
 
     @router.get("/jobs/{job_id}/pages/{number}/record.json")
     def record(job_id: str, number: Number, user: CurrentUser) -> Response:
         check_opens(user)
         row = page_of(store.jobs.pages(store.jobs.get(job_id).id), number)
-        path = spool.artefact_path(job_id, kept_name(number, Role.RECORD))
-        if row is None or row.status == JobStatus.FAILED or not path.is_file():
+        npz = spool.read(job_id, kept_name(number, Role.RECORD))
+        if row is None or row.status == JobStatus.FAILED or npz is None:
             raise HTTPException(404, "There is no record of this page.")
-        kept, _ = read_result(path.read_bytes(), row.quality_json)
+        kept, _ = read_result(npz, row.quality_json)
         return Response(_record_json(kept), media_type="application/json")
 
     return router

@@ -22,6 +22,7 @@ from gateway.errors import IntakeError, StorageError
 from gateway.intake.accept import Intake, file_key, media_type_of
 from gateway.settings import DicomSettings
 from gateway.spool.folder import Spool
+from gateway.spool.place import SOURCE
 from gateway.store.jobs import Jobs
 from gateway.store.store import Store
 from gateway.store.tables import Job
@@ -58,7 +59,7 @@ def test_what_is_accepted_is_in_spool_and_store(intake: Intake, spool: Spool, st
     assert (job.source, job.source_key, job.status) == ("dicom:SCANNER", "1.2.3", JobStatus.QUEUED)
     assert job.context.patient_name == "Möller^Zoë"
     assert job.destinations_json == '["pacs"]'
-    assert spool.source_path(job.id).read_bytes() == b"bytes of 1.2.3"
+    assert spool.read(job.id) == b"bytes of 1.2.3"
 
 
 def test_without_identity_the_job_waits_for_a_person(intake: Intake, store: Store) -> None:
@@ -96,8 +97,8 @@ def test_another_object_under_a_known_uid_is_kept_and_held(intake: Intake, spool
     job = send(intake, first)
     held = send(intake, second)
     assert not held.duplicate and held.job_id != job.job_id
-    assert spool.source_path(job.job_id).read_bytes() == first
-    assert spool.source_path(held.job_id).read_bytes() == second
+    assert spool.read(job.job_id) == first
+    assert spool.read(held.job_id) == second
     row = store.jobs.get(held.job_id)
     assert (row.status, row.unmatched) == (JobStatus.NEEDS_REVIEW, False)
     assert row.reason == (
@@ -118,7 +119,7 @@ def test_c_store_drops_nothing_under_a_success(intake: Intake, spool: Spool, sto
         jobs = store.jobs.newest()
         assert sorted(job.context.patient_id for job in jobs) == ["P-1001", "P-9"]
         for job in jobs:
-            assert read_context(spool.source_path(job.id).read_bytes()).patient_id == job.context.patient_id
+            assert read_context(spool.read(job.id)).patient_id == job.context.patient_id
         shutil.rmtree(spool.path)
         spool.path.mkdir()
         assert c_store(scp, encoded(first)).Status == 0x0000
@@ -142,7 +143,7 @@ def test_a_whole_object_replaces_one_that_was_cut_short_and_failed(intake: Intak
     job_id = send(intake, cut).job_id
     fail(store, job_id)
     assert send(intake, whole) == Accepted(job_id=job_id, duplicate=True)
-    assert spool.source_path(job_id).read_bytes() == whole
+    assert spool.read(job_id) == whole
     assert store.jobs.get(job_id).status == JobStatus.QUEUED
     assert [file.read_bytes() for file in (spool.path / job_id).glob("earlier-source-*")] == [cut]
     assert "again, other bytes: the source was replaced" in [event.detail for event in store.jobs.events(job_id)]
@@ -166,7 +167,7 @@ def test_a_lost_source_is_replaced_by_the_next_repeat(
         store.jobs.claim("worker", 60)
     elif status == JobStatus.FAILED:
         fail(store, job_id)
-    path = spool.source_path(job_id)
+    path = spool.path / job_id / SOURCE
     path.write_bytes(data[:-1])
     if damage == "gone":
         shutil.rmtree(path.parent)

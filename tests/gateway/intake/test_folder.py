@@ -102,7 +102,7 @@ def test_a_page_with_its_sidecar_becomes_a_job(watch: Start, inbox: Path, store:
     job = only_job(store)
     assert (job.status, job.media_type, job.source) == (JobStatus.QUEUED, "image/png", f"folder:{inbox}")
     assert context(store) == StudyContext(**JANE)
-    assert spool.source_path(job.id).read_bytes() == PNG
+    assert spool.read(job.id) == PNG
     eventually(lambda: files(inbox / "processing") == [])
     assert waits(inbox) == []
     assert watcher.alive
@@ -209,7 +209,7 @@ def test_a_file_is_not_taken_while_it_is_written(watch: Start, inbox: Path, stor
             time.sleep(0.4)
             assert store.jobs.newest() == []
     eventually(lambda: files(inbox / "done") == ["page.png"])
-    assert spool.source_path(only_job(store).id).read_bytes() == PNG * 10
+    assert spool.read(only_job(store).id) == PNG * 10
 
 
 @pytest.mark.parametrize("polling", [False, True])
@@ -224,7 +224,7 @@ def test_a_slow_writer_s_file_is_not_taken_half(
         assert store.jobs.newest() == []
         file.write(PNG[20:])
     eventually(lambda: files(inbox / "done") == ["page.png"])
-    assert spool.source_path(only_job(store).id).read_bytes() == PNG
+    assert spool.read(only_job(store).id) == PNG
 
 
 def test_a_file_that_is_never_finished_is_rejected(watch: Start, inbox: Path, store: Store) -> None:
@@ -246,7 +246,7 @@ def test_a_file_that_changes_after_it_was_taken_is_taken_again(
         file.write(b"more")
     eventually(lambda: len(store.jobs.newest()) == 2)
     eventually(lambda: files(inbox / "done") == ["page.png"])
-    assert {spool.source_path(job.id).read_bytes() for job in store.jobs.newest()} == {PNG, PNG + b"more"}
+    assert {spool.read(job.id) for job in store.jobs.newest()} == {PNG, PNG + b"more"}
 
 
 @pytest.mark.parametrize("how", ["renamed", "closed"])

@@ -105,7 +105,7 @@ def test_an_object_whose_file_was_lost_is_fetched_again(intake: Intake, spool: S
     spool.remove(job.id)
     again = run(archive, store)
     assert (again.fetched, again.known) == (1, 2) and archive.batches[-1] == ["1.0.1.1"]
-    assert spool.source_path(job.id).exists() and len(store.jobs.newest()) == 3
+    assert spool.has(job.id) and len(store.jobs.newest()) == 3
 
 
 def test_what_we_made_and_sent_there_is_not_taken_for_a_page(intake: Intake, store: Store) -> None:

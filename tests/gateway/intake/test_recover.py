@@ -64,7 +64,7 @@ def test_what_was_lost_is_a_job_again(spool: Spool, store: Store, intake: Intake
     assert found.keys() == {known, page, odd}
     job = store.jobs.get(known)
     assert (job.status, job.context.patient_id, job.source_key) == (JobStatus.QUEUED, "P-1001", "2.25.1003")
-    assert spool.source_path(known).read_bytes() == part10(secondary_capture())
+    assert spool.read(known) == part10(secondary_capture())
     waiting = store.jobs.get(page)
     assert (waiting.status, waiting.reason, waiting.unmatched) == (JobStatus.NEEDS_REVIEW, HELD, True)
     assert "the file is no DICOM" in found[odd].problem and spool.quarantined() == [odd]

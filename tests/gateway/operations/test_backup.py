@@ -182,7 +182,7 @@ def test_a_gateway_moves_from_sqlite_to_postgresql(
         moved = settings_for(url, tmp_path)
         assert restore(moved, tmp_path / "backup.tar")[1] == 1  # its spool stays where it is
         with opened(moved) as (again, there):
-            assert rows(again) == rows(sqlite_store) and there.source_path(job_id).read_bytes() == b"page 1"
+            assert rows(again) == rows(sqlite_store) and there.read(job_id) == b"page 1"
 
 
 def test_a_backup_while_objects_arrive(
@@ -211,7 +211,7 @@ def test_a_backup_while_objects_arrive(
     with opened(elsewhere) as (again, there):
         jobs = {job.id for job in again.jobs.newest(limit=10**6)}
         assert before.keys() <= jobs <= accepted.keys()
-        assert all(there.source_path(job_id).read_bytes() == b"page %d" % accepted[job_id] for job_id in jobs)
+        assert all(there.read(job_id) == b"page %d" % accepted[job_id] for job_id in jobs)
 
 
 def test_what_ends_during_a_backup_keeps_its_files_until_it_is_written(

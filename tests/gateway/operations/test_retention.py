@@ -185,7 +185,7 @@ def test_quarantine_is_emptied_only_where_the_site_says_so(
     run(kept_a_year)
     assert spool.quarantined() == [orphan]
     now = clock.utc_now().timestamp()
-    monkeypatch.setattr("gateway.spool.folder.time.time", lambda: now + 366 * 86400)
+    monkeypatch.setattr("gateway.spool.disk.time.time", lambda: now + 366 * 86400)
     run(Retention(spool, store, StorageSettings()))
     assert spool.quarantined() == [orphan]
     run(kept_a_year)

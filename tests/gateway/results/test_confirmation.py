@@ -61,7 +61,7 @@ class Bench:
         found = []
         for delivery in self.store.deliveries.of_job(job_id):
             if delivery.kind == "hl7":
-                text = self.spool.artefact_path(job_id, delivery.artefact).read_bytes().decode()
+                text = self.spool.read(job_id, delivery.artefact).decode()
                 obr = next(line for line in text.split("\r") if line.startswith("OBR"))
                 assert delivery.identifier in text
                 found.append((obr.split("|")[25], delivery.result_status, delivery.status))
@@ -108,7 +108,7 @@ def test_doubtful_result_leaves_when_it_is_confirmed(bench: Bench) -> None:
     assert bench.messages(job_id) == [("F", "F", "PENDING")]
     (waveform,) = [d for d in bench.store.deliveries.of_job(job_id) if d.kind == "dicom"]
     assert waveform.identifier == bench.store.jobs.pages(job_id)[0].waveform_sop_instance_uid
-    assert bench.spool.artefact_path(job_id, waveform.artefact).is_file()
+    assert bench.spool.has(job_id, waveform.artefact)
     assert bench.store.jobs.get(job_id).status == JobStatus.DONE
 
 
@@ -138,7 +138,7 @@ def test_each_document_names_the_one_it_takes_the_place_of(store: Store, spool: 
     bench.worker.run_once()
     numbers = []
     for delivery in bench.store.deliveries.of_job(job_id):
-        text = spool.artefact_path(job_id, delivery.artefact).read_bytes().decode()
+        text = spool.read(job_id, delivery.artefact).decode()
         (txa,) = [line.split("|") for line in text.split("\r") if line.startswith("TXA")]
         numbers.append([number.partition("^")[0] for number in txa[12:14]])
     (first, second, third) = (delivery.identifier for delivery in bench.store.deliveries.of_job(job_id))
@@ -162,9 +162,9 @@ def test_the_report_is_embedded_unconfirmed_then_confirmed(bench: Bench) -> None
     job_id = bench.digitized()
     bench.confirm(job_id)
     messages = [each for each in bench.store.deliveries.of_job(job_id) if each.kind == "hl7"]
-    pdfs = [embedded(bench.spool.artefact_path(job_id, each.artefact).read_bytes().decode()) for each in messages]
+    pdfs = [embedded(bench.spool.read(job_id, each.artefact).decode()) for each in messages]
     assert [pdf[:5] for pdf in pdfs] == [b"%PDF-"] * 2
-    assert pdfs[1] == bench.spool.artefact_path(job_id, kept_name(1, Role.REPORT_PDF)).read_bytes()
+    assert pdfs[1] == bench.spool.read(job_id, kept_name(1, Role.REPORT_PDF))
     texts = [PdfDocument(pdf)[0].get_textpage().get_text_range() for pdf in pdfs]
     assert "DIGITIZED FROM PAPER, unconfirmed" in texts[0]
     assert "DIGITIZED FROM PAPER, confirmed by a person" in texts[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+
 import pytest
 from pydicom import Dataset, dcmread
 
@@ -42,7 +44,7 @@ def names(deliveries: list[Delivery]) -> list[str]:
 
 
 def read(bench: Bench, delivery: Delivery) -> Dataset:
-    dataset = dcmread(bench.spool.artefact_path(delivery.job_id, delivery.artefact))
+    dataset = dcmread(BytesIO(bench.spool.read(delivery.job_id, delivery.artefact)))
     assert dataset.SOPInstanceUID == delivery.identifier
     return dataset
 
@@ -117,7 +119,7 @@ def test_nothing_is_rejected_where_nothing_takes_its_place(bench: Bench) -> None
 def test_an_object_whose_file_is_gone_stops_nothing(bench: Bench) -> None:
     job_id = bench.digitized()
     bench.deliver(job_id)
-    bench.spool.artefact_path(job_id, "page-1.12-lead-groups.dcm").unlink()
+    (bench.spool.path / job_id / "page-1.12-lead-groups.dcm").unlink()
     again(bench, job_id)
     note = read(bench, sent_to(bench, job_id, "pacs", DeliveryStatus.PENDING)[-1])
     assert len([item for item in note.ContentSequence if "ReferencedSOPSequence" in item]) == 2

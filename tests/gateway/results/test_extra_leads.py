@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from io import BytesIO
 
 import pytest
 from pydicom import Dataset, dcmread
@@ -24,16 +24,16 @@ SAID = "not in the waveform object, which has the twelve leads only: V7, V8, V9"
 
 def waveform(bench: Bench, job_id: str) -> Dataset:
     (delivery,) = [each for each in bench.store.deliveries.of_job(job_id) if each.kind == "dicom"]
-    return dcmread(bench.spool.artefact_path(job_id, delivery.artefact))
+    return dcmread(BytesIO(bench.spool.read(job_id, delivery.artefact)))
 
 
 def message(bench: Bench, job_id: str) -> str:
     (delivery,) = [each for each in bench.store.deliveries.of_job(job_id) if each.kind == "hl7"][-1:]
-    return bench.spool.artefact_path(job_id, delivery.artefact).read_bytes().decode()
+    return bench.spool.read(job_id, delivery.artefact).decode()
 
 
-def report(path: Path) -> str:
-    with PdfDocument(path) as document:
+def report(pdf: bytes) -> str:
+    with PdfDocument(pdf) as document:
         return str(document[0].get_textpage().get_text_range())
 
 
@@ -58,7 +58,7 @@ def test_leads_that_an_object_leaves_out_are_named_everywhere(store: Store, spoo
     assert dataset.WaveformSequence[0].NumberOfWaveformChannels == 12
     assert "not in this object of twelve leads: V7, V8, V9" in str(dataset.WaveformAnnotationSequence[0])
     assert SAID in message(bench, job_id)
-    assert SAID in report(bench.spool.artefact_path(job_id, kept_name(1, Role.REPORT_PDF)))
+    assert SAID in report(bench.spool.read(job_id, kept_name(1, Role.REPORT_PDF)))
     bench.confirm(job_id)
     assert SAID in message(bench, job_id)
 
@@ -71,5 +71,5 @@ def test_all_leads_leave_in_a_general_object_where_it_is_taken(store: Store, spo
     assert dataset.SOPClassUID == GeneralECGWaveformStorage
     assert dataset.WaveformSequence[0].NumberOfWaveformChannels == 15
     assert "twelve leads only" not in message(bench, job_id) and "15 leads" in message(bench, job_id)
-    text = report(bench.spool.artefact_path(job_id, kept_name(1, Role.REPORT_PDF)))
+    text = report(bench.spool.read(job_id, kept_name(1, Role.REPORT_PDF)))
     assert text.startswith("15-lead ECG") and "V9" in text

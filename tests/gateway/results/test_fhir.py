@@ -38,7 +38,7 @@ def bundles(bench: Bench, job_id: str) -> list[tuple[str, str, str]]:
     found = []
     for delivery in bench.store.deliveries.of_job(job_id):
         if delivery.kind == "fhir":
-            data = bench.spool.artefact_path(job_id, delivery.artefact).read_bytes()
+            data = bench.spool.read(job_id, delivery.artefact)
             FhirBundle.model_validate_json(data)
             report = of_type(data, "DiagnosticReport")
             assert report["identifier"][0]["value"] == delivery.identifier
@@ -72,7 +72,7 @@ def test_the_final_bundle_has_page_and_report_and_weights(bench: Bench) -> None:
     job_id = bench.digitized()
     bench.confirm(job_id)
     delivery = [each for each in bench.store.deliveries.of_job(job_id) if each.kind == "fhir"][-1]
-    sent = json.loads(bench.spool.artefact_path(job_id, delivery.artefact).read_bytes())
+    sent = json.loads(bench.spool.read(job_id, delivery.artefact))
     types = [entry["resource"]["resourceType"] for entry in sent["entry"]]
     assert types.count("DocumentReference") == 2
     figures = json.loads(bench.store.jobs.pages(job_id)[0].quality_json)["weights_sha256"]

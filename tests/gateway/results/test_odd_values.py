@@ -56,7 +56,7 @@ def digitized(tmp_path: Path, store: Store, spool: Spool, intake: Intake) -> Pat
             )
         ).job_id
         Worker(settings, store, spool, FakeDigitizer(), name="w").run_once()
-        folder = spool.source_path(job_id).parent
+        folder = spool.path / job_id
         waveform, message = folder / "page-1.12-lead.dcm", folder / "page-1.ehr.hl7"
         dataset = dcmread(io.BytesIO(waveform.read_bytes())) if waveform.exists() else None
         return store.jobs.get(job_id), dataset, message.read_bytes() if message.exists() else b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -66,12 +67,10 @@ def test_the_object_names_the_samples_that_a_person_left_out(bench: Bench) -> No
     corrected(bench, job_id, left_out=["V6"])
     assert bench.worker.run_once()
     (page,) = bench.store.jobs.pages(job_id)
-    record, _ = read_result(
-        bench.spool.artefact_path(job_id, kept_name(1, Role.RECORD)).read_bytes(), page.quality_json
-    )
+    record, _ = read_result(bench.spool.read(job_id, kept_name(1, Role.RECORD)), page.quality_json)
     (part,) = record.by_person
     assert (part.act, part.lead, part.first_sample, part.stop_sample) == (Act.LEFT_OUT, Lead.V6, 3750, 5000)
-    dataset = dcmread(bench.spool.artefact_path(job_id, "page-1.12-lead.dcm"))
+    dataset = dcmread(BytesIO(bench.spool.read(job_id, "page-1.12-lead.dcm")))
     (said,) = [
         item for item in dataset.WaveformAnnotationSequence if "did not accept" in item.get("UnformattedTextValue", "")
     ]
@@ -79,14 +78,14 @@ def test_the_object_names_the_samples_that_a_person_left_out(bench: Bench) -> No
     assert said.TemporalRangeType == "SEGMENT"
     bench.confirm(job_id)
     message = next(name for name in bench.store.deliveries.of_job(job_id) if name.kind == "hl7" and name.final)
-    text = bench.spool.artefact_path(job_id, message.artefact).read_bytes().decode()
+    text = bench.spool.read(job_id, message.artefact).decode()
     assert "Not accepted by a person, left out: V6 7.5-10.0 s" in text
-    report = bench.spool.artefact_path(job_id, kept_name(1, Role.REPORT_PDF)).read_bytes()
+    report = bench.spool.read(job_id, kept_name(1, Role.REPORT_PDF))
     assert "Not accepted by a person, left out: V6" in PdfDocument(report)[0].get_textpage().get_text_range()
     provenance = dataset.WaveformAnnotationSequence[0].UnformattedTextValue
     corrected(bench, job_id, paper_speed_mm_per_s=50)
     assert bench.worker.run_once()
-    dataset = dcmread(bench.spool.artefact_path(job_id, "page-1.12-lead.dcm"))
+    dataset = dcmread(BytesIO(bench.spool.read(job_id, "page-1.12-lead.dcm")))
     assert "stated by a person" in dataset.WaveformAnnotationSequence[0].UnformattedTextValue
     assert "stated by a person" not in provenance
 

@@ -85,7 +85,7 @@ class Bench:
 
     @property
     def waveform(self) -> Dataset:
-        path = self.spool.source_path(self.job_id).parent / "page-1.12-lead.dcm"
+        path = self.spool.path / self.job_id / "page-1.12-lead.dcm"
         return dcmread(io.BytesIO(path.read_bytes()))
 
     @property
@@ -93,7 +93,7 @@ class Bench:
         return str(self.waveform.WaveformAnnotationSequence[0].UnformattedTextValue)
 
     def message(self, name: str = "page-1.ehr.hl7") -> str:
-        return (self.spool.source_path(self.job_id).parent / name).read_bytes().decode()
+        return (self.spool.path / self.job_id / name).read_bytes().decode()
 
     def observed(self, name: str = "page-1.ehr.hl7") -> str:
         (obr,) = [segment for segment in self.message(name).split("\r") if segment.startswith("OBR")]

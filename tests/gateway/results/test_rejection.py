@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+
 import pytest
 from pydicom import dcmread
 
@@ -49,16 +51,14 @@ def test_destinations_of_a_result_that_was_sent_are_told(bench: Bench) -> None:
     job = bench.store.jobs.get(job_id)
     assert (job.status, job.reason, job.revision) == (JobStatus.CANCELLED, "smudged: V4 & V5", 1)
     (note,) = [each for each in pending if each.destination == "pacs"]
-    key = dcmread(bench.spool.artefact_path(job_id, note.artefact))
+    key = dcmread(BytesIO(bench.spool.read(job_id, note.artefact)))
     (words,) = [item.TextValue for item in key.ContentSequence if "TextValue" in item]
     assert words == "A person rejected the digitization of this page: smudged: V4 & V5"
     (message,) = [each for each in pending if each.destination == "ehr"]
     (sent,) = [each for each in bench.store.deliveries.of_job(job_id) if each.identifier and each.result_status == "P"][
         :1
     ]
-    before, after = (
-        bench.spool.artefact_path(job_id, each.artefact).read_text().split("\r") for each in (sent, message)
-    )
+    before, after = (bench.spool.read(job_id, each.artefact).decode().split("\r") for each in (sent, message))
     assert len(before) == len(after) and message.identifier != sent.identifier
     assert [line for line in before if line.startswith("PID")] == [line for line in after if line.startswith("PID")]
     assert not any("JVBER" in line or "|75|" in line for line in after)  # the report, the rate
@@ -75,7 +75,7 @@ def test_message_whose_file_is_gone_is_named_in_the_trail(bench: Bench) -> None:
     job_id = bench.digitized()
     bench.deliver(job_id)
     for each in bench.store.deliveries.of_job(job_id):
-        bench.spool.artefact_path(job_id, each.artefact).unlink(missing_ok=True)
+        (bench.spool.path / job_id / each.artefact).unlink(missing_ok=True)
     assert rejected(bench, job_id) == []
     assert told(bench, job_id) == {"NOT_TOLD": "these have a result of the page: ehr, folder, old, pacs"}
 

@@ -9,15 +9,17 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import StorageError
-from gateway.spool.folder import Size, Spool, write_durably
+from gateway.spool.disk import write_durably
+from gateway.spool.folder import Spool
+from gateway.spool.place import Size
 from gateway.store.tables import new_id
 
 
 def test_a_source_comes_back_byte_for_byte(spool: Spool) -> None:
     job_id = new_id()
-    path = spool.write_source(job_id, b"\x00\xffbytes")
-    assert path == spool.source_path(job_id)
-    assert path.read_bytes() == b"\x00\xffbytes"
+    spool.write_source(job_id, b"\x00\xffbytes")
+    path = spool.path / job_id / "source"
+    assert spool.read(job_id) == path.read_bytes() == b"\x00\xffbytes"
     assert os.listdir(path.parent) == ["source"]
     assert path.stat().st_mode & 0o077 == 0 and path.parent.stat().st_mode & 0o077 == 0
 
@@ -26,19 +28,20 @@ def test_an_artefact_lies_beside_its_source_and_may_be_replaced(spool: Spool) ->
     job_id = new_id()
     spool.write_source(job_id, b"page")
     spool.write_artefact(job_id, "page1.dcm", b"one")
-    assert spool.write_artefact(job_id, "page1.dcm", b"two").read_bytes() == b"two"
+    spool.write_artefact(job_id, "page1.dcm", b"two")
+    assert spool.read(job_id, "page1.dcm") == b"two" and spool.has(job_id, "page1.dcm")
     assert sorted(os.listdir(spool.path / job_id)) == ["page1.dcm", "source"]
 
 
 @pytest.mark.parametrize("name", ["", "source", "../x", "a/b", ".hidden", "a\\b", "x.tmp", "a\nb", "x" * 101, "a\0b"])
 def test_a_name_that_could_leave_the_folder_is_no_artefact(spool: Spool, name: str) -> None:
     with pytest.raises(ValueError, match="no artefact name"):
-        spool.artefact_path(new_id(), name)
+        spool.write_artefact(new_id(), name, b"")
 
 
 @pytest.mark.parametrize("job_id", ["", "..", "../../etc", "x" * 36, "D40B1F20-4937-4555-9B51-F593BC71E4AF/"])
 def test_a_job_id_that_is_none_has_no_folder(spool: Spool, job_id: str) -> None:
-    for use in (spool.source_path, spool.remove, lambda job: spool.write_source(job, b"")):
+    for use in (spool.read, spool.remove, lambda job: spool.write_source(job, b"")):
         with pytest.raises(ValueError, match="no job id"):
             use(job_id)
 
@@ -97,7 +100,7 @@ def test_a_write_that_breaks_off_leaves_nothing(spool: Spool) -> None:
 _REWRITE = """
 import sys
 from pathlib import Path
-from gateway.spool.folder import write_durably
+from gateway.spool.disk import write_durably
 for n in range(10**6):
     write_durably(Path(sys.argv[1]), bytes([n % 256]) * 100_000)
     print(n, flush=True)

@@ -129,7 +129,7 @@ def test_a_page_is_a_job_with_its_identity_before_it_is_acknowledged(client: Pro
     assert job.destinations_json == '["pacs"]'
     assert store.jobs.events(job.id)[0].actor == "api:mirth/lab"
     assert client.get(answer.headers["location"].removeprefix("/api/v1")).json()["id"] == job.id
-    assert client.spool.source_path(job.id).read_bytes() == page_png()
+    assert client.spool.read(job.id) == page_png()
     again = client.submit(destination="pacs")
     assert (again.status_code, again.json()) == (200, {"job_id": job.id, "duplicate": True})
 
@@ -291,7 +291,7 @@ def test_a_result_in_every_form(client: Program, store: Store) -> None:
     assert forms["result.csv"].text.splitlines()[0] == ",".join(["time_s", *leads])
     assert len(forms["result.csv"].text.splitlines()) == signal_mv.shape[1] + 1
     (sent,) = [each for each in store.deliveries.of_job(job_id) if each.kind == "dicom"]
-    assert forms["result.dcm"].content == client.spool.artefact_path(job_id, sent.artefact).read_bytes()
+    assert forms["result.dcm"].content == client.spool.read(job_id, sent.artefact)
     assert forms["report.pdf"].content.startswith(b"%PDF-")
     assert (forms["result.fhir.json"].json()["resourceType"], forms["result.fhir.json"].headers["content-type"]) == (
         "Bundle",

@@ -140,7 +140,7 @@ def test_held_dicom_job_without_patient_id_gets_one_and_is_delivered(client, sto
     digitize(store, spool)
     assert store.jobs.get(job_id).status == JobStatus.DONE
     (message,) = store.deliveries.of_job(job_id)
-    text = spool.artefact_path(job_id, message.artefact).read_bytes().decode()
+    text = spool.read(job_id, message.artefact).decode()
     assert "|P1^^^" in text and str(dataset.PatientName).split("^")[0] in text
 
 
@@ -155,7 +155,7 @@ def test_person_names_another_patient_than_the_object(client, store, spool, inta
     assert "another patient" in store.jobs.get(job_id).reason
     client.post(f"/jobs/{job_id}/identity", data={"patient_id": "P1"})
     digitize(store, spool)
-    text = spool.artefact_path(job_id, store.deliveries.of_job(job_id)[0].artefact).read_bytes().decode()
+    text = spool.read(job_id, store.deliveries.of_job(job_id)[0].artefact).decode()
     assert "|P1^^^" in text and "Right^Ann" in text
     assert "Wrong" not in text and "19700101" not in text
 

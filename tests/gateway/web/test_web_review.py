@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -115,7 +116,7 @@ def test_pictures_of_the_workbench_agree_with_the_record(client, store, spool, r
     job_id = read()
     assert "The traces agree" in client.get(f"/review/{job_id}").text
     record = client.get(f"/jobs/{job_id}/pages/1/record.json").json()
-    kept = np.load(spool.artefact_path(job_id, "page-1.record.npz"))
+    kept = np.load(BytesIO(spool.read(job_id, "page-1.record.npz")))
     leads = {each["lead"]: each for each in record["leads"]}
     for lead, signal_mv in zip(kept["leads"].tolist(), kept["signal_mv"], strict=True):
         first = leads[lead]["first"]

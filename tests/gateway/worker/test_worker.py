@@ -24,6 +24,7 @@ from gateway.errors import StorageError
 from gateway.intake.accept import Intake
 from gateway.settings import DicomDestination, FolderDestination, Hl7Destination, Settings
 from gateway.spool.folder import Spool
+from gateway.spool.place import SOURCE
 from gateway.store.store import Store
 from gateway.worker.worker import Worker
 from pipeline import load_pages
@@ -66,7 +67,7 @@ class Bench:
         ).job_id
 
     def files(self, job_id: str) -> dict[str, bytes]:
-        folder = self.spool.source_path(job_id).parent
+        folder = self.spool.path / job_id
         return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "source"}
 
 
@@ -233,7 +234,7 @@ def test_unreadable_file_fails_in_words(bench: Bench) -> None:
 
 def test_file_that_is_gone_fails_in_words(bench: Bench) -> None:
     job_id = bench.submit(page_png())
-    bench.spool.source_path(job_id).unlink()
+    (bench.spool.path / job_id / SOURCE).unlink()
     bench.worker().run_once()
     assert "file is gone" in bench.store.jobs.get(job_id).reason
 
