@@ -120,9 +120,9 @@ def page_span(traces: TraceSet, rows: Sequence[int]) -> tuple[float, float] | No
 
 
 def _jumps(traces: TraceSet, rows: Sequence[int], centre_mm: float, reach_mm: float) -> tuple[Float64, Float64]:
-    """Measure how far the rows jump together at each column near `centre_mm`, beyond what their waves explain.
+    """Measure how far each row jumps at each column near `centre_mm`, beyond what its waves explain.
 
-    Returns paper x (m,) and the jump summed over rows (m,), in mm.
+    Returns paper x (m,) and the jumps (n_rows, m) in mm, at least 0.
     """
     scale = traces.columns_per_mm
     near, far = max(round(0.15 * scale), 1), max(round(0.8 * scale), 5)
@@ -130,14 +130,14 @@ def _jumps(traces: TraceSet, rows: Sequence[int], centre_mm: float, reach_mm: fl
         max(round((centre_mm - reach_mm - traces.x0_mm) * scale), far),
         min(round((centre_mm + reach_mm - traces.x0_mm) * scale), traces.row_mm.shape[1] - far) + 1,
     )
-    total = np.zeros(columns.size)
-    for index in rows:
+    jumps = np.zeros((len(rows), columns.size))
+    for number, index in enumerate(rows):
         row = traces.row_mm[index].astype(np.float64)
         left = np.stack([row[columns - step] for step in range(near, far)])
         right = np.stack([row[columns + step] for step in range(near - 1, far - 1)])
         jump = np.abs(right[:3].mean(0) - left[:3].mean(0)) - np.ptp(left, axis=0) - np.ptp(right, axis=0)
-        total += np.clip(np.nan_to_num(jump, nan=0.0), 0.0, COLUMNS.most_jump_mm)
-    return traces.x0_mm + columns / scale, total
+        jumps[number] = np.clip(np.nan_to_num(jump, nan=0.0), 0.0, COLUMNS.most_jump_mm)
+    return traces.x0_mm + columns / scale, jumps
 
 
 def _gap(traces: TraceSet, rows: Sequence[int], centre_mm: float, reach_mm: float) -> tuple[float, float] | None:
@@ -157,6 +157,19 @@ def _gap(traces: TraceSet, rows: Sequence[int], centre_mm: float, reach_mm: floa
     return traces.x0_mm + (first + start) / scale, traces.x0_mm + (first + stop) / scale
 
 
+def _blank(traces: TraceSet, rows: Sequence[int]) -> Float64:
+    """Share of the rows that show nothing at each column (n,): the tracer bridges gaps, with little confidence."""
+    seen = np.where(np.isfinite(traces.row_mm[list(rows)]), traces.confidence[list(rows)], 0.0)
+    return np.asarray(1.0 - np.clip(seen.astype(np.float64), 0.0, 1.0).mean(0))
+
+
+def _blank_mm(traces: TraceSet, blank: Float64, start_mm: Float64, end_mm: Float64) -> Float64:
+    """How many mm between two paper x speak for a gap there; below 0 if most of it shows a trace."""
+    edges_mm = traces.x0_mm + (np.arange(blank.size + 1) - 0.5) / traces.columns_per_mm
+    total = np.concatenate([[0.0], np.cumsum(blank - COLUMNS.gap_blank)]) / traces.columns_per_mm
+    return np.asarray(np.interp(end_mm, edges_mm, total) - np.interp(start_mm, edges_mm, total))
+
+
 def _lay_columns(
     traces: TraceSet,
     rows: Sequence[int],
@@ -165,33 +178,56 @@ def _lay_columns(
     seconds: float,
     span: tuple[float, float],
     seen_mm: Sequence[float],
-) -> tuple[float, float]:
-    """Lay `n` evenly spaced columns over all that shows where they stand; (start, pitch) in mm.
+) -> tuple[float, float, float]:
+    """Lay `n` evenly spaced columns over all that shows where they stand; (start, pitch, gap) in mm.
 
     Carts space columns evenly to a hundredth of a millimetre, so that every boundary speaks for all: the jumps or gaps
-    the rows share there, the marks that the layout network saw, and the first and last ink.
+    the rows share there, the marks that the layout network saw, and the first and last ink.  Columns are as wide as
+    carts print them, or as the page is; between them some carts leave a gap.
     """
     reach_mm = COLUMNS.reach_mm
+    usual = [speed * seconds for speed in _PACES_MM_PER_S]
+    widths = [width for width in usual if abs(width / coarse[1] - 1.0) < COLUMNS.other_width]
     start = coarse[0] + np.arange(-reach_mm, reach_mm + 0.01, 0.05)[:, None]
-    pitch = coarse[1] * (1 + np.arange(-COLUMNS.stretch, COLUMNS.stretch + 1e-4, 0.0008))[None, :]
+    stretches = 1 + np.arange(-COLUMNS.stretch, COLUMNS.stretch + 1e-4, 0.0008)
+    other = [width * stretches for width in widths if abs(width / coarse[1] - 1.0) > COLUMNS.stretch]
+    gaps_mm = np.arange(COLUMNS.gap_mm, COLUMNS.widest_gap_mm, 0.05)
+    tried = [(pitch, 0 * pitch) for pitch in (coarse[1] * stretches, *other)]
+    tried += [(width + gaps_mm, gaps_mm) for width in widths]
+    first_mm, last_mm = (float(edge([edge(pitch) for pitch, _ in tried])) for edge in (np.min, np.max))
     marks = np.asarray(seen_mm, np.float64)
-    score = COLUMNS.start_ink * _bell((start - span[0]) / COLUMNS.start_ink_spread_mm) + COLUMNS.end_ink * _bell(
-        (start + n * pitch - span[1]) / COLUMNS.end_ink_spread_mm
-    )
-    likely = [coarse[1], *(speed * seconds for speed in _PACES_MM_PER_S)]
-    strangeness = np.min([np.abs(pitch / known - 1) for known in likely], axis=0)
-    score = score - COLUMNS.strange * np.minimum((strangeness / COLUMNS.strange_spread) ** 2, COLUMNS.strange_most)
-    for k in range(n + 1):
-        at = start + k * pitch
-        if marks.size:
-            score += COLUMNS.mark * _bell((at[..., None] - marks) / COLUMNS.mark_spread_mm).sum(-1) / len(rows)
-        if 0 < k < n:
-            x_mm, shared = _shared_step(traces, rows, coarse[0] + k * coarse[1], reach_mm + 2.0)
-            score += np.interp(at, x_mm, shared, left=0.0, right=0.0) if x_mm.size else 0.0
-    best = np.unravel_index(int(np.argmax(score)), score.shape)
-    pitch_mm = float(pitch[0, best[1]])
-    start_mm = _steepest(traces, rows, float(start[best[0], 0]), pitch_mm, n)
-    return _settle(start_mm, pitch_mm, n, seconds, seen_mm)
+    blank = _blank(traces, rows)
+    steps = [
+        _jumps(traces, rows, coarse[0] + k * (first_mm + last_mm) / 2, reach_mm + k * (last_mm - first_mm) / 2)
+        for k in range(1, n)
+    ]
+    best = (-np.inf, coarse[0], coarse[1], 0.0)
+    for pitch, gap in tried:
+        plain = not gap.any()
+        strangeness = np.min([np.abs((pitch - gap) / known - 1) for known in (coarse[1], *usual)], axis=0)
+        score = COLUMNS.start_ink * _bell((start - span[0]) / COLUMNS.start_ink_spread_mm)
+        score = score + COLUMNS.end_ink * _bell((start + n * pitch - gap - span[1]) / COLUMNS.end_ink_spread_mm)
+        score = score - COLUMNS.strange * np.minimum((strangeness / COLUMNS.strange_spread) ** 2, COLUMNS.strange_most)
+        for k in range(n + 1):
+            at = start + k * pitch
+            if marks.size and (plain or k in (0, n)):
+                score += COLUMNS.mark * _bell((at[..., None] - marks) / COLUMNS.mark_spread_mm).sum(-1) / len(rows)
+            if 0 < k < n:
+                x_mm, jump_mm = steps[k - 1]
+                shared = np.clip(jump_mm.mean(0), 0.0, 1.0)
+                score += np.interp(at, x_mm, shared, left=0.0, right=0.0) if x_mm.size else 0.0
+                if not plain:
+                    score += COLUMNS.gap * _blank_mm(traces, blank, at - gap, at)
+        i, j = np.unravel_index(int(np.argmax(score)), score.shape)
+        if score[i, j] > best[0]:
+            best = (float(score[i, j]), float(start[i, 0]), float(pitch[j]), float(gap[j]))
+    _, start_mm, pitch_mm, gap_mm = best
+    if gap_mm:
+        width_mm = pitch_mm - gap_mm
+        start_mm, pitch_mm = _settle_gaps(traces, rows, (start_mm, pitch_mm, gap_mm), n, seconds, span)
+        return start_mm, pitch_mm, pitch_mm - width_mm
+    start_mm = _steepest(traces, rows, start_mm, pitch_mm, n)
+    return (*_settle(start_mm, pitch_mm, n, seconds, seen_mm), 0.0)
 
 
 def _steepest(
@@ -239,13 +275,49 @@ def _settle(start_mm: float, pitch_mm: float, n: int, seconds: float, seen_mm: S
     return (float(settled[0]), float(settled[1])) if agree else (start_mm, pitch_mm)
 
 
-def _shared_step(traces: TraceSet, rows: Sequence[int], centre_mm: float, reach_mm: float) -> tuple[Float64, Float64]:
-    """Measure how plainly a new column begins at each paper x (m,) near `centre_mm`: (m,), 1 = in every row."""
-    x_mm, jump_mm = _jumps(traces, rows, centre_mm, reach_mm)
-    gap = _gap(traces, rows, centre_mm, reach_mm)
-    if gap is not None:
-        return x_mm, _bell((x_mm - gap[1]) / COLUMNS.gap_spread_mm)
-    return x_mm, np.clip(jump_mm / len(rows), 0.0, 1.0)
+def _settle_gaps(
+    traces: TraceSet,
+    rows: Sequence[int],
+    laid: tuple[float, float, float],
+    n: int,
+    seconds: float,
+    span: tuple[float, float],
+) -> tuple[float, float]:
+    """Move evenly spaced columns to where most rows are seen again behind their gaps; (start, pitch) in mm.
+
+    A row may run on through its gap, and be doubted elsewhere near it: where most
+    agree decides, and a width next to one that carts print is drawn towards it.
+    """
+    start_mm, pitch_mm, gap_mm = laid
+    scale, near_mm, spread_mm = traces.columns_per_mm, COLUMNS.settle_near_mm, COLUMNS.settle_spread_mm
+    votes = [(0.0, span[0] + COLUMNS.ink_early_mm)]
+    for k in range(n):
+        at_mm = start_mm + k * pitch_mm
+        first = max(round((at_mm - near_mm - traces.x0_mm) * scale), 1)
+        window = np.s_[list(rows), first - 1 : max(round((at_mm + near_mm - traces.x0_mm) * scale), first)]
+        there = traces.confidence[window] > COLUMNS.seen if k else np.isfinite(traces.row_mm[window])
+        again = (np.flatnonzero(~row[:-1] & row[1:]) for row in there)
+        early_mm = traces.x0_mm + (0.0 if k else COLUMNS.ink_early_mm)
+        votes += [(float(k), early_mm + (first + found[-1]) / scale) for found in again if found.size]
+    column, x_mm = np.array(votes).T
+    off_mm = x_mm - start_mm - column * pitch_mm
+    moves = np.arange(-COLUMNS.settle_reach_mm, COLUMNS.settle_reach_mm + 1e-9, 0.02)[:, None]
+    stretches = moves.T / (n - 1)
+    usual_mm = min((speed * seconds for speed in _PACES_MM_PER_S), key=lambda w: abs(w + gap_mm - pitch_mm))
+    usual_spread_mm = COLUMNS.settle_pitch * usual_mm
+    agree = sum(_bell((off - moves - k * stretches) / spread_mm) for k, off in zip(column, off_mm, strict=True))
+    agree = agree + 1 / (1 + ((pitch_mm - gap_mm + stretches - usual_mm) / (2 * usual_spread_mm)) ** 2)
+    best = np.unravel_index(int(np.argmax(agree * np.exp(-0.5 * (moves / COLUMNS.settle_reach_mm) ** 2))), agree.shape)
+    settled = np.array([start_mm + moves[best[0], 0], pitch_mm + stretches[0, best[1]]])
+    design = np.stack([np.ones_like(column), column])
+    for _ in range(COLUMNS.settle_steps):
+        off_mm = x_mm - settled @ design
+        weight = _bell(off_mm / spread_mm)
+        usual_off_mm = usual_mm + gap_mm - settled[1]
+        pull = (spread_mm / usual_spread_mm) ** 2 / (1 + (usual_off_mm / (2 * usual_spread_mm)) ** 2) ** 2
+        normal = design * weight @ design.T + np.diag([1e-6, pull])
+        settled += np.linalg.solve(normal, design @ (weight * off_mm) + [0.0, pull * usual_off_mm])
+    return float(settled[0]), float(settled[1])
 
 
 def _pitch(layout: Layout, extent_mm: float, label_pitch_mm: float | None) -> float:
@@ -340,9 +412,14 @@ def locate_columns(
         return tuple((start_mm + k * width_mm, start_mm + (k + 1) * width_mm) for k in range(n))
     pitch_mm = _pitch(layout, end_mm - start_mm, label_pitch_mm)
     start_mm = _start_of_marks(start_mm, pitch_mm, n, seen_mm)
-    start_mm, pitch_mm = _lay_columns(traces, short, (start_mm, pitch_mm), n, layout.column_seconds, span, seen_mm)
+    start_mm, pitch_mm, gap_mm = _lay_columns(
+        traces, short, (start_mm, pitch_mm), n, layout.column_seconds, span, seen_mm
+    )
     starts = [_drawn(traces, short, start_mm + k * pitch_mm) for k in range(n)]
     gaps = [_gap(traces, short, start, 3.0) for start in starts[1:]]
-    ends = [start if gap is None else min(gap[0], start) for start, gap in zip(starts[1:], gaps, strict=True)]
-    ends.append(max(min(end_mm, start_mm + n * pitch_mm + 1.0), starts[-1]))
+    bridged_mm = max(gap_mm - COLUMNS.ink_early_mm, 0.0)  # the ink ends half a pen behind the line
+    ends = [
+        start - bridged_mm if gap is None else min(gap[0], start) for start, gap in zip(starts[1:], gaps, strict=True)
+    ]
+    ends.append(max(min(end_mm, start_mm + n * pitch_mm - gap_mm + 1.0), starts[-1]))
     return tuple(zip(starts, ends, strict=True))

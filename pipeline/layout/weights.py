@@ -58,7 +58,11 @@ class ColumnWeights:
     pulse_fall: float = 0.3  # of its height, at most, behind it; by hand
     gap_mm: float = 0.3  # mm, least width of a gap between columns; by hand
     gap_share: float = 0.6  # of the rows that are empty there; by hand
-    gap_spread_mm: float = 0.15  # mm, standard deviation of a start beside a gap; by hand
+    gap: float = 1.0  # weight of 1 mm of gap that no row's line runs through; by hand, rows' steps count 1
+    gap_blank: float = 0.35  # share of the rows that show nothing, more of which speaks for a gap; by hand
+    widest_gap_mm: float = 3.6  # mm between two columns; by hand
+    other_width: float = 0.06  # relative difference up to which a width that carts print is tried; by hand
+    seen: float = 0.5  # confidence from which on a row is seen again behind a gap; by hand
     most_jump_mm: float = 2.0  # mm that one row adds to a common jump; by hand
     start_ink: float = 0.5  # weight of the first ink; by hand, rows count 1
     start_ink_spread_mm: float = 0.25  # mm, standard deviation; by hand
@@ -70,6 +74,8 @@ class ColumnWeights:
     settle_spread_mm: float = 0.05  # mm by which marks are off where they agree; median 0.007 to 0.047 mm on 20
     # photographs with separators, 0.05 to 0.2 mm on five of six drawn scans without
     settle_pitch: float = 0.0006  # relative difference from a usual pitch; 20 photographs: 0.0002
+    settle_reach_mm: float = 0.6  # mm by which rows seen again may move a boundary beside a gap; by hand
+    ink_early_mm: float = 0.04  # mm by which the first ink stands before its line: half a pen; 12 drawn pages
     settle_steps: int = 12  # of the fit, the first half with three times the spread; by hand
     strange: float = 0.4  # cost of a pitch that no cart prints; by hand
     strange_spread: float = 0.004  # relative difference that costs it in full; by hand

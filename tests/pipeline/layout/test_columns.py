@@ -52,3 +52,34 @@ def test_marks_that_do_not_agree_move_nothing() -> None:
 
 def test_marks_of_one_boundary_move_nothing() -> None:
     assert located([12.0 + 62.5] * 3) == pytest.approx(located([]), abs=0.1)
+
+
+def bridged(gap_mm: float, least_confidence: float = 0.1) -> TraceSet:
+    """Rows with a gap between the columns that the tracer runs through, as it does, with little confidence."""
+    traces = printed(LAYOUT, simulate_ecg(np.random.default_rng(4), seconds=20, disease="none"), gap_mm=gap_mm)
+    rows, confidence = traces.row_mm.copy(), traces.confidence.copy()
+    for row, sure in zip(rows[:3], confidence[:3], strict=True):
+        known = np.flatnonzero(np.isfinite(row))
+        inside = np.s_[known[0] : known[-1] + 1]
+        empty = ~np.isfinite(row[inside])
+        row[inside] = np.interp(np.arange(known[0], known[-1] + 1), known, row[known])
+        sure[inside][empty] = least_confidence
+    return replace(traces, row_mm=rows, confidence=confidence)
+
+
+@pytest.mark.parametrize("gap_mm", [0.0, 1.0, 2.0, 3.0])
+def test_columns_stand_a_gap_apart_also_where_the_tracer_runs_through_it(gap_mm: float) -> None:
+    columns = locate_columns(bridged(gap_mm), LAYOUT, [0, 1, 2], [3])
+    starts, ends = np.array(columns).T
+    assert starts == pytest.approx(12.0 + (62.5 + gap_mm) * np.arange(4), abs=0.06)
+    assert ends[:3] - starts[:3] == pytest.approx(np.full(3, 62.5), abs=0.1)
+
+
+def test_a_doubted_stretch_without_a_gap_moves_no_column() -> None:
+    traces = bridged(0.0)
+    confidence = traces.confidence.copy()
+    for start_mm in TRUE_MM[1:]:  # one of three rows is hard to read where the leads change
+        at = round((start_mm - traces.x0_mm) * traces.columns_per_mm)
+        confidence[0, at - 30 : at + 10] = 0.1
+    columns = locate_columns(replace(traces, confidence=confidence), LAYOUT, [0, 1, 2], [3])
+    assert [start for start, _ in columns] == pytest.approx(TRUE_MM, abs=0.06)
