@@ -51,6 +51,7 @@ JOB_TRANSITIONS: dict[tuple[JobStatus, JobAction], JobStatus] = {
     (JobStatus.DONE, JobAction.REJECT): JobStatus.CANCELLED,
     (JobStatus.NEEDS_REVIEW, JobAction.REJECT): JobStatus.CANCELLED,
     (JobStatus.FAILED, JobAction.REJECT): JobStatus.CANCELLED,
+    (JobStatus.CANCELLED, JobAction.REJECT): JobStatus.CANCELLED,  # what was on its way has arrived: it is withdrawn
     (JobStatus.DONE, JobAction.CONFIRM): JobStatus.DONE,
     (JobStatus.NEEDS_REVIEW, JobAction.CONFIRM): JobStatus.DONE,
     (JobStatus.NEEDS_REVIEW, JobAction.CORRECT): JobStatus.QUEUED,

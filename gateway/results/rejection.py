@@ -35,7 +35,7 @@ def reject(store: Store, spool: Spool, settings: Settings, job_id: str, reason: 
     NotFound
         There is no such job.
     IllegalTransition
-        The job runs, or was cancelled.
+        The job waits or runs.
     """
     job = store.jobs.get(job_id)
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import parse_qs, urlsplit
@@ -88,7 +90,7 @@ class StorageSettings(Section):
     spool_region: str = ""
     spool_credentials_file: Path | None = None  # None: what the environment says
     spool_ca_file: Path | None = None  # PEM; whose certificates are trusted; None: the system's
-    node: Annotated[str, matching(r"[A-Za-z0-9._-]{0,40}", "must be 0 to 40 letters, digits, ., - or _")] = ""
+    node: str = ""  # of those who share the database; "@hostname": as this machine
     minimum_free_mib: int = Field(default=512, ge=0)  # with less free space, nothing is accepted
     retention_days: int = Field(default=30, ge=1)  # of finished jobs' files, and of done/ in watched folders
     purge_below_mib: int | None = Field(default=None, ge=0)  # free space; None: 2 * minimum_free_mib
@@ -119,6 +121,15 @@ class StorageSettings(Section):
                 f"node = '{self.node}': several machines share a PostgreSQL database, and database is empty", "node"
             )
         return self
+
+    @field_validator("node")
+    @classmethod
+    def _name(cls, node: str) -> str:
+        name = socket.gethostname() if node == "@hostname" else node
+        if re.fullmatch(r"[A-Za-z0-9._-]{0,63}", name) is None:
+            found = f"; the host name is '{name}'" if name != node else ""
+            raise rule(f"must be @hostname, or at most 63 letters, digits, ., - or _{found}")
+        return name
 
     @model_validator(mode="after")
     def _object_store(self) -> StorageSettings:

@@ -25,6 +25,7 @@ from sqlmodel import Session, col, select
 
 from gateway.domain.clock import follow, utc_now
 from gateway.domain.identity import Decision
+from gateway.domain.review import Verdict
 from gateway.domain.status import (
     ARRIVED,
     CANCELLABLE,
@@ -36,9 +37,9 @@ from gateway.domain.status import (
     next_job_status,
 )
 from gateway.errors import IllegalTransition, NotFound, StorageError
-from gateway.store.backends.postgresql import Postgresql, describe
-from gateway.store.backends.sqlite import Sqlite
-from gateway.store.tables import Delivery, Job, JobEvent, MergeNotice
+from gateway.store.backends.postgresql import Postgresql, announce, describe
+from gateway.store.backends.sqlite import Ear, Sqlite
+from gateway.store.tables import Delivery, Job, JobEvent, MergeNotice, ReviewDecision
 
 NOTHING_DELIVERED = "nothing was delivered"  # who settles a merge notice that concerns nobody
 SEVERAL_JOBS = "several jobs"  # the turn of who locks more than one job: so no two of them wait for each other
@@ -89,6 +90,10 @@ class Database:
             after = datetime.now(UTC)
         if shown is not None:
             follow(shown, before + (after - before) / 2)
+
+    def ear(self) -> Ear:
+        """Return what one worker waits with until a job may be there."""
+        return self._backend.ear()
 
     def size_bytes(self) -> int:
         """Return how much space the database takes."""
@@ -228,6 +233,8 @@ def advance_job(session: Session, job: Job, action: JobAction, actor: str, reaso
     job.worker = ""
     job.lease_expires_at = None
     job.updated_at = utc_now()
+    if job.status == JobStatus.QUEUED:
+        announce(session)
     log_event(session, job.id, action, actor, reason)
 
 
@@ -241,17 +248,33 @@ def lock_delivery(session: Session, delivery_id: int) -> Delivery:
 
 
 def advance_delivery(session: Session, delivery: Delivery, action: DeliveryAction, actor: str, detail: str) -> None:
-    """Change the status of a locked job's delivery by the table of transitions, and say so in its job's trail.
-
-    What was on its way when a merge cancelled it, and has arrived, concerns the archive after all.
-    """
+    """Change the status of a locked job's delivery by the table of transitions, and say so in its job's trail."""
     if delivery.status == DeliveryStatus.CANCELLED and action != DeliveryAction.RENEW:
-        waits = (MergeNotice.job_id == delivery.job_id, MergeNotice.settled_by == NOTHING_DELIVERED)
-        for notice in session.exec(select(MergeNotice).where(*waits)).all():
-            notice.settled_by = ""
+        _arrives_after_all(session, delivery.job_id)
     delivery.status = next_delivery_status(delivery.status, action)
     where = f"{delivery.destination}, page {delivery.page_number}"
     log_event(session, delivery.job_id, f"DELIVERY_{action}", actor, f"{where}: {detail}" if detail else where)
+
+
+def _arrives_after_all(session: Session, job_id: str) -> None:
+    """Treat what was on its way when it was cancelled: a merge concerns the archive, and a rejection is repeated."""
+    waits = (MergeNotice.job_id == job_id, MergeNotice.settled_by == NOTHING_DELIVERED)
+    for notice in session.exec(select(MergeNotice).where(*waits)).all():
+        notice.settled_by = ""
+    trail = select(JobEvent).where(JobEvent.job_id == job_id).order_by(col(JobEvent.id).desc())
+    rejection = session.exec(trail.where(JobEvent.action == JobAction.REJECT)).first()
+    if rejection is not None and session.get_one(Job, job_id).status == JobStatus.CANCELLED:
+        changes = changes_after(session, job_id, 0)
+        session.merge(
+            ReviewDecision(
+                job_id=job_id,
+                verdict=Verdict.REJECT,
+                reason=rejection.detail,
+                actor=rejection.actor,
+                version=changes[-1].id or 0,
+                due_at=utc_now(),
+            )
+        )
 
 
 def arrived() -> ColumnElement[bool]:

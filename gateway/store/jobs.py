@@ -18,6 +18,7 @@ from gateway.domain.context import StudyContext
 from gateway.domain.identity import Decide, Decision
 from gateway.domain.status import UNSETTLED, JobAction, JobStatus, next_job_status
 from gateway.errors import IllegalTransition, NotFound
+from gateway.store.backends.postgresql import announce
 from gateway.store.database import (
     SEVERAL_JOBS,
     Database,
@@ -91,7 +92,9 @@ class Jobs:
             session.add(new)
             session.flush()
             log_event(session, new.id, "RECEIVED", actor, new.source)
-            if new.status == JobStatus.NEEDS_REVIEW:
+            if new.status == JobStatus.QUEUED:
+                announce(session)
+            else:
                 log_event(session, new.id, JobAction.HOLD, actor, new.reason)
             if waits and decide is not None:
                 match_order(session, new, decide)

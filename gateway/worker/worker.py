@@ -104,6 +104,7 @@ class Worker:
     ) -> None:
         self._settings = settings
         self._store = store
+        self._ear = store.database.ear()
         self._spool = spool
         self._digitizer = digitizer
         self._name = name
@@ -135,8 +136,11 @@ class Worker:
             except StorageError as error:
                 logger.error("Storage is not usable: %s", error, extra={"action": "worker_storage"})
                 worked, pause_s = False, min(2 * pause_s, _LONGEST_PAUSE_S)
-            if not worked:
+            if not worked and pause_s > _POLL_S:
                 self._stopping.wait(pause_s)
+            elif not worked:
+                self._ear.wait(self._stopping, _POLL_S)
+        self._ear.close()
         logger.info("Worker stopped", extra={"action": "worker_stop"})
 
     def run_once(self) -> bool:

@@ -160,9 +160,22 @@ def choose_device(device: str) -> torch.device:
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def cores_of(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Return how many cores this process may use: those of the machine, or of the limit that its container has.
+
+    More threads than a container's limit (cgroup v2) would spend most of each period stopped.
+    """
+    cores = len(os.sched_getaffinity(0))
+    try:
+        limit_us, period_us = quota.read_text(encoding="ascii").split()
+    except OSError:  # no container, or one of cgroup v1
+        return cores
+    return cores if limit_us == "max" else max(1, min(cores, int(limit_us) // int(period_us)))
+
+
 def share_processor(processes: int) -> int:
     """Give this process its part of the processor's cores, where `processes` like it run; returns the part."""
-    threads = max(1, len(os.sched_getaffinity(0)) // max(processes, 1))
+    threads = max(1, cores_of() // max(processes, 1))
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     return threads

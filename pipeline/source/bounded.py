@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 _MARGIN_S = 10.0  # beyond the budget: the kernel ends the child before
 _TIMES = 2  # the process that forks may have been killed; its successor may not
+_FULL = 0.6  # of its memory a child has touched when PDFium, or code in Rust, gets no more of it and aborts
 
 
 def read_bounded(
@@ -79,7 +80,7 @@ def _check(exit_code: int, peak_kib: int, budget: FileBudget) -> None:
         raise PageUnreadable(f"reading a page took longer than {budget.processor_s} s of processor time")
     if exit_code == -signal.SIGALRM:
         raise PageUnreadable(f"reading it took longer than {budget.seconds:g} s")
-    if exit_code == -signal.SIGABRT and peak_mib >= 0.75 * budget.memory_mib:  # so ends PDFium when it gets no memory
+    if exit_code == -signal.SIGABRT and peak_mib >= _FULL * budget.memory_mib:
         raise PageUnreadable(_memory(budget))
     if exit_code:
         how = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"

@@ -31,12 +31,12 @@ else
 fi
 missing=""
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing=" postgresql"
-for pair in ceph-mon:/usr/bin/ceph-mon ceph-osd:/usr/bin/ceph-osd ceph-common:/usr/bin/ceph radosgw:/usr/bin/radosgw dcmtk:/usr/bin/storescu dicom3tools:/usr/bin/dciodvfy orthanc:/usr/sbin/Orthanc orthanc-dicomweb:/usr/share/orthanc/plugins/libOrthancDicomWeb.so libgdcm-tools:/usr/bin/gdcmconv libpixelmed-java:/usr/share/java/pixelmed.jar default-jdk-headless:/usr/bin/javac rsyslog:/usr/sbin/rsyslogd nginx:/usr/sbin/nginx caddy:/usr/bin/caddy chromium:/usr/bin/chromium; do
+for pair in ceph-mon:/usr/bin/ceph-mon ceph-osd:/usr/bin/ceph-osd ceph-common:/usr/bin/ceph radosgw:/usr/bin/radosgw dcmtk:/usr/bin/storescu dicom3tools:/usr/bin/dciodvfy orthanc:/usr/sbin/Orthanc orthanc-dicomweb:/usr/share/orthanc/plugins/libOrthancDicomWeb.so libgdcm-tools:/usr/bin/gdcmconv libpixelmed-java:/usr/share/java/pixelmed.jar default-jdk-headless:/usr/bin/javac rsyslog:/usr/sbin/rsyslogd nginx:/usr/sbin/nginx caddy:/usr/bin/caddy prometheus:/usr/bin/prometheus chromium:/usr/bin/chromium; do
     [ -e "${pair#*:}" ] || missing="$missing ${pair%%:*}"
 done
 ls /usr/lib/*/rsyslog/lmnsd_gtls.so >/dev/null 2>&1 || missing="$missing rsyslog-gnutls"
 if [ -z "$missing" ]; then
-    echo "interop: postgresql, ceph with radosgw, dcmtk, dicom3tools, orthanc, orthanc-dicomweb, libgdcm-tools, libpixelmed-java, a JDK, rsyslog, nginx, caddy and chromium are installed"
+    echo "interop: postgresql, ceph with radosgw, dcmtk, dicom3tools, orthanc, orthanc-dicomweb, libgdcm-tools, libpixelmed-java, a JDK, rsyslog, nginx, caddy, prometheus and chromium are installed"
     exit 0
 fi
 if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then

@@ -411,3 +411,38 @@ def test_what_was_acknowledged_outlives_kill_9_of_the_writer(store: Store) -> No
     assert all([event.action for event in store.jobs.events(job.id)] == ["RECEIVED"] for job in jobs)
     another = Job(source="dicom:A", source_key=f"1.{len(jobs)}", media_type="application/dicom")
     assert store.jobs.submit(another, "scp")[0].id  # no lock of the dead process is left
+
+
+def test_a_worker_hears_of_a_job_on_another_machine(store: Store, hasty: Store) -> None:
+    """It is asked for at once: when it comes, when it comes back, and after the server dropped the connection."""
+    ear, stopping = hasty.database.ear(), threading.Event()
+
+    def heard(what: Callable[[], object]) -> None:
+        began = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(lambda: (began.set(), ear.wait(stopping, 10 * PATIENCE_S)))
+            began.wait(PATIENCE_S)
+            what()
+            waiting.result(PATIENCE_S)
+
+    ear.wait(stopping, 10 * PATIENCE_S)  # it begins to listen, and what is there already is asked for
+    heard(lambda: store.jobs.submit(new_job("1"), "test"))
+    job = hasty.jobs.claim("w", 60)
+    assert job is not None
+    heard(lambda: hasty.jobs.release(job.id, "w", "stopped"))
+    with store.database.write() as session:
+        mine = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'LISTEN %'"
+        assert session.execute(text(mine)).scalar_one() == 1
+    ear.wait(stopping, 0.01)  # a failure is no hint, and no end
+    ear.wait(stopping, 10 * PATIENCE_S)
+    heard(lambda: store.jobs.submit(new_job("2"), "test"))
+    stopping.set()
+    ear.wait(stopping, 0.01)
+    ear.close()
+
+
+def test_a_worker_that_hears_nothing_asks_all_the_same(hasty: Store) -> None:
+    ear, stopping = hasty.database.ear(), threading.Event()
+    for _ in range(2):
+        ear.wait(stopping, 0.01)
+    ear.close()

@@ -15,9 +15,12 @@ from datetime import UTC, datetime
 from sqlalchemy import URL, Connection, Executable, Integer, Table, create_engine, func, select
 from sqlmodel import Session
 
+from gateway.store.backends.sqlite import Ear
+
 _POOL = 5  # connections a process keeps
 _POOL_OVERFLOW = 10  # and opens beside them while all are in use
 _STATEMENT_S = 30.0  # for one statement, and for a transaction that does nothing
+_QUEUED = "ecg_gateway_queued"
 _SILENT_PEER_S = 30.0  # for a server that does not acknowledge what was sent to it
 
 
@@ -44,6 +47,12 @@ class Postgresql:
         )
         self.writer = engine.execution_options(isolation_level="READ COMMITTED")
         self.reader = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+    def ear(self) -> Ear:
+        """Return what hears that a job was queued, on a connection of its own."""
+        from gateway.store.backends.ear import Listening  # loads the driver, which SQLite does not need
+
+        return Listening(self.writer, _QUEUED)
 
     def take_turn(self, session: Session, name: str) -> None:
         """Wait until no other transaction has the turn of this name, and keep it until the transaction ends."""
@@ -75,6 +84,12 @@ class Postgresql:
                 connection.execute(select(func.set_config(timeout, "0", True)))
             connection.execute(_lock("migration"))
             yield connection
+
+
+def announce(session: Session) -> None:
+    """Tell those who listen, at the commit, that a job was queued; on SQLite nobody listens."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.connection().execute(select(func.pg_notify(_QUEUED, "")))
 
 
 def describe(error: BaseException) -> str:

@@ -9,13 +9,36 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 from sqlalchemy import URL, Connection, create_engine, event
 from sqlmodel import Session
+
+
+class Ear(Protocol):
+    """What tells a worker that a job may wait."""
+
+    def wait(self, stopping: threading.Event, seconds: float) -> None:
+        """Return when it is time to ask for a job, or at `stopping`."""
+
+    def close(self) -> None:
+        """End what it holds."""
+
+
+class Deaf:
+    """Hears nothing, so that it is time to ask after every pause."""
+
+    def wait(self, stopping: threading.Event, seconds: float) -> None:
+        """Return after so many seconds, or at `stopping`."""
+        stopping.wait(seconds)
+
+    def close(self) -> None:
+        """Do nothing: it holds nothing."""
 
 
 class Sqlite:
@@ -40,6 +63,10 @@ class Sqlite:
         event.listen(self.reader, "connect", _set_pragmas)
         event.listen(self.reader, "begin", _begin)
         self.writer = self.reader.execution_options(writes=True)
+
+    def ear(self) -> Ear:
+        """Return one that hears nothing: the processes of one machine ask the file, which costs little."""
+        return Deaf()
 
     def take_turn(self, session: Session, name: str) -> None:
         """Do nothing: every writer has its turn since `BEGIN IMMEDIATE`."""

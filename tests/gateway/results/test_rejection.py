@@ -10,6 +10,7 @@ from pydicom import dcmread
 from gateway.domain.artefact import Role
 from gateway.domain.status import DeliveryStatus, JobStatus
 from gateway.intake.accept import Intake
+from gateway.results.decisions import carry_out
 from gateway.results.rejection import reject
 from gateway.settings import DicomDestination, FolderDestination
 from gateway.spool.folder import Spool
@@ -95,3 +96,33 @@ def test_page_read_again_after_a_rejection_has_identifiers_of_its_own(bench: Ben
     assert rejected(bench, job_id) == []  # none of that has left
     events = [each.detail for each in bench.store.jobs.events(job_id) if each.action == "NOT_TOLD"]
     assert events == ["these have a result of the page: old"] * 2
+
+
+def test_result_that_was_on_its_way_is_withdrawn_when_it_has_arrived(bench: Bench) -> None:
+    job_id = bench.digitized()
+    on_its_way = {each.destination: each for each in bench.store.deliveries.of_job(job_id)}
+    assert rejected(bench, job_id) == []
+    bench.store.deliveries.delivered(on_its_way["pacs"].id, "0000")
+    carry_out(bench.store, bench.spool, bench.settings)
+    bench.store.deliveries.delivered(on_its_way["ehr"].id, "AA")
+    carry_out(bench.store, bench.spool, bench.settings)
+    pending = [each for each in bench.store.deliveries.of_job(job_id) if each.status == DeliveryStatus.PENDING]
+    assert [(each.destination, each.role, each.result_status) for each in pending] == [
+        ("pacs", Role.REJECTION, ""),
+        ("ehr", Role.MESSAGE, "X"),
+    ]
+    events = [(each.actor, each.detail) for each in bench.store.jobs.events(job_id) if each.action == "REJECT"]
+    assert events == [("ann", "smudged: V4 & V5")] * 3
+    assert bench.store.review.decision(job_id) is None and bench.store.review.holders(job_id) == ["ehr", "pacs"]
+    bench.deliver(job_id)
+    carry_out(bench.store, bench.spool, bench.settings)
+    assert bench.store.review.holders(job_id) == []
+
+
+def test_what_arrives_of_a_job_that_was_cancelled_or_read_again_is_no_rejection(bench: Bench) -> None:
+    job_id = bench.digitized()
+    (ehr,) = [each for each in bench.store.deliveries.of_job(job_id) if each.destination == "ehr"]
+    rejected(bench, job_id)
+    bench.store.jobs.retry(job_id, "ann")
+    bench.store.deliveries.delivered(ehr.id, "AA")
+    assert bench.store.review.decision(job_id) is None

@@ -59,6 +59,16 @@ def test_other_databases_are_refused_and_no_password_is_repeated(tmp_path: Path,
     assert reason in str(refused.value) and "s3cret" not in str(refused.value)
 
 
+def test_nodes_with_one_file_are_named_by_their_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = f'[storage]\ndatabase = "{POSTGRESQL}"\nnode = "@hostname"\n'
+    monkeypatch.setattr("socket.gethostname", lambda: "ecg-gateway-1")
+    assert load(tmp_path, text).storage.node == "ecg-gateway-1"
+    monkeypatch.setattr("socket.gethostname", lambda: "ecg gateway")
+    with pytest.raises(SettingsError) as refused:
+        load(tmp_path, text)
+    assert "storage.node = '@hostname'" in str(refused.value) and "ecg gateway" in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("paths", "reason"),
     [

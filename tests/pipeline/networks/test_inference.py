@@ -1,10 +1,10 @@
 """The networks as they run give what the networks as they were trained give."""
 
 import copy
-import os
 import platform
 import resource
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Event
 
 import cv2
@@ -15,7 +15,7 @@ from torch import nn
 
 from pipeline.errors import DeviceError
 from pipeline.networks.fold import fold
-from pipeline.networks.inference import Network, choose_device, keep_memory, load_network, share_processor
+from pipeline.networks.inference import Network, choose_device, cores_of, keep_memory, load_network, share_processor
 from pipeline.networks.specification import LABEL, ROW_BINS, ROW_COLUMNS_PER_MM, SPECIFICATIONS, TRACE
 from pipeline.networks.unet import normalise
 from tests.waiting import PATIENCE_S, eventually
@@ -212,8 +212,21 @@ def test_machine_out_of_memory_is_a_memory_error() -> None:
         network.run(_grey(100)[None])
 
 
+@pytest.mark.parametrize(
+    ("text", "cores"), [("max 100000\n", 16), ("350000 100000\n", 3), ("50000 100000\n", 1), ("9900000 100000\n", 16)]
+)
+def test_a_container_with_a_limit_gets_no_more_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, cores: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
+    quota = tmp_path / "cpu.max"
+    assert cores_of(quota) == 16
+    quota.write_text(text)
+    assert cores_of(quota) == cores
+
+
 def test_processes_share_the_cores() -> None:
-    before, cores = torch.get_num_threads(), len(os.sched_getaffinity(0))
+    before, cores = torch.get_num_threads(), cores_of()
     try:
         assert share_processor(1) == torch.get_num_threads() == cores
         assert share_processor(cores) == torch.get_num_threads() == 1
