@@ -12,7 +12,7 @@ from gateway.cli import users
 from gateway.cli.administration import recover
 from gateway.cli.configuration import check_config, config_show, example_config, reload
 from gateway.cli.destinations import destinations, echo, find, pause, pull, resend, resume, send_test, undelivered
-from gateway.cli.jobs import cancel, jobs, retry, show, submit
+from gateway.cli.jobs import archive, cancel, import_run, jobs, retry, show, submit
 from gateway.cli.options import with_options
 from gateway.cli.review import confirm, correct, identify, merges, unmatched
 from gateway.cli.run import demo, serve, worker
@@ -40,6 +40,9 @@ for _panel, _commands in _GROUPS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(with_options(_command))
 
+app.command("import", rich_help_panel="Jobs")(with_options(import_run))
+_ALL_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
+app.command(rich_help_panel="Jobs", context_settings=_ALL_OPTIONS, add_help_option=False)(archive)
 
 _config = typer.Typer(no_args_is_help=True, help="The settings in effect.")
 _config.command("show")(with_options(config_show))

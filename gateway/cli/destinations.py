@@ -22,13 +22,14 @@ from gateway.cli.arguments import (
     open_spool,
     open_store,
 )
-from gateway.cli.options import StudyOptions
+from gateway.cli.options import PullOptions, StudyOptions
 from gateway.cli.output import console, delivery_fields, print_json, print_steps, print_table
 from gateway.delivery.kinds import kind_named
 from gateway.errors import SettingsError
 from gateway.intake.accept import Intake
+from gateway.intake.collect import Collection
 from gateway.intake.pull import Wanted, show_pull
-from gateway.settings import load_settings
+from gateway.settings import DicomDestination, load_settings
 from gateway.store.tables import DestinationState
 
 
@@ -107,22 +108,30 @@ def find(
         print(f"the first {limit}; there may be more: --limit", file=sys.stderr)
 
 
-def pull(
-    source: ArchiveName,
-    studies: StudyOptions,
-    config: Config = None,
-    batch: Annotated[int, typer.Option(min=1, help="Objects in one retrieval.")] = 20,
-    pause: Annotated[float, typer.Option(min=0, help="Seconds between two retrievals.")] = 0.0,
-    queue: Annotated[int, typer.Option(min=1, help="While this many jobs are queued, nothing is fetched.")] = 200,
-) -> None:
+def pull(source: ArchiveName, studies: StudyOptions, how: PullOptions, config: Config = None) -> None:
     """Fetch old pages from an archive. What is here already is skipped, so a pull may be stopped and restarted."""
     settings = load_settings(config)
-    store = open_store(settings, create=True)
     modalities = tuple(part.strip() for part in studies.modality.split(",") if part.strip())
-    wanted = Wanted(query=studies.query(), modalities=modalities, batch=batch, pause_s=pause, maximum_queued=queue)
-    intake = Intake(open_spool(settings), store)
-    archive = kind_named(source, settings).archive(intake.accept, settings.dicom.maximum_object_mib)
-    end = show_pull(archive, intake, wanted, console())
+    wanted = Wanted(
+        query=studies.query(),
+        modalities=modalities,
+        batch=how.batch,
+        pause_s=how.pause,
+        maximum_queued=how.queue,
+    )
+    kind = kind_named(source, settings)
+    keeper: Intake | Collection
+    if how.into is None:
+        keeper = Intake(open_spool(settings), open_store(settings, create=True))
+    else:
+        peer = next(each for each in settings.destinations if each.name == source)
+        if isinstance(peer, DicomDestination) and peer.retrieve == "move":
+            raise SettingsError(
+                f"{source} sends what is fetched to the gateway (C-MOVE): --into needs retrieve = 'get'"
+            )
+        keeper = Collection(how.into)
+    archive = kind.archive(keeper.accept, settings.dicom.maximum_object_mib)
+    end = show_pull(archive, keeper, wanted, console())
     sys.exit(1 if end.failed else 0)
 
 

@@ -1,9 +1,10 @@
-"""`submit`, `jobs`, `show`, `retry` and `cancel`: jobs from the file to the end."""
+"""`submit`, `import`, `jobs`, `show`, `retry` and `cancel`: jobs from the file to the end."""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -27,9 +28,12 @@ from gateway.cli.output import (
 from gateway.domain.status import JobStatus
 from gateway.errors import IntakeError, SettingsError
 from gateway.intake.accept import Intake
+from gateway.intake.archive import Counts, Wanted, import_files
 from gateway.intake.upload import Upload, take_in
-from gateway.settings import load_settings
+from gateway.settings import Settings, load_settings
 from gateway.store.tables import Delivery, JobEvent, Page
+
+_A_LINE_S = 60.0  # between two lines about a long import
 
 
 def submit(
@@ -42,9 +46,7 @@ def submit(
 ) -> None:
     """Accept files as jobs: PNG, JPEG, TIFF, BMP, PDF or DICOM."""
     settings = load_settings(config)
-    unknown = set(destination or ()) - {known.name for known in settings.destinations}
-    if unknown:
-        raise SettingsError(f"no destination is named {', '.join(sorted(unknown))}")
+    _check_destinations(settings, destination)
     intake = Intake(open_spool(settings), open_store(settings, create=True))
     failed = False
     for path in files:
@@ -63,6 +65,54 @@ def submit(
         else:
             print(f"{path}: job {accepted.job_id}{' (known before)' if accepted.duplicate else ''}")
     sys.exit(1 if failed else 0)
+
+
+def archive(context: typer.Context) -> None:
+    """Digitize an archive without jobs: as `ecg-digitize archive`, with its options; DICOM objects are read, too."""
+    from gateway.worker.archive import run_archive
+
+    run_archive(context.args, "ecg-gateway")
+
+
+def import_run(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The output of `ecg-digitize archive`: DIR or s3://...")],
+    config: Config = None,
+    destination: Destinations = None,
+    backlog: Annotated[
+        int, typer.Option(min=1, help="While so many jobs are queued, or deliveries to a destination wait, pause.")
+    ] = 100,
+) -> None:
+    """Make jobs of the results of an archive run, without digitizing its pages again; live traffic goes first.
+
+    One that was stopped, however it was, continues with the same command.  What has no result, and what has changed
+    since, is named on standard error.
+    """
+    from gateway.worker.archive import open_run
+
+    settings = load_settings(config)
+    _check_destinations(settings, destination)
+    finished = open_run(run)
+    intake = Intake(open_spool(settings), open_store(settings, create=True))
+    wanted = Wanted(
+        run=finished.id,
+        actor=actor(),
+        destinations=tuple(destination) if destination else None,
+        watched=tuple(destination or (each.name for each in settings.destinations)),
+        backlog=backlog,
+    )
+    spoken = time.monotonic()
+
+    def step(counts: Counts) -> None:
+        nonlocal spoken
+        if time.monotonic() - spoken >= _A_LINE_S:
+            spoken = time.monotonic()
+            print(f"{counts.files} of {finished.files} files: {_in_words(counts)}", file=sys.stderr)
+
+    counts = import_files(intake, finished.results(), wanted, lambda line: print(line, file=sys.stderr), step)
+    print(f"{counts.files} of {finished.files} files: {_in_words(counts)}")
+    if finished.missing:
+        print(f"the run is not finished: {finished.missing} of {finished.parts} parts are not written", file=sys.stderr)
+    sys.exit(1 if counts.left_out or counts.failed_pages or finished.missing else 0)
 
 
 def jobs(
@@ -133,6 +183,19 @@ def cancel(job: JobId, config: Config = None) -> None:
     job_id = find_job_id(store, job)
     store.jobs.cancel(job_id, actor())
     print(f"job {job_id} is cancelled")
+
+
+def _check_destinations(settings: Settings, names: list[str] | None) -> None:
+    unknown = set(names or ()) - {known.name for known in settings.destinations}
+    if unknown:
+        raise SettingsError(f"no destination is named {', '.join(sorted(unknown))}")
+
+
+def _in_words(counts: Counts) -> str:
+    return (
+        f"{counts.new} new jobs ({counts.held} held for a person, {counts.failed_pages} pages without a result), "
+        f"{counts.known} known before, {counts.left_out} left out"
+    )
 
 
 def _pages(pages: list[Page]) -> Table:

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -66,6 +67,19 @@ class StudyOptions:
             modalities=modalities,
             study_description=self.description,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullOptions:
+    """Where objects of an archive go, and how fast they are fetched."""
+
+    into: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Keep the objects there for `ecg-gateway archive`; no jobs are made."),
+    ] = None
+    batch: Annotated[int, typer.Option(min=1, help="Objects in one retrieval.")] = 20
+    pause: Annotated[float, typer.Option(min=0, help="Seconds between two retrievals.")] = 0.0
+    queue: Annotated[int, typer.Option(min=1, help="While this many jobs are queued, nothing is fetched.")] = 200
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

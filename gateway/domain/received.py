@@ -40,7 +40,7 @@ class ReceivedObject:
     Parameters
     ----------
     source
-        "dicom:<calling AE title>", "dicomweb:<name>", "folder:<path>" or "submit".
+        "dicom:<calling AE title>", "dicomweb:<name>", "folder:<path>", "archive:<run>" or "submit".
     source_key
         SOP Instance UID of a DICOM object, `gateway.intake.accept.file_key` of any other file.
     media_type
@@ -55,6 +55,8 @@ class ReceivedObject:
         Names of the destinations the results go to; None for all of them.
     file_name
         What the sender calls the file; "" for an object that comes without a file.
+    results
+        What an archive run has read from its pages, for the worker; b"" where they were not digitized yet.
     """
 
     source: str
@@ -65,6 +67,7 @@ class ReceivedObject:
     actor: str
     destinations: tuple[str, ...] | None = None
     file_name: str = ""
+    results: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

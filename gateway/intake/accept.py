@@ -31,7 +31,7 @@ from gateway.domain.status import JobStatus
 from gateway.errors import IntakeError, StorageError, UndecodableDataset
 from gateway.identity.decide import decide
 from gateway.identity.orders import search
-from gateway.spool.folder import Spool
+from gateway.spool.folder import RESULTS, Spool
 from gateway.store.store import Store
 from gateway.store.tables import Job, new_id
 
@@ -105,9 +105,12 @@ class Intake:
             context=decision.context,
             destinations_json=json.dumps(received.destinations),
             unmatched=decision.unmatched,
+            imported=bool(received.results),
         )
-        self._spool.write_source(job.id, received.data)
         try:
+            self._spool.write_source(job.id, received.data)
+            if received.results:
+                self._spool.write_artefact(job.id, RESULTS, received.results)
             stored, created = self.store.jobs.submit(job, received.actor, decide)
         except StorageError:
             if not job_id:
@@ -126,6 +129,14 @@ class Intake:
             return False
         with self._kept(known) as kept:
             return not self._lacks_source(known, kept)
+
+    def is_known(self, sop_instance_uid: str) -> bool:
+        """Return whether an object is a job's already, or one that we made and sent."""
+        return self.has(sop_instance_uid) or self.store.deliveries.made_here(sop_instance_uid)
+
+    def queued(self) -> int:
+        """Return how many jobs wait for a worker."""
+        return self.store.jobs.counts()[JobStatus.QUEUED]
 
     # -- what comes under the key of a job ------------------------------------------------------------------------
 

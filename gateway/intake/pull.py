@@ -22,9 +22,7 @@ from rich.progress import Progress as Bar
 from gateway.dicom.images.pages import DOCUMENT_SOP_CLASSES, IMAGE_SOP_CLASSES
 from gateway.dicom.network.find import Study, StudyQuery
 from gateway.dicom.network.retrieve import Instance
-from gateway.domain.status import JobStatus
 from gateway.errors import DeliveryDeferred, DeliveryRefused, SettingsError
-from gateway.intake.accept import Intake
 
 _TAKEN = {"", *map(str, IMAGE_SOP_CLASSES), *map(str, DOCUMENT_SOP_CLASSES)}
 _FAILURES_IN_A_ROW = 3
@@ -45,6 +43,22 @@ class Archive(Protocol):
 
     def fetch(self, instances: Sequence[Instance]) -> None:
         """Fetch instances (C-MOVE, C-GET or WADO-RS); each is kept before it is acknowledged."""
+        ...
+
+
+class Keeper(Protocol):
+    """Who keeps what is fetched: `Intake`, or a `Collection`."""
+
+    def has(self, sop_instance_uid: str, /) -> bool:
+        """Return whether an object is here."""
+        ...
+
+    def is_known(self, sop_instance_uid: str, /) -> bool:
+        """Return whether an object need not be fetched."""
+        ...
+
+    def queued(self) -> int:
+        """Return how many jobs wait for a worker."""
         ...
 
 
@@ -72,7 +86,7 @@ class Progress:
     problem: str = ""  # the last one
 
 
-def pull(archive: Archive, intake: Intake, wanted: Wanted, report: Callable[[Progress], None]) -> Progress:
+def pull(archive: Archive, keeper: Keeper, wanted: Wanted, report: Callable[[Progress], None]) -> Progress:
     """Fetch what is wanted and is not here; `report` is called after every step.
 
     Raises
@@ -90,7 +104,7 @@ def pull(archive: Archive, intake: Intake, wanted: Wanted, report: Callable[[Pro
     failures = 0
     for study in studies:
         try:
-            progress = _pull_study(archive, intake, wanted, study, progress, report)
+            progress = _pull_study(archive, keeper, wanted, study, progress, report)
             failures = 0
         except (DeliveryDeferred, DeliveryRefused) as error:  # of this study, perhaps: others may still come
             failures += 1
@@ -102,7 +116,7 @@ def pull(archive: Archive, intake: Intake, wanted: Wanted, report: Callable[[Pro
     return replace(progress, doing="done")
 
 
-def show_pull(archive: Archive, intake: Intake, wanted: Wanted, console: Console) -> Progress:
+def show_pull(archive: Archive, keeper: Keeper, wanted: Wanted, console: Console) -> Progress:
     """Pull with a progress bar, or away from a terminal a line now and then; print what came of it, raise as `pull`."""
     columns = ("{task.description}", BarColumn(), "{task.completed}/{task.total} studies", TimeRemainingColumn())
     said, line_due = Progress(), time.monotonic() + _LINE_S
@@ -118,7 +132,7 @@ def show_pull(archive: Archive, intake: Intake, wanted: Wanted, console: Console
                     console.print(f"{progress.studies_done}/{progress.studies} studies, {words}")
                     line_due = time.monotonic() + _LINE_S
 
-            end = pull(archive, intake, wanted, report)
+            end = pull(archive, keeper, wanted, report)
     except (DeliveryDeferred, DeliveryRefused):
         console.print(f"ended after {said.studies_done} of {said.studies} studies: {_figures(said)}")
         console.print("a repeated pull continues where this one ended")
@@ -134,19 +148,19 @@ def _figures(progress: Progress) -> str:
 
 
 def _pull_study(
-    archive: Archive, intake: Intake, wanted: Wanted, study: str, progress: Progress, report: Callable[[Progress], None]
+    archive: Archive, keeper: Keeper, wanted: Wanted, study: str, progress: Progress, report: Callable[[Progress], None]
 ) -> Progress:
     """Fetch one study's missing objects."""
     instances = [each for each in archive.instances(study, wanted.modalities) if each.sop_class_uid in _TAKEN]
-    missing = [each for each in instances if not _is_known(intake, each.sop_instance_uid)]
+    missing = [each for each in instances if not keeper.is_known(each.sop_instance_uid)]
     progress = replace(progress, doing="fetching", known=progress.known + len(instances) - len(missing))
     for start in range(0, len(missing), wanted.batch):
         batch = missing[start : start + wanted.batch]
-        while (queued := intake.store.jobs.counts()[JobStatus.QUEUED]) >= wanted.maximum_queued:
+        while (queued := keeper.queued()) >= wanted.maximum_queued:
             report(replace(progress, doing=f"waiting: {queued} jobs are queued"))
             time.sleep(_POLL_S)
         archive.fetch(batch)
-        arrived = sum(intake.has(each.sop_instance_uid) for each in batch)
+        arrived = sum(keeper.has(each.sop_instance_uid) for each in batch)
         lost = len(batch) - arrived
         progress = replace(progress, fetched=progress.fetched + arrived, failed=progress.failed + lost)
         if lost:
@@ -154,11 +168,6 @@ def _pull_study(
         report(progress)
         time.sleep(wanted.pause_s)
     return progress
-
-
-def _is_known(intake: Intake, sop_instance_uid: str) -> bool:
-    """Return whether an object is a job's already, or one that we made and sent there."""
-    return intake.has(sop_instance_uid) or intake.store.deliveries.made_here(sop_instance_uid)
 
 
 def _queries(wanted: Wanted) -> Iterator[StudyQuery]:

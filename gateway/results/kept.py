@@ -68,8 +68,8 @@ def read_result(npz: bytes, figures: str) -> tuple[EcgRecord, Quality]:
     return record, quality
 
 
-def quality_json(digitization: Digitization) -> str:
-    """Return the figures a person wants to see beside a page, as JSON."""
+def quality_json(digitization: Digitization, archive_run: dict[str, str] | None = None) -> str:
+    """Return the figures a person wants to see beside a page, as JSON; `archive_run` says which run has read it."""
     quality, calibration = digitization.quality, digitization.record.calibration
     residual = quality.einthoven_residual_mv
     return json.dumps(
@@ -90,6 +90,7 @@ def quality_json(digitization: Digitization) -> str:
             "weights_sha256": digitization.weights_sha256,
             "page_px": list(digitization.page.pixels.shape[1::-1]),
             "printed": json.loads(json.dumps(asdict(digitization.printed), default=str)),  # dates in ISO 8601
+            **({"archive_run": archive_run} if archive_run else {}),
         }
     )
 

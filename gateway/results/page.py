@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
 from gateway.delivery.kind import Kind
@@ -43,6 +43,14 @@ from pipeline import Corrections, Digitization, LayoutMatch, Lead, Quality, hear
 _NOTED = (Origin.PRINTED, Origin.UNKNOWN)  # in the trail
 
 
+@dataclass(frozen=True, slots=True)
+class ArchiveRun:
+    """The run of `ecg-digitize archive` that has read pages: its id, and the version of the program."""
+
+    id: str
+    version: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFacts:
     """What is the same for every page of a job."""
@@ -58,6 +66,11 @@ class JobFacts:
     earlier: tuple[Delivery, ...] = ()  # of earlier results
     corrections: Mapping[int, Corrections] = field(default_factory=dict)  # of its pages, by number
     against: tuple[str, ...] = ()  # contradictions of codes on the pages to the record, in words
+    archive_run: ArchiveRun | None = None  # that has read its pages, but for those that were corrected
+
+    def run_of(self, page_number: int) -> ArchiveRun | None:
+        """Return the archive run that has read a page; None where the gateway did."""
+        return None if page_number in self.corrections else self.archive_run
 
     @property
     def sop_classes(self) -> tuple[SopClass, ...]:
@@ -142,7 +155,11 @@ def failed_page(
     `known` is its picture and the size of that (`Pictures.geometry`): they are kept.
     """
     page = Page(
-        job_id=facts.job_id, page_number=page_number, status=JobStatus.FAILED, reason=reason, seconds=round(seconds, 3)
+        job_id=facts.job_id,
+        page_number=page_number,
+        status=JobStatus.FAILED,
+        reason=reason,
+        seconds=None if facts.run_of(page_number) else round(seconds, 3),
     )
     kept = zip((Role.PAGE_PICTURE, Role.GEOMETRY), known, strict=True)
     artefacts = tuple(Artefact(page_number=page_number, role=role, data=data) for role, data in kept)
@@ -170,6 +187,7 @@ def page_result(
         page.
     """
     number, quality, match = digitization.page.page_number, digitization.quality, digitization.layout_match
+    run = facts.run_of(number)
     artefacts = [
         Artefact(page_number=number, role=Role.PAGE_PICTURE, data=pictures.page),
         Artefact(page_number=number, role=Role.OVERLAY_PICTURE, data=pictures.overlay),
@@ -207,13 +225,15 @@ def page_result(
         layout_score=round(match.score, 4),
         estimated_snr_db=round(quality.estimated_snr_db, 2),
         coverage=round(_mean_coverage(quality), 4),
-        quality_json=quality_json(digitization),
+        quality_json=quality_json(digitization, asdict(run) if run else None),
         waveform_sop_instance_uid=uid,
-        seconds=round(seconds, 3),
+        seconds=None if run else round(seconds, 3),
     )
     held = contradictions or undated or facts.corrections
     leaves = not held and (not doubtful or facts.review.deliver_doubtful)
-    note = f"page {number}: time of recording {dated.origin}" if dated.origin in _NOTED and not undated else ""
+    notes = [f"read in archive run {run.id}, version {run.version}"] if run else []
+    notes += [f"time of recording {dated.origin}"] if dated.origin in _NOTED and not undated else []
+    note = f"page {number}: {'; '.join(notes)}" if notes else ""
     return PageResult(page=row, artefacts=tuple(artefacts), deliveries=tuple(deliveries) if leaves else (), note=note)
 
 

@@ -26,6 +26,7 @@ from gateway.spool.bucket import Bucket
 from gateway.spool.disk import Disk, as_storage_error
 from gateway.spool.place import JOB_ID, QUARANTINE, SOURCE, Place, Size
 
+RESULTS = "results"  # of an archive run: they came with the source
 _ARTEFACT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MIB = 1024 * 1024
 
@@ -195,7 +196,7 @@ class Spool:
 
     def holds_results(self, job_id: str) -> bool:
         """Return whether anything was made of a job's source: then there was a job."""
-        return any(name != SOURCE for name in _whole(self._place.files(_folder(job_id))))
+        return any(name not in (SOURCE, RESULTS) for name in _whole(self._place.files(_folder(job_id))))
 
     def quarantine(self, job_id: str) -> bool:
         """Move a folder that no job explains out of the way; one without a whole file is deleted.

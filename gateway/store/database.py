@@ -324,3 +324,9 @@ def queue_again(session: Session, job: Job, actor: str, action: JobAction = JobA
     cancel_undelivered(session, job.id, actor)
     if session.exec(delivered.limit(1)).first() is not None:
         job.revision += 1
+
+
+def read_again(session: Session, job: Job, actor: str, detail: str = "") -> None:
+    """Queue a locked job because a person wants its pages read again: what an archive run has read is left aside."""
+    queue_again(session, job, actor, detail=detail)
+    job.imported = False

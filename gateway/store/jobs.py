@@ -31,6 +31,7 @@ from gateway.store.database import (
     lock_job,
     log_event,
     queue_again,
+    read_again,
 )
 from gateway.store.deliveries import put_delivery
 from gateway.store.patients import match_order
@@ -108,9 +109,9 @@ class Jobs:
     def claim(self, worker: str, lease_s: float) -> Job | None:
         """Take a queued job under a lease, the oldest first; None when nothing waits.
 
-        One that a person waits for comes before all, in its first attempt.  One that was tried and ended its worker
-        waits behind those that waited when it came back, so that it delays none of them; it does not wait behind those
-        that come later, which may never end.
+        One that a person waits for comes before all, in its first attempt; one that was imported after all others.  One
+        that was tried and ended its worker waits behind those that waited when it came back, so that it delays none of
+        them; it does not wait behind those that come later, which may never end.
         The attempt is counted here, so that a page that kills its worker is counted too; `rescue` gives such a job
         up when its attempts are used.
         """
@@ -118,7 +119,7 @@ class Jobs:
             select(Job.id)
             .where(Job.status == JobStatus.QUEUED)
             .order_by(
-                case((and_(col(Job.urgent), col(Job.attempts) == 0), 0), else_=1),
+                case((and_(col(Job.urgent), col(Job.attempts) == 0), 0), (col(Job.imported), 2), else_=1),
                 case((col(Job.attempts) > 0, Job.updated_at), else_=Job.created_at),
                 col(Job.id),
             )
@@ -323,7 +324,7 @@ class Jobs:
             now.source_digest, now.purged_at = digest, None
             if decision is not None:
                 now.context, now.unmatched = decision.context, decision.unmatched
-                now.corrections_json = "{}"  # they were made for other pages
+                now.corrections_json, now.imported = "{}", False  # they were made for other pages
             if now.status in (JobStatus.FAILED, JobStatus.DONE):
                 queue_again(session, now, actor)
             elif now.status == JobStatus.RUNNING:  # its worker may have read what was there before
@@ -335,11 +336,11 @@ class Jobs:
     def retry(self, job_id: str, actor: str) -> None:
         """Queue a job for another run with fresh attempts; what it has not delivered yet is cancelled.
 
-        Where something was delivered, the run makes a new revision of the job's result.  A job whose files were
-        deleted cannot run again: IllegalTransition.
+        Where something was delivered, the run makes a new revision of the job's result.  Imported results are left
+        aside: the pages are read again.  A job whose files were deleted cannot run again: IllegalTransition.
         """
         with self._database.write() as session:
-            queue_again(session, lock_job(session, job_id), actor)
+            read_again(session, lock_job(session, job_id), actor)
 
     def correct(self, job: Job, corrections_json: str, actor: str, detail: str, version: int | None) -> None:
         """Replace what a person corrected on the pages of a job, and queue it before the others.

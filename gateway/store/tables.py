@@ -85,7 +85,7 @@ class Job(SQLModel, table=True):
     )
 
     id: str = Field(default_factory=new_id, primary_key=True)
-    source: str  # "dicom:<calling AE title>" | "folder:<path>" | "submit"
+    source: str  # "dicom:<calling AE title>" | "folder:<path>" | "archive:<run>" | "submit"
     source_key: str = Field(unique=True)  # SOP Instance UID, or `gateway.intake.file_key` of a file
     source_digest: str = ""  # SHA-256 of what was received (`gateway.intake.accept.source_digest`); "" in old rows
     file_name: str = ""  # of a file, as it was sent: it may name a patient
@@ -114,6 +114,7 @@ class Job(SQLModel, table=True):
     legal_hold: bool = False  # a person wants its files kept, whatever the retention says
     corrections_json: str = "{}"  # what a person corrected on its pages: by page number, as of `pipeline.Corrections`
     urgent: bool = False  # a person waits for the run
+    imported: bool = False  # a run takes the results that came with it, until a person wants its pages read again
     purged_at: datetime | None = Field(default=None, index=True, sa_type=UtcDateTime)  # its files were deleted
 
 

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from gateway.domain.artefact import Artefact, Role, kept_name
@@ -29,6 +30,7 @@ from gateway.identity.print_check import contradictions
 from gateway.logs import bind_job
 from gateway.results.correction import rejections
 from gateway.results.page import (
+    ArchiveRun,
     JobFacts,
     PageResult,
     Pictures,
@@ -50,11 +52,13 @@ from pipeline import Calibration, Corrections, Digitization, PageImage
 from pipeline.errors import DigitizationError, TransientError
 from pipeline.output.geometry import blank_geometry, page_geometry
 from pipeline.output.overlay import draw_overlay, reduce_page, write_png
+from pipeline.output.stored import StoredPages
 
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.5
 _LONGEST_PAUSE_S = 10.0  # while the storage is not usable: each try is an entry in the trail of a job
+_Read = Callable[[PageImage, Callable[[bytes], None]], Digitization]  # is given what to do with a new reading
 
 
 class PageDigitizer(Protocol):
@@ -203,14 +207,17 @@ class Worker:
             if job.status == JobStatus.RUNNING:
                 earlier = self._store.deliveries.of_job(job.id)
                 facts = replace(job_facts(job, context, self._settings, earlier), against=against)
-                self._digitize(job, lease, facts, source.pages)
+                if source.results is not None:
+                    facts = replace(facts, archive_run=ArchiveRun(source.results.run, source.results.version))
+                self._digitize(job, lease, facts, source)
             return
         logger.warning("The file cannot be read", extra={"action": "fail"})
         self._settle(lease, lambda: self._store.jobs.fail(job.id, self._name, reason))
 
-    def _digitize(self, job: Job, lease: Lease, facts: JobFacts, images: Sequence[PageImage]) -> None:
+    def _digitize(self, job: Job, lease: Lease, facts: JobFacts, source: JobSource) -> None:
         results: list[PageResult] = []
-        for image in images:
+        for image in source.pages:
+            read = partial(self._read, facts, source.results)
             if self._stopping.is_set():
                 self._settle(lease, lambda: self._store.jobs.release(job.id, self._name, "the worker was stopped"))
                 logger.info("Put back: the worker is stopping", extra={"action": "release"})
@@ -218,9 +225,9 @@ class Worker:
             if lease.lost:
                 raise IllegalTransition(f"job {job.id} is not leased to {self._name}")
             try:
-                result = self._page(facts, image, lease, alone=self._alone(job))
+                result = self._page(facts, image, lease, read, alone=self._alone(job))
             except (TransientError, MemoryError):  # of a page that had neighbours
-                result = self._page(facts, image, lease, alone=True)
+                result = self._page(facts, image, lease, read, alone=True)
             if not self._store.jobs.holds(job, self._name):  # another run's files, maybe another patient's, stay
                 raise IllegalTransition(f"job {job.id} is not ours any more")
             write_artefacts(self._spool, job.id, result.artefacts)
@@ -271,7 +278,7 @@ class Worker:
     def _alone(self, job: Job) -> bool:
         return self._turns.lanes == 1 or job.attempts > 1
 
-    def _page(self, facts: JobFacts, image: PageImage, lease: Lease, *, alone: bool) -> PageResult:
+    def _page(self, facts: JobFacts, image: PageImage, lease: Lease, read: _Read, *, alone: bool) -> PageResult:
         """Digitize one page; whatever goes wrong with it is its own failure, the job's other pages go on.
 
         Raises
@@ -282,22 +289,30 @@ class Worker:
         what = f"page {image.page_number}"
         with self._turns.take(alone=alone):
             lease.begin(what)
-            return self._digitize_page(facts, image, what, alone=alone)
+            return self._page_result(facts, image, what, read, alone=alone)
 
-    def _digitize_page(self, facts: JobFacts, image: PageImage, what: str, *, alone: bool) -> PageResult:
+    def _read(
+        self, facts: JobFacts, results: StoredPages | None, image: PageImage, keep: Callable[[bytes], None]
+    ) -> Digitization:
+        """Digitize a page; one that came with its result, and that nobody has corrected, is not digitized."""
+        if results is not None and image.page_number not in facts.corrections:
+            return results.digitization(image)
+        defaults = self._settings.digitizer
+        calibration = Calibration(
+            paper_speed_mm_per_s=defaults.paper_speed_mm_per_s, gain_mm_per_mv=defaults.gain_mm_per_mv
+        )
+        return self._digitizer.digitize(
+            image,
+            default_calibration=calibration,
+            corrections=facts.corrections.get(image.page_number, Corrections()),
+            known=self._known(facts, image),
+            keep=keep,
+        )
+
+    def _page_result(self, facts: JobFacts, image: PageImage, what: str, read: _Read, *, alone: bool) -> PageResult:
         started, kept = time.monotonic(), list[bytes]()
         try:
-            defaults = self._settings.digitizer
-            calibration = Calibration(
-                paper_speed_mm_per_s=defaults.paper_speed_mm_per_s, gain_mm_per_mv=defaults.gain_mm_per_mv
-            )
-            digitization = self._digitizer.digitize(
-                image,
-                default_calibration=calibration,
-                corrections=facts.corrections.get(image.page_number, Corrections()),
-                known=self._known(facts, image),
-                keep=kept.append,
-            )
+            digitization = read(image, kept.append)
             seconds = time.monotonic() - started
             shown = reduce_page(image)
             pictures = Pictures(

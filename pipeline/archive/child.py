@@ -13,20 +13,20 @@ import queue
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NoReturn, Protocol
 
 import cv2
-import pyarrow.fs
 
-from pipeline.archive.manifest import Entry
+from pipeline.archive.manifest import Entry, read_file
 from pipeline.archive.rows import DEFECT, MISSING, Row, failure, row_of
 from pipeline.datatypes import Calibration, Digitization, PageImage
 from pipeline.errors import DEFECTS, DigitizationError, TransientError
-from pipeline.source.page import load_pages
+
+Decode = Callable[[bytes], Sequence[PageImage]]  # the bytes of a file become its pages; raises DigitizationError
 
 
 class AnyDigitizer(Protocol):
@@ -89,6 +89,7 @@ class _Lanes:
 
     digitizer: AnyDigitizer
     calibration: Calibration
+    decode: Decode
     connection: Connection
     tasks: queue.SimpleQueue[Task] = field(default_factory=queue.SimpleQueue)
     sending: threading.Lock = field(default_factory=threading.Lock)
@@ -107,9 +108,9 @@ class _Lanes:
     def _digitize(self, task: Task) -> None:
         entry, sha256 = task.entry, None
         try:
-            data = _read(entry.path)
+            data = read_file(entry.path)
             sha256 = hashlib.sha256(data).hexdigest()
-            pages = load_pages(data)
+            pages = self.decode(data)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             self._send(Done(task.number, failure(entry, None, MISSING, "there is no such file")))
         except OSError as error:
@@ -144,18 +145,10 @@ class _Lanes:
             return failure(entry, number, DEFECT, reason, sha256)
 
 
-def _read(path: str) -> bytes:
-    if "://" not in path:
-        return Path(path).read_bytes()
-    filesystem, place = pyarrow.fs.FileSystem.from_uri(path)
-    with filesystem.open_input_stream(place, compression=None) as file:
-        return bytes(file.read())
-
-
 def serve(connection: Connection) -> NoReturn:
     """Load the digitizer, then digitize what comes, until nobody sends any more."""
     load: Callable[[], AnyDigitizer]
-    load, calibration = pickle.loads(connection.recv_bytes())
+    load, calibration, decode = pickle.loads(connection.recv_bytes())
     if threads := os.environ.get("OMP_NUM_THREADS"):
         cv2.setNumThreads(int(threads))
     try:
@@ -163,7 +156,7 @@ def serve(connection: Connection) -> NoReturn:
     except (DigitizationError, OSError, ValueError) as error:
         connection.send(str(error))
         sys.exit(1)
-    lanes = _Lanes(digitizer, calibration, connection)
+    lanes = _Lanes(digitizer, calibration, decode, connection)
     for _ in range(digitizer.pages_at_once):
         threading.Thread(target=lanes.run, daemon=True).start()
     connection.send(digitizer.pages_at_once)

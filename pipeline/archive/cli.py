@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -11,13 +14,29 @@ from typing import Annotated
 import typer
 
 import pipeline
-from pipeline.datatypes import Calibration
+from pipeline.datatypes import Calibration, PageImage
 from pipeline.digitizer import Digitizer
+from pipeline.source.page import load_pages
 
 _REFUSED = 2
 
 
+class Also(StrEnum):
+    """What is written beside the rows."""
+
+    WFDB = "wfdb"
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """What reads the files, where another program calls the command: its context's `obj`."""
+
+    decode: Callable[[bytes], Sequence[PageImage]]  # found by its name in other processes
+    endings: tuple[str, ...]  # of the files of a folder, besides pictures and PDFs
+
+
 def archive(
+    context: typer.Context,
     source: Annotated[
         Path,
         typer.Argument(help="A folder, or a manifest (.csv, .parquet) with path and, if wanted, patient and date."),
@@ -37,6 +56,9 @@ def archive(
     page_seconds: Annotated[
         float, typer.Option(min=1.0, help="A page that takes longer has no record; its process is replaced.")
     ] = 300.0,
+    also: Annotated[
+        Also | None, typer.Option(help="Beside the Parquet files: a WFDB record for each page that was read.")
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Your own file of layouts. Not set: the one that comes with the program."),
@@ -54,6 +76,7 @@ def archive(
         import ray.data  # noqa: F401 - it says at once that it is missing
 
         from pipeline.archive.flow import Crew
+        from pipeline.archive.manifest import PICTURES
         from pipeline.archive.run import run
     except ImportError as error:
         print(f"{error}: pip install 'ecg-gateway[archive]'", file=sys.stderr)
@@ -65,18 +88,22 @@ def archive(
             "version": pipeline.__version__,
             "paper speed": f"{paper_speed:g} mm/s",
             "gain": f"{gain:g} mm/mV",
+            "also": also or "nothing",
             "layouts": hashlib.sha256(layouts.read_bytes()).hexdigest() if layouts else "of the program",
         }
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         raise typer.Exit(_REFUSED) from error
+    decoder = context.obj or Decoder(load_pages, ())
     crew = Crew(
         load=partial(Digitizer.load, "cuda" if gpus else "cpu", layouts),
         calibration=calibration,
         page_s=page_seconds,
+        decode=decoder.decode,
         actors=actors,
         cores=cores,
         gpus=gpus,
         address=ray_address,
+        wfdb=also is Also.WFDB,
     )
-    raise typer.Exit(run(source, out, crew, settings))
+    raise typer.Exit(run(source, out, crew, settings, (*PICTURES, *decoder.endings)))

@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,14 @@ import pyarrow
 import pyarrow.csv
 import pyarrow.parquet
 
-from pipeline.archive.child import AnyDigitizer
+from pipeline.archive.child import AnyDigitizer, Decode
 from pipeline.archive.guard import Guard
 from pipeline.archive.manifest import Manifest, entries_of
 from pipeline.archive.output import MANIFEST, PROBLEMS, RUN, Output, OutputError
-from pipeline.archive.rows import to_parquet
+from pipeline.archive.rows import Row, to_parquet
 from pipeline.datatypes import Calibration
+from pipeline.output.wfdb import to_wfdb
+from pipeline.source.page import load_pages
 
 _MOST_FILES_A_PART = 32  # two minutes of a processor: what a killed run has to do again, for each actor
 _LEAST_PARTS = 64
@@ -65,10 +67,12 @@ class Crew:
     load: Callable[[], AnyDigitizer]  # called in a process of each actor; found by its name there
     calibration: Calibration
     page_s: float  # how long a page may take
+    decode: Decode = load_pages  # found by its name, too
     actors: int | None = None  # None: as many as the cores, or the GPUs, allow
     cores: int = 1  # of an actor
     gpus: float = 0.0  # of an actor; 0.25: four share one
     address: str | None = None  # of a Ray cluster; None: Ray is started on this machine
+    wfdb: bool = False  # also a WFDB record a page
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +199,8 @@ class _Digitizing:
 
     def __init__(self, run: Run, crew: Crew) -> None:
         self._run = run
-        self._guard = Guard(crew.load, crew.calibration, crew.page_s)
+        self._wfdb = crew.wfdb
+        self._guard = Guard(crew.load, crew.calibration, crew.page_s, crew.decode)
         self._manifest = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(run.output.read(MANIFEST)))
 
     def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, list[Any]]:
@@ -203,9 +208,20 @@ class _Digitizing:
         for number in batch["number"].tolist():
             entries = entries_of(self._manifest.read_row_group(number))
             rows = self._guard.digitize(entries)
+            if self._wfdb:
+                rows = [self._also_wfdb(number, k, row) for k, row in enumerate(rows)]
             self._run.output.write_part(number, to_parquet(rows))
             pages = Counter(str(row.outcome) for row in rows)
             done["number"].append(number)
             done["files"].append(len(entries))
             done["pages"].append(json.dumps(pages))
         return done
+
+    def _also_wfdb(self, part: int, place: int, row: Row) -> Row:
+        """Write the record of a row as WFDB files, before the row: what a row names is there."""
+        if row.signal_mv is None or row.leads is None or row.sampling_frequency_hz is None:
+            return row
+        folder, name = self._run.output.folder_of("wfdb", part), f"{part:07d}-{place:03d}"
+        for file, data in to_wfdb(name, np.stack(row.signal_mv), row.leads, row.sampling_frequency_hz).items():
+            self._run.output.write(f"{folder}/{file}", data)
+        return replace(row, wfdb=f"{folder}/{name}")

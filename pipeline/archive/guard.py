@@ -19,11 +19,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from pipeline.archive.child import Again, Answer, AnyDigitizer, Closed, Done, Opened, Task
+from pipeline.archive.child import Again, Answer, AnyDigitizer, Closed, Decode, Done, Opened, Task
 from pipeline.archive.manifest import Entry
 from pipeline.archive.rows import CRASHED, TIMED_OUT, Row, failure
 from pipeline.datatypes import Calibration
 from pipeline.errors import DigitizationError
+from pipeline.source.page import load_pages
 
 _LOADING_S = 600.0
 # Not -m: what the process sends must be of this module, and not of `__main__`.
@@ -62,6 +63,8 @@ class Guard:
         Speed and gain where a page does not state them.
     page_s : float
         How long a page may take.
+    decode : callable
+        Returns the pages of a file; it is called in the process.
 
     Raises
     ------
@@ -69,8 +72,14 @@ class Guard:
         The digitizer cannot be loaded.
     """
 
-    def __init__(self, load: Callable[[], AnyDigitizer], calibration: Calibration, page_s: float) -> None:
-        self._load = pickle.dumps((load, calibration))
+    def __init__(
+        self,
+        load: Callable[[], AnyDigitizer],
+        calibration: Calibration,
+        page_s: float,
+        decode: Decode = load_pages,
+    ) -> None:
+        self._load = pickle.dumps((load, calibration, decode))
         self._page_s = page_s
         self._start()
 

@@ -10,12 +10,13 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
 import pyarrow
+import pyarrow.fs
 import pyarrow.parquet
 
 PICTURES = (".bmp", ".jpeg", ".jpg", ".pdf", ".png", ".tif", ".tiff")
@@ -81,8 +82,17 @@ def entries_of(table: pyarrow.Table) -> list[Entry]:
     return [Entry(row["path"], row["patient"], row["date"]) for row in table.to_pylist()]
 
 
-def read_source(source: Path) -> Manifest:
-    """Read a folder (all its pictures and PDFs, at any depth) or a manifest (.csv, .parquet).
+def read_file(path: str) -> bytes:
+    """Read a file of an archive, or an object of an object store."""
+    if "://" not in path:
+        return Path(path).read_bytes()
+    filesystem, place = pyarrow.fs.FileSystem.from_uri(path)
+    with filesystem.open_input_stream(place, compression=None) as file:
+        return bytes(file.read())
+
+
+def read_source(source: Path, endings: Sequence[str] = PICTURES) -> Manifest:
+    """Read a folder (all its files with these endings, at any depth) or a manifest (.csv, .parquet).
 
     Raises
     ------
@@ -95,7 +105,7 @@ def read_source(source: Path) -> Manifest:
     if not source.exists():
         raise FileNotFoundError(f"{source}: no such folder or manifest")
     if source.is_dir():
-        rows = _walk(source)
+        rows = _walk(source, tuple(endings))
     elif source.suffix.lower() == ".csv":
         rows = _read_csv(source)
     elif source.suffix.lower() == ".parquet":
@@ -122,7 +132,7 @@ def _each_once(rows: Iterable[Entry | Problem]) -> Manifest:
     return Manifest(tuple(entries.values()), tuple(problems))
 
 
-def _walk(folder: Path) -> Iterator[Entry | Problem]:
+def _walk(folder: Path, endings: tuple[str, ...]) -> Iterator[Entry | Problem]:
     """List a folder in the order of its names; a link to a folder is not followed."""
     closed: list[Problem] = []
 
@@ -133,10 +143,10 @@ def _walk(folder: Path) -> Iterator[Entry | Problem]:
         folders.sort()
         for name in sorted(names):
             path = os.path.join(place, name)
-            if name.lower().endswith(PICTURES):
+            if name.lower().endswith(endings):
                 yield _entry(path, path, None, None, folder)
             else:
-                yield Problem(path, f"is not named {', '.join(PICTURES)}")
+                yield Problem(path, f"is not named {', '.join(endings)}")
     yield from closed
 
 

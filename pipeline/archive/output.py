@@ -70,7 +70,11 @@ class Output:
 
     def write_part(self, number: int, data: bytes) -> None:
         """Write the rows of a part."""
-        self.write(f"pages/group={number // _PARTS_A_FOLDER:05d}/part-{number:07d}.parquet", data)
+        self.write(f"{self.folder_of('pages', number)}/part-{number:07d}.parquet", data)
+
+    def folder_of(self, kind: str, number: int) -> str:
+        """Return the folder in which files of this kind lie for a part."""
+        return f"{kind}/group={number // _PARTS_A_FOLDER:05d}"
 
     def parts(self) -> set[int]:
         """Return the numbers of the parts that are written."""

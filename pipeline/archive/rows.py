@@ -15,6 +15,7 @@ import pyarrow.parquet
 from pipeline.archive.manifest import Entry
 from pipeline.datatypes import Digitization
 from pipeline.output.files import to_json
+from pipeline.output.stored import pack_digitization
 
 _SIGNALS = pyarrow.list_(pyarrow.list_(pyarrow.float32()))
 SCHEMA = pyarrow.schema(
@@ -34,6 +35,8 @@ SCHEMA = pyarrow.schema(
         ("signal_mv", _SIGNALS),  # (leads, samples); NaN: not printed or not readable
         ("confidence", _SIGNALS),  # (leads, samples), 0 to 1
         ("details", pyarrow.string()),  # JSON as `ecg-digitize digitize` writes it: quality, audit, calibration, ...
+        ("wfdb", pyarrow.string()),  # the record as WFDB files, where they are wanted: path in the output, no ending
+        ("for_gateway", pyarrow.binary()),  # what else a gateway needs (`pack_digitization`); with the lines of print
     ]
 )
 CRASHED, TIMED_OUT, MISSING, DEFECT = "crashed", "timed out", "missing", "defect"
@@ -66,6 +69,8 @@ class Row:
     signal_mv: Sequence[np.ndarray[Any, Any]] | None = None
     confidence: Sequence[np.ndarray[Any, Any]] | None = None
     details: str | None = None
+    wfdb: str | None = None
+    for_gateway: bytes | None = None
 
 
 def row_of(entry: Entry, file_sha256: str, result: Digitization) -> Row:
@@ -86,6 +91,7 @@ def row_of(entry: Entry, file_sha256: str, result: Digitization) -> Row:
         signal_mv=list(record.signal_mv),
         confidence=list(record.confidence),
         details=to_json(result),
+        for_gateway=pack_digitization(result),
     )
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pipeline.archive.flow import Crew, Run, digitize, open_run
-from pipeline.archive.manifest import read_source
+from pipeline.archive.manifest import PICTURES, read_source
 from pipeline.archive.output import PROBLEMS, REPORT, Output, OutputError
 from pipeline.archive.report import summarise, to_html
 from pipeline.archive.rows import Outcome
@@ -21,8 +22,8 @@ _NAMED = 10  # rows of a manifest that are named on the screen; all are in a fil
 _A_LINE_S = 60.0  # between the lines of a run whose output is no terminal
 
 
-def run(source: Path, out: str, crew: Crew, settings: dict[str, str]) -> int:
-    """Digitize an archive, and say on standard error how it goes.
+def run(source: Path, out: str, crew: Crew, settings: dict[str, str], endings: Sequence[str] = PICTURES) -> int:
+    """Digitize an archive, and say on standard error how it goes; of a folder the files with these endings.
 
     Returns
     -------
@@ -36,7 +37,7 @@ def run(source: Path, out: str, crew: Crew, settings: dict[str, str]) -> int:
         if Path(output.place).is_relative_to(source.absolute()):
             raise OutputError(f"{out} lies in the source {source}: choose another folder")
         with output.held():
-            manifest = read_source(source)
+            manifest = read_source(source, endings)
             for problem in manifest.problems[:_NAMED]:
                 print(f"left out: {problem}", file=sys.stderr)
             if len(manifest.problems) > _NAMED:

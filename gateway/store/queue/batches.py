@@ -15,7 +15,7 @@ from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from gateway.domain.status import JOB_TRANSITIONS, UNDELIVERED, JobAction, JobStatus
-from gateway.store.database import SEVERAL_JOBS, Database, advance_job, cancel_undelivered, log_event, queue_again
+from gateway.store.database import SEVERAL_JOBS, Database, advance_job, cancel_undelivered, log_event, read_again
 from gateway.store.deliveries import send_again
 from gateway.store.queue.search import IDS_AT_ONCE
 from gateway.store.tables import Delivery, Job
@@ -122,7 +122,7 @@ def _allowed(action: JobAction) -> list[JobStatus]:
 def _change(session: Session, job: Job, batch: Batch, actor: str, detail: str) -> None:
     match batch.action:
         case BatchAction.RETRY:
-            queue_again(session, job, actor, detail=detail)
+            read_again(session, job, actor, detail)
         case BatchAction.CANCEL:
             advance_job(session, job, JobAction.CANCEL, actor, detail)
             job.reason = ""

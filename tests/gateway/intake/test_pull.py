@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -13,8 +14,9 @@ from gateway.domain.artefact import Role
 from gateway.domain.context import StudyContext
 from gateway.domain.received import ReceivedObject
 from gateway.domain.status import JobStatus
-from gateway.errors import DeliveryDeferred, DeliveryRefused, SettingsError
+from gateway.errors import DeliveryDeferred, DeliveryRefused, IntakeError, SettingsError
 from gateway.intake.accept import Intake
+from gateway.intake.collect import Collection
 from gateway.intake.pull import Progress, Wanted, months, pull, show_pull
 from gateway.spool.folder import Spool
 from gateway.store.jobs import JobResult
@@ -28,7 +30,7 @@ CT = "1.2.840.10008.5.1.4.1.1.2"
 class Archive:
     """Studies "1.1" .. "1.n" of three pages and a CT slice; `lost` never arrives, `down` studies fail."""
 
-    def __init__(self, intake: Intake, n_studies: int = 2) -> None:
+    def __init__(self, intake: Intake | Collection, n_studies: int = 2) -> None:
         self.intake, self._n_studies = intake, n_studies
         self.queries: list[StudyQuery] = []
         self.batches: list[list[str]] = []
@@ -95,6 +97,32 @@ def test_batches_of_one_study_each_and_nothing_twice(intake: Intake, store: Stor
     assert (end.studies, end.studies_done, end.fetched, end.known, end.failed) == (2, 2, 6, 0, 0)
     again = run(archive, store)
     assert (again.fetched, again.known) == (0, 6) and len(archive.batches) == 4
+
+
+def test_objects_may_be_kept_in_a_folder_without_jobs(store: Store, tmp_path: Path) -> None:
+    archive = Archive(Collection(tmp_path / "objects"))
+    archive.lost = {"1.1.1.2"}
+    assert run(archive, store).fetched == 5
+    archive.lost.clear()
+    again = run(archive, store)
+    assert (again.fetched, again.known) == (1, 5) and archive.batches[-1] == ["1.1.1.2"]
+    files = sorted((tmp_path / "objects").rglob("*.dcm"))
+    assert sorted(path.stem for path in files) == [f"1.{study}.1.{k}" for study in (0, 1) for k in range(3)]
+    assert files[0].read_bytes() == b"page" and store.jobs.newest() == []
+    with pytest.raises(IntakeError, match="no UID"):
+        archive.intake.has("../1")
+
+
+def test_objects_that_are_moved_to_the_listener_cannot_be_kept_in_a_folder(
+    gateway_command: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    config = tmp_path / "gateway.toml"
+    config.write_text(
+        f'[storage]\npath = "{tmp_path}"\n'
+        '[[destinations]]\nkind = "dicom"\nname = "pacs"\nhost = "127.0.0.1"\nport = 104\nae_title = "PACS"\n'
+    )
+    status, _, said = gateway_command(config, "pull --from pacs", "--into", tmp_path / "objects")
+    assert status == 2 and "--into needs retrieve = 'get'" in said
 
 
 def test_an_object_whose_file_was_lost_is_fetched_again(intake: Intake, spool: Spool, store: Store) -> None:
