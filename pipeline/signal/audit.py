@@ -27,6 +27,7 @@ from pipeline.sheet.paper import Sheet
 from pipeline.signal.calibrate import Redrawn, redraw
 from pipeline.signal.ink import (
     PX_PER_MM,
+    Beside,
     Ink,
     Mask,
     Piece,
@@ -37,6 +38,8 @@ from pipeline.signal.ink import (
     look,
     print_mask,
     separator_columns,
+    unread_names,
+    with_letters,
 )
 from pipeline.signal.weights import AUDIT, AuditLimits
 
@@ -50,6 +53,7 @@ class _Scene:
     ink: Ink
     margin_mm: float  # of the band around the record that explains ink
     band: Mask  # (h, w) that band
+    bare: Mask  # (n_stretches, w) where the page network sees no trace under a stretch
     speed: float  # mm/s
     limits: AuditLimits
 
@@ -71,6 +75,7 @@ class _Owner:
     reach_mm: float  # from its line to the farthest ink
     missing_mm2: float
     steep: bool  # the line goes up or down beside the piece
+    bare: float  # share of the piece's columns in which no trace is seen under the line
 
 
 def _owners(piece: Piece, scene: _Scene) -> list[_Owner]:
@@ -103,7 +108,8 @@ def _owned(piece: Piece, scene: _Scene, stretch: int, gap_mm: float) -> _Owner |
         return None
     columns = max(off.size - scene.ink.pen_mm * PX_PER_MM, 1.0) / off.size  # a stroke is as wide as the pen
     missing = float((off.astype(np.float64) ** 2).sum()) / PX_PER_MM * columns
-    return _Owner(stretch, gap_mm, float(off.max()), missing, _is_steep(piece, scene, stretch))
+    bare = float(scene.bare[stretch, piece.columns].mean())
+    return _Owner(stretch, gap_mm, float(off.max()), missing, _is_steep(piece, scene, stretch), bare)
 
 
 def _is_steep(piece: Piece, scene: _Scene, stretch: int) -> bool:
@@ -142,6 +148,17 @@ def _upright(piece: Piece, scene: _Scene) -> bool:
     return piece.height_mm >= 2 * max(piece.width_mm, scene.limits.least_mm)
 
 
+def _is_no_stroke(piece: Piece, scene: _Scene) -> bool:
+    """Tell whether a piece is a line of the grid, the rest of a letter, the edge of a drawn stroke, or a ruled line."""
+    limits, pen_mm = scene.limits, min(scene.ink.pen_mm, scene.limits.widest_pen_mm)
+    size_mm = piece.width_mm, piece.height_mm
+    grid = piece.returning >= limits.returning and min(size_mm) <= limits.thin_mm
+    letter = piece.letters >= limits.part_on_print and piece.beyond_mm <= limits.letter_mm
+    edge = piece.off_mm <= (pen_mm if max(size_mm) <= 2 * pen_mm else (pen_mm + 1 / PX_PER_MM) / 2)
+    ruled = min(size_mm) >= limits.ruled_mm and piece.bow_mm <= limits.bow_mm
+    return grid or letter or edge or ruled
+
+
 def _doubtful(kind: Mark, piece: Piece, owner: _Owner, scene: _Scene) -> bool:
     """Tell whether a piece may be signal: it belongs to a row, and is tall or long enough to matter."""
     limits = scene.limits
@@ -150,8 +167,13 @@ def _doubtful(kind: Mark, piece: Piece, owner: _Owner, scene: _Scene) -> bool:
     outside = piece.columns.start == 0 or piece.columns.stop == scene.raster.x_mm.size
     if outside or piece.x1_mm < edges_mm[0] or piece.x0_mm > edges_mm[1]:
         return False  # where the rows start and end: the flank of a pulse, a frame
+    if _is_no_stroke(piece, scene):
+        return False
     if piece.width_mm > limits.thin_mm and piece.contrast < limits.shadow * scene.ink.pen_contrast:
         return False  # the shadow of a fold
+    instead = owner.bare >= limits.bare and owner.reach_mm <= limits.lost_mm and piece.seen >= limits.bare
+    if instead and scene.is_long(piece):
+        return True  # the trace runs here, and not where the record has it
     if kind is Mark.LINE:
         level = piece.height_mm <= limits.thin_mm / 2  # a line of the grid, if it is short
         beside = touches and not level and owner.reach_mm >= limits.least_mm
@@ -219,18 +241,22 @@ def _gaps(scene: _Scene) -> Iterator[AuditMark]:
                 )
 
 
+def _nothing_under(there: Mask, raster: Raster, margin_mm: float) -> Mask:
+    """Mark where a stretch has nothing of `there` under it, within a margin: (n_stretches, w)."""
+    count = np.zeros((there.shape[0] + 1, there.shape[1]), np.int32)
+    np.cumsum(there, axis=0, out=count[1:])
+    first, stop = raster.rows_within(margin_mm)
+    columns = np.arange(there.shape[1])
+    return np.asarray(np.isfinite(raster.line_mm) & (count[stop, columns] == count[first, columns]))
+
+
 def _unsupported(scene: _Scene) -> Iterator[AuditMark]:
     """List the stretches of the record without ink under them."""
     limits, ink, raster = scene.limits, scene.ink, scene.raster
     there = (ink.trace > limits.hint) | (ink.text > limits.hint)
     there |= ink.contrast > limits.supported * ink.pen_contrast
-    count = np.zeros((there.shape[0] + 1, there.shape[1]), np.int32)
-    np.cumsum(there, axis=0, out=count[1:])
-    columns = np.arange(there.shape[1])
-    for one, line, first, stop in zip(
-        scene.stretches, raster.line_mm, *raster.rows_within(scene.margin_mm), strict=True
-    ):
-        bare = np.isfinite(line) & (count[stop, columns] == count[first, columns])
+    nothing = _nothing_under(np.asarray(there), raster, scene.margin_mm)
+    for one, line, bare in zip(scene.stretches, raster.line_mm, nothing, strict=True):
         for start, end in runs_of(bare):
             x0, x1 = (float(raster.x_mm[0]) + (edge - 0.5) / PX_PER_MM for edge in (start, end))
             if x1 - x0 >= limits.least_s * scene.speed:
@@ -291,6 +317,7 @@ def audit(
         ink=ink,
         margin_mm=margin_mm,
         band=raster.band(margin_mm),
+        bare=_nothing_under(np.asarray(ink.trace > limits.hint), raster, margin_mm),
         speed=record.calibration.paper_speed_mm_per_s,
         limits=limits,
     )
@@ -299,7 +326,15 @@ def audit(
     levels_mm = [float(traces.baseline_mm[one.row]) for one in stretches]
     left[:, separator_columns(left, raster, match, levels_mm, limits)] = False
     least_mm = (limits.least_s * scene.speed, 0.6 * limits.least_mm)
-    pieces = find_pieces(left, strokes.seen, printed, ink.contrast, raster, least_mm)
+    beside = Beside(
+        left=left,
+        seen=strokes.seen,
+        printed=printed,
+        letters=with_letters(printed, unread_names(raster, match, traces, limits), ink.text, limits),
+        band=scene.band,
+        contrast=ink.contrast,
+    )
+    pieces = find_pieces(beside, raster, least_mm)
     marks = [*_unexplained(pieces, scene), *_gaps(scene), *_unsupported(scene)]
     marks.sort(key=lambda mark: (not mark.doubtful, -mark.missing_mm2, -mark.reach_mm))
     return InkAudit(pen_mm=ink.pen_mm, marks=tuple(marks))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 import cv2
 import numpy as np
@@ -24,6 +25,8 @@ Float64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 PX_PER_MM = 6.0  # the page network's own resolution
+GRID_MM = 5.0  # from one heavy line of the grid to the next
+LEAST_RETURNS = 4  # places at which a line of the grid is looked for
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -83,8 +86,25 @@ def draw(
     size = 2 * round(limits.sideways_mm * traces.columns_per_mm) + 1
     top = minimum_filter1d(np.where(known, lines, np.inf), size, axis=1, mode="nearest")
     bottom = maximum_filter1d(np.where(known, lines, -np.inf), size, axis=1, mode="nearest")
+    _join(stretches, top, bottom, round(limits.separator_mm * traces.columns_per_mm))
     at = np.clip(np.round((x_mm - traces.x0_mm) * traces.columns_per_mm).astype(int), 0, n - 1)
     return Raster(x_mm, y_mm, lines[:, at], top[:, at], bottom[:, at])
+
+
+def _join(stretches: Sequence[Redrawn], top: Float64, bottom: Float64, near: int) -> None:
+    """Let a row's line go from one lead to the next where a column ends: many carts do not lift the pen."""
+    for (k, one), (n, other) in permutations(enumerate(stretches), 2):
+        stop = one.first + one.y_mm.size
+        known, after = one.y_mm[np.isfinite(one.y_mm)], other.y_mm[np.isfinite(other.y_mm)]
+        if one.row != other.row or abs(other.first - stop) > near or not known.size or not after.size:
+            continue
+        ends = known[-1], after[0]
+        for row, columns in (
+            (k, slice(max(stop - near, one.first), stop)),
+            (n, slice(other.first, other.first + near)),
+        ):
+            top[row, columns] = np.minimum(top[row, columns], min(ends))
+            bottom[row, columns] = np.maximum(bottom[row, columns], max(ends))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -172,7 +192,7 @@ def _thin(ink: Ink, beside: Mask, limits: AuditLimits) -> Mask:
         np.interp(at, columns, free[(share * known).astype(np.intp), np.arange(columns.size)]) for share in (0.2, 0.5)
     )
     noise = 1.4826 * float(np.nanmedian(np.abs(free - half[columns])))
-    steps = np.round(np.arange(-4, 5) * 5 * PX_PER_MM).astype(np.intp)
+    steps = np.round(np.arange(-4, 5) * GRID_MM * PX_PER_MM).astype(np.intp)
     around = np.where((at + steps[:, None] >= 0) & (at + steps[:, None] < at.size), at + steps[:, None], at)
     of_line = np.maximum(np.median(maximum_filter1d(half, 3)[around], axis=0), throughout).clip(0)
     least = max(limits.thin * ink.pen_contrast, 5 * noise)
@@ -220,6 +240,51 @@ def print_mask(raster: Raster, match: LayoutMatch, pulses: Sequence[PulseBox], t
     return marked
 
 
+def unread_names(raster: Raster, match: LayoutMatch, traces: TraceSet, limits: AuditLimits) -> Mask:
+    """Mark where names that were not read are expected: beside their stretches as the names that were read: (h, w)."""
+    marked = np.zeros((raster.y_mm.size, raster.x_mm.size), bool)
+    starts = [
+        (lead, span[0], float(traces.baseline_mm[row]))
+        for lead, row, span in match.stretches()
+        if 0 <= row < traces.baseline_mm.size
+    ]
+    found = []
+    for name in match.labels:
+        own = [(name.x_mm - x, name.y_mm - y) for lead, x, y in starts if lead is name.lead]
+        found += [min(own, key=lambda off: off[0] ** 2 + off[1] ** 2)] if own else []
+    if len(found) < limits.least_names:
+        return marked
+    right, down = np.median(found, axis=0).tolist()
+    for lead, x, y in starts:
+        at = x + right, y + down
+        if not any(
+            n.lead is lead and np.hypot(n.x_mm - at[0], n.y_mm - at[1]) < 2 * limits.name_mm for n in match.labels
+        ):
+            marked[raster.box(at[0] - 4.0, at[1] - 2.5, at[0] + 4.0, at[1] + 2.5)] = True
+    return marked
+
+
+def with_letters(printed: Mask, names: Mask, seen: ByteArray, limits: AuditLimits) -> Mask:
+    """Let print go on where the page network sees letters that begin on it: (h, w).
+
+    Parameters
+    ----------
+    printed : (h, w) bool
+    names : (h, w) bool
+        Where letters may begin as well.
+    seen : (h, w) uint8
+        The text class of the page network.
+    limits : AuditLimits
+    """
+    size = 2 * round(limits.name_mm * PX_PER_MM) + 1
+    near = cv2.dilate((printed | names).astype(np.uint8), np.ones((size, size), np.uint8))
+    _, index = cv2.connectedComponents(((seen > limits.no_text) & (near > 0)).astype(np.uint8), connectivity=8)
+    begun = np.zeros(int(index.max()) + 1, bool)
+    begun[np.unique(index[printed | names])] = True
+    begun[0] = False
+    return np.asarray(printed | begun[index])
+
+
 def separator_columns(
     left: Mask, raster: Raster, match: LayoutMatch, levels_mm: Sequence[float], limits: AuditLimits
 ) -> npt.NDArray[np.bool_]:
@@ -258,7 +323,19 @@ def separator_columns(
     return marked
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Beside:
+    """Ink beside the record, (h, w) each."""
+
+    left: Mask  # what the record does not explain
+    seen: Mask  # trace by the page network
+    printed: Mask  # names, print and pulses
+    letters: Mask  # the same, with what goes on beyond their boxes
+    band: Mask  # what the record explains
+    contrast: FloatArray
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Piece:
     """A connected piece of ink beside the record."""
 
@@ -269,7 +346,11 @@ class Piece:
     x1_mm: float
     seen: float  # share of its pixels that the page network takes for trace
     printed: float  # share of its pixels on print
+    letters: float  # share of its pixels on print or letters
+    beyond_mm: float  # how far its other pixels lie from those; inf if none lies on them
     contrast: float  # median over its pixels
+    returning: float  # how dark, as a share of its own darkness, the page is where a line of the grid would return
+    off_mm: float  # how far it lies beyond what the record explains, in any direction
 
     @property
     def y0_mm(self) -> float:
@@ -291,19 +372,19 @@ class Piece:
         """Across it."""
         return self.y1_mm - self.y0_mm
 
+    @property
+    def bow_mm(self) -> float:
+        """How far its middle leaves a straight line."""
+        middle, x = (self.top_mm + self.bottom_mm) / 2, np.arange(self.top_mm.size) / PX_PER_MM
+        return float(np.abs(middle - np.polyval(np.polyfit(x, middle, 1), x)).max()) if x.size > 2 else 0.0
 
-def find_pieces(
-    left: Mask, seen: Mask, printed: Mask, contrast: FloatArray, raster: Raster, least_mm: tuple[float, float]
-) -> list[Piece]:
+
+def find_pieces(ink: Beside, raster: Raster, least_mm: tuple[float, float]) -> list[Piece]:
     """Split ink into connected pieces.
 
     Parameters
     ----------
-    left : (h, w) bool
-        The ink.
-    seen, printed : (h, w) bool
-        Trace by the page network, and print.
-    contrast : (h, w) float32
+    ink : Beside
     raster : Raster
     least_mm : (width, height)
         Pieces smaller than both are left out.
@@ -312,15 +393,16 @@ def find_pieces(
     -------
     list of Piece
     """
-    _, index, stats, _ = cv2.connectedComponentsWithStats(left.astype(np.uint8), connectivity=8)
+    _, index, stats, _ = cv2.connectedComponentsWithStats(ink.left.astype(np.uint8), connectivity=8)
+    off = cv2.distanceTransform((~ink.band).astype(np.uint8), cv2.DIST_L2, 5)
     sizes_mm = stats[1:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]] / PX_PER_MM
+    edge_x, edge_y = raster.x_mm[0] - 0.5 / PX_PER_MM, raster.y_mm[0] - 0.5 / PX_PER_MM
     found = []
     for k in np.flatnonzero((sizes_mm >= least_mm).any(1)) + 1:
         x, y, w, h = (int(v) for v in stats[k, :4])
         box = np.s_[y : y + h, x : x + w]
         mask = index[box] == k
         top, bottom = y + mask.argmax(0), y + h - mask[::-1].argmax(0)
-        edge_x, edge_y = raster.x_mm[0] - 0.5 / PX_PER_MM, raster.y_mm[0] - 0.5 / PX_PER_MM
         found.append(
             Piece(
                 columns=slice(x, x + w),
@@ -328,9 +410,46 @@ def find_pieces(
                 bottom_mm=edge_y + bottom / PX_PER_MM,
                 x0_mm=float(edge_x + x / PX_PER_MM),
                 x1_mm=float(edge_x + (x + w) / PX_PER_MM),
-                seen=float(seen[box][mask].mean()),
-                printed=float(printed[box][mask].mean()),
-                contrast=float(np.median(contrast[box][mask])),
+                seen=float(ink.seen[box][mask].mean()),
+                printed=float(ink.printed[box][mask].mean()),
+                letters=float(ink.letters[box][mask].mean()),
+                beyond_mm=_beyond_mm(mask, ink.letters[box]),
+                contrast=float(np.median(ink.contrast[box][mask])),
+                returning=_returning(mask, ink, (y, x)),
+                off_mm=float(off[box][mask].max()) / PX_PER_MM,
             )
         )
     return found
+
+
+def _beyond_mm(mask: Mask, letters: Mask) -> float:
+    """How far a piece reaches beyond the letters that it lies on, in mm; inf where it lies on none."""
+    if not (mask & letters).any():
+        return float("inf")
+    away = cv2.distanceTransform((~letters).astype(np.uint8), cv2.DIST_L2, 3)
+    return float(away[mask].max()) / PX_PER_MM
+
+
+def _returning(mask: Mask, ink: Beside, corner: tuple[int, int]) -> float:
+    """How dark the page is where a line of the grid would return, every 5 mm, as a share of a piece's own darkness.
+
+    Along time for an upright piece, across it for a level one; the median counts, 0 where the record leaves too few
+    places free.
+    """
+    (y, x), (h, w), axis = corner, mask.shape, int(mask.shape[0] >= mask.shape[1])
+    own, shares = float(np.median(ink.contrast[y : y + h, x : x + w][mask])), []
+    for step in (*range(-4, 0), *range(1, 5)):
+        shift = round(step * GRID_MM * PX_PER_MM)
+        best = 0.0
+        for near in (-1, 0, 1):
+            y0, x0 = (y, x + shift + near) if axis else (y + shift + near, x)
+            if min(y0, x0) < 0 or y0 + h > ink.band.shape[0] or x0 + w > ink.band.shape[1]:
+                break
+            box = np.s_[y0 : y0 + h, x0 : x0 + w]
+            free = mask & ~ink.band[box]
+            if free.sum() < mask.sum() / 2:
+                break
+            best = max(best, float(np.median(ink.contrast[box][free])))
+        else:
+            shares.append(best / max(own, 1e-3))
+    return float(np.median(shares)) if len(shares) >= LEAST_RETURNS else 0.0

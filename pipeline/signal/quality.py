@@ -44,9 +44,11 @@ class Features:
     expected_db: float  # mean over the stretches printed, as the tracer's own doubt has it
     limb_db: float  # signal over what the limb-lead sums leave over, at most 30
     geometry: float  # -log of the bend network's median doubt in mm
+    smooth_db: float  # signal over the change of its slope from sample to sample: jitter of the reading, and what is
+    # drawn too fine for the pen
 
     def vector(self) -> Float64:
-        """Return the features as an array (4,), in the order of the fields."""
+        """Return the features as an array (5,), in the order of the fields."""
         return np.array(astuple(self), np.float64)
 
 
@@ -146,6 +148,18 @@ def _expected_db(match: LayoutMatch, traces: TraceSet) -> float:
     return float(np.mean(found)) if found else worst
 
 
+def _smooth_db(record: EcgRecord) -> float:
+    """Power of the leads over that of their second difference, in dB, each the median over the leads."""
+    signals = record.signal_mv[np.isfinite(record.signal_mv).sum(axis=1) > 2].astype(np.float64)
+    change = np.abs(np.diff(signals, 2))
+    jitter = [float(np.nanmedian(row)) for row in change if np.isfinite(row).any()]
+    if not jitter:
+        return QUALITY.least_smooth_db
+    power = float(np.median(np.nanvar(signals, axis=1)))
+    ratio_db = 10 * np.log10(max(power, 1e-12) / max(float(np.median(jitter)), 1e-9) ** 2)
+    return float(np.clip(ratio_db, QUALITY.least_smooth_db, QUALITY.best_smooth_db))
+
+
 def features(record: EcgRecord, match: LayoutMatch, traces: TraceSet, grid_scale: GridScale) -> Features:
     """Measure what the estimate of `assess` is made of; a fit of its coefficients uses the same numbers.
 
@@ -169,6 +183,7 @@ def features(record: EcgRecord, match: LayoutMatch, traces: TraceSet, grid_scale
         expected_db=_expected_db(match, traces),
         limb_db=QUALITY.unknown_limb_db if limb is None else limb,
         geometry=-float(np.log(QUALITY.unknown_doubt_mm if grid_scale.doubt_mm is None else grid_scale.doubt_mm)),
+        smooth_db=_smooth_db(record),
     )
 
 

@@ -109,10 +109,13 @@ class Case:
         self.record = replace(self.record, signal_mv=signal)
 
 
-@pytest.fixture
-def case() -> Case:
+def drawn(step_mm: float = 0.0) -> Case:
+    """A page of 3x4+1R; V4 stands `step_mm` below the leads before it, and the pen is not lifted."""
     layout = NAMED["3x4+1R"]
     traces = printed(layout, simulate_ecg(np.random.default_rng(3), disease="none"))
+    match = identify_layout(labels_of(layout, traces), traces, LAYOUTS)
+    first = round((match.column_mm[-1][0] - traces.x0_mm) * traces.columns_per_mm)
+    traces.row_mm[0, first:] += np.float32(step_mm)
     match = identify_layout(labels_of(layout, traces), traces, LAYOUTS)
     paper = Paper.blank()
     x = traces.x0_mm + np.arange(traces.row_mm.shape[1]) / traces.columns_per_mm
@@ -121,6 +124,11 @@ def case() -> Case:
             paper.stroke(list(zip(x[start:stop].tolist(), row[start:stop].tolist(), strict=True)))
     record = calibrate(traces, match, Calibration(speed_source="columns", gain_source="pulse"))
     return Case(paper, traces, match, record)
+
+
+@pytest.fixture
+def case() -> Case:
+    return drawn()
 
 
 def test_a_page_read_right_has_no_mark(case: Case) -> None:
@@ -161,6 +169,16 @@ def test_a_lead_that_ends_as_a_level_line_is_found_both_ways(case: Case) -> None
 def test_a_stretch_that_is_shifted_is_found(case: Case) -> None:
     case.change(Lead.AVL, 3.0, 3.4, lambda part: part + np.float32(0.4))
     assert {lead for _, lead in case.doubtful()} == {Lead.AVL}
+
+
+def test_a_level_stretch_that_is_shifted_onto_the_grid_is_found(case: Case) -> None:
+    """A heavy line of the grid under the record is no trace: the page network sees that beside it."""
+    time_s = case.calm(Lead.V6)
+    x, y = case.at(Lead.V6, time_s)
+    case.change(Lead.V6, time_s - 0.1, time_s + 0.1, lambda part: part + np.float32(0.5))
+    rows = slice(round((y - 6) * PX), round((y - 4) * PX))
+    case.paper.pixels[rows, round((x - 5) * PX) : round((x + 5) * PX)] = (150, 110, 110)
+    assert Lead.V6 in {lead for _, lead in case.doubtful()}
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.5])
@@ -222,6 +240,58 @@ def test_what_is_printed_beside_the_signal_is_none(case: Case) -> None:
     case.paper.stroke([(20, 118), (260, 118)], width_mm=0.3)
     case.paper.stroke([(100, 0), (100, 129)], width_mm=0.3)
     case.paper.trace[round(40 * PX) : round(40 * PX) + 2, round(100 * PX) : round(140 * PX)] = 1.0
+    assert case.doubtful() == []
+
+
+def test_a_letter_that_goes_on_beyond_its_box_is_print(case: Case) -> None:
+    """A printed "V3" that is larger than its box stands on the trace; a spike at the same place is none of it."""
+    time_s = case.calm(Lead.V3)
+    x, y = case.at(Lead.V3, time_s)
+    case.text = (TextLine(text="V", x0_mm=x - 4, y0_mm=y - 9, x1_mm=x - 1, y1_mm=y - 3, score=0.9),)
+    case.paper.stroke([(x - 2, y - 4), (x, y - 4), (x, y)], seen_as="text")
+    assert case.doubtful() == []
+    case.paper.stroke([(x, y), (x, y - 18)], seen_as="text", width_mm=0.25)
+    assert case.doubtful() == [(Mark.SPIKE, Lead.V3)]
+
+
+def test_a_name_that_was_not_read_stands_where_the_others_do(case: Case) -> None:
+    (name,) = [each for each in case.match.labels if each.lead is Lead.V3]
+    case.match = replace(case.match, labels=tuple(each for each in case.match.labels if each is not name))
+    _, y = case.at(Lead.V3, 5.0 + (name.x_mm - case.match.column_mm[2][0]) / 25)
+    case.paper.stroke([(name.x_mm, name.y_mm), (name.x_mm, y)], seen_as="text")
+    assert case.doubtful() == []
+
+
+def test_a_line_of_the_grid_that_is_taken_for_trace_returns_every_5_mm(case: Case) -> None:
+    x, y = case.at(Lead.V3, case.calm(Lead.V3))
+    x = np.floor(x / 5) * 5
+    for line in x + 5.0 * np.arange(-3, 4):
+        case.paper.pixels[:, round(line * PX) - 1 : round(line * PX) + 2] = (150, 150, 150)
+    for gap in np.arange((y + 1.0) % 8, 128, 8):  # too broken to be a rule
+        case.paper.pixels[round(gap * PX) : round((gap + 1) * PX), round((x - 16) * PX) : round((x + 16) * PX)] = 255
+    rows = slice(round((y - 5) * PX), round(y * PX))
+    case.paper.trace[rows, round(x * PX) - 1 : round(x * PX) + 2] = 1.0
+    assert case.doubtful() == []
+    case.paper.stroke([(x, y), (x, y - 5)], width_mm=0.25)
+    assert [lead for _, lead in case.doubtful()] == [Lead.V3]
+
+
+def test_a_stroke_wider_than_the_pen_is_no_second_stroke(case: Case) -> None:
+    """A copy bleeds: upright strokes are wider than level ones."""
+    signal = case.record.signal_mv[case.record.leads.index(Lead.V5), round(7.6 * HZ) : round(9.8 * HZ)]
+    time_s = 7.6 + int(np.nanargmax(signal)) / HZ
+    (x, y), (_, foot) = case.at(Lead.V5, time_s), case.at(Lead.V5, time_s + 0.2)
+    case.paper.stroke([(x, y), (x, foot)], width_mm=1.5)
+    assert case.doubtful() == []
+
+
+def test_the_pen_may_go_on_from_one_lead_to_the_next() -> None:
+    assert drawn(step_mm=9.0).doubtful() == []
+
+
+def test_a_ruled_line_across_a_trace_is_no_signal(case: Case) -> None:
+    x, y = case.at(Lead.V1, 5.6)
+    case.paper.stroke([(x, y - 3), (x + 22, y + 18)])
     assert case.doubtful() == []
 
 

@@ -37,7 +37,7 @@ def test_a_clean_page_has_nothing_to_warn_of() -> None:
     assert min(quality.coverage.values()) > 0.998
     assert quality.confidence[Lead.V3] == pytest.approx(0.9, abs=1e-3)
     assert quality.einthoven_residual_mv is not None and quality.einthoven_residual_mv < 0.03
-    assert quality.estimated_snr_db > 18
+    assert quality.estimated_snr_db > 15
 
 
 def test_coverage_counts_what_is_printed_only() -> None:
@@ -104,6 +104,14 @@ def test_doubt_of_the_gain_lowers_the_estimate() -> None:
         record = calibrate(traces, match, replace(READ, speed_score=1.0, gain_score=gain_score))
         estimates.append(assess(record, match, traces, GRID, InkAudit()).estimated_snr_db)
     assert estimates[0] > estimates[1] + 4 > estimates[2] + 7
+
+
+def test_jitter_lowers_the_estimate_though_the_tracer_is_sure() -> None:
+    traces, match = page()
+    jitter = np.random.default_rng(5).normal(0, 0.1, traces.row_mm.shape).astype(np.float32)
+    rough = replace(traces, row_mm=traces.row_mm + jitter)
+    smooth_db, rough_db = (features(judged(each, match)[0], match, each, GRID).smooth_db for each in (traces, rough))
+    assert rough_db < smooth_db - 3
 
 
 def test_noise_lowers_the_estimate() -> None:
