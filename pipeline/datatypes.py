@@ -526,13 +526,14 @@ class EcgRecord:
 
 
 class Mark(StrEnum):
-    """What the ink audit finds: the first four are ink that is not in the record, the last is the reverse."""
+    """What the ink audit finds: the first four are ink that is not in the record, the fifth is the reverse."""
 
     SPIKE = "spike"  # a thin upright stroke
     WAVE = "wave"  # the rest of a wave that was cut off
     LINE = "line"  # a second line beside the trace, or one without any
     BLOT = "blot"  # a spot
     UNSUPPORTED = "unsupported"  # traced where no ink is
+    SHARED = "shared"  # two rows follow the same ink
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -547,9 +548,10 @@ class AuditMark:
     y0_mm: float
     x1_mm: float
     y1_mm: float
-    reach_mm: float  # from the recorded line to the farthest ink; of an unsupported trace its length
+    reach_mm: float  # from the recorded line to the farthest ink; of an unsupported or a shared trace its length
     missing_mm2: float  # sum over time of the squared distance from the recorded line, in mm^2 times mm of paper
     doubtful: bool  # it may be signal, so a person must look
+    other: Lead | None = None  # that follows the same ink; of a shared trace
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)

@@ -23,7 +23,6 @@ from pipeline.datatypes import (
     InkAudit,
     LayoutMatch,
     Lead,
-    Mark,
     PrintedValues,
     Quality,
     RectifiedPage,
@@ -191,11 +190,11 @@ def _quality(quality: Quality) -> dict[str, Any]:
 
 
 def _audit(audit: InkAudit) -> dict[str, Any]:
-    """Write where record and ink differ: `unexplained` ink, and stretches `unsupported` by ink."""
-    marks: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    """Write where record and ink differ: `unexplained` ink, lines `unsupported` by ink, and ink `shared` by rows."""
+    marks: dict[str, list[dict[str, Any]]] = {"unexplained": [], "unsupported": [], "shared": []}
     for mark in audit.marks:
         box_mm = (mark.x0_mm, mark.y0_mm, mark.x1_mm, mark.y1_mm)
-        marks[mark.kind is Mark.UNSUPPORTED].append(
+        marks[mark.kind if mark.kind in marks else "unexplained"].append(
             {
                 "kind": mark.kind,
                 "lead": mark.lead,
@@ -205,8 +204,9 @@ def _audit(audit: InkAudit) -> dict[str, Any]:
                 "reach_mm": round(mark.reach_mm, 2),
                 "doubtful": mark.doubtful,
             }
+            | ({"other": mark.other} if mark.other else {})
         )
-    return {"pen_mm": round(audit.pen_mm, 3), "unexplained": marks[False], "unsupported": marks[True]}
+    return {"pen_mm": round(audit.pen_mm, 3)} | marks
 
 
 def _printed(printed: PrintedValues) -> dict[str, Any]:

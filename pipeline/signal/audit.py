@@ -2,13 +2,15 @@
 
 The finished record is drawn back onto its flat sheet and compared with the ink that is there, both ways (analysis by
 synthesis).  Ink that is left over, and is no name, print, pulse, separator, rule or grid, is *unexplained*.  A stretch
-of the record without ink under it is *unsupported*.  What may be signal is doubtful: a person must look.
+of the record without ink under it is *unsupported*.  A stretch in which two rows follow the same ink is *shared*: one
+of them is misread.  What may be signal is doubtful: a person must look.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 
@@ -22,7 +24,7 @@ from pipeline.datatypes import (
     TextLine,
     TraceSet,
 )
-from pipeline.runs import runs_of
+from pipeline.runs import runs_as_one, runs_of
 from pipeline.sheet.paper import Sheet
 from pipeline.signal.calibrate import Redrawn, redraw
 from pipeline.signal.ink import (
@@ -275,6 +277,35 @@ def _unsupported(scene: _Scene) -> Iterator[AuditMark]:
                 )
 
 
+def _shared(stretches: Sequence[Redrawn], traces: TraceSet, speed: float, limits: AuditLimits) -> Iterator[AuditMark]:
+    """List where the traced lines of two rows follow the same ink, for both leads; a drawing's own lines may touch."""
+    lines = np.where(traces.drawn(), np.nan, traces.row_mm)
+    for pair in combinations(stretches, 2):
+        first = max(one.first for one in pair)
+        size = min(one.first + one.y_mm.size for one in pair) - first
+        if pair[0].row == pair[1].row or size <= 0:
+            continue
+        rows = np.stack([lines[one.row, first : first + size] for one in pair])
+        shortest = limits.shared_mm * traces.columns_per_mm
+        for start, end in runs_as_one(rows[0], rows[1], near=limits.as_one_mm, shortest=shortest):
+            x0, x1 = (traces.x0_mm + (first + edge - 0.5) / traces.columns_per_mm for edge in (start, end))
+            for one, other in (pair, pair[::-1]):
+                yield AuditMark(
+                    kind=Mark.SHARED,
+                    lead=one.lead,
+                    start_s=one.start_s + (x0 - one.x0_mm) / speed,
+                    end_s=one.start_s + (x1 - one.x0_mm) / speed,
+                    x0_mm=x0,
+                    y0_mm=float(rows[:, start:end].min()),
+                    x1_mm=x1,
+                    y1_mm=float(rows[:, start:end].max()),
+                    reach_mm=x1 - x0,
+                    missing_mm2=0.0,
+                    doubtful=True,
+                    other=other.lead,
+                )
+
+
 def audit(
     sheet: Sheet,
     record: EcgRecord,
@@ -336,6 +367,7 @@ def audit(
     )
     pieces = find_pieces(beside, raster, least_mm)
     marks = [*_unexplained(pieces, scene), *_gaps(scene), *_unsupported(scene)]
+    marks += _shared(stretches, traces, scene.speed, limits)
     marks.sort(key=lambda mark: (not mark.doubtful, -mark.missing_mm2, -mark.reach_mm))
     return InkAudit(pen_mm=ink.pen_mm, marks=tuple(marks))
 

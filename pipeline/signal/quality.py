@@ -202,7 +202,7 @@ def _missing_share(record: EcgRecord, audit: InkAudit, row: int) -> float:
     for mark in audit.marks:
         if mark.doubtful and mark.lead is lead:
             missing += mark.missing_mm2 / square_mm_s  # mV^2 s
-            if mark.kind is Mark.UNSUPPORTED:
+            if mark.kind in (Mark.UNSUPPORTED, Mark.SHARED):
                 wrong[max(int(mark.start_s * rate), 0) : max(int(mark.end_s * rate), 0)] = True
     return (missing + float(power[wrong].sum()) / rate) / max(missing + float(power.sum()) / rate, 1e-12)
 
@@ -223,6 +223,9 @@ def _places(marks: list[AuditMark], most: int) -> list[str]:
     for mark in marks[:most]:
         if mark.kind is Mark.UNSUPPORTED:
             words.append(f"lead {mark.lead} has no ink under it from {mark.start_s:.1f} to {mark.end_s:.1f} s")
+        elif mark.kind is Mark.SHARED:
+            span = f"{mark.start_s:.1f} to {mark.end_s:.1f} s"
+            words.append(f"leads {mark.lead} and {mark.other} follow the same ink from {span}: one is misread")
         elif mark.kind is Mark.LINE:
             seconds = mark.end_s - mark.start_s
             words.append(f"a line of {seconds:.1f} s at {mark.start_s:.1f} s in {mark.lead} is not in the record")
@@ -234,11 +237,15 @@ def _places(marks: list[AuditMark], most: int) -> list[str]:
 
 
 def _audit_warnings(audit: InkAudit) -> list[str]:
-    """Name what the audit found doubtful: ink that is not in the record, and the reverse."""
+    """Name what the audit found doubtful: ink that is not in the record, the reverse, and ink that is in it twice."""
     doubtful = [mark for mark in audit.marks if mark.doubtful]
-    ink = [mark for mark in doubtful if mark.kind is not Mark.UNSUPPORTED]
+    ink = [mark for mark in doubtful if mark.kind not in (Mark.UNSUPPORTED, Mark.SHARED)]
     bare = [mark for mark in doubtful if mark.kind is Mark.UNSUPPORTED]
-    return _places(ink, 3) + _places(bare, 2)
+    shared = [mark for mark in doubtful if mark.kind is Mark.SHARED]
+    once = {
+        (mark.x0_mm, frozenset((mark.lead, mark.other))): mark for mark in reversed(shared)
+    }  # each names both leads
+    return _places(ink, 3) + _places(bare, 2) + _places([mark for mark in shared if mark in once.values()], 2)
 
 
 def _lead_warnings(coverage: dict[Lead, float], confidence: dict[Lead, float]) -> list[str]:

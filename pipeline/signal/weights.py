@@ -207,6 +207,8 @@ class AuditLimits:
     long_mm: float = 25.0  # mm, length of a line away from all rows: shorter ones are scribbles
     least_mv: float = 0.27  # mV that ink reaches beyond the record
     least_s: float = 0.1  # s of a second line, or of a line without ink
+    as_one_mm: float = 0.5  # mm between two rows' lines that follow the same ink
+    shared_mm: float = 1.5  # mm of paper along time that they do; rows that cross share less
     doubtful_confidence: float = 0.2  # of the samples beside it, at most
 
 

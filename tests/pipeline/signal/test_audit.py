@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline import Calibration, EcgRecord, GridScale, LayoutMatch, Lead, PageImage, RectifiedPage, TraceSet
-from pipeline.datatypes import ByteArray, FloatArray, InkAudit, Mark, PulseBox, SegmentationMap, TextLine
+from pipeline.datatypes import ByteArray, DrawnLine, FloatArray, InkAudit, Mark, PulseBox, SegmentationMap, TextLine
 from pipeline.layout.file import load_layouts
 from pipeline.layout.identify import identify_layout
 from pipeline.output.files import to_json
@@ -164,6 +164,43 @@ def test_a_lead_that_ends_as_a_level_line_is_found_both_ways(case: Case) -> None
     case.change(Lead.V4, 8.75, 10.0, lambda part: np.full_like(part, 0.4))
     kinds = {kind for kind, lead in case.doubtful() if lead is Lead.V4}
     assert Mark.UNSUPPORTED in kinds and len(kinds) > 1
+
+
+def _put_on(case: Case, row: int, other: int, x0_mm: float, x1_mm: float) -> None:
+    """Let the line of one row follow the ink of another."""
+    lines = case.traces.row_mm.copy()
+    first, stop = (round((x - case.traces.x0_mm) * case.traces.columns_per_mm) for x in (x0_mm, x1_mm))
+    lines[row, first:stop] = lines[other, first:stop] + np.float32(0.1)
+    case.traces = replace(case.traces, row_mm=lines)
+
+
+def test_two_rows_that_follow_the_same_ink_are_named(case: Case) -> None:
+    x, _ = case.at(Lead.V5, 8.5)
+    _put_on(case, 1, 2, x, x + 10)
+    case.record = calibrate(case.traces, case.match, case.record.calibration)
+    shared = [mark for mark in case.audit().marks if mark.kind is Mark.SHARED]
+    assert {(mark.lead, mark.other) for mark in shared} == {(Lead.V5, Lead.V6), (Lead.V6, Lead.V5)}
+    for mark in shared:
+        assert mark.doubtful and mark.reach_mm == pytest.approx(10, abs=0.2)
+        assert (mark.start_s, mark.end_s) == pytest.approx((8.5, 8.9), abs=0.02)
+    found = InkAudit(marks=tuple(shared))
+    quality = assess(case.record, case.match, case.traces, GRID, found)
+    said = [words for words in quality.warnings if "the same ink" in words]
+    assert said == ["leads V5 and V6 follow the same ink from 8.5 to 8.9 s: one is misread"]
+    sure = lower_confidence(case.record, found).confidence[case.record.leads.index(Lead.V6)]
+    assert sure[4260:4440].max() < 0.25
+
+
+@pytest.mark.parametrize(("length_mm", "drawn"), [(1.0, False), (10.0, True)])
+def test_rows_that_cross_or_that_a_drawing_lays_on_each_other_share_nothing(
+    case: Case, length_mm: float, drawn: bool
+) -> None:
+    x, _ = case.at(Lead.V5, 8.5)
+    _put_on(case, 1, 2, x, x + length_mm)
+    if drawn:
+        lines = tuple(DrawnLine(row=k, first=0, y_mm=row) for k, row in enumerate(case.traces.row_mm))
+        case.traces = replace(case.traces, lines=lines)
+    assert Mark.SHARED not in {mark.kind for mark in case.audit().marks}
 
 
 def test_a_stretch_that_is_shifted_is_found(case: Case) -> None:

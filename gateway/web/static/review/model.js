@@ -10,6 +10,7 @@ const WORDS = {
   line: "A line of ink is not in the record",
   blot: "A spot of ink is not in the record",
   unsupported: "Traced where no ink is",
+  shared: "Two leads follow the same ink",
   gap: "Nothing was traced",
   unsure: "Traced, but not surely",
 };
