@@ -67,13 +67,16 @@ def fit_ink(
             strokes += [_on_paper(k, spike, x_mm, top_mm) for spike in spikes]
     strokes = [one for one in strokes if not _is_line(np.delete(level_mm, one.row, 0), one)]
     strokes = [replace(one, seen=_is_trace(sheet, x_mm, one), printed=_in_print(boxes, x_mm, one)) for one in strokes]
-    owned = _of_a_pacemaker(_owned(strokes, level_mm))
+    owned = _of_a_pacemaker([one for one in _owned(strokes, level_mm) if not _is_grid(sheet, x_mm, one)])
     own = {k: [(one.column, one.sign) for one in owned if one.row == k] for k in strips}
     lines = side_by_side(lambda k: _line(strips[k][0], own[k]), strips)
     for (k, (strip, top_mm)), fitted in zip(strips.items(), lines, strict=True):
         row_mm[k, strip.there] = top_mm + fitted[strip.there] / PX_PER_MM_Y
     marks = [SpikeMark(row=one.row, x_mm=float(x_mm[one.column]), tip_mm=one.tip_mm, score=one.score) for one in owned]
     return replace(traces, row_mm=row_mm, spikes=tuple(marks))
+
+
+_RETURNS_MM, _STEPS_PER_MM = 20, 10  # on both sides of a stroke, for lines of the grid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,6 +277,18 @@ def _is_trace(sheet: Sheet, x_mm: Float64, one: _Stroke) -> bool:
     y_mm = np.linspace(one.foot_mm, one.tip_mm, 12)[3:]
     text, trace, grid = np.median(sheet.ink(x_mm[one.column - 2 : one.column + 3], y_mm).max(1), 0)
     return bool(text < 0.3 * 255 and trace > grid)
+
+
+def _is_grid(sheet: Sheet, x_mm: Float64, one: _Stroke, *, share: float = 0.75) -> bool:
+    """Tell whether a stroke is a heavy line of the grid: the page is about as dark every 5 mm on both sides of it."""
+    y_mm = np.linspace(one.foot_mm, one.tip_mm, 16)[4:]
+    steps = np.arange(-_RETURNS_MM * _STEPS_PER_MM - 2, _RETURNS_MM * _STEPS_PER_MM + 3)
+    pixels = sheet.pixels(x_mm[one.column] + steps / _STEPS_PER_MM, y_mm)
+    dark = np.median(255.0 - pixels.min(2), axis=0)
+    dark -= np.median(dark)
+    at = [dark[np.abs(steps - _STEPS_PER_MM * mm) <= 2].max() for mm in range(-_RETURNS_MM, _RETURNS_MM + 1, 5)]
+    middle = len(at) // 2
+    return bool(np.median(np.delete(at, middle)) >= share * at[middle])
 
 
 def _is_line(others_mm: FloatArray, one: _Stroke, *, pen_mm: float = 0.5, share: float = 0.3) -> bool:

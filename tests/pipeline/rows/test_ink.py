@@ -219,6 +219,10 @@ def test_a_page_with_few_strokes_is_no_paced_page(count: int, taken: int) -> Non
     assert [spike.tip_mm for spike in spikes] == pytest.approx([40 + LEVEL / PX_PER_MM_Y - 10.0] * taken, abs=0.5)
 
 
+def test_heavy_lines_of_the_grid_are_no_spikes() -> None:
+    assert _fitted([100 * n + 30 for n in range(23)], 10.0, []).spikes == ()
+
+
 def test_strokes_in_print_are_no_spikes() -> None:
     at_mm = [column / PX_PER_MM_X for column in COLUMNS]
     text = [TextLine(text="V", x0_mm=x - 2, x1_mm=x + 2, y0_mm=58, y1_mm=66, score=1.0) for x in at_mm]
