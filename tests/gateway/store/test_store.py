@@ -36,7 +36,7 @@ from gateway.domain.status import (
     next_job_status,
 )
 from gateway.errors import IllegalTransition, NotFound, StorageError
-from gateway.store.database import lock_job
+from gateway.store.database import lock_job, newest_version
 from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import CommitmentRequest, Delivery, Job, Page, WorkerSeen
@@ -635,7 +635,7 @@ def test_a_newer_database_is_refused(store: Store) -> None:
         session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(StorageError, match="9999") as caught:
         Store(store.database.url)
-    assert "newer gateway" in str(caught.value) and "up to 0019" in str(caught.value)
+    assert "newer gateway" in str(caught.value) and f"up to {newest_version()}" in str(caught.value)
 
 
 _SUBMIT_FOREVER = """
