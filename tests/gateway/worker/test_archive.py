@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from gateway.worker.archive import read_pages
 from pipeline import Calibration
@@ -41,7 +42,9 @@ def test_dicom_objects_and_pictures_are_digitized_and_others_are_rows(tmp_path: 
     assert np.array_equal(page.pixels, pixels)
 
 
+@pytest.mark.interop
 def test_the_command_is_that_of_the_digitizer_with_dicom_files(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
     (tmp_path / "notes.txt").touch()
     command = [sys.executable, "-m", "gateway", "archive", str(tmp_path), "--out", str(tmp_path.with_name("out"))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10 * PATIENCE_S)
