@@ -31,7 +31,8 @@ from gateway.domain.status import JobStatus
 from gateway.errors import IntakeError, StorageError, UndecodableDataset
 from gateway.identity.decide import decide
 from gateway.identity.orders import search
-from gateway.spool.folder import RESULTS, Spool
+from gateway.spool.folder import Spool
+from gateway.spool.place import RESULTS
 from gateway.store.store import Store
 from gateway.store.tables import Job, new_id
 

@@ -24,9 +24,8 @@ from gateway.errors import StorageError
 from gateway.settings import StorageSettings
 from gateway.spool.bucket import Bucket
 from gateway.spool.disk import Disk, as_storage_error
-from gateway.spool.place import JOB_ID, QUARANTINE, SOURCE, Place, Size
+from gateway.spool.place import JOB_ID, QUARANTINE, RESULTS, SOURCE, Place, Size
 
-RESULTS = "results"  # of an archive run: they came with the source
 _ARTEFACT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MIB = 1024 * 1024
 

@@ -14,6 +14,7 @@ from gateway.domain.received import Data
 
 JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 SOURCE = "source"  # the file of a job as it was received
+RESULTS = "results"  # of an archive run: they came with the source
 QUARANTINE = "quarantine"
 
 

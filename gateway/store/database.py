@@ -37,8 +37,9 @@ from gateway.domain.status import (
     next_job_status,
 )
 from gateway.errors import IllegalTransition, NotFound, StorageError
+from gateway.store.backends.ear import Ear
 from gateway.store.backends.postgresql import Postgresql, announce, describe
-from gateway.store.backends.sqlite import Ear, Sqlite
+from gateway.store.backends.sqlite import Sqlite
 from gateway.store.tables import Delivery, Job, JobEvent, MergeNotice, ReviewDecision
 
 NOTHING_DELIVERED = "nothing was delivered"  # who settles a merge notice that concerns nobody
@@ -201,6 +202,11 @@ def changes_after(session: Session, job_id: str, version: int) -> Sequence[JobEv
     return session.exec(select(JobEvent).where(*since).order_by(col(JobEvent.id))).all()
 
 
+def job_version(session: Session, job_id: str) -> int:
+    """Return the number of the last thing that changed a job's result; what happens after it has a larger one."""
+    return max((event.id or 0 for event in changes_after(session, job_id, 0)), default=0)
+
+
 def find_job(session: Session, job_id: str) -> Job:
     """Return a job to read; raise NotFound where there is none."""
     job = session.get(Job, job_id)
@@ -264,14 +270,13 @@ def _arrives_after_all(session: Session, job_id: str) -> None:
     trail = select(JobEvent).where(JobEvent.job_id == job_id).order_by(col(JobEvent.id).desc())
     rejection = session.exec(trail.where(JobEvent.action == JobAction.REJECT)).first()
     if rejection is not None and session.get_one(Job, job_id).status == JobStatus.CANCELLED:
-        changes = changes_after(session, job_id, 0)
         session.merge(
             ReviewDecision(
                 job_id=job_id,
                 verdict=Verdict.REJECT,
                 reason=rejection.detail,
                 actor=rejection.actor,
-                version=changes[-1].id or 0,
+                version=job_version(session, job_id),
                 due_at=utc_now(),
             )
         )

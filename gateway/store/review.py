@@ -25,6 +25,7 @@ from gateway.store.database import (
     changes_after,
     check_files,
     find_job,
+    job_version,
     lock_job,
     log_event,
 )
@@ -90,7 +91,7 @@ class Review:
     def version(self, job_id: str) -> int:
         """Return what a form must name to say which state of the job it was filled in for."""
         with self._database.read() as session:
-            return _version(session, job_id)
+            return job_version(session, job_id)
 
     def changes(self, job_id: str, version: int) -> list[JobEvent]:
         """Return what happened to a job after a version of it, oldest first."""
@@ -135,7 +136,7 @@ class Review:
                 raise IllegalTransition("a result is final only if its traces agree and its patient is right")
             log_event(session, job_id, f"DECIDE_{decision.verdict}", decision.actor, decision.reason)
             session.flush()
-            decision.version = _version(session, job_id)
+            decision.version = job_version(session, job_id)
             session.add(decision)
 
     def undo(self, job_id: str, actor: str) -> bool:
@@ -214,7 +215,7 @@ class Review:
     @staticmethod
     def _mine(session: Session, job_id: str, version: int, actor: str) -> Job:
         job = lock_job(session, job_id)
-        if _version(session, job_id) != version:
+        if job_version(session, job_id) != version:
             raise IllegalTransition("the job has changed since this page was loaded")
         if job.reviewer not in ("", actor) and (job.reviewer_until or utc_now()) > utc_now():
             raise IllegalTransition(f"{job.reviewer} has this job open")
@@ -234,10 +235,6 @@ def _waiting(doubtful: bool) -> Sequence[Any]:
     decided = select(ReviewDecision.job_id).where(ReviewDecision.job_id == Job.id).exists()
     conditions = [col(Job.status).in_(_OPEN), Job.confirmed_by == "", col(Job.purged_at).is_(None), ~decided]
     return [*conditions, Job.stake != Stake.NONE] if doubtful else conditions
-
-
-def _version(session: Session, job_id: str) -> int:
-    return max((event.id or 0 for event in changes_after(session, job_id, 0)), default=0)
 
 
 def _holders(session: Session, job_id: str) -> list[str]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from gateway.domain.context import StudyContext
 from gateway.errors import IntakeError
 from gateway.identity.decide import combined
-from gateway.spool.folder import RESULTS, Spool
+from gateway.spool.folder import Spool
+from gateway.spool.place import RESULTS
 from gateway.store.tables import Job
 from gateway.worker.decode import decode_object
 from pipeline import PageImage

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import date, time
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -128,9 +129,7 @@ def pack_digitization(digitization: Digitization) -> bytes:
     }
     arrays |= {f"line{k}": line.y_mm for k, line in enumerate(traces.lines)}
     arrays |= {f"second{k}": each.signal_mv for k, each in enumerate(record.second_prints)}
-    file = io.BytesIO()
-    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    return file.getvalue()
+    return _to_npz(arrays)
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -181,9 +180,7 @@ class StoredPages:
                 arrays[f"{number}.rest"] = np.frombuffer(page.rest, np.uint8)
                 arrays[f"{number}.signal_mv"] = page.signal_mv
                 arrays[f"{number}.confidence"] = page.confidence
-        file = io.BytesIO()
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        return file.getvalue()
+        return _to_npz(arrays)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> StoredPages:
@@ -195,8 +192,7 @@ class StoredPages:
             The bytes are damaged, or of another version.
         """
         try:
-            with np.load(io.BytesIO(data)) as stored:
-                arrays = dict(stored)
+            arrays = _from_npz(data)
             about = json.loads(arrays["about"].tobytes())
             if about["form"] != _FORM:
                 raise DigitizationError(f"stored results have form {about['form']}, this version reads {_FORM}")
@@ -228,8 +224,7 @@ class StoredPages:
         if stored.reason:
             raise DigitizationError(stored.reason)
         try:
-            with np.load(io.BytesIO(stored.rest)) as opened:
-                arrays = dict(opened)
+            arrays = _from_npz(stored.rest)
             about = _ABOUT.validate_python(json.loads(arrays["about"].tobytes()))
             return _digitization(about, arrays, stored, page)
         except (zipfile.BadZipFile, OSError, KeyError, EOFError, ValueError) as error:
@@ -294,6 +289,17 @@ def _digitization(
         printed=about.printed,
         audit=about.audit,
     )
+
+
+def _to_npz(arrays: Mapping[str, Any]) -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue()
+
+
+def _from_npz(data: bytes) -> dict[str, Any]:
+    with np.load(io.BytesIO(data)) as stored:
+        return dict(stored)
 
 
 def _steps(array: FloatArray, step: float) -> npt.NDArray[np.int32]:

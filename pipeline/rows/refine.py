@@ -16,6 +16,7 @@ from pipeline.sheet.paper import Sheet, print_boxes
 from pipeline.threads import side_by_side
 
 _MARGINS_MM = (12.0, 36.0)  # paper above and below a row's waves; the second where ink runs on beyond the first
+_RETURNS_MM, _STEPS_PER_MM = 20, 10  # on both sides of a stroke, for lines of the grid
 
 
 def fit_ink(
@@ -74,9 +75,6 @@ def fit_ink(
         row_mm[k, strip.there] = top_mm + fitted[strip.there] / PX_PER_MM_Y
     marks = [SpikeMark(row=one.row, x_mm=float(x_mm[one.column]), tip_mm=one.tip_mm, score=one.score) for one in owned]
     return replace(traces, row_mm=row_mm, spikes=tuple(marks))
-
-
-_RETURNS_MM, _STEPS_PER_MM = 20, 10  # on both sides of a stroke, for lines of the grid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from sqlalchemy import URL, Connection, Executable, Integer, Table, create_engine, func, select
 from sqlmodel import Session
 
-from gateway.store.backends.sqlite import Ear
+from gateway.store.backends.ear import Ear
 
 _POOL = 5  # connections a process keeps
 _POOL_OVERFLOW = 10  # and opens beside them while all are in use
@@ -50,7 +50,7 @@ class Postgresql:
 
     def ear(self) -> Ear:
         """Return what hears that a job was queued, on a connection of its own."""
-        from gateway.store.backends.ear import Listening  # loads the driver, which SQLite does not need
+        from gateway.store.backends.listening import Listening  # loads the driver, which SQLite does not need
 
         return Listening(self.writer, _QUEUED)
 

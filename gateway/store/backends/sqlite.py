@@ -9,36 +9,15 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
 
 from sqlalchemy import URL, Connection, create_engine, event
 from sqlmodel import Session
 
-
-class Ear(Protocol):
-    """What tells a worker that a job may wait."""
-
-    def wait(self, stopping: threading.Event, seconds: float) -> None:
-        """Return when it is time to ask for a job, or at `stopping`."""
-
-    def close(self) -> None:
-        """End what it holds."""
-
-
-class Deaf:
-    """Hears nothing, so that it is time to ask after every pause."""
-
-    def wait(self, stopping: threading.Event, seconds: float) -> None:
-        """Return after so many seconds, or at `stopping`."""
-        stopping.wait(seconds)
-
-    def close(self) -> None:
-        """Do nothing: it holds nothing."""
+from gateway.store.backends.ear import Deaf, Ear
 
 
 class Sqlite:
