@@ -276,9 +276,10 @@ def _with_direction(
     share: tuple[float, float] = (0.02, 0.07),
     beside: int = 10,
     around: int = 20,
+    longest: int = 100,
     at_once: int = 6,
 ) -> list[_Row]:
-    """Read the rows that touch others again where they are unsure, as lines that keep their direction.
+    """Read tall strokes of rows that touch others again where they are unsure, as lines that keep their direction.
 
     Parameters
     ----------
@@ -290,6 +291,8 @@ def _with_direction(
         strokes take less of a row, so something else is unclear.
     beside, around : int
         Columns on both sides that are read again as well, and those beyond that a line starts and ends in.
+    longest : int
+        Columns that a stroke may be unsure in; a longer stretch is noise.
     at_once : int
         Rows, for memory.
     """
@@ -302,14 +305,26 @@ def _with_direction(
         return list(rows)
     again = list(rows)
     near = {k: maximum_filter1d(unsure[k], 2 * beside + 1) & there[k] for k in crossing}
+    for flags in near.values():
+        for start, stop in runs_of(flags):
+            flags[start:stop] = stop - start <= longest
     for height in sorted({bins[k] for k in crossing}):
         alike = [k for k in crossing if bins[k] == height]
         for some in (alike[first : first + at_once] for first in range(0, len(alike), at_once)):
             for start, stop in runs_of(maximum_filter1d(np.any([near[k] for k in some], 0), 2 * around + 1)):
                 readings = _read_again([rows[k] for k in some], slice(start, stop), directed_posterior)
                 for n, k in enumerate(some):
-                    again[k] = _replaced(again[k], start, readings, n, near[k][start:stop])
+                    where = _tall(near[k][start:stop], rows[k].y_mm[start:stop], readings.y_bin[n] * _BIN_MM)
+                    again[k] = _replaced(again[k], start, readings, n, where)
     return again
+
+
+def _tall(where: Flags, *lines_mm: FloatArray, least_mm: float = 10.0) -> Flags:
+    """Keep the stretches (n,) in which one of some lines rises or falls by so much."""
+    kept = np.zeros_like(where)
+    for start, stop in runs_of(where):
+        kept[start:stop] = max(np.ptp(line[start:stop]) for line in lines_mm) >= least_mm
+    return kept
 
 
 def _read_again(rows: Sequence[_Row], part: slice, smooth: Posterior) -> RowReadings:
