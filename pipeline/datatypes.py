@@ -534,6 +534,7 @@ class Mark(StrEnum):
     BLOT = "blot"  # a spot
     UNSUPPORTED = "unsupported"  # traced where no ink is
     SHARED = "shared"  # two rows follow the same ink
+    CUT = "cut"  # a wave runs off the picture
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -548,7 +549,7 @@ class AuditMark:
     y0_mm: float
     x1_mm: float
     y1_mm: float
-    reach_mm: float  # from the recorded line to the farthest ink; of an unsupported or a shared trace its length
+    reach_mm: float  # from the recorded line to the farthest ink; of an unsupported, shared or cut trace its length
     missing_mm2: float  # sum over time of the squared distance from the recorded line, in mm^2 times mm of paper
     doubtful: bool  # it may be signal, so a person must look
     other: Lead | None = None  # that follows the same ink; of a shared trace

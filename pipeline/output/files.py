@@ -190,8 +190,8 @@ def _quality(quality: Quality) -> dict[str, Any]:
 
 
 def _audit(audit: InkAudit) -> dict[str, Any]:
-    """Write where record and ink differ: `unexplained` ink, lines `unsupported` by ink, and ink `shared` by rows."""
-    marks: dict[str, list[dict[str, Any]]] = {"unexplained": [], "unsupported": [], "shared": []}
+    """Write where record and ink differ: ink `unexplained`, lines `unsupported`, ink `shared` by rows, waves `cut`."""
+    marks: dict[str, list[dict[str, Any]]] = {"unexplained": [], "unsupported": [], "shared": [], "cut": []}
     for mark in audit.marks:
         box_mm = (mark.x0_mm, mark.y0_mm, mark.x1_mm, mark.y1_mm)
         marks[mark.kind if mark.kind in marks else "unexplained"].append(

@@ -3,7 +3,8 @@
 The finished record is drawn back onto its flat sheet and compared with the ink that is there, both ways (analysis by
 synthesis).  Ink that is left over, and is no name, print, pulse, separator, rule or grid, is *unexplained*.  A stretch
 of the record without ink under it is *unsupported*.  A stretch in which two rows follow the same ink is *shared*: one
-of them is misread.  What may be signal is doubtful: a person must look.
+of them is misread.  A wave that runs off the picture is *cut*: nobody knows its height.  What may be signal is
+doubtful: a person must look.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pipeline.datatypes import (
     TraceSet,
 )
 from pipeline.runs import runs_as_one, runs_of
-from pipeline.sheet.paper import Sheet
+from pipeline.sheet.paper import Sheet, paper_to_page
 from pipeline.signal.calibrate import Redrawn, redraw
 from pipeline.signal.ink import (
     PX_PER_MM,
@@ -277,6 +278,33 @@ def _unsupported(scene: _Scene) -> Iterator[AuditMark]:
                 )
 
 
+def _cut(scene: _Scene, sheet: Sheet) -> Iterator[AuditMark]:
+    """List where the record runs off the picture, and the gaps of the record behind such places."""
+    raster = scene.raster
+    height, width = sheet.page.pixels.shape[:2]
+    for one, line in zip(scene.stretches, raster.line_mm, strict=True):
+        known = np.flatnonzero(np.isfinite(line))
+        outward = line[known] + np.copysign(scene.margin_mm, line[known] - np.nanmedian(line))
+        x_px, y_px = paper_to_page(sheet.rectified, np.column_stack([raster.x_mm[known], outward])).T
+        off = (x_px < 0) | (y_px < 0) | (x_px > width - 1) | (y_px > height - 1)
+        outside = np.interp(np.arange(line.size), known, off, left=0, right=0) > 0
+        for start, end in runs_of(outside):
+            x0, x1 = (float(raster.x_mm[0]) + (edge - 0.5) / PX_PER_MM for edge in (start, end))
+            yield AuditMark(
+                kind=Mark.CUT,
+                lead=one.lead,
+                start_s=scene.time(one, x0),
+                end_s=scene.time(one, x1),
+                x0_mm=x0,
+                y0_mm=float(np.nanmin(line[start:end])),
+                x1_mm=x1,
+                y1_mm=float(np.nanmax(line[start:end])),
+                reach_mm=x1 - x0,
+                missing_mm2=0.0,
+                doubtful=True,
+            )
+
+
 def _shared(stretches: Sequence[Redrawn], traces: TraceSet, speed: float, limits: AuditLimits) -> Iterator[AuditMark]:
     """List where the traced lines of two rows follow the same ink, for both leads; a drawing's own lines may touch."""
     lines = np.where(traces.drawn(), np.nan, traces.row_mm)
@@ -366,7 +394,7 @@ def audit(
         contrast=ink.contrast,
     )
     pieces = find_pieces(beside, raster, least_mm)
-    marks = [*_unexplained(pieces, scene), *_gaps(scene), *_unsupported(scene)]
+    marks = [*_unexplained(pieces, scene), *_gaps(scene), *_unsupported(scene), *_cut(scene, sheet)]
     marks += _shared(stretches, traces, scene.speed, limits)
     marks.sort(key=lambda mark: (not mark.doubtful, -mark.missing_mm2, -mark.reach_mm))
     return InkAudit(pen_mm=ink.pen_mm, marks=tuple(marks))

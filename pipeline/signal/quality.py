@@ -32,6 +32,7 @@ from pipeline.signal.weights import QUALITY, QualityWeights
 
 Float64 = npt.NDArray[np.float64]
 
+_OF_THE_LINE = frozenset({Mark.UNSUPPORTED, Mark.SHARED, Mark.CUT})  # it is wrong there; the others are ink beside it
 _EINTHOVEN = ((Lead.I, 1.0), (Lead.II, -1.0), (Lead.III, 1.0))
 _GOLDBERGER = ((Lead.AVR, 1.0), (Lead.AVL, 1.0), (Lead.AVF, 1.0))
 
@@ -202,7 +203,7 @@ def _missing_share(record: EcgRecord, audit: InkAudit, row: int) -> float:
     for mark in audit.marks:
         if mark.doubtful and mark.lead is lead:
             missing += mark.missing_mm2 / square_mm_s  # mV^2 s
-            if mark.kind in (Mark.UNSUPPORTED, Mark.SHARED):
+            if mark.kind in _OF_THE_LINE:
                 wrong[max(int(mark.start_s * rate), 0) : max(int(mark.end_s * rate), 0)] = True
     return (missing + float(power[wrong].sum()) / rate) / max(missing + float(power.sum()) / rate, 1e-12)
 
@@ -237,15 +238,23 @@ def _places(marks: list[AuditMark], most: int) -> list[str]:
 
 
 def _audit_warnings(audit: InkAudit) -> list[str]:
-    """Name what the audit found doubtful: ink that is not in the record, the reverse, and ink that is in it twice."""
+    """Name what the audit found doubtful: ink that is not in the record, the reverse, ink in it twice, cut waves."""
     doubtful = [mark for mark in audit.marks if mark.doubtful]
-    ink = [mark for mark in doubtful if mark.kind not in (Mark.UNSUPPORTED, Mark.SHARED)]
+    ink = [mark for mark in doubtful if mark.kind not in _OF_THE_LINE]
     bare = [mark for mark in doubtful if mark.kind is Mark.UNSUPPORTED]
     shared = [mark for mark in doubtful if mark.kind is Mark.SHARED]
     once = {
         (mark.x0_mm, frozenset((mark.lead, mark.other))): mark for mark in reversed(shared)
     }  # each names both leads
-    return _places(ink, 3) + _places(bare, 2) + _places([mark for mark in shared if mark in once.values()], 2)
+    warnings = _places(ink, 3) + _places(bare, 2) + _places([mark for mark in shared if mark in once.values()], 2)
+    cut: dict[Lead, list[float]] = {}
+    for mark in doubtful:
+        if mark.kind is Mark.CUT:
+            cut.setdefault(mark.lead, []).append(mark.start_s)
+    for lead, starts in cut.items():
+        at = ", ".join(f"{start:.1f}" for start in sorted(starts))
+        warnings.append(f"lead {lead} runs off the picture at {at} s: its height there is not known")
+    return warnings
 
 
 def _lead_warnings(coverage: dict[Lead, float], confidence: dict[Lead, float]) -> list[str]:

@@ -203,6 +203,25 @@ def test_rows_that_cross_or_that_a_drawing_lays_on_each_other_share_nothing(
     assert Mark.SHARED not in {mark.kind for mark in case.audit().marks}
 
 
+def test_waves_that_run_off_the_picture_are_named(case: Case) -> None:
+    top_mm = min(case.at(Lead.I, time_s)[1] for time_s in np.arange(0.1, 2.4, 0.01))
+    sheet, off = case.paper.sheet(), round((top_mm + 2.0) * PX)
+    cropped = replace(
+        sheet,
+        page=PageImage(pixels=sheet.page.pixels[off:]),
+        segmentation=SegmentationMap(
+            grid=sheet.segmentation.grid[off:], trace=case.paper.trace[off:], text=case.paper.text[off:], scale=1.0
+        ),
+        rectified=replace(sheet.rectified, node_xy=sheet.rectified.node_xy - np.float32([0, off])),
+    )
+    found = audit(cropped, case.record, case.match, case.traces, (), ())
+    cut = [mark for mark in found.marks if mark.kind is Mark.CUT]
+    assert cut and all(mark.doubtful and mark.end_s - mark.start_s < 0.3 for mark in cut)
+    assert Lead.I in {mark.lead for mark in cut}
+    quality = assess(case.record, case.match, case.traces, GRID, found)
+    assert any(words.startswith("lead I runs off the picture at ") for words in quality.warnings)
+
+
 def test_a_stretch_that_is_shifted_is_found(case: Case) -> None:
     case.change(Lead.AVL, 3.0, 3.4, lambda part: part + np.float32(0.4))
     assert {lead for _, lead in case.doubtful()} == {Lead.AVL}
