@@ -31,6 +31,7 @@ from pipeline.signal.calibrate import Redrawn, redraw
 from pipeline.signal.ink import (
     PX_PER_MM,
     Beside,
+    Float64,
     Ink,
     Mask,
     Piece,
@@ -253,6 +254,23 @@ def _nothing_under(there: Mask, raster: Raster, margin_mm: float) -> Mask:
     return np.asarray(np.isfinite(raster.line_mm) & (count[stop, columns] == count[first, columns]))
 
 
+def _of_line(kind: Mark, one: Redrawn, scene: _Scene, x_mm: tuple[float, float], y_mm: Float64) -> AuditMark:
+    """Mark a stretch of the record between two paper x; `y_mm` is its line there."""
+    return AuditMark(
+        kind=kind,
+        lead=one.lead,
+        start_s=scene.time(one, x_mm[0]),
+        end_s=scene.time(one, x_mm[1]),
+        x0_mm=x_mm[0],
+        y0_mm=float(np.nanmin(y_mm)),
+        x1_mm=x_mm[1],
+        y1_mm=float(np.nanmax(y_mm)),
+        reach_mm=x_mm[1] - x_mm[0],
+        missing_mm2=0.0,
+        doubtful=True,
+    )
+
+
 def _unsupported(scene: _Scene) -> Iterator[AuditMark]:
     """List the stretches of the record without ink under them."""
     limits, ink, raster = scene.limits, scene.ink, scene.raster
@@ -263,19 +281,23 @@ def _unsupported(scene: _Scene) -> Iterator[AuditMark]:
         for start, end in runs_of(bare):
             x0, x1 = (float(raster.x_mm[0]) + (edge - 0.5) / PX_PER_MM for edge in (start, end))
             if x1 - x0 >= limits.least_s * scene.speed:
-                yield AuditMark(
-                    kind=Mark.UNSUPPORTED,
-                    lead=one.lead,
-                    start_s=scene.time(one, x0),
-                    end_s=scene.time(one, x1),
-                    x0_mm=x0,
-                    y0_mm=float(line[start:end].min()),
-                    x1_mm=x1,
-                    y1_mm=float(line[start:end].max()),
-                    reach_mm=x1 - x0,
-                    missing_mm2=0.0,
-                    doubtful=True,
-                )
+                yield _of_line(Mark.UNSUPPORTED, one, scene, (x0, x1), line[start:end])
+
+
+def _on_print(scene: _Scene) -> Iterator[AuditMark]:
+    """List where the record follows the strokes of print, up or down: a name that stands on the trace."""
+    raster, limits = scene.raster, scene.limits
+    columns = np.arange(raster.x_mm.size)
+    for one, line in zip(scene.stretches, raster.line_mm, strict=True):
+        rows = np.clip(np.nan_to_num((line - raster.y_mm[0]) * PX_PER_MM).round(), 0, raster.y_mm.size - 1)
+        at = rows.astype(np.intp), columns
+        letters = np.isfinite(line) & (scene.ink.text[at] > limits.letters) & (scene.ink.trace[at] < limits.letters)
+        for start, end in runs_of(letters):
+            y = line[start:end]
+            bow = np.abs(y - np.linspace(y[0], y[-1], y.size)).max()
+            if end - start >= limits.along_mm * PX_PER_MM and bow >= limits.along_bow_mm:
+                x0, x1 = (float(raster.x_mm[0]) + (edge - 0.5) / PX_PER_MM for edge in (start, end))
+                yield _of_line(Mark.PRINT, one, scene, (x0, x1), y)
 
 
 def _cut(scene: _Scene, sheet: Sheet) -> Iterator[AuditMark]:
@@ -290,19 +312,7 @@ def _cut(scene: _Scene, sheet: Sheet) -> Iterator[AuditMark]:
         outside = np.interp(np.arange(line.size), known, off, left=0, right=0) > 0
         for start, end in runs_of(outside):
             x0, x1 = (float(raster.x_mm[0]) + (edge - 0.5) / PX_PER_MM for edge in (start, end))
-            yield AuditMark(
-                kind=Mark.CUT,
-                lead=one.lead,
-                start_s=scene.time(one, x0),
-                end_s=scene.time(one, x1),
-                x0_mm=x0,
-                y0_mm=float(np.nanmin(line[start:end])),
-                x1_mm=x1,
-                y1_mm=float(np.nanmax(line[start:end])),
-                reach_mm=x1 - x0,
-                missing_mm2=0.0,
-                doubtful=True,
-            )
+            yield _of_line(Mark.CUT, one, scene, (x0, x1), line[start:end])
 
 
 def _shared(stretches: Sequence[Redrawn], traces: TraceSet, speed: float, limits: AuditLimits) -> Iterator[AuditMark]:
@@ -394,7 +404,7 @@ def audit(
         contrast=ink.contrast,
     )
     pieces = find_pieces(beside, raster, least_mm)
-    marks = [*_unexplained(pieces, scene), *_gaps(scene), *_unsupported(scene), *_cut(scene, sheet)]
+    marks = [*_unexplained(pieces, scene), *_gaps(scene), *_unsupported(scene), *_on_print(scene), *_cut(scene, sheet)]
     marks += _shared(stretches, traces, scene.speed, limits)
     marks.sort(key=lambda mark: (not mark.doubtful, -mark.missing_mm2, -mark.reach_mm))
     return InkAudit(pen_mm=ink.pen_mm, marks=tuple(marks))

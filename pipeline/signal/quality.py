@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datatypes import (
+    MARKS_OF_THE_LINE,
     Act,
     AuditMark,
     Calibration,
@@ -32,7 +33,6 @@ from pipeline.signal.weights import QUALITY, QualityWeights
 
 Float64 = npt.NDArray[np.float64]
 
-_OF_THE_LINE = frozenset({Mark.UNSUPPORTED, Mark.SHARED, Mark.CUT})  # it is wrong there; the others are ink beside it
 _EINTHOVEN = ((Lead.I, 1.0), (Lead.II, -1.0), (Lead.III, 1.0))
 _GOLDBERGER = ((Lead.AVR, 1.0), (Lead.AVL, 1.0), (Lead.AVF, 1.0))
 
@@ -203,7 +203,7 @@ def _missing_share(record: EcgRecord, audit: InkAudit, row: int) -> float:
     for mark in audit.marks:
         if mark.doubtful and mark.lead is lead:
             missing += mark.missing_mm2 / square_mm_s  # mV^2 s
-            if mark.kind in _OF_THE_LINE:
+            if mark.kind in MARKS_OF_THE_LINE:
                 wrong[max(int(mark.start_s * rate), 0) : max(int(mark.end_s * rate), 0)] = True
     return (missing + float(power[wrong].sum()) / rate) / max(missing + float(power.sum()) / rate, 1e-12)
 
@@ -224,6 +224,8 @@ def _places(marks: list[AuditMark], most: int) -> list[str]:
     for mark in marks[:most]:
         if mark.kind is Mark.UNSUPPORTED:
             words.append(f"lead {mark.lead} has no ink under it from {mark.start_s:.1f} to {mark.end_s:.1f} s")
+        elif mark.kind is Mark.PRINT:
+            words.append(f"lead {mark.lead} follows print from {mark.start_s:.1f} to {mark.end_s:.1f} s")
         elif mark.kind is Mark.SHARED:
             span = f"{mark.start_s:.1f} to {mark.end_s:.1f} s"
             words.append(f"leads {mark.lead} and {mark.other} follow the same ink from {span}: one is misread")
@@ -238,21 +240,23 @@ def _places(marks: list[AuditMark], most: int) -> list[str]:
 
 
 def _audit_warnings(audit: InkAudit) -> list[str]:
-    """Name what the audit found doubtful: ink that is not in the record, the reverse, ink in it twice, cut waves."""
+    """Name what the audit found doubtful: ink that is not in the record, and stretches of the record."""
     doubtful = [mark for mark in audit.marks if mark.doubtful]
-    ink = [mark for mark in doubtful if mark.kind not in _OF_THE_LINE]
-    bare = [mark for mark in doubtful if mark.kind is Mark.UNSUPPORTED]
-    shared = [mark for mark in doubtful if mark.kind is Mark.SHARED]
+    ink = [mark for mark in doubtful if mark.kind not in MARKS_OF_THE_LINE]
+    bare, letters, shared, cut = (
+        [mark for mark in doubtful if mark.kind is kind]
+        for kind in (Mark.UNSUPPORTED, Mark.PRINT, Mark.SHARED, Mark.CUT)
+    )
     once = {
         (mark.x0_mm, frozenset((mark.lead, mark.other))): mark for mark in reversed(shared)
     }  # each names both leads
-    warnings = _places(ink, 3) + _places(bare, 2) + _places([mark for mark in shared if mark in once.values()], 2)
-    cut: dict[Lead, list[float]] = {}
-    for mark in doubtful:
-        if mark.kind is Mark.CUT:
-            cut.setdefault(mark.lead, []).append(mark.start_s)
-    for lead, starts in cut.items():
-        at = ", ".join(f"{start:.1f}" for start in sorted(starts))
+    shared = [mark for mark in shared if mark in once.values()]
+    warnings = _places(ink, 3) + _places(bare, 2) + _places(letters, 3) + _places(shared, 2)
+    starts: dict[Lead, list[float]] = {}
+    for mark in cut:
+        starts.setdefault(mark.lead, []).append(mark.start_s)
+    for lead, seconds in starts.items():
+        at = ", ".join(f"{start:.1f}" for start in sorted(seconds))
         warnings.append(f"lead {lead} runs off the picture at {at} s: its height there is not known")
     return warnings
 

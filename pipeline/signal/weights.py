@@ -209,6 +209,9 @@ class AuditLimits:
     least_s: float = 0.1  # s of a second line, or of a line without ink
     as_one_mm: float = 0.5  # mm between two rows' lines that follow the same ink
     shared_mm: float = 1.5  # mm of paper along time that they do; rows that cross share less
+    letters: int = 128  # of the text class, and no more of the trace class: a record runs on print
+    along_mm: float = 1.5  # mm of paper along time that it does
+    along_bow_mm: float = 1.0  # mm by which it bends there
     doubtful_confidence: float = 0.2  # of the samples beside it, at most
 
 

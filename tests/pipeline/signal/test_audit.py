@@ -222,6 +222,29 @@ def test_waves_that_run_off_the_picture_are_named(case: Case) -> None:
     assert any(words.startswith("lead I runs off the picture at ") for words in quality.warnings)
 
 
+@pytest.mark.parametrize("depth_mm", [0.5, 3.0])
+def test_a_record_that_follows_a_printed_letter_is_named(case: Case, depth_mm: float) -> None:
+    """The page network takes a V on the trace for print, and the trace beside it too; a straight stroke is none."""
+    time_s = case.calm(Lead.V4)
+    x, y = case.at(Lead.V4, time_s)
+    letter = [(x - 2, y), (x, y + depth_mm), (x + 2, y)]
+    wide = 20
+    case.paper.trace[round((y - 2) * PX) : round((y + 4) * PX), round((x - 2) * PX) : round((x + 2) * PX)] = 0
+    case.paper.stroke(letter, seen_as="text")
+    at_x, at_y = zip(*letter, strict=True)
+    times = time_s + (np.arange(-2 * wide, 2 * wide)) / HZ
+    signal = case.record.signal_mv.copy()
+    row, first = case.record.leads.index(Lead.V4), round(times[0] * HZ)
+    drop = np.interp(x + (times - time_s) * 25, at_x, at_y) - y
+    signal[row, first : first + times.size] -= (drop / 10).astype(np.float32)
+    case.record = replace(case.record, signal_mv=signal)
+    found = case.audit()
+    assert (Mark.PRINT in {mark.kind for mark in found.marks}) == (depth_mm > 1)
+    if depth_mm > 1:
+        quality = assess(case.record, case.match, case.traces, GRID, found)
+        assert any(words.startswith("lead V4 follows print from ") for words in quality.warnings)
+
+
 def test_a_stretch_that_is_shifted_is_found(case: Case) -> None:
     case.change(Lead.AVL, 3.0, 3.4, lambda part: part + np.float32(0.4))
     assert {lead for _, lead in case.doubtful()} == {Lead.AVL}
