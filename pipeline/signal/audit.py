@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
+import cv2
 import numpy as np
 
 from pipeline.datatypes import (
@@ -27,6 +28,7 @@ from pipeline.datatypes import (
 )
 from pipeline.runs import runs_as_one, runs_of
 from pipeline.sheet.paper import Sheet, paper_to_page
+from pipeline.signal.beats import is_unlike_others
 from pipeline.signal.calibrate import Redrawn, redraw
 from pipeline.signal.ink import (
     PX_PER_MM,
@@ -275,27 +277,52 @@ def _unsupported(scene: _Scene) -> Iterator[AuditMark]:
     """List the stretches of the record without ink under them."""
     limits, ink, raster = scene.limits, scene.ink, scene.raster
     there = (ink.trace > limits.hint) | (ink.text > limits.hint)
-    there |= ink.contrast > limits.supported * ink.pen_contrast
-    nothing = _nothing_under(np.asarray(there), raster, scene.margin_mm)
+    there = np.asarray(there | (ink.contrast > limits.supported * ink.pen_contrast))
+    nothing = _nothing_under(there, raster, scene.margin_mm)
     for one, line, bare in zip(scene.stretches, raster.line_mm, nothing, strict=True):
         for start, end in runs_of(bare):
             x0, x1 = (float(raster.x_mm[0]) + (edge - 0.5) / PX_PER_MM for edge in (start, end))
             if x1 - x0 >= limits.least_s * scene.speed:
                 yield _of_line(Mark.UNSUPPORTED, one, scene, (x0, x1), line[start:end])
+    yield from _bare_limbs(scene, there)
 
 
-def _on_print(scene: _Scene) -> Iterator[AuditMark]:
-    """List where the record follows the strokes of print, up or down: a name that stands on the trace."""
+def _bare_limbs(scene: _Scene, there: Mask) -> Iterator[AuditMark]:
+    """List the steep strokes of the record without ink beside them: up and down they are long, along time short."""
+    limits, raster = scene.limits, scene.raster
+    size = 2 * round(scene.margin_mm * PX_PER_MM) + 1
+    near = cv2.dilate(there.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))) > 0
+    for one, line in zip(scene.stretches, raster.line_mm, strict=True):
+        known = np.flatnonzero(np.isfinite(line))
+        steps = np.hypot(np.diff(raster.x_mm[known]), np.diff(line[known])) * (np.diff(known) == 1)
+        along = np.concatenate([[0.0], np.cumsum(steps)])
+        at = np.arange(0.0, along[-1], limits.step_mm)
+        columns = np.interp(at, along, known)
+        rows = (np.interp(at, along, line[known]) - raster.y_mm[0]) * PX_PER_MM
+        inside = (rows >= 0) & (rows <= raster.y_mm.size - 1)
+        bare = ~inside
+        bare[inside] = ~near[rows[inside].round().astype(np.intp), columns[inside].round().astype(np.intp)]
+        for start, end in runs_of(bare):
+            x0, x1 = (float(np.interp(columns[k], np.arange(line.size), raster.x_mm)) for k in (start, end - 1))
+            if (end - start) * limits.step_mm >= limits.path_mm and x1 - x0 < limits.least_s * scene.speed:
+                yield _of_line(Mark.UNSUPPORTED, one, scene, (x0, x1), rows[start:end] / PX_PER_MM + raster.y_mm[0])
+
+
+def _on_print(scene: _Scene, printed: Mask) -> Iterator[AuditMark]:
+    """List where the record follows the strokes of print up or down, and no other beat goes that way."""
     raster, limits = scene.raster, scene.limits
     columns = np.arange(raster.x_mm.size)
     for one, line in zip(scene.stretches, raster.line_mm, strict=True):
         rows = np.clip(np.nan_to_num((line - raster.y_mm[0]) * PX_PER_MM).round(), 0, raster.y_mm.size - 1)
         at = rows.astype(np.intp), columns
         letters = np.isfinite(line) & (scene.ink.text[at] > limits.letters) & (scene.ink.trace[at] < limits.letters)
+        letters &= printed[at]
         for start, end in runs_of(letters):
             y = line[start:end]
             bow = np.abs(y - np.linspace(y[0], y[-1], y.size)).max()
-            if end - start >= limits.along_mm * PX_PER_MM and bow >= limits.along_bow_mm:
+            if end - start < limits.along_mm * PX_PER_MM or bow < limits.along_bow_mm:
+                continue
+            if is_unlike_others(-line, PX_PER_MM, start, end):
                 x0, x1 = (float(raster.x_mm[0]) + (edge - 0.5) / PX_PER_MM for edge in (start, end))
                 yield _of_line(Mark.PRINT, one, scene, (x0, x1), y)
 
@@ -404,7 +431,13 @@ def audit(
         contrast=ink.contrast,
     )
     pieces = find_pieces(beside, raster, least_mm)
-    marks = [*_unexplained(pieces, scene), *_gaps(scene), *_unsupported(scene), *_on_print(scene), *_cut(scene, sheet)]
+    marks = [
+        *_unexplained(pieces, scene),
+        *_gaps(scene),
+        *_unsupported(scene),
+        *_on_print(scene, beside.printed),
+        *_cut(scene, sheet),
+    ]
     marks += _shared(stretches, traces, scene.speed, limits)
     marks.sort(key=lambda mark: (not mark.doubtful, -mark.missing_mm2, -mark.reach_mm))
     return InkAudit(pen_mm=ink.pen_mm, marks=tuple(marks))

@@ -256,8 +256,9 @@ def _audit_warnings(audit: InkAudit) -> list[str]:
     for mark in cut:
         starts.setdefault(mark.lead, []).append(mark.start_s)
     for lead, seconds in starts.items():
-        at = ", ".join(f"{start:.1f}" for start in sorted(seconds))
-        warnings.append(f"lead {lead} runs off the picture at {at} s: its height there is not known")
+        at = ", ".join(f"{start:.1f}" for start in sorted(seconds)[:3])
+        more = f" and {len(seconds) - 3} more times" if len(seconds) > 3 else ""
+        warnings.append(f"lead {lead} runs off the picture at {at} s{more}: its height there is not known")
     return warnings
 
 
