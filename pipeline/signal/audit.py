@@ -61,6 +61,7 @@ class _Scene:
     band: Mask  # (h, w) that band
     bare: Mask  # (n_stretches, w) where the page network sees no trace under a stretch
     speed: float  # mm/s
+    columns_per_mm: float  # of the stretches
     limits: AuditLimits
 
     def is_long(self, piece: Piece) -> bool:
@@ -292,20 +293,22 @@ def _bare_limbs(scene: _Scene, there: Mask) -> Iterator[AuditMark]:
     limits, raster = scene.limits, scene.raster
     size = 2 * round(scene.margin_mm * PX_PER_MM) + 1
     near = cv2.dilate(there.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))) > 0
-    for one, line in zip(scene.stretches, raster.line_mm, strict=True):
-        known = np.flatnonzero(np.isfinite(line))
-        steps = np.hypot(np.diff(raster.x_mm[known]), np.diff(line[known])) * (np.diff(known) == 1)
-        along = np.concatenate([[0.0], np.cumsum(steps)])
+    for one in scene.stretches:
+        known = np.flatnonzero(np.isfinite(one.y_mm))
+        x_mm, y_mm = one.x0_mm + known / scene.columns_per_mm, one.y_mm[known]
+        along = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x_mm), np.diff(y_mm)) * (np.diff(known) == 1))])
         at = np.arange(0.0, along[-1], limits.step_mm)
-        columns = np.interp(at, along, known)
-        rows = (np.interp(at, along, line[known]) - raster.y_mm[0]) * PX_PER_MM
-        inside = (rows >= 0) & (rows <= raster.y_mm.size - 1)
+        x_mm, y_mm = np.interp(at, along, x_mm), np.interp(at, along, y_mm)
+        columns = np.clip((x_mm - raster.x_mm[0]) * PX_PER_MM, 0, raster.x_mm.size - 1).round().astype(np.intp)
+        rows = ((y_mm - raster.y_mm[0]) * PX_PER_MM).round().astype(np.intp)
+        inside = (rows >= 0) & (rows < raster.y_mm.size)
         bare = ~inside
-        bare[inside] = ~near[rows[inside].round().astype(np.intp), columns[inside].round().astype(np.intp)]
+        bare[inside] = ~near[rows[inside], columns[inside]]
         for start, end in runs_of(bare):
-            x0, x1 = (float(np.interp(columns[k], np.arange(line.size), raster.x_mm)) for k in (start, end - 1))
-            if (end - start) * limits.step_mm >= limits.path_mm and x1 - x0 < limits.least_s * scene.speed:
-                yield _of_line(Mark.UNSUPPORTED, one, scene, (x0, x1), rows[start:end] / PX_PER_MM + raster.y_mm[0])
+            span_mm = float(x_mm[start]), float(x_mm[end - 1])
+            short = span_mm[1] - span_mm[0] < limits.least_s * scene.speed
+            if short and (end - start) * limits.step_mm >= limits.path_mm:
+                yield _of_line(Mark.UNSUPPORTED, one, scene, span_mm, y_mm[start:end])
 
 
 def _on_print(scene: _Scene, printed: Mask) -> Iterator[AuditMark]:
@@ -331,11 +334,14 @@ def _cut(scene: _Scene, sheet: Sheet) -> Iterator[AuditMark]:
     """List where the record runs off the picture, and the gaps of the record behind such places."""
     raster = scene.raster
     height, width = sheet.page.pixels.shape[:2]
-    for one, line in zip(scene.stretches, raster.line_mm, strict=True):
+    half_pen_mm = min(scene.ink.pen_mm, scene.limits.widest_pen_mm) / 2
+    for k, one in enumerate(scene.stretches):
+        line = raster.line_mm[k]
         known = np.flatnonzero(np.isfinite(line))
-        outward = line[known] + np.copysign(scene.margin_mm, line[known] - np.nanmedian(line))
-        x_px, y_px = paper_to_page(sheet.rectified, np.column_stack([raster.x_mm[known], outward])).T
-        off = (x_px < 0) | (y_px < 0) | (x_px > width - 1) | (y_px > height - 1)
+        off = np.zeros(known.size, bool)
+        for outward in (raster.top_mm[k, known] - half_pen_mm, raster.bottom_mm[k, known] + half_pen_mm):
+            x_px, y_px = paper_to_page(sheet.rectified, np.column_stack([raster.x_mm[known], outward])).T
+            off |= (x_px < 0) | (y_px < 0) | (x_px > width - 1) | (y_px > height - 1)
         outside = np.interp(np.arange(line.size), known, off, left=0, right=0) > 0
         for start, end in runs_of(outside):
             x0, x1 = (float(raster.x_mm[0]) + (edge - 0.5) / PX_PER_MM for edge in (start, end))
@@ -415,6 +421,7 @@ def audit(
         band=raster.band(margin_mm),
         bare=_nothing_under(np.asarray(ink.trace > limits.hint), raster, margin_mm),
         speed=record.calibration.paper_speed_mm_per_s,
+        columns_per_mm=traces.columns_per_mm,
         limits=limits,
     )
     printed = print_mask(raster, match, pulses, text)

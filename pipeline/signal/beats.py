@@ -50,15 +50,16 @@ def is_unlike_others(height_mm: Float64, columns_per_mm: float, start: int, stop
     """
     at = find_beats(height_mm, columns_per_mm)
     around, reach = (round(mm * columns_per_mm) for mm in (BEATS.around_mm, BEATS.shift_mm))
-    first, end = max(start - around, 0), min(stop + around, height_mm.size)
-    beside = np.r_[first:start, stop:end]
-    if at.size < 3 or not np.isfinite(height_mm[beside]).any():
+    if at.size < 3:
         return False
+    known = np.flatnonzero(np.isfinite(height_mm))
+    first, end = max(start - around, int(known[0])), min(stop + around, int(known[-1]) + 1)
+    beside = np.r_[first:start, stop:end]
     own = int(np.abs(at - (start + stop) / 2).argmin())
     others = []
     for beat in np.delete(at, own) - at[own]:
         moves = [beat + shift for shift in range(-reach, reach + 1)]
-        moves = [move for move in moves if first + move >= 0 and end + move <= height_mm.size]
+        moves = [move for move in moves if first + move >= known[0] and end + move <= known[-1] + 1]
         off = [height_mm[first + move : end + move] - height_mm[first:end] for move in moves]
         off = [one - np.nanmedian(one[beside - first]) for one in off if np.isfinite(one).sum() >= 0.8 * one.size]
         if off:

@@ -218,17 +218,22 @@ def _less_missing(estimate_db: float, record: EcgRecord, audit: InkAudit) -> flo
     return float(np.mean([-10 * np.log10(noise + _missing_share(record, audit, row)) for row in rows]))
 
 
+def _span(mark: AuditMark) -> str:
+    """Say in words when a mark is."""
+    start, end = f"{mark.start_s:.1f}", f"{mark.end_s:.1f}"
+    return f"at {start} s" if start == end else f"from {start} to {end} s"
+
+
 def _places(marks: list[AuditMark], most: int) -> list[str]:
     """Say in words where record and ink differ, the largest first; the last statement counts the rest."""
     words = []
     for mark in marks[:most]:
         if mark.kind is Mark.UNSUPPORTED:
-            words.append(f"lead {mark.lead} has no ink under it from {mark.start_s:.1f} to {mark.end_s:.1f} s")
+            words.append(f"lead {mark.lead} has no ink under it {_span(mark)}")
         elif mark.kind is Mark.PRINT:
-            words.append(f"lead {mark.lead} follows print from {mark.start_s:.1f} to {mark.end_s:.1f} s")
+            words.append(f"lead {mark.lead} follows print {_span(mark)}")
         elif mark.kind is Mark.SHARED:
-            span = f"{mark.start_s:.1f} to {mark.end_s:.1f} s"
-            words.append(f"leads {mark.lead} and {mark.other} follow the same ink from {span}: one is misread")
+            words.append(f"leads {mark.lead} and {mark.other} follow the same ink {_span(mark)}: one is misread")
         elif mark.kind is Mark.LINE:
             seconds = mark.end_s - mark.start_s
             words.append(f"a line of {seconds:.1f} s at {mark.start_s:.1f} s in {mark.lead} is not in the record")
