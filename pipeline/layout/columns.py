@@ -16,7 +16,7 @@ from pipeline.datatypes import FloatArray, Layout, Spans, TraceSet
 from pipeline.layout.weights import COLUMNS
 from pipeline.runs import runs_of
 
-_PACES_MM_PER_S = (12.5, 25.0, 50.0)  # paper speeds that pages of several columns are printed at
+PACES_MM_PER_S = (12.5, 25.0, 50.0)  # paper speeds that pages of several columns are printed at
 
 Float64 = npt.NDArray[np.float64]
 
@@ -186,7 +186,7 @@ def _lay_columns(
     carts print them, or as the page is; between them some carts leave a gap.
     """
     reach_mm = COLUMNS.reach_mm
-    usual = [speed * seconds for speed in _PACES_MM_PER_S]
+    usual = [speed * seconds for speed in PACES_MM_PER_S]
     widths = [width for width in usual if abs(width / coarse[1] - 1.0) < COLUMNS.other_width]
     start = coarse[0] + np.arange(-reach_mm, reach_mm + 0.01, 0.05)[:, None]
     stretches = 1 + np.arange(-COLUMNS.stretch, COLUMNS.stretch + 1e-4, 0.0008)
@@ -255,7 +255,7 @@ def _settle(start_mm: float, pitch_mm: float, n: int, seconds: float, seen_mm: S
     and a pitch next to one that carts print is drawn towards it.
     """
     marks = np.asarray(seen_mm, np.float64)
-    usual_mm = min((speed * seconds for speed in _PACES_MM_PER_S), key=lambda known: abs(known / pitch_mm - 1))
+    usual_mm = min((speed * seconds for speed in PACES_MM_PER_S), key=lambda known: abs(known / pitch_mm - 1))
     usual_spread_mm = COLUMNS.settle_pitch * usual_mm
     settled = np.array([start_mm, pitch_mm])
     for step in range(COLUMNS.settle_steps):
@@ -303,7 +303,7 @@ def _settle_gaps(
     off_mm = x_mm - start_mm - column * pitch_mm
     moves = np.arange(-COLUMNS.settle_reach_mm, COLUMNS.settle_reach_mm + 1e-9, 0.02)[:, None]
     stretches = moves.T / (n - 1)
-    usual_mm = min((speed * seconds for speed in _PACES_MM_PER_S), key=lambda w: abs(w + gap_mm - pitch_mm))
+    usual_mm = min((speed * seconds for speed in PACES_MM_PER_S), key=lambda w: abs(w + gap_mm - pitch_mm))
     usual_spread_mm = COLUMNS.settle_pitch * usual_mm
     agree = sum(_bell((off - moves - k * stretches) / spread_mm) for k, off in zip(column, off_mm, strict=True))
     agree = agree + 1 / (1 + ((pitch_mm - gap_mm + stretches - usual_mm) / (2 * usual_spread_mm)) ** 2)
@@ -327,7 +327,7 @@ def _pitch(layout: Layout, extent_mm: float, label_pitch_mm: float | None) -> fl
     each explanation costs what it leaves unexplained.
     """
     n = len(layout.rows[0])
-    nominal = [layout.column_seconds * speed for speed in _PACES_MM_PER_S]
+    nominal = [layout.column_seconds * speed for speed in PACES_MM_PER_S]
     candidates = [*nominal, extent_mm / n, *([label_pitch_mm] if label_pitch_mm else [])]
 
     def cost(pitch_mm: float) -> float:
