@@ -527,7 +527,7 @@ class EcgRecord:
 
 
 class Mark(StrEnum):
-    """What the ink audit finds: the first four are ink that is not in the record, the fifth is the reverse."""
+    """What the ink audit finds: the first four are ink that is not in the record, the others are stretches of it."""
 
     SPIKE = "spike"  # a thin upright stroke
     WAVE = "wave"  # the rest of a wave that was cut off
@@ -535,6 +535,11 @@ class Mark(StrEnum):
     BLOT = "blot"  # a spot
     UNSUPPORTED = "unsupported"  # traced where no ink is
     SHARED = "shared"  # two rows follow the same ink
+    CUT = "cut"  # a wave runs off the picture
+    PRINT = "print"  # the record follows print
+
+
+MARKS_OF_THE_LINE = (Mark.UNSUPPORTED, Mark.SHARED, Mark.CUT, Mark.PRINT)  # the record is wrong there
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -549,7 +554,7 @@ class AuditMark:
     y0_mm: float
     x1_mm: float
     y1_mm: float
-    reach_mm: float  # from the recorded line to the farthest ink; of an unsupported or a shared trace its length
+    reach_mm: float  # from the recorded line to the farthest ink; of a mark of the line itself its length
     missing_mm2: float  # sum over time of the squared distance from the recorded line, in mm^2 times mm of paper
     doubtful: bool  # it may be signal, so a person must look
     other: Lead | None = None  # that follows the same ink; of a shared trace
