@@ -68,19 +68,19 @@ def settle_columns(match: LayoutMatch, traces: TraceSet, sheet: Sheet, seen_mm: 
     Returns
     -------
     LayoutMatch
-        As it is where a drawing's lines, or separators that the network saw, say where columns stand.
+        As it is where a drawing's own lines say where columns stand.
     """
     n_short = len(match.layout.rows)
     short = [row for row in match.rows[:n_short] if 0 <= row < len(traces.row_mm)]
     rows = short + [row for row in match.rows[n_short:] if 0 <= row < len(traces.row_mm)]
     if not match.column_mm or not rows or any(line.row in rows for line in traces.lines):
         return match
-    laid = _laid(match, sheet.rectified.grid_scale.source)
+    laid = _by_marks(_laid(match, sheet.rectified.grid_scale.source), np.asarray(seen_mm, np.float64))
     edges = _edges(traces, sheet, short, rows, laid)
     marks = [] if laid.gapped or laid.n == 1 else _marks(seen_mm, laid)
     regular = _is_regular(marks, laid)
     if regular and not _agree([edge for edge in edges if edge.kind == Kind.STEP], laid):
-        return match  # separators hide the steps, and marks tell their places
+        edges = [edge for edge in edges if edge.kind == Kind.STEP]  # separators hide where rows begin and end
     # marks of the last column's end come early where nothing is printed there
     edges += marks if regular else [mark for mark in marks if mark.column < laid.n]
     if not edges:
@@ -118,6 +118,28 @@ def _laid(match: LayoutMatch, source: str) -> _Columns:
         usual_spread_mm=spread * usual_mm,
         sample_mm=pace_mm / 500.0,
     )
+
+
+def _by_marks(laid: _Columns, seen_mm: Float64) -> _Columns:
+    """Lay columns of the usual width where many more marks stand at their boundaries than as they were laid.
+
+    A row that runs on into its calibration pulse starts too early by up to the pulse's width.
+    """
+    if laid.n == 1 or seen_mm.size == 0:
+        return laid
+    columns = np.arange(laid.n + 1)
+
+    def explained(start_mm: float, pitch_mm: float) -> int:
+        off_mm = np.abs(seen_mm[:, None] - start_mm - columns * pitch_mm).min(1)
+        return int((off_mm < SETTLE.at_mark_mm).sum())
+
+    near = [float(x_mm - k * laid.usual_mm) for x_mm in seen_mm for k in columns]
+    near = [start_mm for start_mm in near if abs(start_mm - laid.start_mm) < SETTLE.pulse_mm]
+    ways = [(explained(start_mm, laid.usual_mm), -abs(start_mm - laid.start_mm), start_mm) for start_mm in near]
+    most, _, start_mm = max(ways, default=(0, 0.0, laid.start_mm))
+    if most < SETTLE.more_marks * explained(laid.start_mm, laid.pitch_mm) + 2:
+        return laid
+    return replace(laid, start_mm=start_mm, pitch_mm=laid.usual_mm, width_mm=laid.usual_mm)
 
 
 def _edges(traces: TraceSet, sheet: Sheet, short: Sequence[int], rows: Sequence[int], laid: _Columns) -> list[Edge]:

@@ -140,6 +140,9 @@ class SettleWeights:
     in_gap_mm: float = 0.4  # mm by which steps and marks are off where there is a gap; by hand
     most_mm: float = 1.0  # mm by which columns move at most; by hand
     mark_reach_mm: float = 0.9  # mm; by hand
+    at_mark_mm: float = 0.4  # mm from a boundary within which a mark is explained; by hand
+    pulse_mm: float = 10.0  # mm by which a calibration pulse may lead to a wrong start; by hand
+    more_marks: float = 1.5  # times the marks explained, and two more, lay columns anew; 1 of 185 pages, rightly
     mark_spread_mm: float = 0.05  # mm by which marks of separators are off; 20 photographs
     mark_stretch_mm: float = 0.1  # mm between the first and the last, the same
     least_boundaries: int = 4  # with marks: fewer are even by chance; by hand

@@ -107,17 +107,28 @@ def test_one_row_that_starts_elsewhere_moves_nothing() -> None:
     assert starts(settled) == pytest.approx([14.0], abs=0.025)
 
 
-def test_marks_of_separators_are_left_their_place_where_steps_do_not_agree() -> None:
+def test_marks_of_separators_place_columns_where_rows_do_not_agree() -> None:
     traces = traced("3x4+1R", 14.0)
-    match = laid(NAMED["3x4+1R"], 14.1, 62.5, 62.5)
     rows = traces.row_mm.copy()
+    rows[:, : round((14.3 - traces.x0_mm) * traces.columns_per_mm)] = np.nan  # all start late
     for k, boundary_mm in enumerate([76.5, 139.0, 201.5]):  # each row runs on for another while
         first = round((boundary_mm - traces.x0_mm) * traces.columns_per_mm)
         for row, late in zip(rows, (3 + 4 * k, 9 - k, 14 - 2 * k), strict=False):
             row[first : first + late] = row[first - 1]
     traces = replace(traces, row_mm=rows)
-    seen_mm = np.repeat(14.1 + 62.5 * np.arange(1, 5), 3)
-    assert settle_columns(match, traces, drawn("3x4+1R", traces), seen_mm.tolist()) is match
+    sheet, match = drawn("3x4+1R", traces), laid(NAMED["3x4+1R"], 14.1, 62.5, 62.5)
+    seen_mm = np.repeat(14.0 + 62.5 * np.arange(1, 5), 3) + np.tile([-0.02, 0.0, 0.02], 4)
+    assert abs(starts(settle_columns(match, traces, sheet, ()))[0] - 14.0) > 0.05
+    assert starts(settle_columns(match, traces, sheet, seen_mm.tolist())) == pytest.approx(
+        14.0 + 62.5 * np.arange(4), abs=0.03
+    )
+
+
+def test_columns_laid_from_within_a_pulse_are_laid_anew_where_marks_say_so() -> None:
+    traces = traced("6x2", 14.0)
+    match, sheet = laid(NAMED["6x2"], 10.0, 127.0, 127.0), drawn("6x2", traces)
+    seen_mm = np.repeat([14.0, 139.0, 264.0], 6) + np.tile(np.linspace(-0.3, 0.2, 6), 3)
+    assert starts(settle_columns(match, traces, sheet, seen_mm.tolist())) == pytest.approx([14.0, 139.0], abs=0.03)
 
 
 def test_a_drawing_s_own_lines_say_where_columns_stand() -> None:
