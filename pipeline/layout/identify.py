@@ -101,7 +101,7 @@ def _weigh(
 
 
 def _columns(
-    layout: Layout, traces: TraceSet, fit: tuple[LabelFit | None, RowFit], seen_mm: Sequence[float]
+    layout: Layout, traces: TraceSet, fit: tuple[LabelFit | None, RowFit], seen_mm: Sequence[float], guessed: bool
 ) -> tuple[Spans, Beats | None]:
     """Lay the columns of a layout over its rows, and measure the beats in them."""
     labels, rows = fit
@@ -109,12 +109,12 @@ def _columns(
     slots = Slots.of(layout)
     columns_named = labels is not None and np.ptp(slots.column[labels.slot_label >= 0]) > 0
     pitch = labels.pitch_x if labels is not None and columns_named else None
-    columns = locate_columns(traces, layout, short, strips, label_pitch_mm=pitch, seen_mm=seen_mm)
+    columns = locate_columns(traces, layout, short, strips, label_pitch_mm=pitch, seen_mm=seen_mm, guessed=guessed)
     return columns, measure_beats(traces, [index for index in short if index >= 0], columns)
 
 
 def _candidates(
-    layouts: Sequence[Layout], found: Found, traces: TraceSet, seen_mm: Sequence[float]
+    layouts: Sequence[Layout], found: Found, traces: TraceSet, seen_mm: Sequence[float], guessed: bool
 ) -> list[_Candidate]:
     """Fit every layout to names and rows, and weigh those near the best by the signals too; best first."""
     fits: dict[tuple[object, int], tuple[LabelFit | None, RowFit]] = {}  # layouts with the same places share one
@@ -135,7 +135,7 @@ def _candidates(
         places = (layout.rows, len(layout.rhythm))
         laid = (*places, layout.column_seconds)
         if laid not in columns:
-            columns[laid] = _columns(layout, traces, fits[places], seen_mm)
+            columns[laid] = _columns(layout, traces, fits[places], seen_mm, guessed)
         signals = (*laid, layout.inverted)  # whether columns were recorded together changes no evidence
         if signals not in weighed:
             weighed[signals] = _weigh(layout, traces, fits[places], *columns[laid])
@@ -277,6 +277,7 @@ def identify_layout(
     layouts: Sequence[Layout],
     *,
     seen_mm: Sequence[float] = (),
+    guessed: bool = False,
     stated: Corrections | None = None,
 ) -> LayoutMatch:
     """Find the layout a page is printed in.
@@ -291,6 +292,8 @@ def identify_layout(
         In order of preference if the page does not decide.
     seen_mm : sequence of float
         Paper x where the layout network saw a lead's stretch begin; empty if it was not asked.
+    guessed : bool
+        The scale of the page is a guess, so that the widths which carts print say nothing about its columns.
     stated : Corrections, optional
         A layout, lead names or an order of the columns that a person states are taken as certain.
 
@@ -310,7 +313,7 @@ def identify_layout(
     stated = stated or Corrections()
     found = Found.of(labels, traces)
     likely = [layout for layout in layouts if stated.layout in (None, layout.name)]
-    candidates = _candidates(likely, found, traces, seen_mm)
+    candidates = _candidates(likely, found, traces, seen_mm, guessed)
     if not candidates:
         raise LayoutUnknown("there is no layout to compare the page with")
     best = candidates[0]

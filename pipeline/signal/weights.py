@@ -21,7 +21,6 @@ class WitnessWeights:
     pulse_mm: float = 5.0  # mm, its length on carts that draw it alike at every speed
     pulse_tolerance: float = 0.15  # relative, of height and length; by hand, values lie a factor of two apart
     column_tolerance: float = 0.12  # relative; carts print columns of 2.4 to 2.6 s for 2.5 s
-    pitch_within: float = 0.015  # relative difference up to which columns and names show one pitch; by hand
     qrs_s: float = 0.032  # s, `Beats.qrs_mm`: 31.6 ms in 500 recordings, spread 15 %; 26 to 52 ms on 37 real pages
     rr_s: float = 0.85  # s, `Beats.rr_mm`: recordings of 2,065 people, spread 35 %
     limb_mv: float = 0.8  # mV, height of limb leads in recordings, spread 25 %
@@ -66,7 +65,6 @@ class WitnessWeights:
     unasked: float = 0.5  # score where the page shows nothing
     sure: float = 0.75  # score, less of which is a doubt (docs/decisions/0008)
     sure_by_beats: float = 0.92  # the same where only beats tell (docs/model-card.md)
-    most_pitch: float = 2.0  # times: further apart, pitches of names and of columns are not compared; by hand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

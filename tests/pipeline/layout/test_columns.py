@@ -83,3 +83,11 @@ def test_a_doubted_stretch_without_a_gap_moves_no_column() -> None:
         confidence[0, at - 30 : at + 10] = 0.1
     columns = locate_columns(replace(traces, confidence=confidence), LAYOUT, [0, 1, 2], [3])
     assert [start for start, _ in columns] == pytest.approx(TRUE_MM, abs=0.06)
+
+
+@pytest.mark.parametrize("scale", [0.96, 0.985, 1.04])
+def test_on_a_guessed_scale_no_usual_width_is_preferred(scale: float) -> None:
+    signal_mv = simulate_ecg(np.random.default_rng(4), seconds=20, disease="none")
+    traces = printed(LAYOUT, signal_mv, speed=25.0 * scale)
+    starts = [start for start, _ in locate_columns(traces, LAYOUT, [0, 1, 2], [3], guessed=True)]
+    assert np.diff(starts) == pytest.approx(np.full(3, 62.5 * scale), abs=0.08)

@@ -219,7 +219,7 @@ def test_chest_leads_have_the_gain_printed_for_them() -> None:
     [
         ("3x4", 1.1, pulses(), (), 1.1),  # columns of 2.5 s at the configured speed
         ("3x4", 1.1, pulses((5 / 1.1, 10 / 1.1)), (), 1.1),
-        ("3x4", 1.1, pulses(), ("50 mm/s",), 2.2),
+        ("3x4", 1.1, pulses((10 / 2.2, 10 / 2.2)), ("50 mm/s",), 2.2),
         ("3x4", 0.55, pulses((10 / 1.1, 10 / 1.1)), (), 1.1),  # pulses as high as they should be at 50 mm/s
         ("3x4", 1.1, pulses((5 / 1.1, 11.0), (4.0, 11.5)), ("25 mm/s 20 mm/mV",), 1.1),  # two pulses in one box
         ("12x1", 1.1, pulses(), (), 1.1),
@@ -239,13 +239,18 @@ def test_a_guessed_scale_is_mended_by_columns_and_pulses(
     assert true_scale(match, marks, stated(*print_), Calibration()) == pytest.approx(true, rel=0.02)
 
 
-def test_names_tell_the_pitch_where_a_usual_one_was_preferred() -> None:
+@pytest.mark.parametrize("column_seconds", [1.25, 2.5])
+@pytest.mark.parametrize("marks", [pulses(), pulses((9.9, 10.1))])
+def test_pulses_or_beats_tell_whole_columns_from_halves(marks: PrintedMarks, column_seconds: float) -> None:
+    match = matched("3x4", 50.0, column_seconds)
+    assert true_scale(match, marks, stated("50 mm/s"), Calibration()) == pytest.approx(1.0, abs=0.01)
+
+
+def test_names_printed_off_their_columns_change_no_scale() -> None:
     match = matched("3x4", 25.0)
-    wrong = tuple((start - 0.04 * (start - match.column_mm[0][0]), end) for start, end in match.column_mm)
-    match = replace(match, column_mm=wrong)
-    assert true_scale(match, pulses(), stated(), Calibration()) == pytest.approx(1.0, abs=0.01)
-    nameless = replace(match, labels=())
-    assert true_scale(nameless, pulses(), stated(), Calibration()) == pytest.approx(1 / 0.96, abs=0.01)
+    off = [replace(label, x_mm=label.x_mm - 8.0 * (label.x_mm < 20.0)) for label in match.labels]
+    match = replace(match, labels=tuple(off))
+    assert true_scale(match, pulses(), stated(), Calibration()) == pytest.approx(1.0, abs=0.005)
 
 
 @pytest.mark.parametrize(
