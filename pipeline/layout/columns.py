@@ -188,8 +188,7 @@ def _lay_columns(
     reach_mm = COLUMNS.reach_mm
     widths = [width for width in usual if abs(width / coarse[1] - 1.0) < COLUMNS.other_width]
     start = coarse[0] + np.arange(-reach_mm, reach_mm + 0.01, 0.05)[:, None]
-    stretch = COLUMNS.stretch if usual else COLUMNS.other_width
-    stretches = 1 + np.arange(-stretch, stretch + 1e-4, 0.0008)
+    stretches = 1 + np.arange(-COLUMNS.stretch, COLUMNS.stretch + 1e-4, 0.0008)
     other = [width * stretches for width in widths if abs(width / coarse[1] - 1.0) > COLUMNS.stretch]
     gaps_mm = np.arange(COLUMNS.gap_mm, COLUMNS.widest_gap_mm, 0.05)
     tried = [(pitch, 0 * pitch) for pitch in (coarse[1] * stretches, *other)]
@@ -202,13 +201,13 @@ def _lay_columns(
         for k in range(1, n)
     ]
     best = (-np.inf, coarse[0], coarse[1], 0.0)
+    spread = COLUMNS.strange_spread if usual else COLUMNS.guessed_spread
     for pitch, gap in tried:
         plain = not gap.any()
         strangeness = np.min([np.abs((pitch - gap) / known - 1) for known in (coarse[1], *usual)], axis=0)
-        strangeness = strangeness if usual else 0.0 * pitch
         score = COLUMNS.start_ink * _bell((start - span[0]) / COLUMNS.start_ink_spread_mm)
         score = score + COLUMNS.end_ink * _bell((start + n * pitch - gap - span[1]) / COLUMNS.end_ink_spread_mm)
-        score = score - COLUMNS.strange * np.minimum((strangeness / COLUMNS.strange_spread) ** 2, COLUMNS.strange_most)
+        score = score - COLUMNS.strange * np.minimum((strangeness / spread) ** 2, COLUMNS.strange_most)
         for k in range(n + 1):
             at = start + k * pitch
             if marks.size and (plain or k in (0, n)):
@@ -270,7 +269,11 @@ def _settle(
         spread_mm = COLUMNS.settle_spread_mm * (3.0 if 2 * step < COLUMNS.settle_steps else 1.0)
         weight = near / (1 + (off_mm / spread_mm) ** 2) ** 2
         usual_off_mm = usual_mm - settled[1]
-        pull = (spread_mm / usual_spread_mm) ** 2 / (1 + (usual_off_mm / (2 * usual_spread_mm)) ** 2) ** 2 if usual else 0.0
+        pull = (
+            (spread_mm / usual_spread_mm) ** 2 / (1 + (usual_off_mm / (2 * usual_spread_mm)) ** 2) ** 2
+            if usual
+            else 0.0
+        )
         design = np.stack([np.ones_like(column), column])
         normal = design * weight @ design.T + np.diag([0.0, pull])
         settled += np.linalg.solve(normal, design @ (weight * off_mm) + [0.0, pull * usual_off_mm])
@@ -321,6 +324,17 @@ def _settle_gaps(
         normal = design * weight @ design.T + np.diag([1e-6, pull])
         settled += np.linalg.solve(normal, design @ (weight * off_mm) + [0.0, pull * usual_off_mm])
     return float(settled[0]), float(settled[1])
+
+
+def _gap_of_strips(traces: TraceSet, strips: Sequence[int], span: tuple[float, float], n: int) -> float:
+    """Return by how much `n` columns stand apart, in mm: a strip as long as all of them has no gaps and ends earlier."""
+    of_strips = page_span(traces, [index for index in strips if index >= 0])
+    if of_strips is None or abs(of_strips[0] - span[0]) > COLUMNS.edge_tolerance_mm:
+        return 0.0
+    earlier_mm = span[1] - of_strips[1]
+    gap_mm = earlier_mm / (n - 1)
+    told = earlier_mm >= COLUMNS.strip_ends_mm and COLUMNS.gap_mm <= gap_mm <= COLUMNS.widest_gap_mm
+    return gap_mm if told else 0.0
 
 
 def _pitch(n: int, usual: Sequence[float], extent_mm: float, label_pitch_mm: float | None) -> float:
@@ -415,11 +429,12 @@ def locate_columns(
         width_mm = (end_mm - start_mm) / n
         return tuple((start_mm + k * width_mm, start_mm + (k + 1) * width_mm) for k in range(n))
     usual = [] if guessed else [layout.column_seconds * speed for speed in _PACES_MM_PER_S]
+    told_mm = _gap_of_strips(traces, strips, span, n) if guessed else 0.0
+    end_mm += told_mm  # as if a gap followed the last column, too
     pitch_mm = _pitch(n, usual, end_mm - start_mm, label_pitch_mm)
     start_mm = _start_of_marks(start_mm, pitch_mm, n, seen_mm)
-    start_mm, pitch_mm, gap_mm = _lay_columns(
-        traces, short, (start_mm, pitch_mm), n, usual, span, seen_mm
-    )
+    start_mm, pitch_mm, gap_mm = _lay_columns(traces, short, (start_mm, pitch_mm), n, usual, (span[0], end_mm), seen_mm)
+    gap_mm = max(gap_mm, told_mm)
     starts = [_drawn(traces, short, start_mm + k * pitch_mm) for k in range(n)]
     gaps = [_gap(traces, short, start, 3.0) for start in starts[1:]]
     bridged_mm = max(gap_mm - COLUMNS.ink_early_mm, 0.0)  # the ink ends half a pen behind the line

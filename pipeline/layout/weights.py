@@ -62,6 +62,7 @@ class ColumnWeights:
     gap_blank: float = 0.35  # share of the rows that show nothing, more of which speaks for a gap; by hand
     widest_gap_mm: float = 3.6  # mm between two columns; by hand
     other_width: float = 0.06  # relative difference up to which a width that carts print is tried; by hand
+    strip_ends_mm: float = 1.0  # mm by which strips end before columns that have gaps; up to 0.4 without (13 copies)
     seen: float = 0.5  # confidence from which on a row is seen again behind a gap; by hand
     most_jump_mm: float = 2.0  # mm that one row adds to a common jump; by hand
     start_ink: float = 0.5  # weight of the first ink; by hand, rows count 1
@@ -79,6 +80,7 @@ class ColumnWeights:
     settle_steps: int = 12  # of the fit, the first half with three times the spread; by hand
     strange: float = 0.4  # cost of a pitch that no cart prints; by hand
     strange_spread: float = 0.004  # relative difference that costs it in full; by hand
+    guessed_spread: float = 0.012  # the same where the scale is a guess: rows measure a pitch to 0.8 % (13 copies)
     strange_most: float = 3.0  # times that cost, at most; by hand
     reach_mm: float = 1.5  # mm by which the start is searched; by hand
     stretch: float = 0.016  # relative, by which the pitch is searched; by hand

@@ -227,7 +227,7 @@ def true_scale(match: LayoutMatch, marks: PrintedMarks, stated: StatedScale, def
 
     Columns last as long as their layout says; with the paper speed that gives the scale.  At a stated 50 mm/s, and on a
     page of one column, they may also last half as long.  The speed is the stated one, else the usual one at which the
-    calibration pulses have their proper height.  What pulses leave open the beats decide where the speed is stated,
+    calibration pulses have their proper height.  What pulses leave open the beats decide at a stated 50 mm/s,
     else the scale nearest to the guess is taken.
 
     Parameters
@@ -242,22 +242,22 @@ def true_scale(match: LayoutMatch, marks: PrintedMarks, stated: StatedScale, def
         What is configured.
     """
     single = len(match.column_mm) < 2
-    edges_mm = match.column_mm[0] if single else [start for start, _ in match.column_mm]
-    pitch_mm = float(np.mean(np.diff(edges_mm)))
+    columns_mm = match.column_mm if single else match.column_mm[:-1]  # the last one may be cut off
+    width_mm = float(np.median([end - start for start, end in columns_mm]))  # gaps between columns are no time
     known = stated.speed_mm_per_s
     speeds = [default.paper_speed_mm_per_s, 25.0, 50.0] if known is None else [known]
-    halves = single or known == 50.0  # to fit a sheet of the usual width
-    lengths_s = [match.layout.column_seconds / part for part in ((1, 2) if halves else (1,))]
-    scales = [seconds * speed / pitch_mm for speed in speeds for seconds in lengths_s]
+    fitted = known == 50.0  # to a sheet of the usual width, often
+    lengths_s = [match.layout.column_seconds / part for part in ((1, 2) if single or fitted else (1,))]
+    scales = [seconds * speed / width_mm for speed in speeds for seconds in lengths_s]
     height_mm = _common_size([pulse.y1_mm - pulse.y0_mm for pulse in marks.pulses], WITNESS.pulse_tolerance)
     if height_mm is not None:
         proper = (stated.gain_mm_per_mv or default.gain_mm_per_mv) / height_mm
         nearest = min(scales, key=lambda scale: abs(np.log(scale / proper)))
         if _near(nearest, proper, WITNESS.pulse_tolerance):
             return nearest
-    if known is not None and match.beats is not None and match.beats.qrs_mm > 0:
+    if fitted and match.beats is not None and match.beats.qrs_mm > 0:
         beats, rate = match.beats, stated.heart_rate_per_minute
-        return max(scales, key=lambda scale: _likely_beats(beats, known / scale, rate))
+        return max(scales, key=lambda scale: _likely_beats(beats, 50.0 / scale, rate))
     return min(scales, key=lambda scale: abs(np.log(scale))) if single else scales[0]
 
 
