@@ -85,7 +85,7 @@ class LayoutFinder(Protocol):
         guessed: bool,
         stated: Corrections,
     ) -> LayoutMatch:
-        """Find the layout; `seen_mm` is the paper x of the boundaries seen between leads, on a `guessed` scale or not."""
+        """Find the layout; `seen_mm` is the paper x of the boundaries that were seen; the scale may be `guessed`."""
         ...
 
 

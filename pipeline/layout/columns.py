@@ -327,7 +327,7 @@ def _settle_gaps(
 
 
 def _gap_of_strips(traces: TraceSet, strips: Sequence[int], span: tuple[float, float], n: int) -> float:
-    """Return by how much `n` columns stand apart, in mm: a strip as long as all of them has no gaps and ends earlier."""
+    """Return how far `n` columns stand apart, in mm: a strip as long as all of them has no gaps and ends earlier."""
     of_strips = page_span(traces, [index for index in strips if index >= 0])
     if of_strips is None or abs(of_strips[0] - span[0]) > COLUMNS.edge_tolerance_mm:
         return 0.0
