@@ -136,6 +136,13 @@ class BeatLimits:
     most_period: float = 60.0  # the same, at most; 1.9 s
     repeats: float = 0.45  # autocorrelation, least, of beats that repeat; by hand
     first_peak: float = 0.75  # of the highest peak: the first one this high is one beat, the others are multiples
+    complex_qrs: float = 1.5  # QRS lengths over which steepness is added up; by hand
+    complex_quantile: float = 0.99  # of that, which is a complex's; by hand
+    complex_share: float = 0.4  # of a complex's, at least; by hand
+    least_complexes: int = 3  # that show where T waves are; by hand
+    first_t_qrs: float = 2.5  # QRS lengths behind a complex at which a T wave's top may be; by hand
+    longest_t: float = 0.65  # of the beats' distance up to which it may be; by hand
+    t_smooth_qrs: float = 0.25  # QRS lengths, half of the mean taken along a beat; by hand
     outermost: float = 0.005  # share of the samples at top and bottom that do not count for the height; by hand
     least_lead_mm: float = 20.0  # mm of a lead, less of which shows no height; by hand
 

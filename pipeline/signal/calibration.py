@@ -162,6 +162,12 @@ def _likely_beats(beats: Beats, speed_mm_per_s: float, rate_per_minute: float | 
     usual = WITNESS.qrs_share * _bell(qrs_s, WITNESS.qrs_s, WITNESS.qrs_spread)
     wide = _bell(qrs_s, WITNESS.qrs_wide * WITNESS.qrs_s, WITNESS.qrs_wide_spread)
     likely = usual + WITNESS.qrs_wide_share * wide
+    if beats.t_wave_mm is not None:
+        t_s, period_s = (mm / speed_mm_per_s for mm in beats.t_wave_mm)
+        usual_s = WITNESS.t_s * period_s**WITNESS.t_power
+        likely *= WITNESS.t_share * _bell(t_s, usual_s, WITNESS.t_spread) + (1 - WITNESS.t_share) * _bell(
+            t_s, usual_s, WITNESS.t_odd_spread
+        )
     return likely if beats.rr_mm is None else likely * _likely_period(beats.rr_mm / speed_mm_per_s, rate_per_minute)
 
 

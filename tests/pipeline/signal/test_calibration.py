@@ -101,6 +101,17 @@ def test_print_tells_half_columns_at_50_from_whole_ones_at_25() -> None:
     assert infer_calibration(match, pulses((10.1, 10.2)), stated(), Calibration()).reasons == ()
 
 
+def test_t_waves_tell_a_wide_complex_at_25_from_a_usual_one_at_50() -> None:
+    """A T wave follows its complex after 0.26 s at 70 beats a minute, and after 0.36 s at 35."""
+    match = matched("3x4", 50.0, column_seconds=1.25)
+    wide = Beats(qrs_mm=1.25, rr_mm=42.5, height_mm=11.0)
+    fast = replace(wide, t_wave_mm=(0.255 * 50, 42.5))
+    slow = replace(wide, t_wave_mm=(0.345 * 25, 42.5))
+    read = [infer_calibration(replace(match, beats=beats), pulses(), stated(), Calibration()) for beats in (fast, slow)]
+    assert [found.paper_speed_mm_per_s for found in read] == [50.0, 25.0]
+    assert "50 mm/s is not certain" in read[0].reasons[0]
+
+
 def beating(*, qrs_mm: float, rr_mm: float | None, height_mm: float) -> LayoutMatch:
     """A page of one column that shows nothing but its beats."""
     return replace(matched("12x1", 25.0), beats=Beats(qrs_mm=qrs_mm, rr_mm=rr_mm, height_mm=height_mm))
