@@ -60,6 +60,15 @@ class _Candidate:
         inside_mm = off_mm - DECISION.names_inside * width_mm / len(self.columns)
         return float(np.clip(max(before_mm, inside_mm) / width_mm, 0.0, 1.0))
 
+    @property
+    def names_misspaced(self) -> float:
+        """How far the distance of the names is from that of the columns, beyond what carts do: relative, in [0, 1]."""
+        if not self.labels or len(self.columns) < 2 or not _names_columns(self.labels, self.layout):
+            return 0.0
+        pitch_mm = self.columns[1][0] - self.columns[0][0]
+        off = abs(float(np.log(self.labels.pitch_x / pitch_mm)))
+        return float(np.clip(off - DECISION.names_spaced, 0.0, 1.0))
+
     def plainly_beats(self, other: _Candidate) -> bool:
         """Tell whether the evidence leaves no doubt between the two.
 
@@ -80,12 +89,17 @@ class _Candidate:
 
     @property
     def total(self) -> float:
-        """Cost of all evidence: names, rows, limb-lead sums, step of the columns."""
+        """Cost of all evidence: names, rows, limb-lead sums, place and step of the columns."""
         cost = self.labels.cost if self.labels else PLACEMENT.missing_name
         signals = DECISION.sums * min(1.0, self.residual or 0.0)
-        cost += DECISION.rows * self.rows.cost + signals + self.names_outside
+        cost += DECISION.rows * self.rows.cost + signals + self.names_outside + self.names_misspaced
         together = self.in_step - DECISION.together  # what a regular rhythm shows by chance is no evidence
         return cost + DECISION.step * float(np.clip(together if self.layout.sequential else -together, 0.0, 1.0))
+
+
+def _names_columns(labels: LabelFit, layout: Layout) -> bool:
+    """Tell whether names of more than one column are found, so that their distance is that of the columns."""
+    return bool(np.ptp(Slots.of(layout).column[labels.slot_label >= 0]) > 0)
 
 
 def _weigh(
@@ -106,9 +120,7 @@ def _columns(
     """Lay the columns of a layout over its rows, and measure the beats in them."""
     labels, rows = fit
     short, strips = rows.row_index[: len(layout.rows)], rows.row_index[len(layout.rows) :]
-    slots = Slots.of(layout)
-    columns_named = labels is not None and np.ptp(slots.column[labels.slot_label >= 0]) > 0
-    pitch = labels.pitch_x if labels is not None and columns_named else None
+    pitch = labels.pitch_x if labels is not None and _names_columns(labels, layout) else None
     columns = locate_columns(traces, layout, short, strips, label_pitch_mm=pitch, seen_mm=seen_mm, guessed=guessed)
     return columns, measure_beats(traces, [index for index in short if index >= 0], columns)
 
@@ -150,7 +162,7 @@ def _doubts(best: _Candidate, others: Sequence[_Candidate], found: Found, togeth
     """Say in words why a person should look at the layout; `together` is what one stated about the columns."""
     reasons = []
     n_names = best.n_labels
-    if n_names <= DECISION.few_names:
+    if n_names <= DECISION.few_names and n_names < DECISION.few_share * len(best.layout.leads):
         reasons.append(f"only {n_names} lead name{'' if n_names == 1 else 's'} found")
     elif n_names < DECISION.names_share * len(best.layout.leads):
         reasons.append(f"only {n_names} of {len(best.layout.leads)} lead names found")

@@ -179,7 +179,9 @@ class DecisionWeights:
     inverted_margin: float = 0.003  # share of the power, added to that
     names_before_mm: float = 20.0  # mm before a column at which carts still print its name; by hand
     names_inside: float = 0.3  # column widths into it; by hand
-    few_names: int = 2  # names that always ask for a look
+    names_spaced: float = 0.1  # log of their distance over that of the columns; carts space them up to 7 % wider
+    few_names: int = 2  # names that ask for a look
+    few_share: float = 0.6  # of the layout's names, less of which are few: two of three tell a layout of three leads
     names_share: float = 0.5  # of the layout's names that must be found; by hand
     solid_row: float = 0.3  # share of the width that makes a spare row worth a word; by hand
     lawless: float = 0.25  # share the sums leave that is a doubt; near 0 in the right order, else tenths
