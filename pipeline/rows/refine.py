@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.datatypes import FloatArray, LayoutMatch, PulseBox, SpikeMark, TextLine, TraceSet
 from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, Flags, Float64, InkStrip, ink_strip
 from pipeline.rows.spikes import Spike, level_of, spikes_of, without_spikes
+from pipeline.rows.steep import with_steep
 from pipeline.rows.tips import with_tips
 from pipeline.sheet.paper import Sheet, print_boxes
 
@@ -66,7 +67,8 @@ def fit_ink(
     owned = _of_a_pacemaker(_owned(strokes, level_mm))
     for k, (strip, top_mm) in strips.items():
         own = [(one.column, one.sign) for one in owned if one.row == k]
-        row_mm[k, strip.there] = top_mm + _line(strip, own)[strip.there] / PX_PER_MM_Y
+        others_px = (np.delete(traces.row_mm, k, 0) - np.float32(top_mm)) * np.float32(PX_PER_MM_Y)
+        row_mm[k, strip.there] = top_mm + _line(strip, own, others_px)[strip.there] / PX_PER_MM_Y
     marks = [SpikeMark(row=one.row, x_mm=float(x_mm[one.column]), tip_mm=one.tip_mm, score=one.score) for one in owned]
     return replace(traces, row_mm=row_mm, spikes=tuple(marks))
 
@@ -241,9 +243,11 @@ def _alike(one: _Stroke, strokes: Sequence[_Stroke], *, ratio: float = 0.65) -> 
     return count
 
 
-def _line(strip: InkStrip, spikes: Sequence[tuple[int, int]]) -> FloatArray:
-    """Return the line of a row (n,) in pixels, its tips fitted, beside its spikes: column and sign of each."""
-    return with_tips(replace(strip, y_px=without_spikes(strip, spikes)), _beside(spikes, strip.there))
+def _line(strip: InkStrip, spikes: Sequence[tuple[int, int]], others_px: FloatArray) -> FloatArray:
+    """Return the line of a row (n,) in pixels, fitted to its ink, beside its spikes: column and sign of each."""
+    paced = _beside(spikes, strip.there)
+    tips_px = with_tips(replace(strip, y_px=without_spikes(strip, spikes)), paced)
+    return with_steep(replace(strip, y_px=tips_px), paced, others_px)
 
 
 def _strip(sheet: Sheet, x_mm: Float64, row: FloatArray, there: Flags) -> tuple[InkStrip, float, list[Spike]] | None:
