@@ -1,9 +1,9 @@
 """Steep stretches of a row's line, fitted to their ink.
 
 The trace network's line is the mean of what may be, and a mean rounds off: tips are read too low, and what goes up and
-down within a millimetre too flat.  The ink says where the line ran.  A steep stretch is drawn with the row's own pen and
-compared with the page: every edge of the drawing is the edge of the pen at one point of the line, so the ink that is
-missing there, or is too much, says how far to move this point.  This is done a few times (analysis by synthesis).
+down within a millimetre too flat.  The ink says where the line ran.  A steep stretch is drawn with the row's own pen
+and compared with the page: every edge of the drawing is the edge of the pen at one point of the line, so the ink that
+is missing there, or is too much, says how far to move this point.  This is done a few times (analysis by synthesis).
 
 Edges within reach of another row's line say nothing, and a drawing that does not become more like the page is dropped.
 """
@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import solveh_banded
-from scipy.ndimage import binary_dilation, maximum_filter1d, minimum_filter1d
+from scipy.ndimage import binary_dilation, maximum_filter1d, minimum_filter1d, uniform_filter1d
+from scipy.signal import find_peaks
 from scipy.special import erfinv
 
 from pipeline.datatypes import FloatArray
@@ -41,6 +42,7 @@ def with_steep(
     *,
     steep_mm: float = 0.8,
     least_mm: float = 1.5,
+    trembling: float = 0.65,
     longest: int = 400,
 ) -> FloatArray:
     """Return a row's line (n,) in pixels, fitted to its ink where it is steep.
@@ -56,6 +58,8 @@ def with_steep(
         A stretch is steep if the line rises or falls by so much within 0.6 mm.
     least_mm : float
         Height of a stretch that is fitted.
+    trembling : float
+        Turns of half a millimetre for every mm from which on a row is left as it was read: noise hides its pen.
     longest : int
         Columns that are fitted together, at most.
     """
@@ -66,7 +70,8 @@ def with_steep(
     steep = binary_dilation(steep, np.ones(near + 8, bool)) & known
     moved = row.y_px.copy()
     pen = _measured(row, known)
-    if pen is None:
+    turns = find_peaks(-line, prominence=0.5 * PX_PER_MM_Y)[0].size / max(known.sum() / PX_PER_MM_X, 1)
+    if pen is None or turns > trembling:
         return moved
     patches = []
     for start, stop in runs_of(steep):
@@ -184,36 +189,64 @@ def _drawn(edges: _Edges, height: int, pen: Pen) -> FloatArray:
     return np.asarray(cv2.GaussianBlur(sharp, (0, 0), sigma_x, sigmaY=sigma_y, borderType=cv2.BORDER_REPLICATE))
 
 
-def _fitted(patch: _Patch, pen: Pen, *, unlike: float = 0.35, better: float = 0.85) -> Float64:
-    """Return the line of a steep stretch in pixels of the strip, without `_BESIDE` columns on each side."""
-    seen = patch.seen / np.float32(pen.darkness)
+def _fitted(
+    patch: _Patch,
+    pen: Pen,
+    *,
+    unlike: float = 0.35,
+    better: float = 0.85,
+    local: float = 0.85,
+    thin_mm: float = 0.45,
+    limb: float = 4.0,
+) -> Float64:
+    """Return the line of a steep stretch in pixels of the strip, without `_BESIDE` columns on each side.
+
+    Parameters
+    ----------
+    patch : _Patch
+    pen : Pen
+    unlike, better : float
+        The drawing may differ from the page by so much, and by so much of what it differed by at first.
+    local : float
+        The same within 0.45 mm: other columns stay as they were read.
+    thin_mm, limb : float
+        Limbs of waves, so many mm/mm steep, stay under a pen that is broader: its edge says less when they were
+        drawn than the network.
+    """
+    seen, read = patch.seen / np.float32(pen.darkness), patch.read_px
     others = _others(patch.others_px, len(seen), pen)
-    line, kept, least = patch.read_px, patch.read_px, np.inf
-    first = 0.0
+    line = read
+    tried: list[tuple[float, Float64, FloatArray]] = []  # how unlike a line's drawing is, the line, and by column
     for _ in range(_ROUNDS):
         edges = _edges(line, pen)
         drawing = np.maximum(_drawn(edges, len(seen), pen), others)
         shade = float(np.clip((seen * drawing).sum() / max(float((drawing**2).sum()), 1e-9), 0.8, 1.1))
         missing = (seen / np.float32(shade) - drawing) * (1 - others)
         error = _unlike(edges, seen, missing)
-        first = first or error
-        if error < least:
-            kept, least = line, error
-        steps = _steps(edges, seen, missing, others, line - patch.read_px, min(1.0, 5 * error))
-        if first > 2 * unlike or error > 1.2 * least or np.abs(steps).max() < 0.25:
+        tried.append((error, line, (missing**2).sum(0)))
+        least = min(one[0] for one in tried)
+        steps = _steps(edges, seen, missing, others, line - read, min(1.0, 5 * error))
+        if tried[0][0] > 2 * unlike or error > 1.2 * least or np.abs(steps).max() < 0.25:
             break
         line = line + steps
-    moved = np.abs(kept - patch.read_px).max()
-    if least > min(unlike, better * first) or moved > _MOST * np.ptp(patch.read_px):
-        kept = patch.read_px  # print, or two lines
-    return np.asarray(kept[_BESIDE:-_BESIDE] + patch.top)
+    first, _, before = tried[0]
+    least, line, after = min(tried, key=lambda one: one[0])
+    moved = line - read
+    if least > min(unlike, better * first) or np.abs(moved).max() > _MOST * np.ptp(read):
+        moved = np.zeros_like(moved)  # print, or two lines
+    clearer = uniform_filter1d(after, 9) < local * uniform_filter1d(before, 9)
+    if pen.width_mm + 2 * pen.blur_mm > thin_mm:
+        slopes = np.stack([np.gradient(read), np.gradient(line)]) * PX_PER_MM_X / PX_PER_MM_Y
+        clearer &= ~((np.abs(slopes).min(0) > limb) & (slopes[0] * slopes[1] > 0))
+    moved *= uniform_filter1d(clearer.astype(np.float64), 5)
+    return np.asarray((read + moved)[_BESIDE:-_BESIDE] + patch.top)
 
 
 def _unlike(edges: _Edges, seen: FloatArray, missing: FloatArray, *, around_px: float = 5.0) -> float:
     """Return how much of the ink around a line differs from its drawing: 0 = nothing."""
-    rows = np.arange(len(seen))[:, None]
+    rows = np.arange(len(seen), dtype=np.float32)[:, None]
     upper, lower = edges.upper.reshape(-1, _FINE).min(1), edges.lower.reshape(-1, _FINE).max(1)
-    around = (rows > upper - around_px) & (rows < lower + around_px)
+    around = (rows > upper.astype(np.float32) - around_px) & (rows < lower.astype(np.float32) + around_px)
     return float((missing**2 * around).sum() / max(float((seen**2 * around).sum()), 1e-9))
 
 
@@ -297,6 +330,9 @@ def _steps(
         votes.append((missing[rows, columns] * half).sum(1))
         trusts.append(1.0 * (others[rows, columns].max(1) < 0.1))
     alone = np.minimum(*votes) < 0.5 * reach  # not where ink runs on up and down
+    longer = [np.sqrt(1 + (np.gradient(edge) * PX_PER_MM_X / PX_PER_MM_Y) ** 2) for edge in (upper, lower)]
+    wider = float(np.median([vote / long for vote, long in zip(votes, longer, strict=True)]))  # the pen than drawn
+    votes = [vote - wider * long for vote, long in zip(votes, longer, strict=True)]
     weight, pull = np.full(n, 0.05), -smooth * np.convolve(moved_px, [1, -4, 6, -4, 1], "same")
     for vote, trust, edge, at, sign in (
         (votes[0], trusts[0], edges.upper, edges.upper_at, -1),
