@@ -197,7 +197,7 @@ def _fitted(
     better: float = 0.85,
     local: float = 0.85,
     thin_mm: float = 0.45,
-    limb: float = 4.0,
+    limb: float = 8.0,
 ) -> Float64:
     """Return the line of a steep stretch in pixels of the strip, without `_BESIDE` columns on each side.
 

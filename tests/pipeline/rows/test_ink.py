@@ -89,7 +89,7 @@ def test_a_row_that_trembles_throughout_is_left_as_it_was_read() -> None:
     assert np.array_equal(with_steep(replace(level, y_px=read), np.zeros(N, bool), NONE), read)
 
 
-@pytest.mark.parametrize("lost_mm", [1.0, 3.0])
+@pytest.mark.parametrize("lost_mm", [2.0, 3.0])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_tips_that_were_cut_off_far_are_followed_up_and_down(lost_mm: float, sign: int) -> None:
     y = LEVEL + sign * (_line(14.0) - LEVEL)
@@ -99,11 +99,11 @@ def test_tips_that_were_cut_off_far_are_followed_up_and_down(lost_mm: float, sig
     assert tips == pytest.approx([14.0] * 6, abs=0.4)
 
 
-@pytest.mark.parametrize("late", [2, -2])
-def test_a_wave_that_was_read_beside_its_ink_is_moved_along_time(late: int) -> None:
+@pytest.mark.parametrize("late", [1, -1])
+def test_a_thin_wave_that_was_read_beside_its_ink_is_moved_along_time(late: int) -> None:
     y = _line(8.0)
     read = np.roll(y, late)
-    fitted = _steep(_strip(y, Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0)), read)
+    fitted = _steep(_strip(y, Pen(width_mm=0.2, blur_mm=0.06, darkness=1.0)), read)
     limbs = np.abs(np.gradient(y)) > 1.5
     assert np.abs(fitted - y)[limbs].mean() < 0.4 * np.abs(read - y)[limbs].mean()
 
