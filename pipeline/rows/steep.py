@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import solveh_banded
-from scipy.ndimage import binary_dilation, maximum_filter1d, minimum_filter1d, uniform_filter1d
+from scipy.ndimage import binary_dilation, binary_erosion, maximum_filter1d, minimum_filter1d, uniform_filter1d
 from scipy.signal import find_peaks
 from scipy.special import erfinv
 
@@ -237,7 +237,8 @@ def _fitted(
     clearer = uniform_filter1d(after, 9) < local * uniform_filter1d(before, 9)
     if pen.width_mm + 2 * pen.blur_mm > thin_mm:
         slopes = np.stack([np.gradient(read), np.gradient(line)]) * PX_PER_MM_X / PX_PER_MM_Y
-        clearer &= ~((np.abs(slopes).min(0) > limb) & (slopes[0] * slopes[1] > 0))
+        limbs = (np.abs(slopes).min(0) > limb) & (slopes[0] * slopes[1] > 0)
+        clearer &= ~binary_erosion(limbs, np.ones(5, bool))  # their ends belong to the tips
     moved *= uniform_filter1d(clearer.astype(np.float64), 5)
     return np.asarray((read + moved)[_BESIDE:-_BESIDE] + patch.top)
 
