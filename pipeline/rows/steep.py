@@ -271,6 +271,8 @@ def _cover(
 
 def _median(values: FloatArray) -> FloatArray:
     """Return the median of every row of (h, n) over what is not NaN; NaN where there is nothing."""
+    if not values.shape[1]:
+        return np.full(len(values), np.nan, np.float32)
     kept = np.isfinite(values).sum(1)
     ordered = np.sort(values, axis=1)  # NaN last
     return np.asarray(np.take_along_axis(ordered, np.maximum(kept - 1, 0)[:, None] // 2, 1)[:, 0])
