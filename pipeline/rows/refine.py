@@ -67,8 +67,11 @@ def fit_ink(
     owned = _of_a_pacemaker(_owned(strokes, level_mm))
     for k, (strip, top_mm) in strips.items():
         own = [(one.column, one.sign) for one in owned if one.row == k]
-        others_px = (np.delete(traces.row_mm, k, 0) - np.float32(top_mm)) * np.float32(PX_PER_MM_Y)
-        row_mm[k, strip.there] = top_mm + _line(strip, own, others_px)[strip.there] / PX_PER_MM_Y
+        line_px = _line(strip, own)
+        if not owned:  # beside a spike, ink would pull a wave's tip
+            others_px = (np.delete(traces.row_mm, k, 0) - np.float32(top_mm)) * np.float32(PX_PER_MM_Y)
+            line_px = with_steep(replace(strip, y_px=line_px), others_px)
+        row_mm[k, strip.there] = top_mm + line_px[strip.there] / PX_PER_MM_Y
     marks = [SpikeMark(row=one.row, x_mm=float(x_mm[one.column]), tip_mm=one.tip_mm, score=one.score) for one in owned]
     return replace(traces, row_mm=row_mm, spikes=tuple(marks))
 
@@ -243,11 +246,9 @@ def _alike(one: _Stroke, strokes: Sequence[_Stroke], *, ratio: float = 0.65) -> 
     return count
 
 
-def _line(strip: InkStrip, spikes: Sequence[tuple[int, int]], others_px: FloatArray) -> FloatArray:
-    """Return the line of a row (n,) in pixels, fitted to its ink, beside its spikes: column and sign of each."""
-    paced = _beside(spikes, strip.there)
-    tips_px = with_tips(replace(strip, y_px=without_spikes(strip, spikes)), paced)
-    return with_steep(replace(strip, y_px=tips_px), paced, others_px)
+def _line(strip: InkStrip, spikes: Sequence[tuple[int, int]]) -> FloatArray:
+    """Return the line of a row (n,) in pixels, its tips fitted, beside its spikes: column and sign of each."""
+    return with_tips(replace(strip, y_px=without_spikes(strip, spikes)), _beside(spikes, strip.there))
 
 
 def _strip(sheet: Sheet, x_mm: Float64, row: FloatArray, there: Flags) -> tuple[InkStrip, float, list[Spike]] | None:

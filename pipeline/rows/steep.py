@@ -37,12 +37,11 @@ _PEN_PX = 10  # beside a line, where its own ink is
 
 def with_steep(
     row: InkStrip,
-    paced: Flags,
     others_px: FloatArray,
     *,
     steep_mm: float = 0.8,
     least_mm: float = 1.5,
-    trembling: float = 0.65,
+    trembling: float = 0.55,
     longest: int = 400,
 ) -> FloatArray:
     """Return a row's line (n,) in pixels, fitted to its ink where it is steep.
@@ -50,8 +49,6 @@ def with_steep(
     Parameters
     ----------
     row : InkStrip
-    paced : (n,) bool
-        Where a pacing spike stands: nothing is fitted there.
     others_px : (n_others, n) float32
         The lines of the page's other rows, in pixels of this strip; NaN = none.
     steep_mm : float
@@ -64,7 +61,7 @@ def with_steep(
         Columns that are fitted together, at most.
     """
     line = row.y_px.astype(np.float64)
-    known = row.there & ~paced
+    known = row.there
     near = 2 * round(0.3 * PX_PER_MM_X) + 1
     steep = maximum_filter1d(line, near) - minimum_filter1d(line, near) > steep_mm * PX_PER_MM_Y
     steep = binary_dilation(steep, np.ones(near + 8, bool)) & known

@@ -77,7 +77,7 @@ NONE = np.zeros((0, N), np.float32)  # no other rows
 
 
 def _steep(strip: np.ndarray, read: np.ndarray, others: np.ndarray = NONE) -> np.ndarray:
-    return with_steep(_seen(strip, read), np.zeros(N, bool), others)
+    return with_steep(_seen(strip, read), others)
 
 
 def test_a_row_that_trembles_throughout_is_left_as_it_was_read() -> None:
@@ -86,7 +86,7 @@ def test_a_row_that_trembles_throughout_is_left_as_it_was_read() -> None:
     strip = _strip(y, Pen(width_mm=0.3, blur_mm=0.06, darkness=1.0))
     level = ink_strip(strip, np.full(N, LEVEL, np.float32), np.ones(N, bool))
     assert level is not None
-    assert np.array_equal(with_steep(replace(level, y_px=read), np.zeros(N, bool), NONE), read)
+    assert np.array_equal(with_steep(replace(level, y_px=read), NONE), read)
 
 
 @pytest.mark.parametrize("lost_mm", [2.0, 3.0])
