@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.datatypes import FloatArray, LayoutMatch, PulseBox, SpikeMark, TextLine, TraceSet
 from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, Flags, Float64, InkStrip, ink_strip
 from pipeline.rows.spikes import Spike, level_of, spikes_of, without_spikes
+from pipeline.rows.steep import with_steep
 from pipeline.rows.tips import with_tips
 from pipeline.sheet.paper import Sheet, print_boxes
 from pipeline.threads import side_by_side
@@ -70,7 +71,16 @@ def fit_ink(
     strokes = [replace(one, seen=_is_trace(sheet, x_mm, one), printed=_in_print(boxes, x_mm, one)) for one in strokes]
     owned = _of_a_pacemaker([one for one in _owned(strokes, level_mm) if not _is_grid(sheet, x_mm, one)])
     own = {k: [(one.column, one.sign) for one in owned if one.row == k] for k in strips}
-    lines = side_by_side(lambda k: _line(strips[k][0], own[k]), strips)
+
+    def line_px(k: int) -> FloatArray:
+        strip, top_mm = strips[k]
+        line = _line(strip, own[k])
+        if owned:
+            return line  # beside a spike, ink would pull a wave's tip
+        others_px = (np.delete(traces.row_mm, k, 0) - np.float32(top_mm)) * np.float32(PX_PER_MM_Y)
+        return with_steep(replace(strip, y_px=line), others_px)
+
+    lines = side_by_side(line_px, strips)
     for (k, (strip, top_mm)), fitted in zip(strips.items(), lines, strict=True):
         row_mm[k, strip.there] = top_mm + fitted[strip.there] / PX_PER_MM_Y
     marks = [SpikeMark(row=one.row, x_mm=float(x_mm[one.column]), tip_mm=one.tip_mm, score=one.score) for one in owned]
