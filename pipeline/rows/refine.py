@@ -75,10 +75,9 @@ def fit_ink(
     def line_px(k: int) -> FloatArray:
         strip, top_mm = strips[k]
         line = _line(strip, own[k])
-        if owned:
-            return line  # beside a spike, ink would pull a wave's tip
         others_px = (np.delete(traces.row_mm, k, 0) - np.float32(top_mm)) * np.float32(PX_PER_MM_Y)
-        return with_steep(replace(strip, y_px=line), others_px)
+        alone = strip.there & ~_beside(own[k], strip.there) & ~_behind(boxes, x_mm, top_mm + line / PX_PER_MM_Y)
+        return with_steep(replace(strip, y_px=line, there=alone), others_px)
 
     lines = side_by_side(line_px, strips)
     for (k, (strip, top_mm)), fitted in zip(strips.items(), lines, strict=True):
@@ -316,6 +315,12 @@ def _in_print(boxes: Float64, x_mm: Float64, one: _Stroke, *, share: float = 0.4
     inside = np.minimum(boxes[:, 3], lower) - np.maximum(boxes[:, 1], upper)
     at = x_mm[one.column]
     return bool(((boxes[:, 0] <= at) & (at <= boxes[:, 2]) & (inside > share * (lower - upper))).any())
+
+
+def _behind(boxes: Float64, x_mm: Float64, y_mm: FloatArray) -> Flags:
+    """Mark the columns (n,) where a row's line runs through print: boxes (m, 4)."""
+    x0, y0, x1, y1 = boxes.T[..., None]
+    return np.asarray(((x0 <= x_mm) & (x_mm <= x1) & (y0 <= y_mm) & (y_mm <= y1)).any(0))
 
 
 def _beside(spikes: Sequence[tuple[int, int]], there: Flags, *, reach_mm: float = 0.6) -> Flags:
