@@ -74,8 +74,8 @@ def fit_ink(
 
     def line_px(k: int) -> FloatArray:
         strip, top_mm = strips[k]
-        line = _line(strip, own[k])
         others_px = (np.delete(traces.row_mm, k, 0) - np.float32(top_mm)) * np.float32(PX_PER_MM_Y)
+        line = _line(strip, own[k], others_px)
         alone = strip.there & ~_beside(own[k], strip.there) & ~_behind(boxes, x_mm, top_mm + line / PX_PER_MM_Y)
         return with_steep(replace(strip, y_px=line, there=alone), others_px)
 
@@ -256,9 +256,9 @@ def _alike(one: _Stroke, strokes: Sequence[_Stroke], *, ratio: float = 0.65) -> 
     return count
 
 
-def _line(strip: InkStrip, spikes: Sequence[tuple[int, int]]) -> FloatArray:
+def _line(strip: InkStrip, spikes: Sequence[tuple[int, int]], others_px: FloatArray) -> FloatArray:
     """Return the line of a row (n,) in pixels, its tips fitted, beside its spikes: column and sign of each."""
-    return with_tips(replace(strip, y_px=without_spikes(strip, spikes)), _beside(spikes, strip.there))
+    return with_tips(replace(strip, y_px=without_spikes(strip, spikes)), _beside(spikes, strip.there), others_px)
 
 
 def _strip(sheet: Sheet, x_mm: Float64, row: FloatArray, there: Flags) -> tuple[InkStrip, float, list[Spike]] | None:

@@ -17,6 +17,7 @@ from pipeline.rows.steep import with_steep
 from pipeline.rows.tips import with_tips
 
 N, HEIGHT, LEVEL = 2400, 320, 200.0  # columns, pixels, the zero line
+NONE = np.zeros((0, N), np.float32)  # no other rows
 PAPER, GRID, INK = (np.array(c, np.float32) for c in ((250, 246, 240), (240, 170, 165), (40, 40, 50)))
 
 
@@ -62,7 +63,7 @@ def test_tips_that_were_read_too_low_are_put_where_their_ink_ends(lost_mm: float
     y = _line()
     read = np.maximum(y, LEVEL - PX_PER_MM_Y * (12.0 - lost_mm)).astype(np.float32)  # a flat top
     row = _seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.1, darkness=1.0)), read)
-    fitted = with_tips(row, np.zeros(N, bool))
+    fitted = with_tips(row, np.zeros(N, bool), NONE)
     tips = np.array([part.min() for part in np.split(fitted, np.arange(400, N, 400))])
     assert (LEVEL - tips) / PX_PER_MM_Y == pytest.approx(np.full(6, 12.0), abs=0.35)
 
@@ -70,14 +71,29 @@ def test_tips_that_were_read_too_low_are_put_where_their_ink_ends(lost_mm: float
 def test_tips_that_are_right_stay() -> None:
     y = _line()
     row = _seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.1, darkness=1.0)), y)
-    assert np.abs(with_tips(row, np.zeros(N, bool)) - y).max() < 0.2 * PX_PER_MM_Y
+    assert np.abs(with_tips(row, np.zeros(N, bool), NONE) - y).max() < 0.2 * PX_PER_MM_Y
 
 
-NONE = np.zeros((0, N), np.float32)  # no other rows
+def test_a_tip_that_ends_at_another_rows_line_stays() -> None:
+    y = _line(8.0)
+    other = 2 * LEVEL - PX_PER_MM_Y * 14.0 - _line(5.5, seed=2)  # its waves down end half a millimetre above the tips
+    pen = Pen(width_mm=0.5, blur_mm=0.12, darkness=1.0)
+    row = _seen(np.minimum(_strip(y, pen), _strip(other, pen)), y)
+    assert np.abs(with_tips(row, np.zeros(N, bool), NONE) - y).max() > 0.3 * PX_PER_MM_Y
+    assert np.array_equal(with_tips(row, np.zeros(N, bool), other[None].astype(np.float32)), y)
 
 
 def _steep(strip: np.ndarray, read: np.ndarray, others: np.ndarray = NONE) -> np.ndarray:
     return with_steep(_seen(strip, read), others)
+
+
+@pytest.mark.parametrize(
+    "pen", [Pen(width_mm=0.6, blur_mm=0.1, darkness=1.0), Pen(width_mm=0.2, blur_mm=0.3, darkness=1.0)]
+)
+def test_rows_of_a_broad_pen_or_much_blur_are_left_as_they_were_read(pen: Pen) -> None:
+    y = _line(14.0)
+    read = np.maximum(y, LEVEL - PX_PER_MM_Y * 12.0)
+    assert np.array_equal(_steep(_strip(y, pen), read), read)
 
 
 def test_a_row_that_trembles_throughout_is_left_as_it_was_read() -> None:
