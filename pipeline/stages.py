@@ -37,6 +37,7 @@ from pipeline.datatypes import (
     TraceSet,
 )
 from pipeline.layout.identify import identify_layout
+from pipeline.layout.settle import settle_columns
 from pipeline.networks.inference import Network
 from pipeline.printing.labels import read_labels
 from pipeline.printing.recogniser import Recogniser
@@ -46,8 +47,7 @@ from pipeline.printing.values import printed_values
 from pipeline.rows.by_hand import lay_by_hand, put_where_stated, stated_rows
 from pipeline.rows.components import rows_from_ink
 from pipeline.rows.drawing import follow_strokes
-from pipeline.rows.marks import read_marks
-from pipeline.rows.pulses import measure_pulses
+from pipeline.rows.marks import measure_pulses, read_marks
 from pipeline.rows.refine import fit_ink
 from pipeline.rows.trace import RowReader, read_rows, trace_rows
 from pipeline.sheet.bend import unbend
@@ -82,9 +82,10 @@ class LayoutFinder(Protocol):
         /,
         *,
         seen_mm: Sequence[float],
+        guessed: bool,
         stated: Corrections,
     ) -> LayoutMatch:
-        """Find the layout; `seen_mm` is the paper x of the boundaries that were seen between leads."""
+        """Find the layout; `seen_mm` is the paper x of the boundaries that were seen; the scale may be `guessed`."""
         ...
 
 
@@ -108,6 +109,7 @@ class Stages:
     follow_strokes: Callable[[TraceSet, Sheet], TraceSet]
     join_lead_names: Callable[[Sequence[LeadLabel], Sequence[TextLine]], tuple[LeadLabel, ...]]
     identify_layout: LayoutFinder
+    settle_columns: Callable[[LayoutMatch, TraceSet, Sheet, Sequence[float]], LayoutMatch]
     put_where_stated: Callable[[LayoutMatch, TraceSet, RectifiedPage, Corrections], LayoutMatch]
     lay_by_hand: Callable[[TraceSet, LayoutMatch, Sheet, RectifiedPage, Corrections], tuple[TraceSet, LayoutMatch]]
     measure_pulses: Callable[[Sheet, PrintedMarks], PrintedMarks]
@@ -141,6 +143,7 @@ SHIPPED = Stages(
     follow_strokes=follow_strokes,
     join_lead_names=join_lead_names,
     identify_layout=identify_layout,
+    settle_columns=settle_columns,
     put_where_stated=put_where_stated,
     lay_by_hand=lay_by_hand,
     measure_pulses=measure_pulses,

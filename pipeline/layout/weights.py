@@ -62,6 +62,7 @@ class ColumnWeights:
     gap_blank: float = 0.35  # share of the rows that show nothing, more of which speaks for a gap; by hand
     widest_gap_mm: float = 3.6  # mm between two columns; by hand
     other_width: float = 0.06  # relative difference up to which a width that carts print is tried; by hand
+    strip_ends_mm: float = 1.0  # mm by which strips end before columns that have gaps; up to 0.4 without (13 copies)
     seen: float = 0.5  # confidence from which on a row is seen again behind a gap; by hand
     most_jump_mm: float = 2.0  # mm that one row adds to a common jump; by hand
     start_ink: float = 0.5  # weight of the first ink; by hand, rows count 1
@@ -79,6 +80,7 @@ class ColumnWeights:
     settle_steps: int = 12  # of the fit, the first half with three times the spread; by hand
     strange: float = 0.4  # cost of a pitch that no cart prints; by hand
     strange_spread: float = 0.004  # relative difference that costs it in full; by hand
+    guessed_spread: float = 0.012  # the same where the scale is a guess: rows measure a pitch to 0.8 % (13 copies)
     strange_most: float = 3.0  # times that cost, at most; by hand
     reach_mm: float = 1.5  # mm by which the start is searched; by hand
     stretch: float = 0.016  # relative, by which the pitch is searched; by hand
@@ -94,6 +96,66 @@ class ColumnWeights:
     shift_least: float = 2.0  # marks that must support a moved start; by hand
     shift_ratio: float = 1.5  # times the support of the start where it is, and one mark more; by hand
     drawn_reach_mm: float = 3.0  # mm within which the start of a drawing's line is the column's; by hand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeLimits:
+    """Where and how the edges of columns are measured."""
+
+    reach_mm: float = 0.9  # mm from where a column was laid; by hand
+    seen: float = 0.3  # confidence at which a row begins and ends; scatters least of 0.12 to 0.7 (97 drawn pages)
+    step_mm: float = 0.6  # mm by which a row steps beyond its waves beside; by hand
+    outside_mm: float = 1.2  # mm of paper looked at outside of a row's end; by hand
+    inside_mm: float = 2.6  # mm inside; by hand
+    beside_mm: float = 1.5  # mm of paper above and below the line; by hand
+    settled_mm: float = 0.15  # mm behind the first trace from which on the line is believed; by hand
+    line_px: int = 6  # tenths of a mm to both sides of the line that hold its ink; by hand
+    ink_ahead_mm: float = 0.1  # mm by which ink stands before the tracer's start; 140 drawn pages
+    ink_near_mm: float = 0.3  # mm further off it is something else; by hand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettleWeights:
+    """How far each kind of edge stands off its sample: measured on 140 drawn pages and 20 photographs."""
+
+    # in the order of `edges.Kind`; of what the tracer sees and of ink, beyond `seen_mm` and the pen's
+    offset_mm: tuple[float, ...] = (0.0, -0.06, 0.0, 0.10, 0.0, 0.0, -0.028, -0.02)  # mm
+    offset_doubt_mm: tuple[float, ...] = (0.02, 0.04, 0.02, 0.05, 0.012, 0.012, 0.012, 0.1)  # mm, least
+    doubt_per_spread: float = 1.2  # doubt of a kind that scatters, per mm of its scatter
+    seen_mm: float = 0.025  # mm by which the tracer sees a row beyond both of its ends
+    seen_doubt_mm: float = 0.035
+    pen_mm: float = 0.03  # mm by which ink stands out beyond both ends, and the share of a line's height of it
+    pen_share: float = 0.162
+    pen_doubt_mm: float = 0.03
+    start_doubt_mm: float = 0.25  # mm by which columns were laid off
+    usual_spread: float = 0.0001  # relative difference from the width that carts print; 0.00005 drawn, 0.0002 photos
+    usual_spread_guessed: float = 0.0006  # the same where columns gave the scale; by hand
+    usual_pitch: float = 0.002  # relative difference up to which a pitch is taken for the usual one; by hand
+    near: float = 0.06  # relative difference up to which a column may be of the usual width; by hand
+    near_alone: float = 0.012  # the same for the one column of a page, which may be cut; by hand
+    cost_of_gap: float = 6.0  # evidence that a gap needs which was not seen before; by hand
+    cost_of_width: float = 12.0  # evidence that a width needs which carts do not print; by hand
+    page_s: float = 10.0  # s that carts divide among columns
+    least_gap_mm: float = 0.15  # mm; by hand
+    least_hidden_mm: float = 0.2  # mm, of a gap that was not seen before; by hand
+    most_gap_mm: float = 3.7  # mm; by hand
+    in_gap_mm: float = 0.4  # mm by which steps and marks are off where there is a gap; by hand
+    most_mm: float = 1.0  # mm by which columns move at most; by hand
+    mark_reach_mm: float = 0.9  # mm; by hand
+    at_mark_mm: float = 0.4  # mm from a boundary within which a mark is explained; by hand
+    pulse_mm: float = 10.0  # mm by which a calibration pulse may lead to a wrong start; by hand
+    more_marks: float = 1.5  # times the marks explained, and two more, lay columns anew; 1 of 185 pages, rightly
+    mark_spread_mm: float = 0.05  # mm by which marks of separators are off; 20 photographs
+    mark_stretch_mm: float = 0.1  # mm between the first and the last, the same
+    least_boundaries: int = 4  # with marks: fewer are even by chance; by hand
+    least_steps: int = 3  # that show whether steps agree; by hand
+    steps_agree_mm: float = 0.04  # mm by which they do; drawn pages 0.01 to 0.03, photographs over 0.05 but one
+    lone_spread_mm: float = 0.05  # mm of an edge without another of its kind; by hand
+    tie_mm: float = 0.001  # mm by which pitch and width differ without a gap
+    steps: int = 14  # of the fit, ever narrower
+    least_width_mm: float = 0.06  # mm, of the weights; by hand
+    floor_mm: float = 0.05  # mm, of the evidence; by hand
+    wrong: float = 0.1  # share of edges that are something else; by hand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +196,13 @@ class BeatLimits:
     most_period: float = 60.0  # the same, at most; 1.9 s
     repeats: float = 0.45  # autocorrelation, least, of beats that repeat; by hand
     first_peak: float = 0.75  # of the highest peak: the first one this high is one beat, the others are multiples
+    complex_qrs: float = 1.5  # QRS lengths over which steepness is added up; by hand
+    complex_quantile: float = 0.99  # of that, which is a complex's; by hand
+    complex_share: float = 0.4  # of a complex's, at least; by hand
+    least_complexes: int = 3  # that show where T waves are; by hand
+    first_t_qrs: float = 2.5  # QRS lengths behind a complex at which a T wave's top may be; by hand
+    longest_t: float = 0.65  # of the beats' distance up to which it may be; by hand
+    t_smooth_qrs: float = 0.25  # QRS lengths, half of the mean taken along a beat; by hand
     outermost: float = 0.005  # share of the samples at top and bottom that do not count for the height; by hand
     least_lead_mm: float = 20.0  # mm of a lead, less of which shows no height; by hand
 
@@ -170,7 +239,9 @@ class DecisionWeights:
     inverted_margin: float = 0.003  # share of the power, added to that
     names_before_mm: float = 20.0  # mm before a column at which carts still print its name; by hand
     names_inside: float = 0.3  # column widths into it; by hand
-    few_names: int = 2  # names that always ask for a look
+    names_spaced: float = 0.1  # log of their distance over that of the columns; carts space them up to 7 % wider
+    few_names: int = 2  # names that ask for a look
+    few_share: float = 0.6  # of the layout's names, less of which are few: two of three tell a layout of three leads
     names_share: float = 0.5  # of the layout's names that must be found; by hand
     solid_row: float = 0.3  # share of the width that makes a spare row worth a word; by hand
     lawless: float = 0.25  # share the sums leave that is a doubt; near 0 in the right order, else tenths
@@ -191,6 +262,8 @@ class DecisionWeights:
 RULE = RuleLimits()
 PLACEMENT = PlacementWeights()
 COLUMNS = ColumnWeights()
+EDGES = EdgeLimits()
+SETTLE = SettleWeights()
 SIGNALS = SignalWeights()
 BEATS = BeatLimits()
 STRIPS = StripWeights()
