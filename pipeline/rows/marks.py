@@ -1,8 +1,9 @@
 """Canvas -> PrintedMarks: rows, column starts and calibration pulses.
 
-The paper counts rows after tracing; this network sees where they run before anything is traced.  It marks a pulse with
-its feet.  Only the flat top is as long as the pulse, and some carts draw feet of several millimetres, so that the top is
-measured on the page network's ink, in the upper half of the marked box, between the middles of the two flanks.
+The paper counts rows after tracing; this network sees where they run before anything is traced.  It marks a pulse
+with its feet.  Only the flat top is as long as the pulse, and some carts draw feet of several millimetres, so that
+the top is measured on the page network's ink, in the upper half of the marked box, between the middles of the two
+flanks.
 """
 
 from __future__ import annotations
