@@ -152,7 +152,10 @@ def _edges(traces: TraceSet, sheet: Sheet, short: Sequence[int], rows: Sequence[
     found += ends(traces, sheet, short, inner, (Kind.SEEN_AGAIN, Kind.INK_START), 1)
     found += ends(traces, sheet, rows, last, (Kind.SEEN_END, Kind.INK_END), -1)
     found += ends(traces, sheet, short, inner_ends, (Kind.SEEN_LAST, Kind.INK_END), -1)
-    return found + ([] if laid.gapped else steps(traces, short, starts))
+    pens_mm = [edge.pen_mm for edge in found if edge.kind in _INK]
+    pen_mm = float(np.median(pens_mm)) if pens_mm else 0.0
+    like = [edge for edge in found if edge.kind not in _INK or pen_mm / 2 <= edge.pen_mm <= pen_mm * 2]
+    return like + ([] if laid.gapped else steps(traces, short, starts))
 
 
 def _marks(seen_mm: Sequence[float], laid: _Columns) -> list[Edge]:
