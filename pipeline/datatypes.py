@@ -324,6 +324,7 @@ class Beats:
     qrs_mm: float  # lag at which the rows' steepness is half as like itself: grows with the length of a QRS complex
     rr_mm: float | None  # from one beat to the next; None: they do not repeat
     height_mm: float  # of a lead, from its lowest to its highest point
+    t_wave_mm: tuple[float, float] | None = None  # from a QRS complex to its T wave's top, and to the next complex
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)

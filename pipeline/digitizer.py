@@ -361,7 +361,10 @@ class Digitizer:
         """Find the layout, as far as it is not stated."""
         seen_mm = [x for row in seen.marks.rows for x in row.boundaries_mm]
         labels = self.stages.join_lead_names(seen.labels, seen.text)
-        return self.stages.identify_layout(labels, seen.traces, self.layouts, seen_mm=seen_mm, stated=corrections)
+        guessed = seen.rectified.grid_scale.source == "default"
+        return self.stages.identify_layout(
+            labels, seen.traces, self.layouts, seen_mm=seen_mm, guessed=guessed, stated=corrections
+        )
 
     def _finish(self, page: PageImage, seen: Reading, default: Calibration, corrections: Corrections) -> Digitization:
         """Make the record of what was seen on a page."""

@@ -83,9 +83,10 @@ class LayoutFinder(Protocol):
         /,
         *,
         seen_mm: Sequence[float],
+        guessed: bool,
         stated: Corrections,
     ) -> LayoutMatch:
-        """Find the layout; `seen_mm` is the paper x of the boundaries that were seen between leads."""
+        """Find the layout; `seen_mm` is the paper x of the boundaries that were seen; the scale may be `guessed`."""
         ...
 
 

@@ -175,7 +175,7 @@ def _lay_columns(
     rows: Sequence[int],
     coarse: tuple[float, float],
     n: int,
-    seconds: float,
+    usual: Sequence[float],
     span: tuple[float, float],
     seen_mm: Sequence[float],
 ) -> tuple[float, float, float]:
@@ -186,7 +186,6 @@ def _lay_columns(
     carts print them, or as the page is; between them some carts leave a gap.
     """
     reach_mm = COLUMNS.reach_mm
-    usual = [speed * seconds for speed in PACES_MM_PER_S]
     widths = [width for width in usual if abs(width / coarse[1] - 1.0) < COLUMNS.other_width]
     start = coarse[0] + np.arange(-reach_mm, reach_mm + 0.01, 0.05)[:, None]
     stretches = 1 + np.arange(-COLUMNS.stretch, COLUMNS.stretch + 1e-4, 0.0008)
@@ -202,12 +201,13 @@ def _lay_columns(
         for k in range(1, n)
     ]
     best = (-np.inf, coarse[0], coarse[1], 0.0)
+    spread = COLUMNS.strange_spread if usual else COLUMNS.guessed_spread
     for pitch, gap in tried:
         plain = not gap.any()
         strangeness = np.min([np.abs((pitch - gap) / known - 1) for known in (coarse[1], *usual)], axis=0)
         score = COLUMNS.start_ink * _bell((start - span[0]) / COLUMNS.start_ink_spread_mm)
         score = score + COLUMNS.end_ink * _bell((start + n * pitch - gap - span[1]) / COLUMNS.end_ink_spread_mm)
-        score = score - COLUMNS.strange * np.minimum((strangeness / COLUMNS.strange_spread) ** 2, COLUMNS.strange_most)
+        score = score - COLUMNS.strange * np.minimum((strangeness / spread) ** 2, COLUMNS.strange_most)
         for k in range(n + 1):
             at = start + k * pitch
             if marks.size and (plain or k in (0, n)):
@@ -224,10 +224,10 @@ def _lay_columns(
     _, start_mm, pitch_mm, gap_mm = best
     if gap_mm:
         width_mm = pitch_mm - gap_mm
-        start_mm, pitch_mm = _settle_gaps(traces, rows, (start_mm, pitch_mm, gap_mm), n, seconds, span)
+        start_mm, pitch_mm = _settle_gaps(traces, rows, (start_mm, pitch_mm, gap_mm), n, usual, span)
         return start_mm, pitch_mm, pitch_mm - width_mm
     start_mm = _steepest(traces, rows, start_mm, pitch_mm, n)
-    return (*_settle(start_mm, pitch_mm, n, seconds, seen_mm), 0.0)
+    return (*_settle(start_mm, pitch_mm, n, usual, seen_mm), 0.0)
 
 
 def _steepest(
@@ -246,7 +246,9 @@ def _steepest(
     return traces.x0_mm + float(at[0, best]) / scale - pitch_mm
 
 
-def _settle(start_mm: float, pitch_mm: float, n: int, seconds: float, seen_mm: Sequence[float]) -> tuple[float, float]:
+def _settle(
+    start_mm: float, pitch_mm: float, n: int, usual: Sequence[float], seen_mm: Sequence[float]
+) -> tuple[float, float]:
     """Move evenly spaced columns onto the marks near their boundaries; (start, pitch) in mm.
 
     Where separators are printed, marks show a boundary to some hundredths of a millimetre; steps of the rows do not,
@@ -255,7 +257,7 @@ def _settle(start_mm: float, pitch_mm: float, n: int, seconds: float, seen_mm: S
     and a pitch next to one that carts print is drawn towards it.
     """
     marks = np.asarray(seen_mm, np.float64)
-    usual_mm = min((speed * seconds for speed in PACES_MM_PER_S), key=lambda known: abs(known / pitch_mm - 1))
+    usual_mm = min(usual, key=lambda known: abs(known / pitch_mm - 1), default=0.0)
     usual_spread_mm = COLUMNS.settle_pitch * usual_mm
     settled = np.array([start_mm, pitch_mm])
     for step in range(COLUMNS.settle_steps):
@@ -267,7 +269,11 @@ def _settle(start_mm: float, pitch_mm: float, n: int, seconds: float, seen_mm: S
         spread_mm = COLUMNS.settle_spread_mm * (3.0 if 2 * step < COLUMNS.settle_steps else 1.0)
         weight = near / (1 + (off_mm / spread_mm) ** 2) ** 2
         usual_off_mm = usual_mm - settled[1]
-        pull = (spread_mm / usual_spread_mm) ** 2 / (1 + (usual_off_mm / (2 * usual_spread_mm)) ** 2) ** 2
+        pull = (
+            (spread_mm / usual_spread_mm) ** 2 / (1 + (usual_off_mm / (2 * usual_spread_mm)) ** 2) ** 2
+            if usual
+            else 0.0
+        )
         design = np.stack([np.ones_like(column), column])
         normal = design * weight @ design.T + np.diag([0.0, pull])
         settled += np.linalg.solve(normal, design @ (weight * off_mm) + [0.0, pull * usual_off_mm])
@@ -280,7 +286,7 @@ def _settle_gaps(
     rows: Sequence[int],
     laid: tuple[float, float, float],
     n: int,
-    seconds: float,
+    usual: Sequence[float],
     span: tuple[float, float],
 ) -> tuple[float, float]:
     """Move evenly spaced columns to where most rows are seen again behind their gaps; (start, pitch) in mm.
@@ -303,7 +309,7 @@ def _settle_gaps(
     off_mm = x_mm - start_mm - column * pitch_mm
     moves = np.arange(-COLUMNS.settle_reach_mm, COLUMNS.settle_reach_mm + 1e-9, 0.02)[:, None]
     stretches = moves.T / (n - 1)
-    usual_mm = min((speed * seconds for speed in PACES_MM_PER_S), key=lambda w: abs(w + gap_mm - pitch_mm))
+    usual_mm = min(usual, key=lambda width: abs(width + gap_mm - pitch_mm))
     usual_spread_mm = COLUMNS.settle_pitch * usual_mm
     agree = sum(_bell((off - moves - k * stretches) / spread_mm) for k, off in zip(column, off_mm, strict=True))
     agree = agree + 1 / (1 + ((pitch_mm - gap_mm + stretches - usual_mm) / (2 * usual_spread_mm)) ** 2)
@@ -320,15 +326,24 @@ def _settle_gaps(
     return float(settled[0]), float(settled[1])
 
 
-def _pitch(layout: Layout, extent_mm: float, label_pitch_mm: float | None) -> float:
+def _gap_of_strips(traces: TraceSet, strips: Sequence[int], span: tuple[float, float], n: int) -> float:
+    """Return how far `n` columns stand apart, in mm: a strip as long as all of them has no gaps and ends earlier."""
+    of_strips = page_span(traces, [index for index in strips if index >= 0])
+    if of_strips is None or abs(of_strips[0] - span[0]) > COLUMNS.edge_tolerance_mm:
+        return 0.0
+    earlier_mm = span[1] - of_strips[1]
+    gap_mm = earlier_mm / (n - 1)
+    told = earlier_mm >= COLUMNS.strip_ends_mm and COLUMNS.gap_mm <= gap_mm <= COLUMNS.widest_gap_mm
+    return gap_mm if told else 0.0
+
+
+def _pitch(n: int, usual: Sequence[float], extent_mm: float, label_pitch_mm: float | None) -> float:
     """Choose the distance of column starts: what carts print, what the rows measure, or what the labels say.
 
     A page may be cut at the right, its trace may run into a pulse, and labels may be spaced wider than their columns:
     each explanation costs what it leaves unexplained.
     """
-    n = len(layout.rows[0])
-    nominal = [layout.column_seconds * speed for speed in PACES_MM_PER_S]
-    candidates = [*nominal, extent_mm / n, *([label_pitch_mm] if label_pitch_mm else [])]
+    candidates = [*usual, extent_mm / n, *([label_pitch_mm] if label_pitch_mm else [])]
 
     def cost(pitch_mm: float) -> float:
         over_mm = extent_mm - n * pitch_mm
@@ -337,7 +352,7 @@ def _pitch(layout: Layout, extent_mm: float, label_pitch_mm: float | None) -> fl
         if label_pitch_mm:
             off = abs(label_pitch_mm / pitch_mm - 1.0)
             penalty += COLUMNS.label_pitch * min(1.0, off / COLUMNS.label_pitch_spread)
-        return penalty + (0.0 if pitch_mm in nominal else COLUMNS.unusual_pitch)
+        return penalty + (0.0 if pitch_mm in usual else COLUMNS.unusual_pitch)
 
     best = min(candidates, key=cost)
     # A whole page measures its own pitch better than the grid's scale knows it.
@@ -381,6 +396,7 @@ def locate_columns(
     *,
     label_pitch_mm: float | None = None,
     seen_mm: Sequence[float] = (),
+    guessed: bool = False,
 ) -> Spans:
     """Find where each column of a page starts and ends.
 
@@ -394,6 +410,8 @@ def locate_columns(
         Distance of the labels of neighbouring columns.
     seen_mm : sequence of float
         Paper x where the layout network saw a lead's stretch begin.
+    guessed : bool
+        The scale of the page is a guess: then no width is one that carts print.
 
     Returns
     -------
@@ -410,11 +428,13 @@ def locate_columns(
         start_mm = _drawn(traces, [*short, *strips], start_mm)
         width_mm = (end_mm - start_mm) / n
         return tuple((start_mm + k * width_mm, start_mm + (k + 1) * width_mm) for k in range(n))
-    pitch_mm = _pitch(layout, end_mm - start_mm, label_pitch_mm)
+    usual = [] if guessed else [layout.column_seconds * speed for speed in PACES_MM_PER_S]
+    told_mm = _gap_of_strips(traces, strips, span, n) if guessed else 0.0
+    end_mm += told_mm  # as if a gap followed the last column, too
+    pitch_mm = _pitch(n, usual, end_mm - start_mm, label_pitch_mm)
     start_mm = _start_of_marks(start_mm, pitch_mm, n, seen_mm)
-    start_mm, pitch_mm, gap_mm = _lay_columns(
-        traces, short, (start_mm, pitch_mm), n, layout.column_seconds, span, seen_mm
-    )
+    start_mm, pitch_mm, gap_mm = _lay_columns(traces, short, (start_mm, pitch_mm), n, usual, (span[0], end_mm), seen_mm)
+    gap_mm = max(gap_mm, told_mm)
     starts = [_drawn(traces, short, start_mm + k * pitch_mm) for k in range(n)]
     gaps = [_gap(traces, short, start, 3.0) for start in starts[1:]]
     bridged_mm = max(gap_mm - COLUMNS.ink_early_mm, 0.0)  # the ink ends half a pen behind the line

@@ -60,6 +60,15 @@ class _Candidate:
         inside_mm = off_mm - DECISION.names_inside * width_mm / len(self.columns)
         return float(np.clip(max(before_mm, inside_mm) / width_mm, 0.0, 1.0))
 
+    @property
+    def names_misspaced(self) -> float:
+        """How far the distance of the names is from that of the columns, beyond what carts do: relative, in [0, 1]."""
+        if not self.labels or len(self.columns) < 2 or not _names_columns(self.labels, self.layout):
+            return 0.0
+        pitch_mm = self.columns[1][0] - self.columns[0][0]
+        off = abs(float(np.log(self.labels.pitch_x / pitch_mm)))
+        return float(np.clip(off - DECISION.names_spaced, 0.0, 1.0))
+
     def plainly_beats(self, other: _Candidate) -> bool:
         """Tell whether the evidence leaves no doubt between the two.
 
@@ -80,12 +89,17 @@ class _Candidate:
 
     @property
     def total(self) -> float:
-        """Cost of all evidence: names, rows, limb-lead sums, step of the columns."""
+        """Cost of all evidence: names, rows, limb-lead sums, place and step of the columns."""
         cost = self.labels.cost if self.labels else PLACEMENT.missing_name
         signals = DECISION.sums * min(1.0, self.residual or 0.0)
-        cost += DECISION.rows * self.rows.cost + signals + self.names_outside
+        cost += DECISION.rows * self.rows.cost + signals + self.names_outside + self.names_misspaced
         together = self.in_step - DECISION.together  # what a regular rhythm shows by chance is no evidence
         return cost + DECISION.step * float(np.clip(together if self.layout.sequential else -together, 0.0, 1.0))
+
+
+def _names_columns(labels: LabelFit, layout: Layout) -> bool:
+    """Tell whether names of more than one column are found, so that their distance is that of the columns."""
+    return bool(np.ptp(Slots.of(layout).column[labels.slot_label >= 0]) > 0)
 
 
 def _weigh(
@@ -101,20 +115,18 @@ def _weigh(
 
 
 def _columns(
-    layout: Layout, traces: TraceSet, fit: tuple[LabelFit | None, RowFit], seen_mm: Sequence[float]
+    layout: Layout, traces: TraceSet, fit: tuple[LabelFit | None, RowFit], seen_mm: Sequence[float], guessed: bool
 ) -> tuple[Spans, Beats | None]:
     """Lay the columns of a layout over its rows, and measure the beats in them."""
     labels, rows = fit
     short, strips = rows.row_index[: len(layout.rows)], rows.row_index[len(layout.rows) :]
-    slots = Slots.of(layout)
-    columns_named = labels is not None and np.ptp(slots.column[labels.slot_label >= 0]) > 0
-    pitch = labels.pitch_x if labels is not None and columns_named else None
-    columns = locate_columns(traces, layout, short, strips, label_pitch_mm=pitch, seen_mm=seen_mm)
+    pitch = labels.pitch_x if labels is not None and _names_columns(labels, layout) else None
+    columns = locate_columns(traces, layout, short, strips, label_pitch_mm=pitch, seen_mm=seen_mm, guessed=guessed)
     return columns, measure_beats(traces, [index for index in short if index >= 0], columns)
 
 
 def _candidates(
-    layouts: Sequence[Layout], found: Found, traces: TraceSet, seen_mm: Sequence[float]
+    layouts: Sequence[Layout], found: Found, traces: TraceSet, seen_mm: Sequence[float], guessed: bool
 ) -> list[_Candidate]:
     """Fit every layout to names and rows, and weigh those near the best by the signals too; best first."""
     fits: dict[tuple[object, int], tuple[LabelFit | None, RowFit]] = {}  # layouts with the same places share one
@@ -135,7 +147,7 @@ def _candidates(
         places = (layout.rows, len(layout.rhythm))
         laid = (*places, layout.column_seconds)
         if laid not in columns:
-            columns[laid] = _columns(layout, traces, fits[places], seen_mm)
+            columns[laid] = _columns(layout, traces, fits[places], seen_mm, guessed)
         signals = (*laid, layout.inverted)  # whether columns were recorded together changes no evidence
         if signals not in weighed:
             weighed[signals] = _weigh(layout, traces, fits[places], *columns[laid])
@@ -150,7 +162,7 @@ def _doubts(best: _Candidate, others: Sequence[_Candidate], found: Found, togeth
     """Say in words why a person should look at the layout; `together` is what one stated about the columns."""
     reasons = []
     n_names = best.n_labels
-    if n_names <= DECISION.few_names:
+    if n_names <= DECISION.few_names and n_names < DECISION.few_share * len(best.layout.leads):
         reasons.append(f"only {n_names} lead name{'' if n_names == 1 else 's'} found")
     elif n_names < DECISION.names_share * len(best.layout.leads):
         reasons.append(f"only {n_names} of {len(best.layout.leads)} lead names found")
@@ -277,6 +289,7 @@ def identify_layout(
     layouts: Sequence[Layout],
     *,
     seen_mm: Sequence[float] = (),
+    guessed: bool = False,
     stated: Corrections | None = None,
 ) -> LayoutMatch:
     """Find the layout a page is printed in.
@@ -291,6 +304,8 @@ def identify_layout(
         In order of preference if the page does not decide.
     seen_mm : sequence of float
         Paper x where the layout network saw a lead's stretch begin; empty if it was not asked.
+    guessed : bool
+        The scale of the page is a guess, so that the widths which carts print say nothing about its columns.
     stated : Corrections, optional
         A layout, lead names or an order of the columns that a person states are taken as certain.
 
@@ -310,7 +325,7 @@ def identify_layout(
     stated = stated or Corrections()
     found = Found.of(labels, traces)
     likely = [layout for layout in layouts if stated.layout in (None, layout.name)]
-    candidates = _candidates(likely, found, traces, seen_mm)
+    candidates = _candidates(likely, found, traces, seen_mm, guessed)
     if not candidates:
         raise LayoutUnknown("there is no layout to compare the page with")
     best = candidates[0]

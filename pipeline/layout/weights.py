@@ -62,6 +62,7 @@ class ColumnWeights:
     gap_blank: float = 0.35  # share of the rows that show nothing, more of which speaks for a gap; by hand
     widest_gap_mm: float = 3.6  # mm between two columns; by hand
     other_width: float = 0.06  # relative difference up to which a width that carts print is tried; by hand
+    strip_ends_mm: float = 1.0  # mm by which strips end before columns that have gaps; up to 0.4 without (13 copies)
     seen: float = 0.5  # confidence from which on a row is seen again behind a gap; by hand
     most_jump_mm: float = 2.0  # mm that one row adds to a common jump; by hand
     start_ink: float = 0.5  # weight of the first ink; by hand, rows count 1
@@ -79,6 +80,7 @@ class ColumnWeights:
     settle_steps: int = 12  # of the fit, the first half with three times the spread; by hand
     strange: float = 0.4  # cost of a pitch that no cart prints; by hand
     strange_spread: float = 0.004  # relative difference that costs it in full; by hand
+    guessed_spread: float = 0.012  # the same where the scale is a guess: rows measure a pitch to 0.8 % (13 copies)
     strange_most: float = 3.0  # times that cost, at most; by hand
     reach_mm: float = 1.5  # mm by which the start is searched; by hand
     stretch: float = 0.016  # relative, by which the pitch is searched; by hand
@@ -194,6 +196,13 @@ class BeatLimits:
     most_period: float = 60.0  # the same, at most; 1.9 s
     repeats: float = 0.45  # autocorrelation, least, of beats that repeat; by hand
     first_peak: float = 0.75  # of the highest peak: the first one this high is one beat, the others are multiples
+    complex_qrs: float = 1.5  # QRS lengths over which steepness is added up; by hand
+    complex_quantile: float = 0.99  # of that, which is a complex's; by hand
+    complex_share: float = 0.4  # of a complex's, at least; by hand
+    least_complexes: int = 3  # that show where T waves are; by hand
+    first_t_qrs: float = 2.5  # QRS lengths behind a complex at which a T wave's top may be; by hand
+    longest_t: float = 0.65  # of the beats' distance up to which it may be; by hand
+    t_smooth_qrs: float = 0.25  # QRS lengths, half of the mean taken along a beat; by hand
     outermost: float = 0.005  # share of the samples at top and bottom that do not count for the height; by hand
     least_lead_mm: float = 20.0  # mm of a lead, less of which shows no height; by hand
 
@@ -230,7 +239,9 @@ class DecisionWeights:
     inverted_margin: float = 0.003  # share of the power, added to that
     names_before_mm: float = 20.0  # mm before a column at which carts still print its name; by hand
     names_inside: float = 0.3  # column widths into it; by hand
-    few_names: int = 2  # names that always ask for a look
+    names_spaced: float = 0.1  # log of their distance over that of the columns; carts space them up to 7 % wider
+    few_names: int = 2  # names that ask for a look
+    few_share: float = 0.6  # of the layout's names, less of which are few: two of three tell a layout of three leads
     names_share: float = 0.5  # of the layout's names that must be found; by hand
     solid_row: float = 0.3  # share of the width that makes a spare row worth a word; by hand
     lawless: float = 0.25  # share the sums leave that is a doubt; near 0 in the right order, else tenths

@@ -60,6 +60,11 @@ def _known(number: str, known: Sequence[float]) -> float | None:
     return value if value in known else None
 
 
+def _gain(number: str) -> float | None:
+    """Return a gain as recognised; of 10 the last digit may be lost, and no cart has a gain of 1 mm/mV."""
+    return 10.0 if number.translate(_DIGITS) == "1" else _known(number, GAINS_MM_PER_MV)
+
+
 def _speeds(text: str) -> Iterator[float]:
     for match in _SPEED.finditer(text):
         speed = _known(match[1], PAPER_SPEEDS_MM_PER_S)
@@ -73,7 +78,7 @@ def _gains(text: str) -> Iterator[tuple[str, float]]:
     for match in _GAIN.finditer(text):
         before, stop = text[stop : match.start()], match.end()
         limb, chest = _LIMB.search(before), _CHEST.search(before)
-        values = [_known(number, GAINS_MM_PER_MV) for number in match.groups() if number]
+        values = [_gain(number) for number in match.groups() if number]
         if None in values:
             continue
         names = ["limb", "chest"] if len(values) == 2 else ["limb" if limb else "chest" if chest else ""]

@@ -156,18 +156,26 @@ def _likely_period(period_s: float, rate_per_minute: float | None) -> float:
     return sum(share * _bell(period_s, beats * 60.0 / rate_per_minute, spread) for beats, share in counted)
 
 
+def _likely_beats(beats: Beats, speed_mm_per_s: float, rate_per_minute: float | None) -> float:
+    """How likely beats are as long and as far apart as they are, at a paper speed."""
+    qrs_s = beats.qrs_mm / speed_mm_per_s
+    usual = WITNESS.qrs_share * _bell(qrs_s, WITNESS.qrs_s, WITNESS.qrs_spread)
+    wide = _bell(qrs_s, WITNESS.qrs_wide * WITNESS.qrs_s, WITNESS.qrs_wide_spread)
+    likely = usual + WITNESS.qrs_wide_share * wide
+    if beats.t_wave_mm is not None:
+        t_s, period_s = (mm / speed_mm_per_s for mm in beats.t_wave_mm)
+        usual_s = WITNESS.t_s * period_s**WITNESS.t_power
+        likely *= WITNESS.t_share * _bell(t_s, usual_s, WITNESS.t_spread) + (1 - WITNESS.t_share) * _bell(
+            t_s, usual_s, WITNESS.t_odd_spread
+        )
+    return likely if beats.rr_mm is None else likely * _likely_period(beats.rr_mm / speed_mm_per_s, rate_per_minute)
+
+
 def _speed_of_beats(beats: Beats | None, rate_per_minute: float | None) -> list[Witness]:
     """Take length and rate of the beats as a witness."""
     if beats is None or beats.qrs_mm <= 0:
         return []
-    likelihood = {}
-    for speed in PAPER_SPEEDS_MM_PER_S:
-        qrs_s = beats.qrs_mm / speed
-        usual = WITNESS.qrs_share * _bell(qrs_s, WITNESS.qrs_s, WITNESS.qrs_spread)
-        wide = _bell(qrs_s, WITNESS.qrs_wide * WITNESS.qrs_s, WITNESS.qrs_wide_spread)
-        likelihood[speed] = usual + WITNESS.qrs_wide_share * wide
-        if beats.rr_mm is not None:
-            likelihood[speed] *= _likely_period(beats.rr_mm / speed, rate_per_minute)
+    likelihood = {speed: _likely_beats(beats, speed, rate_per_minute) for speed in PAPER_SPEEDS_MM_PER_S}
     return [_beats_say(likelihood, "the beats are as long as at {:g} mm/s")]
 
 
@@ -220,26 +228,13 @@ def _judge(witnesses: Sequence[Witness], usual: dict[float, float], configured: 
     return Verdict(best, score, source, tuple(against))
 
 
-def _pitch_mm(match: LayoutMatch) -> float:
-    """Return the distance of columns; that of their names if a usual distance was preferred on a wrong scale."""
-    measured_mm = float(np.mean(np.diff([start for start, _ in match.column_mm])))
-    best = {label.lead: label for label in sorted(match.labels, key=lambda label: label.score)}
-    steps_mm = [
-        (best[leads[-1]].x_mm - best[leads[0]].x_mm) / (len(leads) - 1)
-        for leads in match.layout.rows
-        if leads[0] in best and leads[-1] in best
-    ]
-    named_mm = float(np.median(steps_mm)) if len(steps_mm) > 1 else measured_mm
-    comparable = 1 / WITNESS.most_pitch < named_mm / measured_mm < WITNESS.most_pitch
-    return named_mm if comparable and not _near(named_mm, measured_mm, WITNESS.pitch_within) else measured_mm
-
-
 def true_scale(match: LayoutMatch, marks: PrintedMarks, stated: StatedScale, default: Calibration) -> float:
     """Return how many millimetres one millimetre of a page really is, if its scale is a guess.
 
-    Columns last as long as their layout says; with the paper speed that gives the scale.  The speed is the stated one,
-    else the usual one at which the calibration pulses have their proper height.  A page of one column may also be half
-    as long; if no pulse decides, the scale nearest to the guess is taken.
+    Columns last as long as their layout says; with the paper speed that gives the scale.  At a stated 50 mm/s, and on a
+    page of one column, they may also last half as long.  The speed is the stated one, else the usual one at which the
+    calibration pulses have their proper height.  What pulses leave open the beats decide at a stated 50 mm/s,
+    else the scale nearest to the guess is taken.
 
     Parameters
     ----------
@@ -253,16 +248,22 @@ def true_scale(match: LayoutMatch, marks: PrintedMarks, stated: StatedScale, def
         What is configured.
     """
     single = len(match.column_mm) < 2
-    pitch_mm = match.column_mm[0][1] - match.column_mm[0][0] if single else _pitch_mm(match)
-    speeds = [default.paper_speed_mm_per_s, 25.0, 50.0] if stated.speed_mm_per_s is None else [stated.speed_mm_per_s]
-    lengths_s = [match.layout.column_seconds / part for part in ((1, 2) if single else (1,))]
-    scales = [seconds * speed / pitch_mm for speed in speeds for seconds in lengths_s]
+    columns_mm = match.column_mm if single else match.column_mm[:-1]  # the last one may be cut off
+    width_mm = float(np.median([end - start for start, end in columns_mm]))  # gaps between columns are no time
+    known = stated.speed_mm_per_s
+    speeds = [default.paper_speed_mm_per_s, 25.0, 50.0] if known is None else [known]
+    fitted = known == 50.0  # to a sheet of the usual width, often
+    lengths_s = [match.layout.column_seconds / part for part in ((1, 2) if single or fitted else (1,))]
+    scales = [seconds * speed / width_mm for speed in speeds for seconds in lengths_s]
     height_mm = _common_size([pulse.y1_mm - pulse.y0_mm for pulse in marks.pulses], WITNESS.pulse_tolerance)
     if height_mm is not None:
         proper = (stated.gain_mm_per_mv or default.gain_mm_per_mv) / height_mm
         nearest = min(scales, key=lambda scale: abs(np.log(scale / proper)))
         if _near(nearest, proper, WITNESS.pulse_tolerance):
             return nearest
+    if fitted and match.beats is not None and match.beats.qrs_mm > 0:
+        beats, rate = match.beats, stated.heart_rate_per_minute
+        return max(scales, key=lambda scale: _likely_beats(beats, 50.0 / scale, rate))
     return min(scales, key=lambda scale: abs(np.log(scale))) if single else scales[0]
 
 

@@ -21,9 +21,10 @@ class WitnessWeights:
     pulse_mm: float = 5.0  # mm, its length on carts that draw it alike at every speed
     pulse_tolerance: float = 0.15  # relative, of height and length; by hand, values lie a factor of two apart
     column_tolerance: float = 0.12  # relative; carts print columns of 2.4 to 2.6 s for 2.5 s
-    pitch_within: float = 0.015  # relative difference up to which columns and names show one pitch; by hand
     qrs_s: float = 0.032  # s, `Beats.qrs_mm`: 31.6 ms in 500 recordings, spread 15 %; 26 to 52 ms on 37 real pages
     rr_s: float = 0.85  # s, `Beats.rr_mm`: recordings of 2,065 people, spread 35 %
+    t_s: float = 0.275  # s, from a QRS complex to its T wave's top, at one beat a second; 500 recordings
+    t_power: float = 0.435  # of the beats' distance with which it grows; the same
     limb_mv: float = 0.8  # mV, height of limb leads in recordings, spread 25 %
     chest_mv: float = 1.5  # mV, the same of chest leads
 
@@ -53,6 +54,9 @@ class WitnessWeights:
     rr_spread: float = 0.35  # measured
     rr_printed_spread: float = 0.15  # of the beats' distance from that of the printed rate; by hand
     rr_miscounted: float = 0.1  # how often that distance is one of two beats, or of half a beat; by hand
+    t_share: float = 0.75  # of pages whose T waves are found where they usually are; 93 % of recordings, fewer of pages
+    t_spread: float = 0.12  # measured 0.10
+    t_odd_spread: float = 0.5  # of the others; by hand
     height_spread: float = 0.4  # measured 0.25, more allowed by hand
     beats_least: float = 0.02  # share of the best that beats leave to every value: they rule nothing out; by hand
 
@@ -66,7 +70,6 @@ class WitnessWeights:
     unasked: float = 0.5  # score where the page shows nothing
     sure: float = 0.75  # score, less of which is a doubt (docs/decisions/0008)
     sure_by_beats: float = 0.92  # the same where only beats tell (docs/model-card.md)
-    most_pitch: float = 2.0  # times: further apart, pitches of names and of columns are not compared; by hand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

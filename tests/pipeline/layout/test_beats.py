@@ -38,3 +38,22 @@ def test_where_no_beat_stands_out_there_is_nothing_to_measure() -> None:
     )
     assert measure_beats(empty, (0, 1), ((0.0, 250.0),)) is None
     assert measure_beats(empty, (), ()) is None
+
+
+@pytest.mark.parametrize("speed", [25.0, 50.0])
+@pytest.mark.parametrize("t_s", [0.2, 0.3])
+def test_the_top_of_the_t_wave_is_found(speed: float, t_s: float) -> None:
+    rate = 20 * speed  # columns a second
+    at_s = np.arange(round(10 * rate)) / rate
+    row = np.zeros(at_s.size)
+    for beat_s in np.arange(0.4, 10, 0.8):
+        row -= 10 * np.exp(-0.5 * ((at_s - beat_s) / 0.012) ** 2) + 3 * np.exp(
+            -0.5 * ((at_s - beat_s - t_s) / 0.04) ** 2
+        )
+    rows = np.stack([row, -0.7 * row]).astype(np.float32)
+    traces = TraceSet(
+        row_mm=rows, confidence=np.ones_like(rows), baseline_mm=np.zeros(2, np.float32), x0_mm=12.0, columns_per_mm=20.0
+    )
+    beats = measure_beats(traces, (0, 1), ((12.0, 12.0 + 5 * speed), (12.0 + 5 * speed, 12.0 + 10 * speed)))
+    assert beats is not None
+    assert beats.t_wave_mm == pytest.approx((t_s * speed, 0.8 * speed), abs=0.02 * speed)

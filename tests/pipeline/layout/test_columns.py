@@ -83,3 +83,20 @@ def test_a_doubted_stretch_without_a_gap_moves_no_column() -> None:
         confidence[0, at - 30 : at + 10] = 0.1
     columns = locate_columns(replace(traces, confidence=confidence), LAYOUT, [0, 1, 2], [3])
     assert [start for start, _ in columns] == pytest.approx(TRUE_MM, abs=0.06)
+
+
+@pytest.mark.parametrize("scale", [0.96, 0.985, 1.04])
+def test_on_a_guessed_scale_no_usual_width_is_preferred(scale: float) -> None:
+    signal_mv = simulate_ecg(np.random.default_rng(4), seconds=20, disease="none")
+    traces = printed(LAYOUT, signal_mv, speed=25.0 * scale)
+    starts = [start for start, _ in locate_columns(traces, LAYOUT, [0, 1, 2], [3], guessed=True)]
+    assert np.diff(starts) == pytest.approx(np.full(3, 62.5 * scale), abs=0.08)
+
+
+@pytest.mark.parametrize("gap_mm", [0.0, 0.6, 2.0])
+def test_on_a_guessed_scale_the_strip_tells_gaps_from_wider_columns(gap_mm: float) -> None:
+    traces = printed(LAYOUT, simulate_ecg(np.random.default_rng(4), seconds=20, disease="none"), gap_mm=gap_mm)
+    rows = traces.row_mm.copy()
+    rows[3, round((12.0 + 250.0 - traces.x0_mm) * traces.columns_per_mm) :] = np.nan  # a strip has no gaps
+    columns = locate_columns(replace(traces, row_mm=rows), LAYOUT, [0, 1, 2], [3], guessed=True)
+    assert [end - start for start, end in columns[:3]] == pytest.approx(np.full(3, 62.5), abs=0.15)

@@ -220,6 +220,27 @@ def test_two_names_are_too_few_to_be_certain() -> None:
     assert not match.certain and match.reasons[0] == "only 2 lead names found"
 
 
+def test_two_names_of_three_tell_a_layout_of_three_leads() -> None:
+    layout = NAMED["3x1 V1-V3"]
+    traces = printed(layout, patient(3, "none"))
+    labels = [label for label in labels_of(layout, traces) if label.lead != Lead.V2]
+    match = identify_layout(labels, traces, LAYOUTS)
+    assert match.layout is layout
+    assert not [reason for reason in match.reasons if "lead names found" in reason]
+
+
+def test_a_layout_of_more_columns_is_no_rival_where_names_are_spaced_otherwise() -> None:
+    """Strokes that pass for an I make every layout costly, and the difference between two of them small."""
+    layout = NAMED["6x2"]
+    traces = printed(layout, patient(3, "none"))
+    strokes = [
+        LeadLabel(lead=Lead.I, x_mm=20.0 + 9.0 * (k % 26), y_mm=float(traces.baseline_mm[k % 4]) - 11.0, score=0.7)
+        for k in range(52)
+    ]
+    match = identify_layout([*labels_of(layout, traces), *strokes], traces, LAYOUTS)
+    assert (match.layout, match.reasons) == (layout, ())
+
+
 def test_no_name_at_all_is_a_guess_that_says_so() -> None:
     layout = NAMED["3x4+1R"]
     match = identify_layout([], printed(layout, patient(3, "none")), LAYOUTS)

@@ -156,6 +156,7 @@ def test_a_package_without_its_model_says_so(monkeypatch: pytest.MonkeyPatch) ->
         ("L:10mm/mV C:5mm/mV", None, 10.0, 5.0),
         ("I-aVF 10mm/mV V1-V6 5mm/mV", None, 10.0, 5.0),
         ("10/5mm/mV", None, 10.0, 5.0),
+        ("25 mm/sed Limb: 1 mm/mV Chest: 5 mm/mV", 25.0, 10.0, 5.0),  # a lost digit
         ("1mV = 10 mm", None, 10.0, None),
         ("10 mm/1mV", None, 10.0, None),
         ("x0.5", None, 5.0, None),

@@ -101,6 +101,17 @@ def test_print_tells_half_columns_at_50_from_whole_ones_at_25() -> None:
     assert infer_calibration(match, pulses((10.1, 10.2)), stated(), Calibration()).reasons == ()
 
 
+def test_t_waves_tell_a_wide_complex_at_25_from_a_usual_one_at_50() -> None:
+    """A T wave follows its complex after 0.26 s at 70 beats a minute, and after 0.36 s at 35."""
+    match = matched("3x4", 50.0, column_seconds=1.25)
+    wide = Beats(qrs_mm=1.25, rr_mm=42.5, height_mm=11.0)
+    fast = replace(wide, t_wave_mm=(0.255 * 50, 42.5))
+    slow = replace(wide, t_wave_mm=(0.345 * 25, 42.5))
+    read = [infer_calibration(replace(match, beats=beats), pulses(), stated(), Calibration()) for beats in (fast, slow)]
+    assert [found.paper_speed_mm_per_s for found in read] == [50.0, 25.0]
+    assert "50 mm/s is not certain" in read[0].reasons[0]
+
+
 def beating(*, qrs_mm: float, rr_mm: float | None, height_mm: float) -> LayoutMatch:
     """A page of one column that shows nothing but its beats."""
     return replace(matched("12x1", 25.0), beats=Beats(qrs_mm=qrs_mm, rr_mm=rr_mm, height_mm=height_mm))
@@ -219,7 +230,7 @@ def test_chest_leads_have_the_gain_printed_for_them() -> None:
     [
         ("3x4", 1.1, pulses(), (), 1.1),  # columns of 2.5 s at the configured speed
         ("3x4", 1.1, pulses((5 / 1.1, 10 / 1.1)), (), 1.1),
-        ("3x4", 1.1, pulses(), ("50 mm/s",), 2.2),
+        ("3x4", 1.1, pulses((10 / 2.2, 10 / 2.2)), ("50 mm/s",), 2.2),
         ("3x4", 0.55, pulses((10 / 1.1, 10 / 1.1)), (), 1.1),  # pulses as high as they should be at 50 mm/s
         ("3x4", 1.1, pulses((5 / 1.1, 11.0), (4.0, 11.5)), ("25 mm/s 20 mm/mV",), 1.1),  # two pulses in one box
         ("12x1", 1.1, pulses(), (), 1.1),
@@ -239,13 +250,18 @@ def test_a_guessed_scale_is_mended_by_columns_and_pulses(
     assert true_scale(match, marks, stated(*print_), Calibration()) == pytest.approx(true, rel=0.02)
 
 
-def test_names_tell_the_pitch_where_a_usual_one_was_preferred() -> None:
+@pytest.mark.parametrize("column_seconds", [1.25, 2.5])
+@pytest.mark.parametrize("marks", [pulses(), pulses((9.9, 10.1))])
+def test_pulses_or_beats_tell_whole_columns_from_halves(marks: PrintedMarks, column_seconds: float) -> None:
+    match = matched("3x4", 50.0, column_seconds)
+    assert true_scale(match, marks, stated("50 mm/s"), Calibration()) == pytest.approx(1.0, abs=0.01)
+
+
+def test_names_printed_off_their_columns_change_no_scale() -> None:
     match = matched("3x4", 25.0)
-    wrong = tuple((start - 0.04 * (start - match.column_mm[0][0]), end) for start, end in match.column_mm)
-    match = replace(match, column_mm=wrong)
-    assert true_scale(match, pulses(), stated(), Calibration()) == pytest.approx(1.0, abs=0.01)
-    nameless = replace(match, labels=())
-    assert true_scale(nameless, pulses(), stated(), Calibration()) == pytest.approx(1 / 0.96, abs=0.01)
+    off = [replace(label, x_mm=label.x_mm - 8.0 * (label.x_mm < 20.0)) for label in match.labels]
+    match = replace(match, labels=tuple(off))
+    assert true_scale(match, pulses(), stated(), Calibration()) == pytest.approx(1.0, abs=0.005)
 
 
 @pytest.mark.parametrize(
