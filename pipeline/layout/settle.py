@@ -68,14 +68,15 @@ def settle_columns(match: LayoutMatch, traces: TraceSet, sheet: Sheet, seen_mm: 
     Returns
     -------
     LayoutMatch
-        As it is where a drawing's own lines say where columns stand.
+        As it is where a drawing's own lines say where columns stand, and where the scale is a guess.
     """
     n_short = len(match.layout.rows)
     short = [row for row in match.rows[:n_short] if 0 <= row < len(traces.row_mm)]
     rows = short + [row for row in match.rows[n_short:] if 0 <= row < len(traces.row_mm)]
-    if not match.column_mm or not rows or any(line.row in rows for line in traces.lines):
+    source = sheet.rectified.grid_scale.source
+    if not match.column_mm or not rows or source == "default" or any(line.row in rows for line in traces.lines):
         return match
-    laid = _by_marks(_laid(match, sheet.rectified.grid_scale.source), np.asarray(seen_mm, np.float64))
+    laid = _by_marks(_laid(match, source), np.asarray(seen_mm, np.float64))
     edges = _edges(traces, sheet, short, rows, laid)
     marks = [] if laid.gapped or laid.n == 1 else _marks(seen_mm, laid)
     regular = _is_regular(marks, laid)
