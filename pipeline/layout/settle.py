@@ -68,14 +68,15 @@ def settle_columns(match: LayoutMatch, traces: TraceSet, sheet: Sheet, seen_mm: 
     Returns
     -------
     LayoutMatch
-        As it is where a drawing's own lines say where columns stand.
+        As it is where a drawing's own lines say where columns stand, and where the scale is a guess.
     """
     n_short = len(match.layout.rows)
     short = [row for row in match.rows[:n_short] if 0 <= row < len(traces.row_mm)]
     rows = short + [row for row in match.rows[n_short:] if 0 <= row < len(traces.row_mm)]
-    if not match.column_mm or not rows or any(line.row in rows for line in traces.lines):
+    source = sheet.rectified.grid_scale.source
+    if not match.column_mm or not rows or source == "default" or any(line.row in rows for line in traces.lines):
         return match
-    laid = _by_marks(_laid(match, sheet.rectified.grid_scale.source), np.asarray(seen_mm, np.float64))
+    laid = _by_marks(_laid(match, source), np.asarray(seen_mm, np.float64))
     edges = _edges(traces, sheet, short, rows, laid)
     marks = [] if laid.gapped or laid.n == 1 else _marks(seen_mm, laid)
     regular = _is_regular(marks, laid)
@@ -152,7 +153,10 @@ def _edges(traces: TraceSet, sheet: Sheet, short: Sequence[int], rows: Sequence[
     found += ends(traces, sheet, short, inner, (Kind.SEEN_AGAIN, Kind.INK_START), 1)
     found += ends(traces, sheet, rows, last, (Kind.SEEN_END, Kind.INK_END), -1)
     found += ends(traces, sheet, short, inner_ends, (Kind.SEEN_LAST, Kind.INK_END), -1)
-    return found + ([] if laid.gapped else steps(traces, short, starts))
+    pens_mm = [edge.pen_mm for edge in found if edge.kind in _INK]
+    pen_mm = float(np.median(pens_mm)) if pens_mm else 0.0
+    like = [edge for edge in found if edge.kind not in _INK or pen_mm / 2 <= edge.pen_mm <= pen_mm * 2]
+    return like + ([] if laid.gapped else steps(traces, short, starts))
 
 
 def _marks(seen_mm: Sequence[float], laid: _Columns) -> list[Edge]:

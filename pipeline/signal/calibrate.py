@@ -258,8 +258,8 @@ def redraw(record: EcgRecord, match: LayoutMatch, traces: TraceSet) -> list[Redr
         if traces.lines:  # a drawing's line may end behind the next lead's start
             stop = min(stop + round(RECORD.line_overlap_mm * traces.columns_per_mm), traces.row_mm.shape[1])
         start_s = starts.get(span, times[0][0])
-        column = (span[0] - traces.x0_mm) * traces.columns_per_mm
-        at = start_s * rate + (np.arange(stop - first) + round(column) - column) / traces.columns_per_mm / speed * rate
+        # a sample is drawn at the nearest column: between two, a spike of one sample would lose its height
+        at = start_s * rate + np.arange(stop - first) / traces.columns_per_mm / speed * rate
         inverted = lead in match.layout.inverted and row in match.rows[: len(match.layout.rows)]
         mm_per_mv = gain_of(lead, calibration) * (-1.0 if inverted else 1.0)
         traced = traces.row_mm[row, first:stop].astype(np.float64)

@@ -31,7 +31,7 @@ def traced(name: str, start_mm: float, *, gap_mm: float = 0.0, seconds: float | 
     return replace(traces, row_mm=rows)
 
 
-def drawn(name: str, traces: TraceSet, *, dark: int = 20, source: str = "grid") -> Sheet:
+def drawn(name: str, traces: TraceSet, *, source: str = "grid") -> Sheet:
     """The page these rows were traced on."""
     height_mm = float(np.nanmax(traces.row_mm)) + 20.0
     pixels = np.full((round(height_mm * PX), round(300 * PX), 3), 250, np.uint8)
@@ -43,7 +43,7 @@ def drawn(name: str, traces: TraceSet, *, dark: int = 20, source: str = "grid") 
         cuts = np.flatnonzero(np.diff(ink.astype(int)))
         for first, stop in zip(cuts[::2] + 1, cuts[1::2] + 1, strict=True):
             points = np.round((np.stack([x_mm[first:stop], row[first:stop]], 1) * PX - 0.5) * 16).astype(np.int32)
-            cv2.polylines(pixels, [points], False, (dark, dark, dark), 3, cv2.LINE_AA, shift=4)
+            cv2.polylines(pixels, [points], False, (20, 20, 20), 3, cv2.LINE_AA, shift=4)
     i, j = np.mgrid[0 : round(height_mm / 5) + 2, 0:61]
     rectified = RectifiedPage(
         node_xy=np.stack([j * 5.0 * PX - 0.5, i * 5.0 * PX - 0.5], -1).astype(np.float32),
@@ -136,6 +136,12 @@ def test_a_drawing_s_own_lines_say_where_columns_stand() -> None:
     line = DrawnLine(row=0, first=80, y_mm=traces.row_mm[0, 80:2580])
     match = laid(NAMED["6x2"], 14.3, 125.0, 125.0)
     assert settle_columns(match, replace(traces, lines=(line,)), drawn("6x2", traces), ()) is match
+
+
+def test_on_a_guessed_scale_no_width_is_known() -> None:
+    traces = traced("6x2", 14.0)
+    match = laid(NAMED["6x2"], 14.3, 125.5, 125.5)
+    assert settle_columns(match, traces, drawn("6x2", traces, source="default"), ()) is match
 
 
 def test_columns_without_rows_stay() -> None:

@@ -8,7 +8,7 @@ from pipeline.datatypes import ALL_LEADS, NAMED_LEADS, FloatArray, PrintedMarks,
 from pipeline.errors import TraceNotFound
 from pipeline.layout.file import load_layouts
 from pipeline.layout.identify import identify_layout
-from pipeline.signal.calibrate import calibrate
+from pipeline.signal.calibrate import calibrate, redraw
 from pipeline.signal.calibration import infer_calibration
 from pipeline.training.recordings.simulate import every_lead, simulate_ecg
 from tests.pipeline.paper_samples import labels_of, printed, sinc_at
@@ -93,6 +93,17 @@ def test_a_lead_that_starts_between_two_columns_is_read_between_them(samples: fl
     at = np.arange(5, 4990)
     for lead, read in zip(signal_mv, record.signal_mv, strict=True):
         assert snr_db(sinc_at(lead, at + samples), read[at]) > 35
+
+
+def test_a_spike_of_one_sample_is_drawn_back_at_its_height_between_columns() -> None:
+    traces, match, _ = digitized(NAMED["12x1"], simulate_ecg(np.random.default_rng(2), disease="none"))
+    ((start_mm, end_mm),) = match.column_mm
+    between = replace(match, column_mm=((start_mm + 0.02, end_mm),))
+    record = calibrate(traces, between, Calibration())
+    spike = record.signal_mv.copy()
+    spike[0, 1000] += 2.0
+    flat, drawn = (redraw(replace(record, signal_mv=mv), between, traces)[0].y_mm for mv in (record.signal_mv, spike))
+    assert np.nanmax(flat - drawn) == pytest.approx(20.0, abs=0.2)
 
 
 def test_columns_beside_gaps_start_at_their_own_time() -> None:
