@@ -350,8 +350,9 @@ class LayoutMatch:
     def column_times(self, paper_speed_mm_per_s: float, *, within: float = 0.1) -> Spans:
         """List when each column starts and ends on the record's time axis, in s; empty if no column was measured.
 
-        Column k starts at k times `column_seconds`, as the cart counts, unless the columns on the paper differ from
-        that by more than the share `within`.  Columns that were recorded together start together.
+        Column k starts at k times `column_seconds`, as the cart counts, unless the columns on the paper, without the
+        gaps between them, differ from that by more than the share `within`.  Columns that were recorded together start
+        together.
 
         Parameters
         ----------
@@ -361,14 +362,14 @@ class LayoutMatch:
         """
         if not self.column_mm:
             return ()
-        starts_mm = np.array([start for start, _ in self.column_mm])
-        pitch_s = self.layout.column_seconds
-        if len(starts_mm) > 1:
-            measured_s = float(np.mean(np.diff(starts_mm))) / paper_speed_mm_per_s
-            pitch_s = pitch_s if abs(measured_s / pitch_s - 1) <= within else measured_s
+        seconds = self.layout.column_seconds
+        widths_mm = [end_mm - start_mm for start_mm, end_mm in self.column_mm[:-1]]  # the last may be cut
+        if widths_mm:
+            measured_s = float(np.median(widths_mm)) / paper_speed_mm_per_s
+            seconds = seconds if abs(measured_s / seconds - 1) <= within else measured_s
         times = []
         for k, (start_mm, end_mm) in enumerate(self.column_mm):
-            start_s = k * pitch_s if self.layout.sequential else 0.0
+            start_s = k * seconds if self.layout.sequential else 0.0
             times.append((start_s, start_s + (end_mm - start_mm) / paper_speed_mm_per_s))
         return tuple(times)
 
@@ -527,7 +528,7 @@ class EcgRecord:
 
 
 class Mark(StrEnum):
-    """What the ink audit finds: the first four are ink that is not in the record, the fifth is the reverse."""
+    """What the ink audit finds: the first four are ink that is not in the record, the others are stretches of it."""
 
     SPIKE = "spike"  # a thin upright stroke
     WAVE = "wave"  # the rest of a wave that was cut off
@@ -535,6 +536,11 @@ class Mark(StrEnum):
     BLOT = "blot"  # a spot
     UNSUPPORTED = "unsupported"  # traced where no ink is
     SHARED = "shared"  # two rows follow the same ink
+    CUT = "cut"  # a wave runs off the picture
+    PRINT = "print"  # the record follows print
+
+
+MARKS_OF_THE_LINE = (Mark.UNSUPPORTED, Mark.SHARED, Mark.CUT, Mark.PRINT)  # the record is wrong there
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -549,7 +555,7 @@ class AuditMark:
     y0_mm: float
     x1_mm: float
     y1_mm: float
-    reach_mm: float  # from the recorded line to the farthest ink; of an unsupported or a shared trace its length
+    reach_mm: float  # from the recorded line to the farthest ink; of a mark of the line itself its length
     missing_mm2: float  # sum over time of the squared distance from the recorded line, in mm^2 times mm of paper
     doubtful: bool  # it may be signal, so a person must look
     other: Lead | None = None  # that follows the same ink; of a shared trace

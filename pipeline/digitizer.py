@@ -370,7 +370,9 @@ class Digitizer:
         """Make the record of what was seen on a page."""
         stages, sheet = self.stages, Sheet(page=seen.page, segmentation=seen.segmentation, rectified=seen.rectified)
         rectified = in_original(seen.rectified, seen.to_original, corrections.quarter_turns or 0)
-        match = stages.put_where_stated(self._match(seen, corrections), seen.traces, rectified, corrections)
+        seen_mm = [x for row in seen.marks.rows for x in row.boundaries_mm]
+        match = stages.settle_columns(self._match(seen, corrections), seen.traces, sheet, seen_mm)
+        match = stages.put_where_stated(match, seen.traces, rectified, corrections)
         traces = stages.fit_ink(seen.traces, sheet, match, seen.marks.pulses, seen.text)
         traces, match = stages.lay_by_hand(traces, match, sheet, rectified, corrections)
         printed = stages.printed_values(seen.text)

@@ -37,6 +37,7 @@ from pipeline.datatypes import (
     TraceSet,
 )
 from pipeline.layout.identify import identify_layout
+from pipeline.layout.settle import settle_columns
 from pipeline.networks.inference import Network
 from pipeline.printing.labels import read_labels
 from pipeline.printing.recogniser import Recogniser
@@ -109,6 +110,7 @@ class Stages:
     follow_strokes: Callable[[TraceSet, Sheet], TraceSet]
     join_lead_names: Callable[[Sequence[LeadLabel], Sequence[TextLine]], tuple[LeadLabel, ...]]
     identify_layout: LayoutFinder
+    settle_columns: Callable[[LayoutMatch, TraceSet, Sheet, Sequence[float]], LayoutMatch]
     put_where_stated: Callable[[LayoutMatch, TraceSet, RectifiedPage, Corrections], LayoutMatch]
     lay_by_hand: Callable[[TraceSet, LayoutMatch, Sheet, RectifiedPage, Corrections], tuple[TraceSet, LayoutMatch]]
     measure_pulses: Callable[[Sheet, PrintedMarks], PrintedMarks]
@@ -142,6 +144,7 @@ SHIPPED = Stages(
     follow_strokes=follow_strokes,
     join_lead_names=join_lead_names,
     identify_layout=identify_layout,
+    settle_columns=settle_columns,
     put_where_stated=put_where_stated,
     lay_by_hand=lay_by_hand,
     measure_pulses=measure_pulses,

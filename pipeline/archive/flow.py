@@ -29,6 +29,7 @@ from pipeline.archive.rows import Row, to_parquet
 from pipeline.datatypes import Calibration
 from pipeline.output.wfdb import to_wfdb
 from pipeline.source.page import load_pages
+from pipeline.threads import cores_of
 
 _MOST_FILES_A_PART = 32  # two minutes of a processor: what a killed run has to do again, for each actor
 _LEAST_PARTS = 64
@@ -185,7 +186,7 @@ def _ray(address: str | None) -> Iterator[Any]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray will do, and warns of otherwise
     import ray
 
-    local = {"num_cpus": os.cpu_count(), "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    local = {"num_cpus": cores_of(), "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
     started = {} if address else local
     ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **started)
     try:

@@ -16,7 +16,7 @@ from pipeline.datatypes import FloatArray, Layout, Spans, TraceSet
 from pipeline.layout.weights import COLUMNS
 from pipeline.runs import runs_of
 
-_PACES_MM_PER_S = (12.5, 25.0, 50.0)  # paper speeds that pages of several columns are printed at
+PACES_MM_PER_S = (12.5, 25.0, 50.0)  # paper speeds that pages of several columns are printed at
 
 Float64 = npt.NDArray[np.float64]
 
@@ -428,7 +428,7 @@ def locate_columns(
         start_mm = _drawn(traces, [*short, *strips], start_mm)
         width_mm = (end_mm - start_mm) / n
         return tuple((start_mm + k * width_mm, start_mm + (k + 1) * width_mm) for k in range(n))
-    usual = [] if guessed else [layout.column_seconds * speed for speed in _PACES_MM_PER_S]
+    usual = [] if guessed else [layout.column_seconds * speed for speed in PACES_MM_PER_S]
     told_mm = _gap_of_strips(traces, strips, span, n) if guessed else 0.0
     end_mm += told_mm  # as if a gap followed the last column, too
     pitch_mm = _pitch(n, usual, end_mm - start_mm, label_pitch_mm)

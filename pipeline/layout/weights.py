@@ -99,6 +99,66 @@ class ColumnWeights:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeLimits:
+    """Where and how the edges of columns are measured."""
+
+    reach_mm: float = 0.9  # mm from where a column was laid; by hand
+    seen: float = 0.3  # confidence at which a row begins and ends; scatters least of 0.12 to 0.7 (97 drawn pages)
+    step_mm: float = 0.6  # mm by which a row steps beyond its waves beside; by hand
+    outside_mm: float = 1.2  # mm of paper looked at outside of a row's end; by hand
+    inside_mm: float = 2.6  # mm inside; by hand
+    beside_mm: float = 1.5  # mm of paper above and below the line; by hand
+    settled_mm: float = 0.15  # mm behind the first trace from which on the line is believed; by hand
+    line_px: int = 6  # tenths of a mm to both sides of the line that hold its ink; by hand
+    ink_ahead_mm: float = 0.1  # mm by which ink stands before the tracer's start; 140 drawn pages
+    ink_near_mm: float = 0.3  # mm further off it is something else; by hand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettleWeights:
+    """How far each kind of edge stands off its sample: measured on 140 drawn pages and 20 photographs."""
+
+    # in the order of `edges.Kind`; of what the tracer sees and of ink, beyond `seen_mm` and the pen's
+    offset_mm: tuple[float, ...] = (0.0, -0.06, 0.0, 0.10, 0.0, 0.0, -0.028, -0.02)  # mm
+    offset_doubt_mm: tuple[float, ...] = (0.02, 0.04, 0.02, 0.05, 0.012, 0.012, 0.012, 0.1)  # mm, least
+    doubt_per_spread: float = 1.2  # doubt of a kind that scatters, per mm of its scatter
+    seen_mm: float = 0.025  # mm by which the tracer sees a row beyond both of its ends
+    seen_doubt_mm: float = 0.035
+    pen_mm: float = 0.03  # mm by which ink stands out beyond both ends, and the share of a line's height of it
+    pen_share: float = 0.162
+    pen_doubt_mm: float = 0.03
+    start_doubt_mm: float = 0.25  # mm by which columns were laid off
+    usual_spread: float = 0.0001  # relative difference from the width that carts print; 0.00005 drawn, 0.0002 photos
+    usual_spread_guessed: float = 0.0006  # the same where columns gave the scale; by hand
+    usual_pitch: float = 0.002  # relative difference up to which a pitch is taken for the usual one; by hand
+    near: float = 0.06  # relative difference up to which a column may be of the usual width; by hand
+    near_alone: float = 0.012  # the same for the one column of a page, which may be cut; by hand
+    cost_of_gap: float = 6.0  # evidence that a gap needs which was not seen before; by hand
+    cost_of_width: float = 12.0  # evidence that a width needs which carts do not print; by hand
+    page_s: float = 10.0  # s that carts divide among columns
+    least_gap_mm: float = 0.15  # mm; by hand
+    least_hidden_mm: float = 0.2  # mm, of a gap that was not seen before; by hand
+    most_gap_mm: float = 3.7  # mm; by hand
+    in_gap_mm: float = 0.4  # mm by which steps and marks are off where there is a gap; by hand
+    most_mm: float = 1.0  # mm by which columns move at most; by hand
+    mark_reach_mm: float = 0.9  # mm; by hand
+    at_mark_mm: float = 0.4  # mm from a boundary within which a mark is explained; by hand
+    pulse_mm: float = 10.0  # mm by which a calibration pulse may lead to a wrong start; by hand
+    more_marks: float = 1.5  # times the marks explained, and two more, lay columns anew; 1 of 185 pages, rightly
+    mark_spread_mm: float = 0.05  # mm by which marks of separators are off; 20 photographs
+    mark_stretch_mm: float = 0.1  # mm between the first and the last, the same
+    least_boundaries: int = 4  # with marks: fewer are even by chance; by hand
+    least_steps: int = 3  # that show whether steps agree; by hand
+    steps_agree_mm: float = 0.04  # mm by which they do; drawn pages 0.01 to 0.03, photographs over 0.05 but one
+    lone_spread_mm: float = 0.05  # mm of an edge without another of its kind; by hand
+    tie_mm: float = 0.001  # mm by which pitch and width differ without a gap
+    steps: int = 14  # of the fit, ever narrower
+    least_width_mm: float = 0.06  # mm, of the weights; by hand
+    floor_mm: float = 0.05  # mm, of the evidence; by hand
+    wrong: float = 0.1  # share of edges that are something else; by hand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SignalWeights:
     """How sums of limb leads and the step of beats are judged."""
 
@@ -202,6 +262,8 @@ class DecisionWeights:
 RULE = RuleLimits()
 PLACEMENT = PlacementWeights()
 COLUMNS = ColumnWeights()
+EDGES = EdgeLimits()
+SETTLE = SettleWeights()
 SIGNALS = SignalWeights()
 BEATS = BeatLimits()
 STRIPS = StripWeights()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from pipeline.errors import DeviceError, WeightsMismatch
 from pipeline.networks.fold import fold
 from pipeline.networks.specification import Specification
 from pipeline.networks.unet import normalise
+from pipeline.threads import cores_of
 
 WEIGHTS = Path(__file__).parent / "weights"
 _AT_ONCE_CUDA = 8
@@ -158,19 +158,6 @@ def choose_device(device: str) -> torch.device:
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device = 'cuda', but no CUDA device is available; use 'auto' or 'cpu'")
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def cores_of(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Return how many cores this process may use: those of the machine, or of the limit that its container has.
-
-    More threads than a container's limit (cgroup v2) would spend most of each period stopped.
-    """
-    cores = len(os.sched_getaffinity(0))
-    try:
-        limit_us, period_us = quota.read_text(encoding="ascii").split()
-    except OSError:  # no container, or one of cgroup v1
-        return cores
-    return cores if limit_us == "max" else max(1, min(cores, int(limit_us) // int(period_us)))
 
 
 def share_processor(processes: int) -> int:

@@ -15,6 +15,7 @@ import pipeline
 from pipeline.corrections import corrections_json
 from pipeline.datatypes import (
     ALL_LEADS,
+    MARKS_OF_THE_LINE,
     ByPerson,
     Calibration,
     Digitization,
@@ -190,8 +191,8 @@ def _quality(quality: Quality) -> dict[str, Any]:
 
 
 def _audit(audit: InkAudit) -> dict[str, Any]:
-    """Write where record and ink differ: `unexplained` ink, lines `unsupported` by ink, and ink `shared` by rows."""
-    marks: dict[str, list[dict[str, Any]]] = {"unexplained": [], "unsupported": [], "shared": []}
+    """Write where record and ink differ: `unexplained` ink, and stretches of the record by what is wrong with them."""
+    marks: dict[str, list[dict[str, Any]]] = {kind: [] for kind in ("unexplained", *MARKS_OF_THE_LINE)}
     for mark in audit.marks:
         box_mm = (mark.x0_mm, mark.y0_mm, mark.x1_mm, mark.y1_mm)
         marks[mark.kind if mark.kind in marks else "unexplained"].append(

@@ -3,7 +3,8 @@
 The finished record is drawn back onto its flat sheet and compared with the ink that is there, both ways (analysis by
 synthesis).  Ink that is left over, and is no name, print, pulse, separator, rule or grid, is *unexplained*.  A stretch
 of the record without ink under it is *unsupported*.  A stretch in which two rows follow the same ink is *shared*: one
-of them is misread.  What may be signal is doubtful: a person must look.
+of them is misread.  A wave that runs off the picture is *cut*: nobody knows its height.  What may be signal is
+doubtful: a person must look.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
+import cv2
 import numpy as np
 
 from pipeline.datatypes import (
@@ -25,11 +27,13 @@ from pipeline.datatypes import (
     TraceSet,
 )
 from pipeline.runs import runs_as_one, runs_of
-from pipeline.sheet.paper import Sheet
+from pipeline.sheet.paper import Sheet, paper_to_page
+from pipeline.signal.beats import is_unlike_others
 from pipeline.signal.calibrate import Redrawn, redraw
 from pipeline.signal.ink import (
     PX_PER_MM,
     Beside,
+    Float64,
     Ink,
     Mask,
     Piece,
@@ -57,6 +61,7 @@ class _Scene:
     band: Mask  # (h, w) that band
     bare: Mask  # (n_stretches, w) where the page network sees no trace under a stretch
     speed: float  # mm/s
+    columns_per_mm: float  # of the stretches
     limits: AuditLimits
 
     def is_long(self, piece: Piece) -> bool:
@@ -252,29 +257,95 @@ def _nothing_under(there: Mask, raster: Raster, margin_mm: float) -> Mask:
     return np.asarray(np.isfinite(raster.line_mm) & (count[stop, columns] == count[first, columns]))
 
 
+def _of_line(kind: Mark, one: Redrawn, scene: _Scene, x_mm: tuple[float, float], y_mm: Float64) -> AuditMark:
+    """Mark a stretch of the record between two paper x; `y_mm` is its line there."""
+    return AuditMark(
+        kind=kind,
+        lead=one.lead,
+        start_s=scene.time(one, x_mm[0]),
+        end_s=scene.time(one, x_mm[1]),
+        x0_mm=x_mm[0],
+        y0_mm=float(np.nanmin(y_mm)),
+        x1_mm=x_mm[1],
+        y1_mm=float(np.nanmax(y_mm)),
+        reach_mm=x_mm[1] - x_mm[0],
+        missing_mm2=0.0,
+        doubtful=True,
+    )
+
+
 def _unsupported(scene: _Scene) -> Iterator[AuditMark]:
     """List the stretches of the record without ink under them."""
     limits, ink, raster = scene.limits, scene.ink, scene.raster
     there = (ink.trace > limits.hint) | (ink.text > limits.hint)
-    there |= ink.contrast > limits.supported * ink.pen_contrast
-    nothing = _nothing_under(np.asarray(there), raster, scene.margin_mm)
+    there = np.asarray(there | (ink.contrast > limits.supported * ink.pen_contrast))
+    nothing = _nothing_under(there, raster, scene.margin_mm)
     for one, line, bare in zip(scene.stretches, raster.line_mm, nothing, strict=True):
         for start, end in runs_of(bare):
             x0, x1 = (float(raster.x_mm[0]) + (edge - 0.5) / PX_PER_MM for edge in (start, end))
             if x1 - x0 >= limits.least_s * scene.speed:
-                yield AuditMark(
-                    kind=Mark.UNSUPPORTED,
-                    lead=one.lead,
-                    start_s=scene.time(one, x0),
-                    end_s=scene.time(one, x1),
-                    x0_mm=x0,
-                    y0_mm=float(line[start:end].min()),
-                    x1_mm=x1,
-                    y1_mm=float(line[start:end].max()),
-                    reach_mm=x1 - x0,
-                    missing_mm2=0.0,
-                    doubtful=True,
-                )
+                yield _of_line(Mark.UNSUPPORTED, one, scene, (x0, x1), line[start:end])
+    yield from _bare_limbs(scene, there)
+
+
+def _bare_limbs(scene: _Scene, there: Mask) -> Iterator[AuditMark]:
+    """List the steep strokes of the record without ink beside them: up and down they are long, along time short."""
+    limits, raster = scene.limits, scene.raster
+    size = 2 * round(scene.margin_mm * PX_PER_MM) + 1
+    near = cv2.dilate(there.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))) > 0
+    for one in scene.stretches:
+        known = np.flatnonzero(np.isfinite(one.y_mm))
+        x_mm, y_mm = one.x0_mm + known / scene.columns_per_mm, one.y_mm[known]
+        along = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x_mm), np.diff(y_mm)) * (np.diff(known) == 1))])
+        at = np.arange(0.0, along[-1], limits.step_mm)
+        x_mm, y_mm = np.interp(at, along, x_mm), np.interp(at, along, y_mm)
+        columns = np.clip((x_mm - raster.x_mm[0]) * PX_PER_MM, 0, raster.x_mm.size - 1).round().astype(np.intp)
+        rows = ((y_mm - raster.y_mm[0]) * PX_PER_MM).round().astype(np.intp)
+        inside = (rows >= 0) & (rows < raster.y_mm.size)
+        bare = ~inside
+        bare[inside] = ~near[rows[inside], columns[inside]]
+        for start, end in runs_of(bare):
+            span_mm = float(x_mm[start]), float(x_mm[end - 1])
+            short = span_mm[1] - span_mm[0] < limits.least_s * scene.speed
+            if short and (end - start) * limits.step_mm >= limits.path_mm:
+                yield _of_line(Mark.UNSUPPORTED, one, scene, span_mm, y_mm[start:end])
+
+
+def _on_print(scene: _Scene, printed: Mask) -> Iterator[AuditMark]:
+    """List where the record follows the strokes of print up or down, and no other beat goes that way."""
+    raster, limits = scene.raster, scene.limits
+    columns = np.arange(raster.x_mm.size)
+    for one, line in zip(scene.stretches, raster.line_mm, strict=True):
+        rows = np.clip(np.nan_to_num((line - raster.y_mm[0]) * PX_PER_MM).round(), 0, raster.y_mm.size - 1)
+        at = rows.astype(np.intp), columns
+        letters = np.isfinite(line) & (scene.ink.text[at] > limits.letters) & (scene.ink.trace[at] < limits.letters)
+        letters &= printed[at]
+        for start, end in runs_of(letters):
+            y = line[start:end]
+            bow = np.abs(y - np.linspace(y[0], y[-1], y.size)).max()
+            if end - start < limits.along_mm * PX_PER_MM or bow < limits.along_bow_mm:
+                continue
+            if is_unlike_others(-line, PX_PER_MM, start, end):
+                x0, x1 = (float(raster.x_mm[0]) + (edge - 0.5) / PX_PER_MM for edge in (start, end))
+                yield _of_line(Mark.PRINT, one, scene, (x0, x1), y)
+
+
+def _cut(scene: _Scene, sheet: Sheet) -> Iterator[AuditMark]:
+    """List where the record runs off the picture, and the gaps of the record behind such places."""
+    raster = scene.raster
+    height, width = sheet.page.pixels.shape[:2]
+    half_pen_mm = min(scene.ink.pen_mm, scene.limits.widest_pen_mm) / 2
+    for k, one in enumerate(scene.stretches):
+        line = raster.line_mm[k]
+        known = np.flatnonzero(np.isfinite(line))
+        off = np.zeros(known.size, bool)
+        for outward in (raster.top_mm[k, known] - half_pen_mm, raster.bottom_mm[k, known] + half_pen_mm):
+            x_px, y_px = paper_to_page(sheet.rectified, np.column_stack([raster.x_mm[known], outward])).T
+            off |= (x_px < 0) | (y_px < 0) | (x_px > width - 1) | (y_px > height - 1)
+        outside = np.interp(np.arange(line.size), known, off, left=0, right=0) > 0
+        for start, end in runs_of(outside):
+            x0, x1 = (float(raster.x_mm[0]) + (edge - 0.5) / PX_PER_MM for edge in (start, end))
+            yield _of_line(Mark.CUT, one, scene, (x0, x1), line[start:end])
 
 
 def _shared(stretches: Sequence[Redrawn], traces: TraceSet, speed: float, limits: AuditLimits) -> Iterator[AuditMark]:
@@ -350,6 +421,7 @@ def audit(
         band=raster.band(margin_mm),
         bare=_nothing_under(np.asarray(ink.trace > limits.hint), raster, margin_mm),
         speed=record.calibration.paper_speed_mm_per_s,
+        columns_per_mm=traces.columns_per_mm,
         limits=limits,
     )
     printed = print_mask(raster, match, pulses, text)
@@ -366,7 +438,13 @@ def audit(
         contrast=ink.contrast,
     )
     pieces = find_pieces(beside, raster, least_mm)
-    marks = [*_unexplained(pieces, scene), *_gaps(scene), *_unsupported(scene)]
+    marks = [
+        *_unexplained(pieces, scene),
+        *_gaps(scene),
+        *_unsupported(scene),
+        *_on_print(scene, beside.printed),
+        *_cut(scene, sheet),
+    ]
     marks += _shared(stretches, traces, scene.speed, limits)
     marks.sort(key=lambda mark: (not mark.doubtful, -mark.missing_mm2, -mark.reach_mm))
     return InkAudit(pen_mm=ink.pen_mm, marks=tuple(marks))

@@ -1,8 +1,8 @@
 """Millimetres on paper to millivolts and seconds: the only place where the one becomes the other.
 
 A column of paper speed v and gain g holds (x - x_start) / v seconds and (zero - y) / g millivolts.  Each lead ends on
-the record's own 500 Hz grid by band-limited resampling, never by smoothing; where the tracer's columns already are the
-samples (20 a millimetre at 25 mm/s, 10 at 50 mm/s) nothing is interpolated at all.
+the record's own 500 Hz grid by band-limited resampling, never by smoothing.  Where the tracer's columns are as many as
+the samples (20 a millimetre at 25 mm/s) they are only moved, by a spline, to where the lead's own samples stand.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import shift
 from scipy.signal import resample_poly
 
 from pipeline.datatypes import (
@@ -84,6 +85,16 @@ def _resample(
     return np.where(known[source], out, np.nan), confidence[source], by_person[source]
 
 
+def _moved(values: Float64, columns: float) -> Float64:
+    """Read values (n,) a part of a column further on, by a spline; what was NaN stays NaN."""
+    known = np.isfinite(values)
+    if abs(columns) < 0.01 or known.sum() < 4:
+        return values
+    at = np.arange(values.size)
+    filled = np.interp(at, at[known], values[known])
+    return np.where(known, shift(filled, -columns, order=5, mode="nearest"), np.nan)
+
+
 def _zero_line(signal_mv: Float64, sampling_frequency_hz: float) -> float:
     """Estimate the isoelectric level: the median over the calmer half of the samples, which leaves the QRS out."""
     half = max(round(RECORD.calm_s * sampling_frequency_hz), 1)
@@ -123,19 +134,20 @@ def _cut(
         if line.row == index and line.first == first and abs(ends_mm) <= RECORD.line_overlap_mm:
             y_mm, confidence = line.y_mm.astype(np.float64), np.ones(line.y_mm.size)
             by_person = np.zeros(line.y_mm.size, np.uint8)
-    signal_mv = (traces.baseline_mm[index].astype(np.float64) - y_mm) / mm_per_mv
+    start = (span_mm[0] - traces.x0_mm) * traces.columns_per_mm  # mostly between two columns
+    signal_mv = _moved((traces.baseline_mm[index].astype(np.float64) - y_mm) / mm_per_mv, start - round(start))
     signal_mv, confidence, by_person = _resample(signal_mv, confidence, by_person, ratio)
     zero_mv = _zero_line(signal_mv, sampling_frequency_hz) if np.isfinite(signal_mv).any() else 0.0
     spikes = []
     for spike in traces.spikes:  # one sample each, after resampling: a band limit would spread them
-        column = (spike.x_mm - traces.x0_mm) * traces.columns_per_mm - first
+        column = (spike.x_mm - traces.x0_mm) * traces.columns_per_mm - start
         at = round(column * float(ratio))
         if spike.row == index and 0 <= at < signal_mv.size:
             signal_mv[at] = (float(traces.baseline_mm[index]) - spike.tip_mm) / mm_per_mv
             confidence[at] = spike.score
             spikes.append(at)
-    start = round(start_s * sampling_frequency_hz)
-    return _Stretch(lead, start, signal_mv - zero_mv, confidence, by_person, tuple(spikes))
+    first_sample = round(start_s * sampling_frequency_hz)
+    return _Stretch(lead, first_sample, signal_mv - zero_mv, confidence, by_person, tuple(spikes))
 
 
 def _stretches(
@@ -246,7 +258,8 @@ def redraw(record: EcgRecord, match: LayoutMatch, traces: TraceSet) -> list[Redr
         if traces.lines:  # a drawing's line may end behind the next lead's start
             stop = min(stop + round(RECORD.line_overlap_mm * traces.columns_per_mm), traces.row_mm.shape[1])
         start_s = starts.get(span, times[0][0])
-        at = start_s * rate + np.arange(stop - first) / traces.columns_per_mm / speed * rate
+        column = (span[0] - traces.x0_mm) * traces.columns_per_mm
+        at = start_s * rate + (np.arange(stop - first) + round(column) - column) / traces.columns_per_mm / speed * rate
         inverted = lead in match.layout.inverted and row in match.rows[: len(match.layout.rows)]
         mm_per_mv = gain_of(lead, calibration) * (-1.0 if inverted else 1.0)
         traced = traces.row_mm[row, first:stop].astype(np.float64)

@@ -8,24 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import find_peaks
 
 from pipeline.datatypes import LayoutMatch, TraceSet
+from pipeline.signal.beats import find_beats
 from pipeline.signal.weights import GRID_LINES
 
 Float64 = npt.NDArray[np.float64]
-
-
-def _beats(height_mm: Float64, columns_per_mm: float) -> npt.NDArray[np.intp]:
-    """Find the columns of a lead (n,) at which its beats are highest, or lowest; none where no beat stands out."""
-    off = np.nan_to_num(height_mm - np.nanmedian(height_mm))
-    low, high = np.quantile(off, [1 - GRID_LINES.highest, GRID_LINES.highest])
-    off = off if high > -low else -off
-    highest = max(float(high), -float(low))
-    if highest < GRID_LINES.least_beat_mm:
-        return np.zeros(0, np.intp)
-    distance = GRID_LINES.apart_mm * columns_per_mm
-    return np.asarray(find_peaks(off, height=GRID_LINES.least_peak * highest, distance=distance)[0], np.intp)
 
 
 def _typical(beats: Float64) -> Float64:
@@ -56,7 +44,7 @@ def _at_lines(height_mm: Float64, x_mm: Float64, columns_per_mm: float) -> list[
     A beat counts only if it differs however it is laid over the others.
     """
     half, reach = round(GRID_LINES.half_beat_mm * columns_per_mm), GRID_LINES.shift
-    at = _beats(height_mm, columns_per_mm)
+    at = find_beats(height_mm, columns_per_mm)
     at = at[(at >= half + reach) & (at < height_mm.size - half - reach)]
     if at.size < GRID_LINES.least_beats:
         return []

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datatypes import (
+    MARKS_OF_THE_LINE,
     Act,
     AuditMark,
     Calibration,
@@ -202,7 +203,7 @@ def _missing_share(record: EcgRecord, audit: InkAudit, row: int) -> float:
     for mark in audit.marks:
         if mark.doubtful and mark.lead is lead:
             missing += mark.missing_mm2 / square_mm_s  # mV^2 s
-            if mark.kind in (Mark.UNSUPPORTED, Mark.SHARED):
+            if mark.kind in MARKS_OF_THE_LINE:
                 wrong[max(int(mark.start_s * rate), 0) : max(int(mark.end_s * rate), 0)] = True
     return (missing + float(power[wrong].sum()) / rate) / max(missing + float(power.sum()) / rate, 1e-12)
 
@@ -217,15 +218,22 @@ def _less_missing(estimate_db: float, record: EcgRecord, audit: InkAudit) -> flo
     return float(np.mean([-10 * np.log10(noise + _missing_share(record, audit, row)) for row in rows]))
 
 
+def _span(mark: AuditMark) -> str:
+    """Say in words when a mark is."""
+    start, end = f"{mark.start_s:.1f}", f"{mark.end_s:.1f}"
+    return f"at {start} s" if start == end else f"from {start} to {end} s"
+
+
 def _places(marks: list[AuditMark], most: int) -> list[str]:
     """Say in words where record and ink differ, the largest first; the last statement counts the rest."""
     words = []
     for mark in marks[:most]:
         if mark.kind is Mark.UNSUPPORTED:
-            words.append(f"lead {mark.lead} has no ink under it from {mark.start_s:.1f} to {mark.end_s:.1f} s")
+            words.append(f"lead {mark.lead} has no ink under it {_span(mark)}")
+        elif mark.kind is Mark.PRINT:
+            words.append(f"lead {mark.lead} follows print {_span(mark)}")
         elif mark.kind is Mark.SHARED:
-            span = f"{mark.start_s:.1f} to {mark.end_s:.1f} s"
-            words.append(f"leads {mark.lead} and {mark.other} follow the same ink from {span}: one is misread")
+            words.append(f"leads {mark.lead} and {mark.other} follow the same ink {_span(mark)}: one is misread")
         elif mark.kind is Mark.LINE:
             seconds = mark.end_s - mark.start_s
             words.append(f"a line of {seconds:.1f} s at {mark.start_s:.1f} s in {mark.lead} is not in the record")
@@ -237,15 +245,26 @@ def _places(marks: list[AuditMark], most: int) -> list[str]:
 
 
 def _audit_warnings(audit: InkAudit) -> list[str]:
-    """Name what the audit found doubtful: ink that is not in the record, the reverse, and ink that is in it twice."""
+    """Name what the audit found doubtful: ink that is not in the record, and stretches of the record."""
     doubtful = [mark for mark in audit.marks if mark.doubtful]
-    ink = [mark for mark in doubtful if mark.kind not in (Mark.UNSUPPORTED, Mark.SHARED)]
-    bare = [mark for mark in doubtful if mark.kind is Mark.UNSUPPORTED]
-    shared = [mark for mark in doubtful if mark.kind is Mark.SHARED]
+    ink = [mark for mark in doubtful if mark.kind not in MARKS_OF_THE_LINE]
+    bare, letters, shared, cut = (
+        [mark for mark in doubtful if mark.kind is kind]
+        for kind in (Mark.UNSUPPORTED, Mark.PRINT, Mark.SHARED, Mark.CUT)
+    )
     once = {
         (mark.x0_mm, frozenset((mark.lead, mark.other))): mark for mark in reversed(shared)
     }  # each names both leads
-    return _places(ink, 3) + _places(bare, 2) + _places([mark for mark in shared if mark in once.values()], 2)
+    shared = [mark for mark in shared if mark in once.values()]
+    warnings = _places(ink, 3) + _places(bare, 2) + _places(letters, 3) + _places(shared, 2)
+    starts: dict[Lead, list[float]] = {}
+    for mark in cut:
+        starts.setdefault(mark.lead, []).append(mark.start_s)
+    for lead, seconds in starts.items():
+        at = ", ".join(f"{start:.1f}" for start in sorted(seconds)[:3])
+        more = f" and {len(seconds) - 3} more times" if len(seconds) > 3 else ""
+        warnings.append(f"lead {lead} runs off the picture at {at} s{more}: its height there is not known")
+    return warnings
 
 
 def _lead_warnings(coverage: dict[Lead, float], confidence: dict[Lead, float]) -> list[str]:

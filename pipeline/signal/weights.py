@@ -106,6 +106,16 @@ class GridLineLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BeatLimits:
+    """When a short stretch of a lead goes another way than the lead's other beats."""
+
+    around_mm: float = 3.0  # mm before and behind it that the beats are laid over each other by; by hand
+    shift_mm: float = 0.8  # mm by which they are moved; by hand
+    least_mm: float = 1.0  # mm of difference; by hand
+    ratio: float = 4.0  # times the difference of the others; by hand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QualityWeights:
     """How the quality of a record is estimated, and what is worth a warning.
 
@@ -212,6 +222,11 @@ class AuditLimits:
     least_s: float = 0.1  # s of a second line, or of a line without ink
     as_one_mm: float = 0.5  # mm between two rows' lines that follow the same ink
     shared_mm: float = 1.5  # mm of paper along time that they do; rows that cross share less
+    path_mm: float = 6.0  # mm along the line without ink, also where it runs steeply
+    step_mm: float = 0.1  # mm between the places on the line that are looked at
+    letters: int = 128  # of the text class, and no more of the trace class: a record runs on print
+    along_mm: float = 1.5  # mm of paper along time that it does
+    along_bow_mm: float = 1.0  # mm by which it bends there
     doubtful_confidence: float = 0.2  # of the samples beside it, at most
 
 
@@ -220,3 +235,4 @@ RECORD = RecordLimits()
 QUALITY = QualityWeights()
 AUDIT = AuditLimits()
 GRID_LINES = GridLineLimits()
+BEATS = BeatLimits()

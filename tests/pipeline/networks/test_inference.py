@@ -4,7 +4,6 @@ import copy
 import platform
 import resource
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Event
 
 import cv2
@@ -15,9 +14,10 @@ from torch import nn
 
 from pipeline.errors import DeviceError
 from pipeline.networks.fold import fold
-from pipeline.networks.inference import Network, choose_device, cores_of, keep_memory, load_network, share_processor
+from pipeline.networks.inference import Network, choose_device, keep_memory, load_network, share_processor
 from pipeline.networks.specification import LABEL, ROW_BINS, ROW_COLUMNS_PER_MM, SPECIFICATIONS, TRACE
 from pipeline.networks.unet import normalise
+from pipeline.threads import cores_of
 from tests.waiting import PATIENCE_S, eventually
 
 NETWORKS = {specification.name: specification for specification in SPECIFICATIONS}
@@ -210,19 +210,6 @@ def test_machine_out_of_memory_is_a_memory_error() -> None:
     network = Network(name="page", module=Greedy(), sha256="", device=torch.device("cpu"))
     with pytest.raises(MemoryError, match="page network"):
         network.run(_grey(100)[None])
-
-
-@pytest.mark.parametrize(
-    ("text", "cores"), [("max 100000\n", 16), ("350000 100000\n", 3), ("50000 100000\n", 1), ("9900000 100000\n", 16)]
-)
-def test_a_container_with_a_limit_gets_no_more_threads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, cores: int
-) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
-    quota = tmp_path / "cpu.max"
-    assert cores_of(quota) == 16
-    quota.write_text(text)
-    assert cores_of(quota) == cores
 
 
 def test_processes_share_the_cores() -> None:

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 from pipeline import Calibration, EcgRecord, GridScale, LayoutMatch, Lead, PageImage, RectifiedPage, TraceSet
-from pipeline.datatypes import ByteArray, DrawnLine, FloatArray, InkAudit, Mark, PulseBox, SegmentationMap, TextLine
+from pipeline.datatypes import (
+    ByteArray,
+    DrawnLine,
+    FloatArray,
+    InkAudit,
+    LeadLabel,
+    Mark,
+    PulseBox,
+    SegmentationMap,
+    TextLine,
+)
 from pipeline.layout.file import load_layouts
 from pipeline.layout.identify import identify_layout
 from pipeline.output.files import to_json
@@ -16,6 +26,7 @@ from pipeline.output.overlay import draw_overlay
 from pipeline.runs import runs_of
 from pipeline.sheet.paper import Sheet
 from pipeline.signal.audit import audit, lower_confidence
+from pipeline.signal.beats import find_beats
 from pipeline.signal.calibrate import calibrate, redraw
 from pipeline.signal.quality import assess
 from pipeline.training.recordings.simulate import simulate_ecg
@@ -201,6 +212,63 @@ def test_rows_that_cross_or_that_a_drawing_lays_on_each_other_share_nothing(
         lines = tuple(DrawnLine(row=k, first=0, y_mm=row) for k, row in enumerate(case.traces.row_mm))
         case.traces = replace(case.traces, lines=lines)
     assert Mark.SHARED not in {mark.kind for mark in case.audit().marks}
+
+
+def test_waves_that_run_off_the_picture_are_named(case: Case) -> None:
+    top_mm = min(case.at(Lead.I, time_s)[1] for time_s in np.arange(0.1, 2.4, 0.01))
+    sheet, off = case.paper.sheet(), round((top_mm + 2.0) * PX)
+    cropped = replace(
+        sheet,
+        page=PageImage(pixels=sheet.page.pixels[off:]),
+        segmentation=SegmentationMap(
+            grid=sheet.segmentation.grid[off:], trace=case.paper.trace[off:], text=case.paper.text[off:], scale=1.0
+        ),
+        rectified=replace(sheet.rectified, node_xy=sheet.rectified.node_xy - np.float32([0, off])),
+    )
+    found = audit(cropped, case.record, case.match, case.traces, (), ())
+    cut = [mark for mark in found.marks if mark.kind is Mark.CUT]
+    assert cut and all(mark.doubtful and mark.end_s - mark.start_s < 0.3 for mark in cut)
+    assert Lead.I in {mark.lead for mark in cut}
+    quality = assess(case.record, case.match, case.traces, GRID, found)
+    assert any(words.startswith("lead I runs off the picture at ") for words in quality.warnings)
+
+
+@pytest.mark.parametrize(
+    ("depth_mm", "every_beat", "named"), [(3.0, False, True), (0.5, False, False), (3.0, True, False)]
+)
+def test_a_record_that_follows_a_printed_letter_is_named(
+    case: Case, depth_mm: float, every_beat: bool, named: bool
+) -> None:
+    """The page network takes a V on the trace for print; a straight stroke is none, nor what every beat shows."""
+    lead = Lead.AVF
+    row, time_s = case.record.leads.index(lead), case.calm(lead)
+    x, y = case.at(lead, time_s)
+    name = LeadLabel(lead=lead, x_mm=x, y_mm=y + 1, score=1.0)
+    case.match = replace(case.match, labels=(*case.match.labels, name))
+    times = np.arange(5000) / HZ
+    phase_mm = (times - time_s) * 25
+    if every_beat:
+        beats = find_beats(case.record.signal_mv[row, 1250:2500].astype(np.float64) * 10, HZ / 25)
+        period_mm = float(np.median(np.diff(beats))) / HZ * 25
+        phase_mm = (phase_mm + period_mm / 2) % period_mm - period_mm / 2
+    signal = case.record.signal_mv.copy()
+    signal[row] -= (np.interp(phase_mm, [-2, 0, 2], [0, depth_mm, 0]) / 10).astype(np.float32)
+    case.record = replace(case.record, signal_mv=signal)
+    around = slice(round((y - 2) * PX), round((y + 4) * PX)), slice(round((x - 2.2) * PX), round((x + 2.2) * PX))
+    case.paper.trace[around] = 0
+    case.paper.stroke([(x - 2, y), (x, y + depth_mm), (x + 2, y)], seen_as="text")
+    found = case.audit()
+    assert (Mark.PRINT in {mark.kind for mark in found.marks}) == named
+    quality = assess(case.record, case.match, case.traces, GRID, found)
+    assert any(words.startswith("lead aVF follows print from ") for words in quality.warnings) == named
+
+
+def test_an_invented_stroke_without_ink_is_found(case: Case) -> None:
+    """It lasts for less than a tenth of a second, and is 12 mm long."""
+    time_s = case.calm(Lead.AVL)
+    case.change(Lead.AVL, time_s, time_s + 0.02, lambda part: part + np.float32(0.7))
+    (lead,) = {mark.lead for mark in case.audit().marks if mark.kind is Mark.UNSUPPORTED}
+    assert lead is Lead.AVL
 
 
 def test_a_stretch_that_is_shifted_is_found(case: Case) -> None:

@@ -11,7 +11,7 @@ from pipeline.layout.identify import identify_layout
 from pipeline.signal.calibrate import calibrate
 from pipeline.signal.calibration import infer_calibration
 from pipeline.training.recordings.simulate import every_lead, simulate_ecg
-from tests.pipeline.paper_samples import labels_of, printed
+from tests.pipeline.paper_samples import labels_of, printed, sinc_at
 
 LAYOUTS = load_layouts()
 KNOWN = [layout for layout in LAYOUTS if set(layout.leads) & set(NAMED_LEADS)]
@@ -82,6 +82,26 @@ def test_samples_are_exact_where_a_column_is_a_sample() -> None:
     assert record.signal_mv.shape == (12, 5000) and record.leads == LEADS
     difference = record.signal_mv - signal_mv
     assert np.ptp(difference, axis=1).max() < 1e-5  # the zero line may differ, nothing else
+
+
+@pytest.mark.parametrize("samples", [0.4, -0.4])
+def test_a_lead_that_starts_between_two_columns_is_read_between_them(samples: float) -> None:
+    signal_mv = simulate_ecg(np.random.default_rng(2), disease="none")
+    traces, match, _ = digitized(NAMED["12x1"], signal_mv)
+    ((start_mm, end_mm),) = match.column_mm
+    record = calibrate(traces, replace(match, column_mm=((start_mm + samples / 20, end_mm),)), Calibration())
+    at = np.arange(5, 4990)
+    for lead, read in zip(signal_mv, record.signal_mv, strict=True):
+        assert snr_db(sinc_at(lead, at + samples), read[at]) > 35
+
+
+def test_columns_beside_gaps_start_at_their_own_time() -> None:
+    """Six columns of 10 s, a gap of 2.3 mm between them: a column is as long as its ink, not as its pitch."""
+    _, match, _ = digitized(NAMED["3x6"], simulate_ecg(np.random.default_rng(2), seconds=20, disease="none"))
+    width_mm = 250.0 / 6
+    spans = tuple((12.0 + k * (width_mm + 2.3), 12.0 + k * (width_mm + 2.3) + width_mm) for k in range(6))
+    starts_s = [start for start, _ in replace(match, column_mm=spans).column_times(25.0)]
+    assert starts_s == pytest.approx([k * 10.0 / 6 for k in range(6)])
 
 
 def test_the_zero_line_is_the_isoelectric_one() -> None:

@@ -11,6 +11,8 @@ const WORDS = {
   blot: "A spot of ink is not in the record",
   unsupported: "Traced where no ink is",
   shared: "Two leads follow the same ink",
+  print: "Follows print, not the trace",
+  cut: "Runs off the picture: the height there is not known",
   gap: "Nothing was traced",
   unsure: "Traced, but not surely",
 };
