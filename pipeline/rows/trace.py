@@ -9,20 +9,22 @@ value: the estimate with the least expected squared error.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.ndimage import label
+from scipy.ndimage import label, maximum_filter1d
 
 from pipeline.datatypes import ByteArray, FloatArray, RowBand, TraceSet
 from pipeline.errors import TraceNotFound
 from pipeline.networks.inference import Network
 from pipeline.networks.specification import ROW_BINS, ROW_COLUMNS_PER_MM, TRACE
+from pipeline.rows.crossing import Flags, directed_posterior, hidden, on_own_ink, touching
 from pipeline.rows.drawing import explained_rows
 from pipeline.rows.uprights import upright_lines, without_lines
-from pipeline.runs import runs_of
+from pipeline.runs import runs_as_one, runs_of
 from pipeline.sheet.paper import Sheet
 from pipeline.threads import side_by_side
 
@@ -37,6 +39,7 @@ class RowReadings:
     mass: FloatArray  # (n_rows, n) probability within reach of y_bin
     doubt_bin: FloatArray  # (n_rows, n) what a column by itself would say, off y_bin
     presence: FloatArray  # (n_rows, n) probability that anything is printed here
+    log_p: FloatArray | None = None  # (n_rows, bins, n) of every bin; None: not known, and no row is read again
 
 
 Posterior = Callable[[FloatArray], FloatArray]  # of `posterior`
@@ -91,12 +94,19 @@ def read_rows(strips: ByteArray, network: Network, *, smooth: Posterior = poster
     n = strips.shape[2] * 2
     columns, logits = network.run(strips)
     log_p = torch.log_softmax(columns[..., :n], 1).numpy()
-    presence = logits[:, :n].sigmoid().numpy()
+    return _readings(log_p, logits[:, :n].sigmoid().numpy(), smooth, reach)
+
+
+def _readings(
+    log_p: FloatArray, presence: FloatArray, smooth: Posterior = posterior, reach: float = 3.0
+) -> RowReadings:
+    """Make one line of the columns' own answers (rows, bins, columns)."""
     p = smooth(log_p)
     bins = np.arange(p.shape[2], dtype=np.float32)
     y_bin = p @ bins
     mass = np.where(np.abs(bins - y_bin[..., None]) <= reach, p, 0).sum(2)
-    return RowReadings(y_bin=y_bin.T, mass=mass.T, doubt_bin=own_doubt(log_p, y_bin.T), presence=presence)
+    doubt_bin = own_doubt(log_p, y_bin.T)
+    return RowReadings(y_bin=y_bin.T, mass=mass.T, doubt_bin=doubt_bin, presence=presence, log_p=log_p)
 
 
 def own_doubt(log_p: FloatArray, y_bin: FloatArray) -> FloatArray:
@@ -183,6 +193,9 @@ class _Row:
     confidence: FloatArray  # (n,)
     doubt_mm: FloatArray  # (n,)
     cut: bool  # the line reaches the strip's edge
+    top_mm: float = 0.0  # paper y of the strip
+    log_p: FloatArray | None = None  # (bins, n) of the strip; None: not known
+    presence: FloatArray | None = None  # (n,) of the strip
 
 
 def _rows_on_paper(readings: RowReadings, tops: npt.NDArray[np.float64], bins: int, *, edge: float = 4.0) -> list[_Row]:
@@ -196,6 +209,9 @@ def _rows_on_paper(readings: RowReadings, tops: npt.NDArray[np.float64], bins: i
                 confidence=np.where(there, readings.mass[k] * presence, 0).astype(np.float32),
                 doubt_mm=readings.doubt_bin[k] * np.float32(_BIN_MM),
                 cut=bool((np.abs(y_bin[there] - (bins - 1) / 2) > (bins - 1) / 2 - edge).any()),
+                top_mm=top,
+                log_p=None if readings.log_p is None else readings.log_p[k],
+                presence=presence,
             )
         )
     return rows
@@ -242,14 +258,161 @@ def trace_rows(
     kept = _distinct(y, confidence)
     if not kept:
         raise TraceNotFound("rows were found, but only straight lines are printed in them")
+    read_again = _apart(sheet, _with_direction([found[k] for k in kept]), _columns_mm(across_mm))
     return TraceSet(
-        row_mm=y[kept],
-        confidence=confidence[kept],
+        row_mm=np.stack([row.y_mm for row in read_again]),
+        confidence=np.stack([row.confidence for row in read_again]),
         baseline_mm=np.array([rows[k].baseline_mm for k in kept], np.float32),
         x0_mm=float(across_mm[0] + 0.5 / ROW_COLUMNS_PER_MM),
         columns_per_mm=ROW_COLUMNS_PER_MM,
-        doubt_mm=np.stack([found[k].doubt_mm for k in kept]),
+        doubt_mm=np.stack([row.doubt_mm for row in read_again]),
     )
+
+
+def _with_direction(
+    rows: Sequence[_Row],
+    *,
+    sure: float = 0.5,
+    share: tuple[float, float] = (0.02, 0.07),
+    beside: int = 10,
+    around: int = 20,
+    longest: int = 100,
+    at_once: int = 6,
+) -> list[_Row]:
+    """Read tall strokes of rows that touch others again where they are unsure, as lines that keep their direction.
+
+    Parameters
+    ----------
+    rows : sequence of _Row
+    sure : float
+        Confidence below this counts as unsure.
+    share : tuple of float
+        Least and most of these rows that is unsure.  Below the first, all rows stay as they are; above the second too:
+        strokes take less of a row, so something else is unclear.
+    beside, around : int
+        Columns on both sides that are read again as well, and those beyond that a line starts and ends in.
+    longest : int
+        Columns that a stroke may be unsure in; a longer stretch is noise.
+    at_once : int
+        Rows, for memory.
+    """
+    bins = {k: len(row.log_p) for k, row in enumerate(rows) if row.log_p is not None}
+    crossing = [k for k in touching(np.stack([row.y_mm for row in rows])) if k in bins]
+    there = {k: np.isfinite(rows[k].y_mm) for k in crossing}
+    unsure = {k: there[k] & (rows[k].confidence < sure) for k in crossing}
+    columns = sum(int(flags.sum()) for flags in there.values())
+    if not share[0] * columns <= sum(int(flags.sum()) for flags in unsure.values()) <= share[1] * columns:
+        return list(rows)
+    again = list(rows)
+    near = {k: maximum_filter1d(unsure[k], 2 * beside + 1) & there[k] for k in crossing}
+    for flags in near.values():
+        for start, stop in runs_of(flags):
+            flags[start:stop] = stop - start <= longest
+    for height in sorted({bins[k] for k in crossing}):
+        alike = [k for k in crossing if bins[k] == height]
+        for some in (alike[first : first + at_once] for first in range(0, len(alike), at_once)):
+            for start, stop in runs_of(maximum_filter1d(np.any([near[k] for k in some], 0), 2 * around + 1)):
+                readings = _read_again([rows[k] for k in some], slice(start, stop), directed_posterior)
+                for n, k in enumerate(some):
+                    where = _tall(near[k][start:stop], rows[k].y_mm[start:stop], readings.y_bin[n] * _BIN_MM)
+                    again[k] = _replaced(again[k], start, readings, n, where)
+    return again
+
+
+def _tall(where: Flags, *lines_mm: FloatArray, least_mm: float = 10.0) -> Flags:
+    """Keep the stretches (n,) in which one of some lines rises or falls by so much."""
+    kept = np.zeros_like(where)
+    for start, stop in runs_of(where):
+        kept[start:stop] = max(np.ptp(line[start:stop]) for line in lines_mm) >= least_mm
+    return kept
+
+
+def _read_again(rows: Sequence[_Row], part: slice, smooth: Posterior) -> RowReadings:
+    """Make other lines of what was seen in some columns of rows that are known."""
+    seen, presence = ([getattr(row, name)[..., part] for row in rows] for name in ("log_p", "presence"))
+    return _readings(np.stack(seen), np.stack(presence), smooth)
+
+
+def _replaced(row: _Row, start: int, readings: RowReadings, n: int, where: Flags, *, inferred: float = 1.0) -> _Row:
+    """Put the `n`th row that was read again from a column on in its place, `where` it counts; it becomes no surer."""
+    y_mm, confidence, doubt_mm = row.y_mm.copy(), row.confidence.copy(), row.doubt_mm.copy()
+    new = np.flatnonzero(where)
+    at = start + new
+    y_mm[at] = row.top_mm + (readings.y_bin[n, new] + 0.5) * _BIN_MM
+    mass = readings.mass[n, new] * readings.presence[n, new] * np.float32(inferred)
+    confidence[at] = np.minimum(confidence[at], mass)
+    doubt_mm[at] = readings.doubt_bin[n, new] * np.float32(_BIN_MM)
+    return replace(row, y_mm=y_mm, confidence=confidence, doubt_mm=doubt_mm)
+
+
+def _apart(
+    sheet: Sheet,
+    rows: Sequence[_Row],
+    x_mm: npt.NDArray[np.float64],
+    *,
+    near_mm: float = 0.5,
+    shortest_mm: float = 1.5,
+    beside_mm: float = 2.0,
+    least: float = 0.7,
+    margin: float = 0.4,
+    inferred: float = 0.6,
+) -> list[_Row]:
+    """Read a row again that follows another's ink, if it has ink of its own and the other clearly has none.
+
+    Parameters
+    ----------
+    sheet : Sheet
+    rows : sequence of _Row
+    x_mm : (n,)
+        Paper x of the columns.
+    near_mm, shortest_mm : float
+        Rows that run so near for so long follow the same ink.
+    beside_mm : float
+        Beyond both ends of such a stretch, at most, the row is read again until it meets its line.
+    least, margin : float
+        Share of the stretch in which the row has ink of its own, and by how much that is more than the other's.
+    inferred : float
+        Its confidence, of what it were otherwise.
+    """
+    rows = list(rows)
+    beside = round(beside_mm * ROW_COLUMNS_PER_MM)
+    for pair in combinations([k for k, row in enumerate(rows) if row.log_p is not None], 2):
+        lines = (rows[k].y_mm for k in pair)
+        for start, stop in runs_as_one(*lines, near=near_mm, shortest=shortest_mm * ROW_COLUMNS_PER_MM):
+            first = max(start - beside, 0)
+            part, shared = slice(first, stop + beside), slice(start - first, stop - first)
+            tried = []
+            for row, other in (pair, pair[::-1]):
+                readings, own = _by_itself(sheet, rows, row, other, x_mm, part)
+                tried.append((float(own[shared].mean()), row, readings))
+            (fewer, _, _), (share, row, readings) = sorted(tried, key=lambda one: one[0])
+            if share >= least and share - fewer >= margin:
+                where = _until_it_meets(rows[row], readings, first, shared)
+                rows[row] = _replaced(rows[row], first, readings, 0, where, inferred=inferred)
+    return rows
+
+
+def _by_itself(
+    sheet: Sheet, rows: Sequence[_Row], k: int, other: int, x_mm: npt.NDArray[np.float64], part: slice
+) -> tuple[RowReadings, Flags]:
+    """Read some columns of a row without another's ink: the reading, and where (n,) it lies on ink of its own."""
+    row, others_mm = rows[k], np.stack([each.y_mm[part] for j, each in enumerate(rows) if j != k])
+    assert row.log_p is not None and row.presence is not None
+    at_mm = row.top_mm + (np.arange(len(row.log_p), dtype=np.float32) + 0.5) * np.float32(_BIN_MM)
+    left = hidden(row.log_p[:, part], at_mm, rows[other].y_mm[part])
+    readings = _readings(left[None], row.presence[None, part])
+    y_bin = readings.y_bin[0]
+    y_mm = row.top_mm + (y_bin + 0.5) * np.float32(_BIN_MM)
+    return readings, on_own_ink(sheet.ink(x_mm[part], at_mm)[..., 1], y_bin, y_mm, others_mm)
+
+
+def _until_it_meets(row: _Row, readings: RowReadings, first: int, shared: slice, *, near_mm: float = 1.0) -> Flags:
+    """Mark the columns (n,) read again from `first` on, from those `shared` on to where the row meets its line."""
+    y_mm = row.y_mm[first : first + readings.y_bin.shape[1]]
+    away = np.abs(row.top_mm + (readings.y_bin[0] + 0.5) * _BIN_MM - y_mm) > near_mm
+    away[shared] = True
+    runs, _ = label(away)
+    return np.asarray((runs == runs[shared.start]) & np.isfinite(y_mm))
 
 
 def _read_on_paper(
