@@ -47,8 +47,7 @@ from pipeline.printing.values import printed_values
 from pipeline.rows.by_hand import lay_by_hand, put_where_stated, stated_rows
 from pipeline.rows.components import rows_from_ink
 from pipeline.rows.drawing import follow_strokes
-from pipeline.rows.marks import read_marks
-from pipeline.rows.pulses import measure_pulses
+from pipeline.rows.marks import measure_pulses, read_marks
 from pipeline.rows.refine import fit_ink
 from pipeline.rows.trace import RowReader, read_rows, trace_rows
 from pipeline.sheet.bend import unbend

@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.datatypes import FloatArray, LayoutMatch, PulseBox, SpikeMark, TextLine, TraceSet
 from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, Flags, Float64, InkStrip, ink_strip
 from pipeline.rows.spikes import Spike, level_of, spikes_of, without_spikes
+from pipeline.rows.steep import with_steep
 from pipeline.rows.tips import with_tips
 from pipeline.sheet.paper import Sheet, print_boxes
 from pipeline.threads import side_by_side
@@ -70,7 +71,15 @@ def fit_ink(
     strokes = [replace(one, seen=_is_trace(sheet, x_mm, one), printed=_in_print(boxes, x_mm, one)) for one in strokes]
     owned = _of_a_pacemaker([one for one in _owned(strokes, level_mm) if not _is_grid(sheet, x_mm, one)])
     own = {k: [(one.column, one.sign) for one in owned if one.row == k] for k in strips}
-    lines = side_by_side(lambda k: _line(strips[k][0], own[k]), strips)
+
+    def line_px(k: int) -> FloatArray:
+        strip, top_mm = strips[k]
+        others_px = (np.delete(traces.row_mm, k, 0) - np.float32(top_mm)) * np.float32(PX_PER_MM_Y)
+        line = _line(strip, own[k], others_px)
+        alone = strip.there & ~_beside(own[k], strip.there) & ~_behind(boxes, x_mm, top_mm + line / PX_PER_MM_Y)
+        return with_steep(replace(strip, y_px=line, there=alone), others_px)
+
+    lines = side_by_side(line_px, strips)
     for (k, (strip, top_mm)), fitted in zip(strips.items(), lines, strict=True):
         row_mm[k, strip.there] = top_mm + fitted[strip.there] / PX_PER_MM_Y
     marks = [SpikeMark(row=one.row, x_mm=float(x_mm[one.column]), tip_mm=one.tip_mm, score=one.score) for one in owned]
@@ -247,9 +256,9 @@ def _alike(one: _Stroke, strokes: Sequence[_Stroke], *, ratio: float = 0.65) -> 
     return count
 
 
-def _line(strip: InkStrip, spikes: Sequence[tuple[int, int]]) -> FloatArray:
+def _line(strip: InkStrip, spikes: Sequence[tuple[int, int]], others_px: FloatArray) -> FloatArray:
     """Return the line of a row (n,) in pixels, its tips fitted, beside its spikes: column and sign of each."""
-    return with_tips(replace(strip, y_px=without_spikes(strip, spikes)), _beside(spikes, strip.there))
+    return with_tips(replace(strip, y_px=without_spikes(strip, spikes)), _beside(spikes, strip.there), others_px)
 
 
 def _strip(sheet: Sheet, x_mm: Float64, row: FloatArray, there: Flags) -> tuple[InkStrip, float, list[Spike]] | None:
@@ -306,6 +315,12 @@ def _in_print(boxes: Float64, x_mm: Float64, one: _Stroke, *, share: float = 0.4
     inside = np.minimum(boxes[:, 3], lower) - np.maximum(boxes[:, 1], upper)
     at = x_mm[one.column]
     return bool(((boxes[:, 0] <= at) & (at <= boxes[:, 2]) & (inside > share * (lower - upper))).any())
+
+
+def _behind(boxes: Float64, x_mm: Float64, y_mm: FloatArray) -> Flags:
+    """Mark the columns (n,) where a row's line runs through print: boxes (m, 4)."""
+    x0, y0, x1, y1 = boxes.T[..., None]
+    return np.asarray(((x0 <= x_mm) & (x_mm <= x1) & (y0 <= y_mm) & (y_mm <= y1)).any(0))
 
 
 def _beside(spikes: Sequence[tuple[int, int]], there: Flags, *, reach_mm: float = 0.6) -> Flags:

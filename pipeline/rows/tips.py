@@ -2,7 +2,8 @@
 
 The trace network's line is the mean of what may be, and a mean rounds off: the tip of an R wave is read too low.  The
 ink says where the tip is.  A wave is drawn with the row's own pen at several heights; the height whose drawing agrees
-best with the page is taken (analysis by synthesis).
+best with the page is taken (analysis by synthesis).  A tip that ends at another row's line stays as it was read: the
+ink there may be either's.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _REACH = round(0.8 * PX_PER_MM_X)  # columns on each side of a tip
 _SHIFTS = np.arange(-0.5, 1.51, 0.25) * PX_PER_MM_Y  # a tip may move, outwards
 
 
-def with_tips(row: InkStrip, paced: Flags, *, least_mm: float = 1.0) -> FloatArray:
+def with_tips(row: InkStrip, paced: Flags, others_px: FloatArray, *, least_mm: float = 1.0) -> FloatArray:
     """Return a row's line (n,) in pixels, with the tips of its waves where their ink ends.
 
     Parameters
@@ -28,6 +29,8 @@ def with_tips(row: InkStrip, paced: Flags, *, least_mm: float = 1.0) -> FloatArr
     row : InkStrip
     paced : (n,) bool
         Where a pacing spike stands: no tip is fitted there.
+    others_px : (n_others, n) float32
+        The lines of the page's other rows, in pixels of this strip; NaN = none.
     least_mm : float
         Prominence of a wave that is looked at.
     """
@@ -36,9 +39,16 @@ def with_tips(row: InkStrip, paced: Flags, *, least_mm: float = 1.0) -> FloatArr
     for sign in (-1, 1):
         for tip in find_peaks(sign * line, prominence=least_mm * PX_PER_MM_Y)[0].tolist():
             first, stop = tip - _REACH, tip + _REACH + 1
-            if first >= 0 and stop <= len(line) and row.there[first:stop].all() and not paced[tip]:
+            inside = first >= 0 and stop <= len(line) and row.there[first:stop].all()
+            if inside and not paced[tip] and not _meets(sign * (others_px[:, tip] - line[tip])):
                 moved[first:stop] += _shift(row, first, sign)
     return moved
+
+
+def _meets(outside_px: FloatArray, *, inner_mm: float = 1.5, outer_mm: float = 2.0) -> bool:
+    """Tell whether another row's line, so far outside a tip in its column, is within reach of it."""
+    near = (outside_px > -inner_mm * PX_PER_MM_Y) & (outside_px < outer_mm * PX_PER_MM_Y)
+    return bool(near.any())
 
 
 def _shift(

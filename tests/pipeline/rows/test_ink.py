@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -12,9 +13,11 @@ from pipeline.datatypes import TextLine, TraceSet
 from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, InkStrip, Pen, drawn, ink_strip
 from pipeline.rows.refine import fit_ink
 from pipeline.rows.spikes import spikes_of, without_spikes
+from pipeline.rows.steep import with_steep
 from pipeline.rows.tips import with_tips
 
 N, HEIGHT, LEVEL = 2400, 320, 200.0  # columns, pixels, the zero line
+NONE = np.zeros((0, N), np.float32)  # no other rows
 PAPER, GRID, INK = (np.array(c, np.float32) for c in ((250, 246, 240), (240, 170, 165), (40, 40, 50)))
 
 
@@ -60,7 +63,7 @@ def test_tips_that_were_read_too_low_are_put_where_their_ink_ends(lost_mm: float
     y = _line()
     read = np.maximum(y, LEVEL - PX_PER_MM_Y * (12.0 - lost_mm)).astype(np.float32)  # a flat top
     row = _seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.1, darkness=1.0)), read)
-    fitted = with_tips(row, np.zeros(N, bool))
+    fitted = with_tips(row, np.zeros(N, bool), NONE)
     tips = np.array([part.min() for part in np.split(fitted, np.arange(400, N, 400))])
     assert (LEVEL - tips) / PX_PER_MM_Y == pytest.approx(np.full(6, 12.0), abs=0.35)
 
@@ -68,7 +71,81 @@ def test_tips_that_were_read_too_low_are_put_where_their_ink_ends(lost_mm: float
 def test_tips_that_are_right_stay() -> None:
     y = _line()
     row = _seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.1, darkness=1.0)), y)
-    assert np.abs(with_tips(row, np.zeros(N, bool)) - y).max() < 0.2 * PX_PER_MM_Y
+    assert np.abs(with_tips(row, np.zeros(N, bool), NONE) - y).max() < 0.2 * PX_PER_MM_Y
+
+
+def test_a_tip_that_ends_at_another_rows_line_stays() -> None:
+    y = _line(8.0)
+    other = 2 * LEVEL - PX_PER_MM_Y * 14.0 - _line(5.5, seed=2)  # its waves down end half a millimetre above the tips
+    pen = Pen(width_mm=0.5, blur_mm=0.12, darkness=1.0)
+    row = _seen(np.minimum(_strip(y, pen), _strip(other, pen)), y)
+    assert np.abs(with_tips(row, np.zeros(N, bool), NONE) - y).max() > 0.3 * PX_PER_MM_Y
+    assert np.array_equal(with_tips(row, np.zeros(N, bool), other[None].astype(np.float32)), y)
+
+
+def _steep(strip: np.ndarray, read: np.ndarray, others: np.ndarray = NONE) -> np.ndarray:
+    return with_steep(_seen(strip, read), others)
+
+
+@pytest.mark.parametrize(
+    "pen", [Pen(width_mm=0.6, blur_mm=0.1, darkness=1.0), Pen(width_mm=0.2, blur_mm=0.3, darkness=1.0)]
+)
+def test_rows_of_a_broad_pen_or_much_blur_are_left_as_they_were_read(pen: Pen) -> None:
+    y = _line(14.0)
+    read = np.maximum(y, LEVEL - PX_PER_MM_Y * 12.0)
+    assert np.array_equal(_steep(_strip(y, pen), read), read)
+
+
+def test_a_row_that_trembles_throughout_is_left_as_it_was_read() -> None:
+    y = (LEVEL + 10 * np.sin(np.arange(N) * 2 * np.pi / 24)).astype(np.float32)
+    read = (LEVEL + (y - LEVEL) / 2).astype(np.float32)
+    strip = _strip(y, Pen(width_mm=0.3, blur_mm=0.06, darkness=1.0))
+    level = ink_strip(strip, np.full(N, LEVEL, np.float32), np.ones(N, bool))
+    assert level is not None
+    assert np.array_equal(with_steep(replace(level, y_px=read), NONE), read)
+
+
+@pytest.mark.parametrize("lost_mm", [2.0, 3.0])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_tips_that_were_cut_off_far_are_followed_up_and_down(lost_mm: float, sign: int) -> None:
+    y = LEVEL + sign * (_line(14.0) - LEVEL)
+    read = LEVEL + sign * np.maximum(sign * (y - LEVEL), -PX_PER_MM_Y * (14.0 - lost_mm))
+    fitted = _steep(_strip(y, Pen(width_mm=0.3, blur_mm=0.1, darkness=1.0)), read)
+    tips = [(sign * (LEVEL - part)).max() / PX_PER_MM_Y for part in np.split(fitted, np.arange(400, N, 400))]
+    assert tips == pytest.approx([14.0] * 6, abs=0.4)
+
+
+@pytest.mark.parametrize("late", [1, -1])
+def test_a_thin_wave_that_was_read_beside_its_ink_is_moved_along_time(late: int) -> None:
+    y = _line(8.0)
+    read = np.roll(y, late)
+    fitted = _steep(_strip(y, Pen(width_mm=0.2, blur_mm=0.06, darkness=1.0)), read)
+    limbs = np.abs(np.gradient(y)) > 1.5
+    assert np.abs(fitted - y)[limbs].mean() < 0.4 * np.abs(read - y)[limbs].mean()
+
+
+def test_steep_lines_that_are_right_stay() -> None:
+    y = _line()
+    fitted = _steep(_strip(y, Pen(width_mm=0.3, blur_mm=0.1, darkness=1.0)), y)
+    assert np.abs(fitted - y).max() < 0.25 * PX_PER_MM_Y
+
+
+def test_what_is_not_the_rows_line_pulls_no_tip() -> None:
+    y = _line()
+    strip = _strip(y, Pen(width_mm=0.3, blur_mm=0.1, darkness=1.0))
+    strip[:, 698:703] = INK.astype(np.uint8)  # a black line of the grid
+    strip[120:280, 1004:1010] = INK.astype(np.uint8)  # a mark through a wave's foot
+    strip[60:90, 1380:1420] = INK.astype(np.uint8)  # print on a tip
+    assert np.abs(_steep(strip, y) - y).max() < 0.5 * PX_PER_MM_Y
+
+
+def test_ink_of_another_row_is_not_followed() -> None:
+    y = _line(10.0)
+    other = LEVEL - PX_PER_MM_Y * 12.0 + 0.05 * PX_PER_MM_Y * np.sin(np.arange(N) / 40)  # above the tips, nearly level
+    pen = Pen(width_mm=0.3, blur_mm=0.1, darkness=1.0)
+    strip = np.minimum(_strip(y, pen), _strip(other.astype(np.float32), pen))
+    fitted = _steep(strip, y, other[None].astype(np.float32))
+    assert np.abs(fitted - y).max() < 0.5 * PX_PER_MM_Y
 
 
 @pytest.mark.parametrize("mm", [3.0, 12.0, -3.0, -8.0])

@@ -6,8 +6,7 @@ import pytest
 
 from pipeline import GridScale, PageImage, RectifiedPage, SegmentationMap
 from pipeline.datatypes import PrintedMarks, PulseBox
-from pipeline.rows.marks import apart
-from pipeline.rows.pulses import measure_pulses
+from pipeline.rows.marks import apart, measure_pulses
 from pipeline.sheet.paper import Sheet
 
 PX_PER_MM = 6.0
