@@ -62,7 +62,7 @@ class ColumnWeights:
     gap_blank: float = 0.35  # share of the rows that show nothing, more of which speaks for a gap; by hand
     widest_gap_mm: float = 3.6  # mm between two columns; by hand
     other_width: float = 0.06  # relative difference up to which a width that carts print is tried; by hand
-    strip_ends_mm: float = 1.0  # mm by which strips end before columns that have gaps; up to 0.4 without (13 copies)
+    strip_ends_mm: float = 4.0  # mm by which strips end before columns that have gaps; without, 3.2 on photographs
     seen: float = 0.5  # confidence from which on a row is seen again behind a gap; by hand
     most_jump_mm: float = 2.0  # mm that one row adds to a common jump; by hand
     start_ink: float = 0.5  # weight of the first ink; by hand, rows count 1

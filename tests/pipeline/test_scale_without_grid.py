@@ -7,9 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import Calibration, Corrections, GridScale, PageImage
+from pipeline import LEADS, Calibration, Corrections, Digitization, GridScale, Lead, PageImage
+from pipeline.datatypes import FloatArray
 from pipeline.digitizer import Digitizer, _Task
 from pipeline.errors import DigitizationError, TraceNotFound
+from pipeline.evaluation.metrics import score_lead
 from pipeline.training.recordings.simulate import simulate_ecg
 from tests.pipeline.drawn_pages import STANDARD, ecg_page, snr_of_short_leads_db
 
@@ -17,6 +19,16 @@ from tests.pipeline.drawn_pages import STANDARD, ecg_page, snr_of_short_leads_db
 @pytest.fixture(scope="module")
 def digitizer() -> Digitizer:
     return Digitizer.load(device="cpu")
+
+
+def lead_db(signal_mv: FloatArray, result: Digitization, lead: Lead) -> float:
+    """SNR of a short lead, moved along time to fit best: a scale is known to some tenths of a percent."""
+    column = next(leads.index(lead) for leads in STANDARD.rows if lead in leads)
+    truth = np.full(signal_mv.shape[1], np.nan, np.float32)
+    truth[1250 * column : 1250 * (column + 1)] = signal_mv[LEADS.index(lead), 1250 * column : 1250 * (column + 1)]
+    score = score_lead(truth, result.record.signal_mv[LEADS.index(lead)], 500.0)
+    assert score is not None
+    return score.snr_db
 
 
 def test_columns_give_the_scale_of_a_page_without_a_grid(digitizer: Digitizer) -> None:
@@ -31,7 +43,7 @@ def test_columns_give_the_scale_of_a_page_without_a_grid(digitizer: Digitizer) -
     assert scale.px_per_mm_x == pytest.approx(0.7 * width / 297, rel=0.01)
     assert any("scale is taken from columns" in warning for warning in result.quality.warnings)
     assert result.layout_match.layout.name == STANDARD.name
-    assert np.mean(list(snr_of_short_leads_db(signal_mv, result).values())) > 12
+    assert np.mean([lead_db(signal_mv, result, lead) for lead in LEADS if lead != Lead.II]) > 12
 
 
 def test_lines_of_5_mm_do_not_pass_for_lines_of_1_mm_on_a_long_sheet(digitizer: Digitizer) -> None:

@@ -93,7 +93,7 @@ def test_on_a_guessed_scale_no_usual_width_is_preferred(scale: float) -> None:
     assert np.diff(starts) == pytest.approx(np.full(3, 62.5 * scale), abs=0.08)
 
 
-@pytest.mark.parametrize("gap_mm", [0.0, 0.6, 2.0])
+@pytest.mark.parametrize("gap_mm", [0.0, 1.5, 3.0])
 def test_on_a_guessed_scale_the_strip_tells_gaps_from_wider_columns(gap_mm: float) -> None:
     traces = printed(LAYOUT, simulate_ecg(np.random.default_rng(4), seconds=20, disease="none"), gap_mm=gap_mm)
     rows = traces.row_mm.copy()
