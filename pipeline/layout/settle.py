@@ -68,8 +68,20 @@ def settle_columns(match: LayoutMatch, traces: TraceSet, sheet: Sheet, seen_mm: 
     Returns
     -------
     LayoutMatch
-        As it is where a drawing's own lines say where columns stand, and where the scale is a guess.
+        As it is where a drawing's own lines say where columns stand, and where the scale is a guess.  Starts stand
+        between two of the tracer's columns only on a sheet whose map is as exact as that.
     """
+    settled = _settled(match, traces, sheet, seen_mm)
+    doubt_mm = sheet.rectified.grid_scale.doubt_mm
+    if doubt_mm is not None and doubt_mm <= SETTLE.exact_map_mm:
+        return settled
+    column_mm = np.array(settled.column_mm).reshape(-1, 2)
+    at = np.round((column_mm - traces.x0_mm) * traces.columns_per_mm) / traces.columns_per_mm + traces.x0_mm
+    return replace(settled, column_mm=tuple((start, end) for start, end in at.tolist()))
+
+
+def _settled(match: LayoutMatch, traces: TraceSet, sheet: Sheet, seen_mm: Sequence[float]) -> LayoutMatch:
+    """Settle the columns of a page on their edges, to any part of a sample."""
     n_short = len(match.layout.rows)
     short = [row for row in match.rows[:n_short] if 0 <= row < len(traces.row_mm)]
     rows = short + [row for row in match.rows[n_short:] if 0 <= row < len(traces.row_mm)]

@@ -130,6 +130,7 @@ class SettleWeights:
     start_doubt_mm: float = 0.25  # mm by which columns were laid off
     usual_spread: float = 0.0001  # relative difference from the width that carts print; 0.00005 drawn, 0.0002 photos
     usual_spread_guessed: float = 0.0006  # the same where columns gave the scale; by hand
+    exact_map_mm: float = 0.006  # doubt of the sheet's map; scans 0.003 to 0.006, photographs 0.006 to 0.013
     usual_pitch: float = 0.002  # relative difference up to which a pitch is taken for the usual one; by hand
     near: float = 0.06  # relative difference up to which a column may be of the usual width; by hand
     near_alone: float = 0.012  # the same for the one column of a page, which may be cut; by hand

@@ -31,7 +31,7 @@ def traced(name: str, start_mm: float, *, gap_mm: float = 0.0, seconds: float | 
     return replace(traces, row_mm=rows)
 
 
-def drawn(name: str, traces: TraceSet, *, source: str = "grid") -> Sheet:
+def drawn(name: str, traces: TraceSet, *, source: str = "grid", doubt_mm: float = 0.003) -> Sheet:
     """The page these rows were traced on."""
     height_mm = float(np.nanmax(traces.row_mm)) + 20.0
     pixels = np.full((round(height_mm * PX), round(300 * PX), 3), 250, np.uint8)
@@ -50,7 +50,7 @@ def drawn(name: str, traces: TraceSet, *, source: str = "grid") -> Sheet:
         node_mm=5.0,
         pixels=np.full((10, 10, 3), 255, np.uint8),
         px_per_mm=1.0,
-        grid_scale=GridScale(px_per_mm_x=PX, px_per_mm_y=PX, score=1.0, source=source),
+        grid_scale=GridScale(px_per_mm_x=PX, px_per_mm_y=PX, score=1.0, source=source, doubt_mm=doubt_mm),
         homography=np.diag([PX, PX, 1.0]),
     )
     pixels = cv2.GaussianBlur(pixels, (0, 0), 0.8)
@@ -148,3 +148,12 @@ def test_columns_without_rows_stay() -> None:
     traces = traced("6x2", 14.0)
     match = replace(laid(NAMED["6x2"], 14.3, 125.0, 125.0), row_index=(-1,) * 6)
     assert settle_columns(match, traces, drawn("6x2", traces), ()) is match
+
+
+def test_on_a_map_that_is_less_exact_starts_stand_on_the_tracer_s_columns() -> None:
+    traces = traced("3x4+1R", 14.02)
+    match = laid(NAMED["3x4+1R"], 14.2, 62.55, 62.55)
+    settled = settle_columns(match, traces, drawn("3x4+1R", traces, doubt_mm=0.01), ())
+    at = [(start - traces.x0_mm) * traces.columns_per_mm for start in starts(settled)]
+    assert at == pytest.approx(np.round(at), abs=1e-6)
+    assert starts(settled) == pytest.approx(14.02 + 62.5 * np.arange(4), abs=0.05)
