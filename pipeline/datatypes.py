@@ -424,6 +424,7 @@ class TraceSet:
     lines: tuple[DrawnLine, ...] = ()  # what the rows were taken from where the page is a drawing; lines may overlap
     by_person: ByteArray | None = None  # (n_rows, n_columns) 0, or the `Act` of a person by its number; None: all 0
     spikes: tuple[SpikeMark, ...] = ()  # pacing spikes, which `row_mm` leaves out; not where rows were taken from lines
+    strokes: tuple[SpikeMark, ...] = ()  # what may be spikes on a page without: in several rows at once
 
     def __post_init__(self) -> None:
         _check("row_mm", self.row_mm, np.float32, 2)

@@ -69,7 +69,11 @@ def fit_ink(
             strokes += [_on_paper(k, spike, x_mm, top_mm) for spike in spikes]
     strokes = [one for one in strokes if not _is_line(np.delete(level_mm, one.row, 0), one)]
     strokes = [replace(one, seen=_is_trace(sheet, x_mm, one), printed=_in_print(boxes, x_mm, one)) for one in strokes]
-    owned = _of_a_pacemaker([one for one in _owned(strokes, level_mm) if not _is_grid(sheet, x_mm, one)])
+
+    sure = [one for one in _owned([one for one in strokes if one.sure], level_mm) if not _is_grid(sheet, x_mm, one)]
+    owned = _of_a_pacemaker(sure)
+    hints = _owned(_at_firings([one for one in strokes if not one.sure], owned), level_mm)
+    owned += [one for one in hints if one.alone and not _is_grid(sheet, x_mm, one)]
     own = {k: [(one.column, one.sign) for one in owned if one.row == k] for k in strips}
 
     def line_px(k: int) -> FloatArray:
@@ -82,8 +86,8 @@ def fit_ink(
     lines = side_by_side(line_px, strips)
     for (k, (strip, top_mm)), fitted in zip(strips.items(), lines, strict=True):
         row_mm[k, strip.there] = top_mm + fitted[strip.there] / PX_PER_MM_Y
-    marks = [SpikeMark(row=one.row, x_mm=float(x_mm[one.column]), tip_mm=one.tip_mm, score=one.score) for one in owned]
-    return replace(traces, row_mm=row_mm, spikes=tuple(marks))
+    left = [] if owned else _several_times([one for one in strokes if one.sure and not _is_grid(sheet, x_mm, one)])
+    return replace(traces, row_mm=row_mm, spikes=_marks(owned, x_mm), strokes=_marks(left, x_mm))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +100,7 @@ class _Stroke:
     tip_mm: float
     behind_mm: float  # where its ink ends on the other side of the row's line; `foot_mm` if it does not go on there
     score: float
+    sure: bool = True  # seen in its row alone
     seen: bool = False  # the page network takes it for trace
     printed: bool = False  # print is near
     alone: bool = True  # it touches no other row
@@ -118,7 +123,15 @@ class _Stroke:
 
 def _on_paper(row: int, spike: Spike, x_mm: Float64, top_mm: float) -> _Stroke:
     foot, tip, behind = (top_mm + at / PX_PER_MM_Y for at in (spike.foot_px, spike.tip_px, spike.behind_px))
-    return _Stroke(row=row, column=spike.column, foot_mm=foot, tip_mm=tip, behind_mm=behind, score=spike.score)
+    return _Stroke(
+        row=row, column=spike.column, foot_mm=foot, tip_mm=tip, behind_mm=behind, score=spike.score, sure=spike.sure
+    )
+
+
+def _marks(strokes: Sequence[_Stroke], x_mm: Float64) -> tuple[SpikeMark, ...]:
+    return tuple(
+        SpikeMark(row=one.row, x_mm=float(x_mm[one.column]), tip_mm=one.tip_mm, score=one.score) for one in strokes
+    )
 
 
 def _levels(row_mm: FloatArray) -> FloatArray:
@@ -215,9 +228,10 @@ def _shared_out(
 
 
 def _of_a_pacemaker(strokes: Sequence[_Stroke], *, fewest: int = 4) -> list[_Stroke]:
-    """Keep the strokes that are a pacemaker's: there are some on the page that nothing speaks against, or many alike.
+    """Keep the strokes that are a pacemaker's: a page is paced if nothing speaks against some, or if many are alike.
 
-    A stroke that lies in print or that the page network does not take for trace is kept if others are like it.
+    Those that stand in several rows at once, several times, are alike as well.  A stroke that lies in print or that the
+    page network does not take for trace is kept if others are like it.
 
     Parameters
     ----------
@@ -225,12 +239,51 @@ def _of_a_pacemaker(strokes: Sequence[_Stroke], *, fewest: int = 4) -> list[_Str
     fewest : int
         Strokes that make a page a paced one; fewer are left to the audit.
     """
+    at_once = _at_one_time([one for one in strokes if not one.printed])
+    together = sum(_rows(group) >= 2 for group in at_once)
+    if together < 2 and len(at_once) < fewest:  # the edges of pulses stand at one time
+        return []
     plain = [one for one in strokes if one.alone and not one.printed]
     sure = sum(one.seen for one in plain)
     alike = sum(_alike(one, plain) >= 2 for one in plain)
-    if sure < fewest and (alike < 2 * fewest or 4 * alike < len(strokes)):
+    if sure < fewest and together < fewest and (alike < 2 * fewest or 4 * alike < len(strokes)):
         return []
     return [one for one in strokes if _is_spike(one, [other for other in strokes if not other.printed])]
+
+
+def _at_firings(hints: Sequence[_Stroke], spikes: Sequence[_Stroke]) -> list[_Stroke]:
+    """Keep the strokes, none of them in print, that other rows have spikes beside: a pacemaker's stand at one time."""
+    kept = []
+    for one in hints:
+        columns = [other.column for other in spikes if _at_once(one, other)]
+        if columns and not one.printed and not any(_same_place(one, other) for other in spikes):
+            kept.append(replace(one, column=round(float(np.median(columns)))))
+    return kept
+
+
+def _same_place(one: _Stroke, other: _Stroke, *, same: int = 24) -> bool:
+    """Tell whether a row's two strokes are at one time."""
+    return one.row == other.row and abs(one.column - other.column) <= same
+
+
+def _at_one_time(strokes: Sequence[_Stroke], *, same: int = 5) -> list[list[_Stroke]]:
+    """Put together the strokes that stand at one time."""
+    left = sorted(strokes, key=lambda one: one.column)
+    groups = []
+    while left:
+        groups.append([one for one in left if one.column - left[0].column <= same])
+        left = left[len(groups[-1]) :]
+    return groups
+
+
+def _rows(strokes: Sequence[_Stroke]) -> int:
+    return len({one.row for one in strokes})
+
+
+def _several_times(strokes: Sequence[_Stroke], *, fewest: int = 4) -> list[_Stroke]:
+    """Keep the strokes that stand in several rows at once, if they do at `fewest` times: waves and grids do not."""
+    groups = [group for group in _at_one_time([one for one in strokes if not one.printed]) if _rows(group) >= 2]
+    return [one for group in groups for one in group] if len(groups) >= fewest else []
 
 
 def _is_spike(one: _Stroke, plain: Sequence[_Stroke]) -> bool:
@@ -272,9 +325,8 @@ def _strip(sheet: Sheet, x_mm: Float64, row: FloatArray, there: Flags) -> tuple[
         if strip is None:
             return None
         spikes = spikes_of(strip)
-        whole = [spike for spike in spikes if not spike.cut]
-        found = strip, top_mm, whole
-        if whole == spikes:
+        found = strip, top_mm, [spike for spike in spikes if not spike.cut]
+        if not any(spike.sure and spike.cut for spike in spikes):
             break
     return found
 
@@ -286,16 +338,31 @@ def _is_trace(sheet: Sheet, x_mm: Float64, one: _Stroke) -> bool:
     return bool(text < 0.3 * 255 and trace > grid)
 
 
-def _is_grid(sheet: Sheet, x_mm: Float64, one: _Stroke, *, share: float = 0.75) -> bool:
-    """Tell whether a stroke is a heavy line of the grid: the page is about as dark every 5 mm on both sides of it."""
-    y_mm = np.linspace(one.foot_mm, one.tip_mm, 16)[4:]
+def _is_grid(
+    sheet: Sheet,
+    x_mm: Float64,
+    one: _Stroke,
+    *,
+    beyond_mm: float = 8.0,
+    as_dark: float = 0.75,
+    share: float = 0.4,
+    beside: float = 0.5,
+) -> bool:
+    """Tell whether a stroke is a heavy line of the grid: the page is about as dark every 5 mm on both sides of it.
+
+    Lines may be dashed, so they are looked at `beyond_mm` further than the stroke, and need be dark on a `share` only,
+    or on a share of what is `beside` the stroke.
+    """
+    upper, lower = min(one.foot_mm, one.tip_mm), max(one.foot_mm, one.tip_mm)
+    y_mm = np.arange(upper - beyond_mm, lower + beyond_mm, 0.25)
     steps = np.arange(-_RETURNS_MM * _STEPS_PER_MM - 2, _RETURNS_MM * _STEPS_PER_MM + 3)
-    pixels = sheet.pixels(x_mm[one.column] + steps / _STEPS_PER_MM, y_mm)
-    dark = np.median(255.0 - pixels.min(2), axis=0)
+    dark = 255.0 - sheet.pixels(x_mm[one.column] + steps / _STEPS_PER_MM, y_mm).min(2)
     dark -= np.median(dark)
-    at = [dark[np.abs(steps - _STEPS_PER_MM * mm) <= 2].max() for mm in range(-_RETURNS_MM, _RETURNS_MM + 1, 5)]
-    middle = len(at) // 2
-    return bool(np.median(np.delete(at, middle)) >= share * at[middle])
+    lines = [dark[:, np.abs(steps - _STEPS_PER_MM * mm) <= 2].max(1) for mm in range(-_RETURNS_MM, _RETURNS_MM + 1, 5)]
+    middle = len(lines) // 2
+    own = float(np.median(lines[middle][(y_mm >= upper) & (y_mm <= lower)]))
+    lined = np.delete(lines, middle, axis=0) >= as_dark * own
+    return bool(lined.mean() >= share or lined[:, (y_mm >= upper) & (y_mm <= lower)].mean() >= beside)
 
 
 def _is_line(others_mm: FloatArray, one: _Stroke, *, pen_mm: float = 0.5, share: float = 0.3) -> bool:

@@ -7,7 +7,7 @@ line.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import maximum_filter1d, minimum_filter1d
@@ -32,6 +32,7 @@ class Spike:
     cut: bool  # it reaches the strip's edge
     followed: float  # share of it that the line follows
     score: float  # in [0, 1]
+    sure: bool = True  # nothing speaks against it; else it is one only where other rows have one
 
     @property
     def up(self) -> bool:
@@ -52,6 +53,8 @@ class _Side:
 def spikes_of(row: InkStrip, *, least_mm: float = 2.0) -> list[Spike]:
     """Find the upright strokes of a row that may be pacing spikes, left to right.
 
+    One that is pale, that goes on beyond its ends or that stands on a wave is not sure.
+
     Parameters
     ----------
     row : InkStrip
@@ -65,8 +68,10 @@ def spikes_of(row: InkStrip, *, least_mm: float = 2.0) -> list[Spike]:
         for run in runs_of(side.length >= least_mm * PX_PER_MM_Y)
     ]
     spikes = sorted((spike for spike in found if spike is not None), key=lambda spike: spike.column)
-    spikes = [one for one in spikes if not any(_are_limbs(one, other) for other in spikes)]
-    return [one for one in spikes if not _is_wave(one, [other.followed for other in spikes if other.up == one.up])]
+    sure = [one for one in spikes if one.sure]
+    sure = [one for one in sure if not any(_are_limbs(one, other) for other in sure)]
+    sure = [one for one in sure if not _is_wave(one, [other.followed for other in sure if other.up == one.up])]
+    return [one if one in sure else replace(one, sure=False) for one in spikes]
 
 
 def _is_wave(one: Spike, followed: Sequence[float]) -> bool:
@@ -137,12 +142,13 @@ def _spike(
     run: tuple[int, int],
     *,
     faintest: float = 0.25,
+    hint: float = 0.12,
     beside: float = 0.35,
     going_on: float = 0.4,
     wave: float = 0.4,
-    growth_mm: float = 0.08,
+    moved_mm: float = 0.08,
 ) -> Spike | None:
-    """Judge the stroke in columns `run`: a spike is thin and plain, has an end, and is no tip of a wave.
+    """Judge the stroke in columns `run`: a spike is thin, plain and upright, has an end, and is no tip of a wave.
 
     Parameters
     ----------
@@ -150,14 +156,18 @@ def _spike(
         Where the stroke stands, and behind the line.
     faintest : float
         Ink of the faintest, beyond the paper beside it.
+    hint : float
+        The same, of one that is not sure.
     beside : float
         Share of its length that the columns beside it may have.
     going_on : float
-        Share of its ink that the paper beyond its ends may have: a line of the grid goes on there.
+        Share of its ink that the paper beyond its ends may have, for 1 mm and for the next: a line of the grid goes on,
+        another row's spike begins or ends.
     wave : float
         Lengths that the line may come out beneath the stroke.
-    growth_mm : float
-        How much wider it may grow towards its foot, on the side where it grows less: a wave's tip grows on both.
+    moved_mm : float
+        How far its edge may move from end to foot, on the side where it moves less: a wave's tip grows on both sides,
+        its limb leans.
     """
     (start, stop), length, sign = run, side.length, side.sign
     tallest = float(length[start:stop].max())
@@ -169,8 +179,7 @@ def _spike(
         return None
     if any(part.min() > beside * tallest for part in (length[column - off - 2 :][:3], length[column + off :][:3])):
         return None
-    if _wave_px(side.level, column, sign) > wave * tallest:
-        return None
+    sure = _wave_px(side.level, column, sign) <= wave * tallest
     foot, behind = float(side.edge[column]), float(other.edge[column])
     on = float(other.length[tall].max())
     level, end = float(side.level[column]), foot + sign * tallest
@@ -181,10 +190,11 @@ def _spike(
         plain = float(np.quantile(stroke, 0.25))
         pairs = zip(ends, (sign, -sign), strict=True)
         beyond = [_contrast(row, column, off, at + 3 * to, at + 19 * to)[0] for at, to in pairs]
-        most = max(float(np.median(part)) for part in beyond)
-        if plain < max(faintest, min(4 * noise, 0.6)) or most > going_on * plain:
+        most = max(min(float(np.median(half)) for half in np.array_split(part, 2) if half.size) for part in beyond)
+        if plain < hint:
             return None
-        if _growth_mm(row, column, foot, end) > growth_mm:
+        sure &= plain >= max(faintest, min(4 * noise, 0.6)) and most <= going_on * plain
+        if _moved_mm(row, column, foot, end) > moved_mm:
             return None
     return Spike(
         column=column,
@@ -194,11 +204,12 @@ def _spike(
         cut=cut,
         followed=float((sign * (row.y_px - side.level))[column - 3 : column + 4].max()) / tallest,
         score=0.0 if cut else float(np.clip(plain, 0.3, 0.9)),
+        sure=sure,
     )
 
 
-def _growth_mm(row: InkStrip, column: int, foot_px: float, end_px: float, *, reach_mm: float = 0.35) -> float:
-    """Return how much wider a stroke is near its foot than near its end, on the side where it grows less."""
+def _moved_mm(row: InkStrip, column: int, foot_px: float, end_px: float, *, reach_mm: float = 0.35) -> float:
+    """Return how far a stroke's edge moves between its foot and its end, on the side where it moves less."""
     rows = np.round(np.linspace(foot_px, end_px, max(int(abs(end_px - foot_px)), 6) + 1)[1:-1]).astype(np.int64)
     reach = round((0.5 * row.pen.width_mm + 2 * row.pen.blur_mm + reach_mm) * PX_PER_MM_X)
     columns = np.clip(column + np.arange(-reach - 6, reach + 7), 0, row.ink.shape[1] - 1)
@@ -210,7 +221,7 @@ def _growth_mm(row: InkStrip, column: int, foot_px: float, end_px: float, *, rea
         own = (half - np.median(half[:, :6], 1)[:, None]).clip(0)[:, 6:].sum(1)
         grown.append(float(np.median(own[:third]) - np.median(own[-third:])))
     middle = part[:, reach + 6] - np.median(np.concatenate([part[:, :6], part[:, -6:]], 1), 1)
-    return min(grown) / max(float(np.median(middle)), 0.1) / PX_PER_MM_X
+    return min(map(abs, grown)) / max(float(np.median(middle)), 0.1) / PX_PER_MM_X
 
 
 def _wave_px(y_px: FloatArray, column: int, sign: int, *, reach_mm: float = 1.2) -> float:

@@ -59,6 +59,16 @@ def heart_rate_per_minute(record: EcgRecord) -> float | None:
     return rate if _LIMITS_PER_MINUTE[0] <= rate <= _LIMITS_PER_MINUTE[1] else None
 
 
+def beats_of(record: EcgRecord) -> npt.NDArray[np.int64]:
+    """Return the samples of the beats of a record: where all leads together are steepest, certain or not.
+
+    Parameters
+    ----------
+    record : EcgRecord
+    """
+    return _peaks(_slope_energy(record)[0], _THRESHOLDS[1], record.sampling_frequency_hz)
+
+
 def check_printed_rate(record: EcgRecord, printed: PrintedValues) -> EcgRecord:
     """Compare the measured heart rate with the printed one: a wrong paper speed changes the one, and not the other.
 

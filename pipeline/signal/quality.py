@@ -29,6 +29,7 @@ from pipeline.datatypes import (
 )
 from pipeline.signal.calibrate import gain_of
 from pipeline.signal.grid_lines import beats_cut_by_lines
+from pipeline.signal.hidden_spikes import hidden_spikes, unread_strokes
 from pipeline.signal.weights import QUALITY, QualityWeights
 
 Float64 = npt.NDArray[np.float64]
@@ -357,6 +358,7 @@ def assess(
     warnings = [f"layout {match.layout.name} is uncertain: {reason}" for reason in match.reasons]
     warnings += _lead_warnings(coverage, confidence)
     warnings += _audit_warnings(audit)
+    warnings += hidden_spikes(record) + unread_strokes(match, traces)
     warnings += _record_warnings(record, match, limb_leads_agree, _strip_db(match, traces))
     if grid_scale.source == "grid":
         warnings += beats_cut_by_lines(match, traces, record.calibration.paper_speed_mm_per_s)

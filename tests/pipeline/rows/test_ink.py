@@ -12,7 +12,7 @@ import pytest
 from pipeline.datatypes import TextLine, TraceSet
 from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, InkStrip, Pen, drawn, ink_strip
 from pipeline.rows.refine import fit_ink
-from pipeline.rows.spikes import spikes_of, without_spikes
+from pipeline.rows.spikes import Spike, spikes_of, without_spikes
 from pipeline.rows.steep import with_steep
 from pipeline.rows.tips import with_tips
 
@@ -48,6 +48,10 @@ def _seen(strip: np.ndarray, y: np.ndarray) -> InkStrip:
     row = ink_strip(strip, y.astype(np.float32), np.ones(N, bool))
     assert row is not None
     return row
+
+
+def _sure(row: InkStrip) -> list[Spike]:
+    return [spike for spike in spikes_of(row) if spike.sure]
 
 
 @pytest.mark.parametrize(("width", "blur"), [(0.2, 0.06), (0.35, 0.1), (0.5, 0.15)])
@@ -185,7 +189,7 @@ def test_strokes_that_the_line_follows_everywhere_are_waves() -> None:
     read = y.copy()
     for column in at:
         read[column - 2 : column + 3] -= PX_PER_MM_Y * 9 * np.array([0.4, 1.0, 1.0, 1.0, 0.4])
-    assert spikes_of(_seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0), at), read)) == []
+    assert _sure(_seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0), at), read)) == []
 
 
 @pytest.mark.parametrize("half_mm", [0.6, 1.0, 2.0])
@@ -227,8 +231,12 @@ def _sheet(strip: np.ndarray, top_mm: float = 40.0) -> SimpleNamespace:
     return SimpleNamespace(pixels=at, ink=ink)
 
 
-def _rows_with(uprights_mm: list[tuple[float, float]], levels_mm: list[float]) -> TraceSet:
-    """Level rows on one sheet, every upright from y to y in mm at the same four times, fitted."""
+def _rows_with(
+    uprights_mm: list[tuple[float, float]],
+    levels_mm: list[float],
+    pale_mm: dict[tuple[float, float], float] | None = None,
+) -> TraceSet:
+    """Level rows on one sheet, every upright from y to y in mm at the same four times, and pale ones, fitted."""
     pen = Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0)
     height, top_mm = 640, 40.0
     x = np.arange(N, dtype=np.float64)
@@ -236,9 +244,9 @@ def _rows_with(uprights_mm: list[tuple[float, float]], levels_mm: list[float]) -
     lines = [(level - top_mm) * PX_PER_MM_Y + tremble for level in levels_mm]
     cover = np.maximum.reduce([drawn(x, y, (height, N), pen) for y in lines])
     for column in (480, 890, 1330, 1740):
-        for ends in uprights_mm:
+        for ends, dark in [*((each, 1.0) for each in uprights_mm), *(pale_mm or {}).items()]:
             y = (np.array(ends) - top_mm) * PX_PER_MM_Y
-            cover = np.maximum(cover, drawn(np.full(2, float(column)), y, (height, N), pen))
+            cover = np.maximum(cover, dark * drawn(np.full(2, float(column)), y, (height, N), pen))
     picture = PAPER + np.clip(cover, 0, 1)[..., None] * (INK - PAPER)
     traces = TraceSet(
         row_mm=np.stack([top_mm + y / PX_PER_MM_Y for y in lines]).astype(np.float32),
@@ -305,3 +313,26 @@ def test_strokes_in_print_are_no_spikes() -> None:
     text = [TextLine(text="V", x0_mm=x - 2, x1_mm=x + 2, y0_mm=58, y1_mm=66, score=1.0) for x in at_mm]
     assert len(_fitted(COLUMNS, 4.0, []).spikes) == 5
     assert _fitted(COLUMNS, 4.0, text).spikes == ()
+
+
+def test_a_stroke_that_goes_on_palely_is_a_spike_where_another_row_has_one() -> None:
+    pale = {(110.0, 100.0): 0.6, (103.0, 90.0): 0.28}
+    assert _rows_with([], [66.0, 110.0], pale).spikes == ()
+    spikes = _rows_with([(66.0, 56.0)], [66.0, 110.0], pale).spikes
+    assert sorted(spike.row for spike in spikes) == [0] * 4 + [1] * 4
+    assert all(spike.tip_mm == pytest.approx((56.0, 100.0)[spike.row], abs=0.6) for spike in spikes)
+
+
+def test_a_spike_whose_neighbour_begins_close_to_its_end_is_one() -> None:
+    spikes = _rows_with([(66.0, 56.0), (80.0, 67.5)], [66.0, 80.0]).spikes
+    assert sorted(spike.row for spike in spikes) == [0] * 4 + [1] * 4
+
+
+def test_strokes_that_lean_are_limbs_of_waves() -> None:
+    y = _line()
+    pen = Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0)
+    strip = _strip(y, pen).astype(np.float64)
+    for column in (60, 480, 890, 1330, 1740):  # 10 mm up within 0.5 mm
+        cover = drawn(np.array([column, column + 10.0]), np.array([LEVEL, LEVEL - 80.0]), strip.shape[:2], pen)
+        strip += np.clip(cover, 0, 1)[..., None] * (INK - strip)
+    assert _sure(_seen(strip.round().astype(np.uint8), y)) == []
