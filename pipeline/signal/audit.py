@@ -302,7 +302,7 @@ def _bare_limbs(scene: _Scene, there: Mask) -> Iterator[AuditMark]:
         columns = np.clip((x_mm - raster.x_mm[0]) * PX_PER_MM, 0, raster.x_mm.size - 1).round().astype(np.intp)
         rows = ((y_mm - raster.y_mm[0]) * PX_PER_MM).round().astype(np.intp)
         inside = (rows >= 0) & (rows < raster.y_mm.size)
-        bare = ~inside
+        bare = np.zeros(at.size, bool)  # what the sheet does not show is not bare
         bare[inside] = ~near[rows[inside], columns[inside]]
         for start, end in runs_of(bare):
             span_mm = float(x_mm[start]), float(x_mm[end - 1])
