@@ -21,7 +21,7 @@ its probability.  A witness that contradicts the value, or a low score, is a rea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -228,6 +228,20 @@ def _judge(witnesses: Sequence[Witness], usual: dict[float, float], configured: 
     return Verdict(best, score, source, tuple(against))
 
 
+def _judge_speed(printed: list[Witness], beats: Beats | None, rate: float | None, configured: float) -> Verdict:
+    """Weigh what is printed and the beats; a T wave raises doubts, and silences none that beats raise without it."""
+    speed, plain = (
+        _judge([*printed, *_speed_of_beats(one, rate)], _USUAL_SPEEDS, configured, "a paper speed of {:g} mm/s")
+        for one in (beats, beats and replace(beats, t_wave_mm=None))
+    )
+    if speed.reasons:
+        return speed
+    if speed.value == plain.value:
+        return replace(speed, score=min(speed.score, plain.score), reasons=plain.reasons)
+    doubt = f"a paper speed of {speed.value:g} mm/s is not certain: but for T waves it looks like {plain.value:g} mm/s"
+    return replace(speed, score=min(speed.score, 1 - plain.score), reasons=(doubt,))
+
+
 def true_scale(match: LayoutMatch, marks: PrintedMarks, stated: StatedScale, default: Calibration) -> float:
     """Return how many millimetres one millimetre of a page really is, if its scale is a guess.
 
@@ -295,17 +309,13 @@ def infer_calibration(
         With the strongest source that supports each value ("person", "text", "pulse", "columns", or "default" where
         none does), a score for each, and reasons where sources contradict each other.
     """
-    speed = _judge(
-        [
-            *_of_text(stated.speed_mm_per_s, "mm/s", PAPER_SPEEDS_MM_PER_S),
-            *_speed_of_pulses(marks),
-            *_speed_of_columns(match),
-            *(_speed_of_beats(match.beats, stated.heart_rate_per_minute) if stated.speed_mm_per_s is None else ()),
-        ],
-        _USUAL_SPEEDS,
-        default.paper_speed_mm_per_s,
-        "a paper speed of {:g} mm/s",
-    )
+    printed = [
+        *_of_text(stated.speed_mm_per_s, "mm/s", PAPER_SPEEDS_MM_PER_S),
+        *_speed_of_pulses(marks),
+        *_speed_of_columns(match),
+    ]
+    beats = match.beats if stated.speed_mm_per_s is None else None
+    speed = _judge_speed(printed, beats, stated.heart_rate_per_minute, default.paper_speed_mm_per_s)
     certain = [
         *_of_text(stated.gain_mm_per_mv, "mm/mV", GAINS_MM_PER_MV),
         *_gain_of_pulses(marks, stated.chest_gain_mm_per_mv),

@@ -112,6 +112,19 @@ def test_t_waves_tell_a_wide_complex_at_25_from_a_usual_one_at_50() -> None:
     assert "50 mm/s is not certain" in read[0].reasons[0]
 
 
+@pytest.mark.parametrize(("qrs_mm", "rr_mm"), [(1.4, 30.0), (1.55, 38.0)])
+def test_a_t_wave_silences_no_doubt(qrs_mm: float, rr_mm: float) -> None:
+    """On a page printed at 50 mm/s another hump may be taken for a T wave of 25 mm/s, as a short pulse may."""
+    match = matched("12x1", 50.0)
+    long = Beats(qrs_mm=qrs_mm, rr_mm=rr_mm, height_mm=11.0)
+    plain, with_t = (
+        infer_calibration(replace(match, beats=beats), pulses((5.0, 10.0)), stated(), Calibration())
+        for beats in (long, replace(long, t_wave_mm=(0.345 * 25, rr_mm)))
+    )
+    assert plain.reasons and with_t.reasons
+    assert with_t.paper_speed_mm_per_s == 25.0 and with_t.speed_score < 0.8
+
+
 def beating(*, qrs_mm: float, rr_mm: float | None, height_mm: float) -> LayoutMatch:
     """A page of one column that shows nothing but its beats."""
     return replace(matched("12x1", 25.0), beats=Beats(qrs_mm=qrs_mm, rr_mm=rr_mm, height_mm=height_mm))
