@@ -240,10 +240,10 @@ def _of_a_pacemaker(strokes: Sequence[_Stroke], *, fewest: int = 4) -> list[_Str
         Strokes that make a page a paced one; fewer are left to the audit.
     """
     at_once = _at_one_time([one for one in strokes if not one.printed])
-    together = sum(_rows(group) >= 2 for group in at_once)
-    if together < 2 and len(at_once) < fewest:  # the edges of pulses stand at one time
+    if sum(_rows(group) >= 2 for group in at_once) < 2 and len(at_once) < fewest:  # edges of pulses stand at one time
         return []
     plain = [one for one in strokes if one.alone and not one.printed]
+    together = sum(_rows(group) >= 2 for group in _at_one_time(plain))  # a QRS complex that crosses rows is one stroke
     sure = sum(one.seen for one in plain)
     alike = sum(_alike(one, plain) >= 2 for one in plain)
     if sure < fewest and together < fewest and (alike < 2 * fewest or 4 * alike < len(strokes)):

@@ -279,6 +279,11 @@ def test_strokes_that_cross_rows_have_their_owners(
         assert spike.tip_mm == pytest.approx(expected[spike.row], abs=0.6)
 
 
+def test_complexes_that_cross_rows_make_no_paced_page() -> None:
+    """Narrow QRS complexes that reach the next row look like strokes of both, at every beat: none is a row's alone."""
+    assert _rows_with([(66.0, 82.0)], [66.0, 82.0]).spikes == ()
+
+
 def _fitted(columns: list[int], mm: float, text: list[TextLine]) -> TraceSet:
     """One row with spikes `mm` tall in columns, fitted."""
     y = _line()
