@@ -125,7 +125,8 @@ def test_a_perfect_reading_costs_nothing_and_every_stage_is_right(photo: Picture
     page = measure_page(photo, FakeDigitizer(Drawn(photo)))  # type: ignore[arg-type]
     assert len(page.snr_db) == len(LEVELS)
     drawn_line, trace, _, rows, layout, calibrated = page.snr_db
-    assert drawn_line > 25 and drawn_line == pytest.approx(rows) == pytest.approx(layout) == pytest.approx(calibrated)
+    assert drawn_line > 25 and drawn_line == pytest.approx(layout) == pytest.approx(calibrated)
+    assert rows > 40  # the true columns stand between a line's own: its samples are interpolated
     assert trace < drawn_line
     assert page.rows_found == len(photo.page.rows) and page.rows_extra == 0
     assert page.layout_right and page.certain and page.speed_right and page.gain_right and not page.failure

@@ -91,7 +91,7 @@ def test_no_field_is_forgotten() -> None:
     known = {
         PageImage: "pixels page_number px_per_mm_hint strokes",
         RectifiedPage: "node_xy node_mm pixels px_per_mm grid_scale homography quarter_turns",
-        TraceSet: "row_mm confidence baseline_mm x0_mm columns_per_mm doubt_mm lines by_person spikes",
+        TraceSet: "row_mm confidence baseline_mm x0_mm columns_per_mm doubt_mm lines by_person spikes strokes",
         EcgRecord: "signal_mv confidence leads sampling_frequency_hz calibration second_prints by_person pacing",
         Digitization: "page rectified layout_match traces record quality weights_sha256 text printed audit corrections",
     }
