@@ -110,7 +110,7 @@ class _Rows:
         k = first + 6
         while k > 0 and height[k] >= whole / 2:
             k -= 1
-        if k == 0:
+        if k in (0, first + 6):  # ink throughout, or none where the line is seen
             return None
         edge_mm = u_mm[k] + (whole / 2 - height[k]) / (height[k + 1] - height[k]) / _PX_PER_MM[0]
         near = abs(edge_mm + EDGES.ink_ahead_mm) <= EDGES.ink_near_mm

@@ -225,7 +225,8 @@ def _spreads(edges: Sequence[Edge], laid: _Columns) -> dict[Kind, float]:
         spreads[kind] = 1.4826 * float(np.median(np.abs(off))) if len(off) >= 2 else SETTLE.lone_spread_mm
         if kind == Kind.STEP and len(of_kind) > 1:
             spreads[kind] = _step_spread(of_kind, laid)
-            if len(of_kind) < SETTLE.least_steps:
+            few = len(of_kind) < SETTLE.least_steps or len({edge.column for edge in of_kind}) < min(2, laid.n - 1)
+            if few:  # of one boundary alone they agree, and may all be late
                 spreads[kind] = max(spreads[kind], SETTLE.lone_spread_mm)
     return spreads
 
