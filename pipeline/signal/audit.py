@@ -64,6 +64,16 @@ class _Scene:
     columns_per_mm: float  # of the stretches
     limits: AuditLimits
 
+    @property
+    def pen_mm(self) -> float:
+        """Width of the pen's line, as far as it is believed."""
+        return min(self.ink.pen_mm, self.limits.widest_pen_mm)
+
+    def span_mm(self, start: int, end: int) -> tuple[float, float]:
+        """Return the paper x at which columns of the raster begin and end."""
+        first, last = (float(self.raster.x_mm[0]) + (edge - 0.5) / PX_PER_MM for edge in (start, end))
+        return first, last
+
     def is_long(self, piece: Piece) -> bool:
         """Tell whether a piece lasts long enough to be signal."""
         return piece.width_mm >= self.limits.least_s * self.speed
@@ -157,7 +167,7 @@ def _upright(piece: Piece, scene: _Scene) -> bool:
 
 def _is_no_stroke(piece: Piece, scene: _Scene) -> bool:
     """Tell whether a piece is a line of the grid, the rest of a letter, the edge of a drawn stroke, or a ruled line."""
-    limits, pen_mm = scene.limits, min(scene.ink.pen_mm, scene.limits.widest_pen_mm)
+    limits, pen_mm = scene.limits, scene.pen_mm
     size_mm = piece.width_mm, piece.height_mm
     grid = piece.returning >= limits.returning and min(size_mm) <= limits.thin_mm
     letter = piece.letters >= limits.part_on_print and piece.beyond_mm <= limits.letter_mm
@@ -227,7 +237,7 @@ def _gaps(scene: _Scene) -> Iterator[AuditMark]:
         inside = (raster.x_mm >= one.x0_mm) & (raster.x_mm <= one.x1_mm)
         level = np.interp(columns, columns[known], line[known])
         for start, end in runs_of(inside & ~known):
-            x0, x1 = (float(raster.x_mm[0]) + (edge - 0.5) / PX_PER_MM for edge in (start, end))
+            x0, x1 = scene.span_mm(start, end)
             y0, y1 = float(level[start:end].min()) - limits.lost_mm, float(level[start:end].max()) + limits.lost_mm
             rows = raster.box(x0, y0, x1, y1)[0]
             ink = (scene.ink.trace[rows, start:end] > limits.sure) & ~scene.band[rows, start:end]
@@ -282,7 +292,7 @@ def _unsupported(scene: _Scene) -> Iterator[AuditMark]:
     nothing = _nothing_under(there, raster, scene.margin_mm)
     for one, line, bare in zip(scene.stretches, raster.line_mm, nothing, strict=True):
         for start, end in runs_of(bare):
-            x0, x1 = (float(raster.x_mm[0]) + (edge - 0.5) / PX_PER_MM for edge in (start, end))
+            x0, x1 = scene.span_mm(start, end)
             if x1 - x0 >= limits.least_s * scene.speed:
                 yield _of_line(Mark.UNSUPPORTED, one, scene, (x0, x1), line[start:end])
     yield from _bare_limbs(scene, there)
@@ -326,26 +336,23 @@ def _on_print(scene: _Scene, printed: Mask) -> Iterator[AuditMark]:
             if end - start < limits.along_mm * PX_PER_MM or bow < limits.along_bow_mm:
                 continue
             if is_unlike_others(-line, PX_PER_MM, start, end):
-                x0, x1 = (float(raster.x_mm[0]) + (edge - 0.5) / PX_PER_MM for edge in (start, end))
-                yield _of_line(Mark.PRINT, one, scene, (x0, x1), y)
+                yield _of_line(Mark.PRINT, one, scene, scene.span_mm(start, end), y)
 
 
 def _cut(scene: _Scene, sheet: Sheet) -> Iterator[AuditMark]:
     """List where the record runs off the picture, and the gaps of the record behind such places."""
     raster = scene.raster
     height, width = sheet.page.pixels.shape[:2]
-    half_pen_mm = min(scene.ink.pen_mm, scene.limits.widest_pen_mm) / 2
     for k, one in enumerate(scene.stretches):
         line = raster.line_mm[k]
         known = np.flatnonzero(np.isfinite(line))
         off = np.zeros(known.size, bool)
-        for outward in (raster.top_mm[k, known] - half_pen_mm, raster.bottom_mm[k, known] + half_pen_mm):
+        for outward in (raster.top_mm[k, known] - scene.pen_mm / 2, raster.bottom_mm[k, known] + scene.pen_mm / 2):
             x_px, y_px = paper_to_page(sheet.rectified, np.column_stack([raster.x_mm[known], outward])).T
             off |= (x_px < 0) | (y_px < 0) | (x_px > width - 1) | (y_px > height - 1)
         outside = np.interp(np.arange(line.size), known, off, left=0, right=0) > 0
         for start, end in runs_of(outside):
-            x0, x1 = (float(raster.x_mm[0]) + (edge - 0.5) / PX_PER_MM for edge in (start, end))
-            yield _of_line(Mark.CUT, one, scene, (x0, x1), line[start:end])
+            yield _of_line(Mark.CUT, one, scene, scene.span_mm(start, end), line[start:end])
 
 
 def _shared(stretches: Sequence[Redrawn], traces: TraceSet, speed: float, limits: AuditLimits) -> Iterator[AuditMark]:
