@@ -61,3 +61,9 @@ class FakeDestination(Kind):
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+
+def make_unreadable(path: Path) -> None:
+    """Put in the place of a file what no process can open, and what is not gone."""
+    path.unlink()
+    path.symlink_to(path.name)
