@@ -170,7 +170,7 @@ class _Sender(Threads):
                 self._stopping.wait(self._poll_s)
                 continue
             try:
-                due = self._store.deliveries.due(utc_now(), limit=1, destination=self.kind.name)
+                due = self._store.deliveries.due(utc_now(), self.kind.name)
             except StorageError as error:
                 logger.error("Cannot look for deliveries: %s", error, extra={"action": "outbox"})
                 due = []
