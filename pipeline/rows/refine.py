@@ -193,7 +193,7 @@ def _line(strip: InkStrip, spikes: Sequence[tuple[int, int]], others_px: FloatAr
 
 
 def _strip(sheet: Sheet, x_mm: Float64, row: FloatArray, there: Flags) -> _Strip | None:
-    """Cut a row's strip out of the page, tall enough for its strokes."""
+    """Cut a row's strip out of the page, tall enough for its thin strokes."""
     found = None
     for margin_mm in _MARGINS_MM:
         top_mm = float(row[there].min()) - margin_mm
@@ -205,7 +205,7 @@ def _strip(sheet: Sheet, x_mm: Float64, row: FloatArray, there: Flags) -> _Strip
         strokes = strokes_of(ink)
         whole = [one for one in strokes if 2 <= one.tip_px < len(ink.ink) - 2]
         found = _Strip(ink=ink, top_mm=top_mm, strokes=whole)
-        if len(whole) == len(strokes):
+        if not any(one.thin for one in strokes if one not in whole):
             break
     return found
 

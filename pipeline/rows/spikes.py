@@ -25,6 +25,8 @@ _GAP = 3  # pixels without ink that end a stroke
 _WIDEST_MM = 0.3  # of what the line follows of a spike
 _LEAST_MM = 1.2  # length of the shortest stroke, beyond the line's own ink
 _HALF_WIDTH = 5  # columns on each side of a stroke's middle that may be its own
+_MOST = 100  # strokes of a row; one that has more is full of grid, and only the thin ones are looked at
+_WAVE = 24  # columns on each side in which a wave would show
 _BESIDE_MM, _BESIDE_PX = 3.0, 10  # of a picture, beyond the foot and beyond the tip
 _COARSE = 5  # columns in one of the far picture
 _PAPER, _DARKEST = 64, 128  # levels in a picture: of paper, and of the pen's ink above that
@@ -39,6 +41,7 @@ class Stroke:
     sign: int  # -1: above the line, 1: below it
     foot_px: float  # of the line, without what it follows of the stroke
     tip_px: float  # where its ink ends
+    thin: bool = True  # no wider than a spike, and on no wave
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -73,8 +76,19 @@ def strokes_of(row: InkStrip) -> list[Stroke]:
             if all(abs(column - other) >= _HALF_WIDTH for other in kept):
                 kept.append(column)
                 level, tip = float(side.level[column]), float(side.edge[column]) + sign * length
-                found.append(Stroke(column=column, sign=sign, foot_px=level, tip_px=tip))
+                thin = _is_thin(row, side, column, length)
+                found.append(Stroke(column=column, sign=sign, foot_px=level, tip_px=tip, thin=thin))
+    if len(found) > _MOST:
+        found = [one for one in found if one.thin]
     return sorted(found, key=lambda one: (one.column, one.sign))
+
+
+def _is_thin(row: InkStrip, side: _Side, column: int, length: float) -> bool:
+    """Tell whether a stroke is no wider than a spike's ink may be, and stands on no wave."""
+    widest = round((row.pen.width_mm + 2.5 * row.pen.blur_mm + 0.15) * PX_PER_MM_X)
+    near = slice(max(column - widest, 0), column + widest + 1)
+    wave = slice(max(column - _WAVE, 0), column + _WAVE + 1)
+    return bool((side.length[near] > 0.3 * length).sum() <= widest and np.ptp(side.level[wave]) <= 0.4 * length)
 
 
 def pictures(row: InkStrip, strokes: Sequence[Stroke], others_px: FloatArray) -> ByteArray:
