@@ -191,6 +191,7 @@ class Digitizer:
             if not stated:
                 raise errors[0]
             return stated[0][1]
+        readings = self._believable(readings)
         best = readings[0]
         if len(readings) > 1:
             best = max(readings, key=lambda each: self._estimate_db(page, each[1], task.default))
@@ -210,6 +211,19 @@ class Digitizer:
             except DigitizationError as error:
                 errors.append(error)
         return readings, errors
+
+    def _believable(
+        self, readings: list[tuple[_Upright, Reading]], *, times: float = 2.0, more_mm: float = 0.3
+    ) -> list[tuple[_Upright, Reading]]:
+        """Leave out readings by a grid that is made up: their rows bend alike, those of the sheet laid flat do not."""
+        bends_mm = [self.stages.bend_of_rows(reading.traces) for _, reading in readings] if len(readings) > 1 else []
+        by_grid = [reading.rectified.grid_scale.source == "grid" for _, reading in readings]
+        flat_mm = [mm for mm, grid in zip(bends_mm, by_grid, strict=False) if mm is not None and not grid]
+        if not flat_mm:
+            return readings
+        most_mm = times * min(flat_mm) + more_mm
+        kept = zip(readings, bends_mm, by_grid, strict=True)
+        return [each for each, mm, grid in kept if not grid or mm is None or mm <= most_mm]
 
     def _at_stated_rows(self, seen: Reading, corrections: Corrections) -> Reading:
         """Trace the rows again where a person states others than those that were traced."""
@@ -401,7 +415,7 @@ class Digitizer:
     def _to_scale(
         self, upright: _Upright, seen: Reading, task: _Task, *, last: bool, settled: float = 0.02
     ) -> _Upright:
-        """Correct a guessed scale by what was read; it counts as known if the guess was right to `settled`, or `last`.
+        """Correct a guessed scale, and a lean, by what was read; the scale is known if right to `settled`, or `last`.
 
         Raises
         ------
@@ -410,7 +424,9 @@ class Digitizer:
         """
         corrections = task.corrections
         rectified = in_original(seen.rectified, seen.to_original)
-        match = self.stages.put_where_stated(self._match(seen, corrections), seen.traces, rectified, corrections)
+        seen_mm = [x for row in seen.marks.rows for x in row.boundaries_mm]
+        match = self.stages.settle_columns(self._match(seen, corrections), seen.traces, upright.sheet, seen_mm)
+        match = self.stages.put_where_stated(match, seen.traces, rectified, corrections)
         named = {label.lead for label in match.labels} & set(match.layout.leads)
         few = len(named) < min(4, len(match.layout.leads)) and corrections.layout is None
         if not match.column_mm or few:
@@ -424,7 +440,8 @@ class Digitizer:
         factor = self.stages.true_scale(match, seen.marks, stated, task.default)
         source = "columns" if last or abs(factor - 1) <= settled else "default"
         stands = corrections.quarter_turns is not None
-        return self._upright(self.stages.rescale(upright.sheet, factor, source), stands)
+        level = self.stages.lean_back(upright.sheet, self.stages.measure_lean(match, seen.traces, upright.sheet))
+        return self._upright(self.stages.rescale(level, factor, source), stands)
 
     def digitize_batch(
         self, pages: Sequence[PageImage], *, default_calibration: Calibration | None = None

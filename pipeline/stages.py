@@ -37,7 +37,7 @@ from pipeline.datatypes import (
     TraceSet,
 )
 from pipeline.layout.identify import identify_layout
-from pipeline.layout.settle import settle_columns
+from pipeline.layout.settle import measure_lean, settle_columns
 from pipeline.networks.inference import Network
 from pipeline.printing.labels import read_labels
 from pipeline.printing.recogniser import Recogniser
@@ -52,9 +52,10 @@ from pipeline.rows.refine import fit_ink
 from pipeline.rows.trace import RowReader, read_rows, trace_rows
 from pipeline.sheet.bend import unbend
 from pipeline.sheet.cut import cut_sheet
-from pipeline.sheet.paper import Sheet, rescale
+from pipeline.sheet.paper import Sheet, lean_back, rescale
 from pipeline.sheet.rectify import lay_flat, rectify
 from pipeline.sheet.segment import segment
+from pipeline.sheet.straight import bend_of_rows
 from pipeline.signal.accept import leave_out
 from pipeline.signal.audit import audit, lower_confidence
 from pipeline.signal.calibrate import calibrate
@@ -98,6 +99,7 @@ class Stages:
     rectify: Callable[[PageImage, SegmentationMap, float], Sheet]  # the float: canvas pixels per mm
     lay_flat: Callable[[PageImage, SegmentationMap, float], Sheet]
     unbend: Callable[[Sheet, Network], Sheet]
+    bend_of_rows: Callable[[TraceSet], float | None]
     read_labels: Callable[[ByteArray, Network], tuple[LeadLabel, ...]]
     read_text: Callable[[Sheet, Recogniser], tuple[TextLine, ...]]
     printed_values: Callable[[Sequence[TextLine]], PrintedValues]
@@ -117,6 +119,8 @@ class Stages:
     fit_ink: Callable[[TraceSet, Sheet, LayoutMatch, Sequence[PulseBox], Sequence[TextLine], Network], TraceSet]
     true_scale: Callable[[LayoutMatch, PrintedMarks, StatedScale, Calibration], float]
     rescale: Callable[[Sheet, float, str], Sheet]
+    measure_lean: Callable[[LayoutMatch, TraceSet, Sheet], float]
+    lean_back: Callable[[Sheet, float], Sheet]
     infer_calibration: Callable[[LayoutMatch, PrintedMarks, StatedScale, Calibration, Corrections], Calibration]
     calibrate: Callable[[TraceSet, LayoutMatch, Calibration], EcgRecord]
     check_printed_rate: Callable[[EcgRecord, PrintedValues], EcgRecord]
@@ -132,6 +136,7 @@ SHIPPED = Stages(
     rectify=rectify,
     lay_flat=lay_flat,
     unbend=unbend,
+    bend_of_rows=bend_of_rows,
     read_labels=read_labels,
     read_text=read_text,
     printed_values=printed_values,
@@ -151,6 +156,8 @@ SHIPPED = Stages(
     fit_ink=fit_ink,
     true_scale=true_scale,
     rescale=rescale,
+    measure_lean=measure_lean,
+    lean_back=lean_back,
     infer_calibration=infer_calibration,
     calibrate=calibrate,
     check_printed_rate=check_printed_rate,

@@ -47,6 +47,7 @@ class Edge:
     column: int
     x_mm: float
     pen_mm: float = 0.0  # height of a level line's ink, for edges of ink
+    row: int = -1  # the traced row; -1 of marks
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -173,7 +174,7 @@ def steps(traces: TraceSet, rows: Sequence[int], starts_mm: Iterable[float]) -> 
         for row in rows if column else ():
             at = _step(traces.row_mm[row], (start_mm - traces.x0_mm) * scale, round(EDGES.reach_mm * scale))
             if at is not None:
-                found.append(Edge(Kind.STEP, column, traces.x0_mm + at / scale))
+                found.append(Edge(Kind.STEP, column, traces.x0_mm + at / scale, row=row))
     return found
 
 
@@ -208,8 +209,8 @@ def ends(
             x_mm = seen.seen(row, at_mm, outer=kinds[0] == Kind.SEEN_START)
             if x_mm is None:
                 continue
-            found.append(Edge(kinds[0], column, x_mm))
+            found.append(Edge(kinds[0], column, x_mm, row=row))
             ink = seen.ink(row, x_mm, sheet)
             if ink is not None:
-                found.append(Edge(kinds[1], column, *ink))
+                found.append(Edge(kinds[1], column, *ink, row))
     return found

@@ -183,7 +183,8 @@ def _beat_together(own: Sequence[Float64], pitch_mm: float, rr_mm: float | None)
     """Evidence in [-1, 1] that columns were recorded together, from where their beats stand.
 
     Together, all beats stand where those of the first column do.  One after the other they do so by chance, in a
-    regular rhythm of which a whole number of beats fills a column: then this is no evidence.
+    regular rhythm of which a whole number of beats fills a column: then this is no evidence.  Of an irregular rhythm
+    only the same beats stand so: one beat further on they do not.
     """
     reach = min(round(5.0 * (rr_mm or 12.0)), own[0].size // 3)
     lags = np.arange(-reach, reach + 1)
@@ -192,10 +193,18 @@ def _beat_together(own: Sequence[Float64], pitch_mm: float, rr_mm: float | None)
     if (here < alike.max(1) - SIGNALS.disagree).any():
         return -1.0
     together = float(here.min())
-    if _whole_beats(pitch_mm, rr_mm):
+    if _whole_beats(pitch_mm, rr_mm) and not _only_here(own, here, rr_mm or 0.0):
         exact = bool((np.abs(lags[alike.argmax(1)]) <= SIGNALS.in_step // 2).all())
         return SIGNALS.likely_chance if exact and together > SIGNALS.agree else SIGNALS.chance
     return float(np.clip(SIGNALS.beats_slope * (together - SIGNALS.beats_centre), -1.0, 1.0))
+
+
+def _only_here(own: Sequence[Float64], here: Float64, rr_mm: float) -> bool:
+    """Tell whether the beats of all columns agree exactly as they stand, and clearly less one beat further on."""
+    one = round(10.0 * rr_mm)
+    lags = [way * (one + late) for way in (-1, 1) for late in range(-2 * SIGNALS.in_step, 2 * SIGNALS.in_step + 1)]
+    next_beat = np.array([max(_at_lag(own[0], other, lag) for lag in lags) for other in own[1:]])
+    return bool((here > SIGNALS.agree).all() and (here - next_beat > SIGNALS.irregular).all())
 
 
 def measure_step(

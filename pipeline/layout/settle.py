@@ -40,6 +40,7 @@ class _Columns:
     usual_mm: float  # the width that carts print which is nearest
     usual_spread_mm: float
     sample_mm: float  # of the page, at 500 Hz
+    guessed: bool  # the scale, so that no width is a usual one
 
     @property
     def gapped(self) -> bool:
@@ -50,7 +51,7 @@ class _Columns:
     def usual(self) -> bool:
         """Tell whether they may be as wide as carts print them."""
         near = SETTLE.near if self.n > 1 else SETTLE.near_alone
-        return abs(self.width_mm / self.usual_mm - 1.0) < near
+        return not self.guessed and abs(self.width_mm / self.usual_mm - 1.0) < near
 
 
 def settle_columns(match: LayoutMatch, traces: TraceSet, sheet: Sheet, seen_mm: Sequence[float]) -> LayoutMatch:
@@ -68,8 +69,8 @@ def settle_columns(match: LayoutMatch, traces: TraceSet, sheet: Sheet, seen_mm: 
     Returns
     -------
     LayoutMatch
-        As it is where a drawing's own lines say where columns stand, and where the scale is a guess.  Starts stand
-        between two of the tracer's columns only on a sheet whose map is as exact as that.
+        As it is where a drawing's own lines say where columns stand.  Starts stand between two of the tracer's columns
+        only on a sheet whose map is as exact as that.  Where the scale is a guess, columns have any width.
     """
     settled = _settled(match, traces, sheet, seen_mm)
     doubt_mm = sheet.rectified.grid_scale.doubt_mm
@@ -86,10 +87,16 @@ def _settled(match: LayoutMatch, traces: TraceSet, sheet: Sheet, seen_mm: Sequen
     short = [row for row in match.rows[:n_short] if 0 <= row < len(traces.row_mm)]
     rows = short + [row for row in match.rows[n_short:] if 0 <= row < len(traces.row_mm)]
     source = sheet.rectified.grid_scale.source
-    if not match.column_mm or not rows or source == "default" or any(line.row in rows for line in traces.lines):
+    if not match.column_mm or not rows or any(line.row in rows for line in traces.lines):
         return match
-    laid = _by_marks(_laid(match, source), np.asarray(seen_mm, np.float64))
+    laid = _laid(match, source)
+    if not laid.guessed:
+        laid = _by_marks(laid, np.asarray(seen_mm, np.float64))
+    if source in ("default", "columns"):
+        laid = _with_gap(laid, traces, sheet, short)
     edges = _edges(traces, sheet, short, rows, laid)
+    if laid.guessed and laid.n > 1:  # the last column may be cut, or run into a pulse, and measures no width
+        edges = [edge for edge in edges if edge.kind not in (Kind.SEEN_END, Kind.INK_END) or edge.column < laid.n - 1]
     marks = [] if laid.gapped or laid.n == 1 else _marks(seen_mm, laid)
     regular = _is_regular(marks, laid)
     if regular and not _agree([edge for edge in edges if edge.kind == Kind.STEP], laid):
@@ -109,6 +116,42 @@ def _settled(match: LayoutMatch, traces: TraceSet, sheet: Sheet, seen_mm: Sequen
     return replace(match, column_mm=tuple(zip(starts, stops, strict=True)))
 
 
+def measure_lean(match: LayoutMatch, traces: TraceSet, sheet: Sheet) -> float:
+    """Measure how far the edges of the columns lean: a sheet without a grid is turned level by its rows, which wander.
+
+    Parameters
+    ----------
+    match : LayoutMatch
+        With settled columns.
+    traces : TraceSet
+    sheet : Sheet
+
+    Returns
+    -------
+    float
+        By how many millimetres an edge moves to the right for each one down; 0 where too few rows agree.
+    """
+    n_short = len(match.layout.rows)
+    short = [row for row in match.rows[:n_short] if 0 <= row < len(traces.row_mm)]
+    rows = short + [row for row in match.rows[n_short:] if 0 <= row < len(traces.row_mm)]
+    if not match.column_mm or not rows:
+        return 0.0
+    groups: dict[tuple[Kind, int], list[Edge]] = {}
+    for edge in _edges(traces, sheet, short, rows, _laid(match, sheet.rectified.grid_scale.source)):
+        groups.setdefault((edge.kind, edge.column), []).append(edge)
+    slopes: list[float] = []
+    for edges in groups.values():
+        x_mm = np.array([edge.x_mm for edge in edges])
+        y_mm = traces.baseline_mm[[edge.row for edge in edges]].astype(np.float64)
+        i, j = np.triu_indices(len(edges), 1)
+        far = np.abs(y_mm[j] - y_mm[i]) >= SETTLE.lean_over_mm
+        slopes += ((x_mm[j] - x_mm[i])[far] / (y_mm[j] - y_mm[i])[far]).tolist()
+    if len(slopes) < SETTLE.least_slopes:
+        return 0.0
+    lean, spread = float(np.median(slopes)), _spread(np.array(slopes))
+    return lean if spread < SETTLE.lean_spread and abs(lean) < SETTLE.most_lean else 0.0
+
+
 def _laid(match: LayoutMatch, source: str) -> _Columns:
     """Say how the columns of a match were laid."""
     spans, seconds = match.column_mm, match.layout.column_seconds
@@ -118,7 +161,8 @@ def _laid(match: LayoutMatch, source: str) -> _Columns:
     known_s = {seconds, SETTLE.page_s / n} if n > 1 else {seconds}
     widths_mm = sorted(pace * known for pace in PACES_MM_PER_S for known in known_s)
     usual_mm = min(widths_mm, key=lambda width: abs(width / (pitch_mm - gap_mm) - 1))
-    if gap_mm > SETTLE.least_gap_mm and abs((pitch_mm - gap_mm) / usual_mm - 1) < SETTLE.near:
+    guessed = source == "default"
+    if gap_mm > SETTLE.least_gap_mm and abs((pitch_mm - gap_mm) / usual_mm - 1) < SETTLE.near and not guessed:
         gap_mm = pitch_mm - usual_mm  # a gap is seen to half a millimetre only
     pace_mm = min(PACES_MM_PER_S, key=lambda pace: abs(pace * seconds / usual_mm - 1))
     spread = SETTLE.usual_spread_guessed if source == "columns" else SETTLE.usual_spread
@@ -130,7 +174,26 @@ def _laid(match: LayoutMatch, source: str) -> _Columns:
         usual_mm=usual_mm,
         usual_spread_mm=spread * usual_mm,
         sample_mm=pace_mm / 500.0,
+        guessed=guessed,
     )
+
+
+def _with_gap(laid: _Columns, traces: TraceSet, sheet: Sheet, short: Sequence[int]) -> _Columns:
+    """Give columns of a width that no grid measured the gap that enough rows show between them."""
+    starts = [(k, laid.start_mm + k * laid.pitch_mm) for k in range(1, laid.n)]
+    aside_mm = SETTLE.beside_gap_mm
+    last = ends(traces, sheet, short, [(k, x - aside_mm) for k, x in starts], (Kind.SEEN_LAST, Kind.INK_END), -1)
+    again = ends(traces, sheet, short, [(k, x + aside_mm) for k, x in starts], (Kind.SEEN_AGAIN, Kind.INK_START), 1)
+    ended_mm = {(edge.row, edge.column): edge.x_mm for edge in last if edge.kind == Kind.SEEN_LAST}
+    began = [edge for edge in again if edge.kind == Kind.SEEN_AGAIN and (edge.row, edge.column) in ended_mm]
+    gaps_mm = np.array([edge.x_mm - ended_mm[edge.row, edge.column] for edge in began])
+    if gaps_mm.size < max(2.0, SETTLE.rows_with_gap * len(short) * (laid.n - 1)):
+        return laid
+    gap_mm, middle_mm = float(np.median(gaps_mm)), np.array([edge.x_mm for edge in began]) - gaps_mm / 2
+    if gap_mm < SETTLE.least_seen_gap_mm or _spread(gaps_mm) > SETTLE.gaps_agree_mm:
+        return laid
+    pitch_mm = float(np.median((middle_mm - laid.start_mm + gap_mm / 2) / [edge.column for edge in began]))
+    return replace(laid, pitch_mm=pitch_mm, width_mm=pitch_mm - gap_mm)
 
 
 def _by_marks(laid: _Columns, seen_mm: Float64) -> _Columns:

@@ -140,6 +140,14 @@ class SettleWeights:
     least_gap_mm: float = 0.15  # mm; by hand
     least_hidden_mm: float = 0.2  # mm, of a gap that was not seen before; by hand
     most_gap_mm: float = 3.7  # mm; by hand
+    beside_gap_mm: float = 0.5  # mm from the middle of a gap whose width is unknown, to both sides; by hand
+    rows_with_gap: float = 0.4  # share of the rows that must show it; by hand
+    least_seen_gap_mm: float = 0.4  # mm, on a page of unknown scale: the tracer leaves 0.2 mm without any; by hand
+    gaps_agree_mm: float = 0.25  # mm by which its widths differ at most; by hand
+    lean_over_mm: float = 20.0  # mm between two rows that tell how edges lean; by hand
+    least_slopes: int = 5  # such pairs of rows; by hand
+    lean_spread: float = 0.004  # by which they differ: 0.4 mm over a page; by hand
+    most_lean: float = 0.03  # two degrees; by hand
     in_gap_mm: float = 0.4  # mm by which steps and marks are off where there is a gap; by hand
     most_mm: float = 1.0  # mm by which columns move at most; by hand
     mark_reach_mm: float = 0.9  # mm; by hand
@@ -178,6 +186,7 @@ class SignalWeights:
     likely_chance: float = 0.3  # the same where the signals agree exactly
     likely: float = 0.5  # evidence from the sums that counts as exact agreement there; by hand
     agree: float = 0.9  # correlation that is exact; one after the other at most 0.9, together 0.96 to 0.99 (12 pages)
+    irregular: float = 0.1  # correlation by which beats agree less one beat further on, if no two alike are; by hand
     disagree: float = 0.07  # correlation by which beats elsewhere fit better, which disproves one time; by hand
     beats_centre: float = 0.6  # correlation that proves nothing; between 0.3 (apart) and 0.96 (together), 12 pages
     beats_slope: float = 2.5  # evidence per correlation beyond that: full at 1.0

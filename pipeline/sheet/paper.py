@@ -311,6 +311,34 @@ def rescale(sheet: Sheet, factor: float, source: str) -> Sheet:
     return replace(sheet, rectified=replace(larger, pixels=pixels, px_per_mm=px_per_mm))
 
 
+def lean_back(sheet: Sheet, lean: float) -> Sheet:
+    """Turn a sheet so that what leaned stands upright, and sample its canvas again.
+
+    Parameters
+    ----------
+    sheet : Sheet
+    lean : float
+        By how many millimetres an upright line moves to the right for each one down.
+
+    Returns
+    -------
+    Sheet
+    """
+    if not lean:
+        return sheet
+    rectified = sheet.rectified
+    n_i, n_j = rectified.node_xy.shape[:2]
+    centre_mm = np.array([n_j - 1, n_i - 1]) * rectified.node_mm / 2
+    along = np.array([[1.0, lean], [-lean, 1.0]]) / np.hypot(1.0, lean)
+    turned = np.eye(3)
+    turned[:2, :2], turned[:2, 2] = along, centre_mm - along @ centre_mm
+    i, j = np.mgrid[:n_i, :n_j]
+    nodes = paper_to_page(rectified, apply_homography(turned, np.stack([j, i], -1) * rectified.node_mm))
+    leaned = replace(rectified, node_xy=nodes.astype(np.float32), homography=rectified.homography @ turned)
+    pixels = replace(sheet, rectified=leaned).canvas(rectified.px_per_mm)
+    return replace(sheet, rectified=replace(leaned, pixels=pixels))
+
+
 def _shrink(node_xy: Points, position: Points, axis: int) -> int:
     """How many page pixels one raster step covers along `axis`, as a whole factor (1 when enlarging)."""
     if len(position) < 2:

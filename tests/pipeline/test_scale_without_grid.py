@@ -69,14 +69,15 @@ def test_curves_without_grid_and_lead_names_are_no_ecg(digitizer: Digitizer) -> 
 
 
 @pytest.mark.parametrize(
-    ("doubt_mm", "by_grid", "by_rows", "taken"),
+    ("doubt_mm", "by_grid", "by_rows", "taken", "bent_mm"),
     [
-        (0.01, 8.0, 12.0, "grid"),  # nobody asks
-        (0.07, 8.0, 12.0, "rows"),
-        (0.07, 12.0, 8.0, "grid"),
-        (0.07, None, 8.0, "rows"),
-        (0.07, 8.0, None, "grid"),
-        (0.07, None, None, None),
+        (0.01, 8.0, 12.0, "grid", 0.5),  # nobody asks
+        (0.07, 8.0, 12.0, "rows", 0.5),
+        (0.07, 12.0, 8.0, "grid", 0.5),
+        (0.07, 12.0, 8.0, "rows", 1.1),  # rows that are straight without it
+        (0.07, None, 8.0, "rows", 1.1),
+        (0.07, 8.0, None, "grid", 1.1),
+        (0.07, None, None, None, 0.5),
     ],
 )
 def test_a_grid_the_bend_network_does_not_see_must_read_better_than_none(
@@ -86,6 +87,7 @@ def test_a_grid_the_bend_network_does_not_see_must_read_better_than_none(
     by_grid: float | None,
     by_rows: float | None,
     taken: str | None,
+    bent_mm: float,
 ) -> None:
     def sheet(source: str) -> SimpleNamespace:
         scale = GridScale(px_per_mm_x=8.0, px_per_mm_y=8.0, score=1.0, source=source, doubt_mm=doubt_mm)
@@ -100,9 +102,13 @@ def test_a_grid_the_bend_network_does_not_see_must_read_better_than_none(
         if estimate is None:
             raise TraceNotFound(f"nothing by {source}")
         quality = SimpleNamespace(estimated_snr_db=estimate)
-        return SimpleNamespace(source=source, quality=quality, row_baselines_px=None)
+        bend_mm = bent_mm if source == "grid" else 0.3
+        rectified = candidate.sheet.rectified
+        return SimpleNamespace(
+            source=source, quality=quality, row_baselines_px=None, traces=bend_mm, rectified=rectified
+        )
 
-    stages = replace(digitizer.stages, segment=lambda *_: None, lay_flat=lambda *_: None)
+    stages = replace(digitizer.stages, segment=lambda *_: None, lay_flat=lambda *_: None, bend_of_rows=float)
     digitizer = replace(digitizer, stages=stages)
     monkeypatch.setattr(Digitizer, "_flatten", lambda *_: sheet("grid"))
     monkeypatch.setattr(Digitizer, "_upright", lambda *_: sheet("rows"))
@@ -136,7 +142,8 @@ def test_a_guessed_scale_is_corrected_at_most_twice(
     def see(_self: object, upright: SimpleNamespace, *_: object) -> SimpleNamespace:
         readings.append(upright.sheet.rectified.grid_scale.source)
         rectified = upright.sheet.rectified
-        return SimpleNamespace(rectified=rectified, marks=None, traces=None, text=(), to_original=np.eye(3))
+        marks = SimpleNamespace(rows=())
+        return SimpleNamespace(rectified=rectified, marks=marks, traces=None, text=(), to_original=np.eye(3))
 
     def rescale(sheet: SimpleNamespace, factor: float, source: str) -> SimpleNamespace:
         corrections.append((factor, source))
@@ -148,6 +155,8 @@ def test_a_guessed_scale_is_corrected_at_most_twice(
         true_scale=lambda *_: next(left),
         rescale=rescale,
         put_where_stated=lambda match, *_: match,
+        settle_columns=lambda match, *_: match,
+        measure_lean=lambda *_: 0.0,
     )
     monkeypatch.setattr(Digitizer, "_match", lambda *_: match)
     monkeypatch.setattr(Digitizer, "_see", see)

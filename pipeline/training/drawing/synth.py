@@ -134,11 +134,16 @@ def text_mask(text: str, height_mm: float, font: str, px_per_mm: float = INK_PX_
 
 def system_fonts() -> tuple[str, ...]:
     """Return the TrueType fonts of this machine that can print Latin text, sorted; empty where there are none."""
-    found = []
-    for path in sorted(Path("/usr/share/fonts").rglob("*.ttf")):
-        if not any(word in path.name.lower() for word in ("symbol", "emoji", "awesome", "math", "dingbat")):
-            found.append(str(path))
-    return tuple(found)
+    paths = (str(path) for path in sorted(Path("/usr/share/fonts").rglob("*.ttf")))
+    return tuple(path for path in paths if _prints_letters(path))
+
+
+def _prints_letters(font: str, *, letters: str = "IVaRLF1") -> bool:
+    """Tell whether lead names can be read in a font: what it lacks, it prints as one and the same box."""
+    name = Path(font).name.lower()
+    if any(word in name for word in ("symbol", "emoji", "awesome", "math", "dingbat")):
+        return False
+    return len({text_mask(letter, 3.0, font).tobytes() for letter in letters}) == len(letters)
 
 
 def _paste(mask: ByteArray, stamp: ByteArray, x_mm: float, y_mm: float, px_per_mm: float) -> tuple[float, float] | None:

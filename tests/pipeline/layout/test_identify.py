@@ -324,6 +324,19 @@ def test_a_rhythm_that_fills_the_columns_with_whole_beats_leaves_doubt() -> None
     assert "simultaneous fits nearly" in match.reasons[0] or "taken as recorded together" in match.reasons[0]
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_an_irregular_rhythm_that_fills_the_columns_by_chance_tells_columns_recorded_together(together: bool) -> None:
+    """Most beats are 0.71 s apart, seven of which fill a column; but only the same beats stand as irregularly."""
+    layout = NAMED["6x2 simultaneous" if together else "6x2"]
+    beat = patient(8, "none")[:, 1000:1353]
+    pause = np.repeat(beat[:, -1:], 735 - 353, axis=1)
+    five_s = np.concatenate([beat, beat, beat, pause, beat, beat, beat], axis=1)
+    following = np.concatenate([beat, pause, beat, beat, beat, beat, beat], axis=1)
+    traces = printed(layout, np.concatenate([five_s, following], axis=1))
+    match = identify_layout(labels_of(layout, traces), traces, LAYOUTS)
+    assert match.layout.name == layout.name and (match.certain or not together)
+
+
 @pytest.mark.parametrize("name", ["3x4", "3x4+1R"])
 def test_a_regular_rhythm_does_not_make_columns_simultaneous(name: str) -> None:
     """Beats that fill the columns fulfil the limb leads' sums across them nearly, but not as the columns do."""

@@ -9,7 +9,7 @@ import pytest
 from pipeline import GridScale, Layout, LayoutMatch, PageImage, RectifiedPage, TraceSet
 from pipeline.datatypes import DrawnLine
 from pipeline.layout.file import load_layouts
-from pipeline.layout.settle import settle_columns
+from pipeline.layout.settle import measure_lean, settle_columns
 from pipeline.sheet.paper import Sheet
 from pipeline.training.recordings.simulate import simulate_ecg
 from tests.pipeline.paper_samples import blank_map, printed
@@ -138,10 +138,24 @@ def test_a_drawing_s_own_lines_say_where_columns_stand() -> None:
     assert settle_columns(match, replace(traces, lines=(line,)), drawn("6x2", traces), ()) is match
 
 
-def test_on_a_guessed_scale_no_width_is_known() -> None:
+@pytest.mark.parametrize("seconds", [5.0, 5.2])
+def test_on_a_guessed_scale_a_gap_is_no_time(seconds: float) -> None:
+    """Columns may have any width there, and the last one may be cut."""
+    traces = traced("6x2", 14.0, gap_mm=1.2, seconds=seconds)
+    laid_mm = 25.0 * seconds + 0.6  # half of the page
+    match, sheet = laid(NAMED["6x2"], 14.0, laid_mm, laid_mm), drawn("6x2", traces, source="default")
+    (start_mm, end_mm), (second_mm, _) = settle_columns(match, traces, sheet, ()).column_mm
+    assert [start_mm, end_mm - start_mm] == pytest.approx([14.0, 25.0 * seconds], abs=0.1)
+    assert second_mm - end_mm == pytest.approx(1.2, abs=0.15)
+
+
+@pytest.mark.parametrize("lean", [0.0, 0.004, -0.006])
+def test_edges_say_by_how_much_a_sheet_leans(lean: float) -> None:
     traces = traced("6x2", 14.0)
-    match = laid(NAMED["6x2"], 14.3, 125.5, 125.5)
-    assert settle_columns(match, traces, drawn("6x2", traces, source="default"), ()) is match
+    rows = [np.roll(row, round(lean * 25.0 * k * traces.columns_per_mm)) for k, row in enumerate(traces.row_mm)]
+    traces = replace(traces, row_mm=np.stack(rows))
+    match = laid(NAMED["6x2"], 14.0, 125.0, 125.0)
+    assert measure_lean(match, traces, drawn("6x2", traces, source="default")) == pytest.approx(lean, abs=4e-4)
 
 
 def test_columns_without_rows_stay() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.datatypes import PageImage, RectifiedPage, SegmentationMap
 from pipeline.errors import GridNotFound
-from pipeline.sheet.paper import page_to_paper, paper_to_page, rescale, turn
+from pipeline.sheet.paper import lean_back, page_to_paper, paper_to_page, rescale, turn
 from pipeline.sheet.rectify import rectify
 from tests.pipeline.paper_samples import digitization
 
@@ -293,3 +293,15 @@ def test_a_sheet_taken_for_larger_shows_the_same_page() -> None:
     assert larger.pixels.shape[0] == pytest.approx(1.25 * rectified.pixels.shape[0], abs=1)
     x, y = np.arange(30.0, 90.0, 0.25), np.arange(30.0, 80.0, 0.25)
     assert np.array_equal(rescaled.pixels(x * 1.25, y * 1.25), sheet.pixels(x, y))
+
+
+def test_a_sheet_that_leans_is_turned_upright() -> None:
+    to_page = sheet_map(2.0)
+    segmentation = draw(to_page, 2.0, noise=0.0)
+    sheet = rectify(as_page(segmentation), segmentation)
+    assert lean_back(sheet, 0.0) is sheet
+    upright = lean_back(sheet, 0.01)
+    line_mm = np.array([[40.0, 30.0], [40.0, 80.0], [90.0, 30.0]])
+    before = page_to_paper(sheet.rectified, paper_to_page(upright.rectified, line_mm))
+    assert before[1] - before[0] == pytest.approx([0.5, 50.0], abs=0.01)
+    assert before[2] - before[0] == pytest.approx([50.0, -0.5], abs=0.01)

@@ -14,7 +14,15 @@ from pipeline.training.drawing.augment import (
     row_samples,
 )
 from pipeline.training.drawing.style import PageStyle, random_style, training_layouts
-from pipeline.training.drawing.synth import INK_PX_PER_MM, TRACE, DrawnPage, draw_page, random_page
+from pipeline.training.drawing.synth import (
+    INK_PX_PER_MM,
+    TRACE,
+    DrawnPage,
+    draw_page,
+    random_page,
+    system_fonts,
+    text_mask,
+)
 from pipeline.training.recordings.simulate import simulate_ecg
 
 
@@ -138,3 +146,9 @@ def test_no_lead_is_printed_far_off_its_row() -> None:
     drawn = draw_page(signal, training_layouts()[0][0], PageStyle(), rng)
     levels = np.nanmedian(drawn.signal_mv, axis=1)
     assert np.abs(levels[np.isfinite(levels)]).max() < 0.5
+
+
+def test_no_font_prints_all_letters_as_one_box() -> None:
+    """Icon fonts do: nobody could read the lead names of such a page."""
+    for font in ("", *system_fonts()):
+        assert len({text_mask(letter, 3.0, font).tobytes() for letter in "IVaRLF"}) == 6, font
