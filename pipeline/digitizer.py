@@ -33,7 +33,7 @@ from pipeline.datatypes import (
 from pipeline.errors import DigitizationError, GridNotFound
 from pipeline.layout.file import load_layouts
 from pipeline.networks.inference import Network, choose_device, keep_memory, load_network
-from pipeline.networks.specification import BEND, LABEL, LAYOUT, PAGE, SPECIFICATIONS, TRACE, Specification
+from pipeline.networks.specification import BEND, LABEL, LAYOUT, PAGE, SPECIFICATIONS, SPIKE, TRACE, Specification
 from pipeline.output.reading import pack_reading, unpack_reading
 from pipeline.printing.recogniser import Recogniser, load_recogniser
 from pipeline.sheet.cut import in_original
@@ -373,7 +373,7 @@ class Digitizer:
         seen_mm = [x for row in seen.marks.rows for x in row.boundaries_mm]
         match = stages.settle_columns(self._match(seen, corrections), seen.traces, sheet, seen_mm)
         match = stages.put_where_stated(match, seen.traces, rectified, corrections)
-        traces = stages.fit_ink(seen.traces, sheet, match, seen.marks.pulses, seen.text)
+        traces = stages.fit_ink(seen.traces, sheet, match, seen.marks.pulses, seen.text, self.networks[SPIKE])
         traces, match = stages.lay_by_hand(traces, match, sheet, rectified, corrections)
         printed = stages.printed_values(seen.text)
         stated = replace(stages.stated_scale(seen.text), heart_rate_per_minute=printed.heart_rate_per_minute)

@@ -114,7 +114,7 @@ class Stages:
     lay_by_hand: Callable[[TraceSet, LayoutMatch, Sheet, RectifiedPage, Corrections], tuple[TraceSet, LayoutMatch]]
     measure_pulses: Callable[[Sheet, PrintedMarks], PrintedMarks]
     stated_scale: Callable[[Sequence[TextLine]], StatedScale]
-    fit_ink: Callable[[TraceSet, Sheet, LayoutMatch, Sequence[PulseBox], Sequence[TextLine]], TraceSet]
+    fit_ink: Callable[[TraceSet, Sheet, LayoutMatch, Sequence[PulseBox], Sequence[TextLine], Network], TraceSet]
     true_scale: Callable[[LayoutMatch, PrintedMarks, StatedScale, Calibration], float]
     rescale: Callable[[Sheet, float, str], Sheet]
     infer_calibration: Callable[[LayoutMatch, PrintedMarks, StatedScale, Calibration, Corrections], Calibration]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pipeline.networks.unet import Block, LabelNetwork, UNet
+from pipeline.networks.unet import Block, LabelNetwork, SpikeNetwork, UNet
 
 
 class _Folded(nn.Module):
@@ -76,8 +76,7 @@ class _FoldedLabelNetwork(nn.Module):
     def __init__(self, network: LabelNetwork) -> None:
         super().__init__()
         self.multiple = network.multiple
-        pairs = zip(network.convolutions, network.norms, strict=True)
-        self.layers = nn.ModuleList(_Folded(cast(nn.Conv2d, c), cast(nn.BatchNorm2d, n)) for c, n in pairs)
+        self.layers = _layers(network.convolutions, network.norms)
         self.head = network.head
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,6 +84,30 @@ class _FoldedLabelNetwork(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return cast(Tensor, self.head(x))
+
+
+class _FoldedSpikeNetwork(nn.Module):
+    def __init__(self, network: SpikeNetwork) -> None:
+        super().__init__()
+        self.network, self.multiple = network, network.multiple
+        pairs = zip(network.convolutions, network.norms, strict=True)
+        self.parts = nn.ModuleList(_layers(*(cast(nn.ModuleList, part) for part in pair)) for pair in pairs)
+        del network.convolutions, network.norms
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.network.head.weight.dtype)
+        seen = []
+        for picture, layers in zip(self.network.split(x), self.parts, strict=True):
+            for layer in cast(nn.ModuleList, layers):
+                picture = layer(picture)
+            seen.append(picture)
+        return self.network.answer(seen, x)
+
+
+def _layers(convolutions: nn.ModuleList, norms: nn.ModuleList) -> nn.ModuleList:
+    """Fold each norm into its convolution."""
+    pairs = zip(convolutions, norms, strict=True)
+    return nn.ModuleList(_Folded(cast(nn.Conv2d, c), cast(nn.BatchNorm2d, n)) for c, n in pairs)
 
 
 def _halves(merge: nn.Conv2d) -> tuple[nn.Conv2d, nn.Conv2d]:
@@ -116,6 +139,8 @@ def fold(network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     network = network.float().eval()
     if isinstance(network, LabelNetwork):
         network = _FoldedLabelNetwork(network).eval()
+    elif isinstance(network, SpikeNetwork):
+        network = _FoldedSpikeNetwork(network).eval()
     for name, part in list(network.named_children()):
         if isinstance(part, UNet):
             setattr(network, name, _FoldedUNet(part).eval())

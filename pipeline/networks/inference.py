@@ -221,5 +221,5 @@ def load_network(specification: Specification, device: torch.device, folder: Pat
         sha256=digest,
         device=device,
         dtype=dtype,
-        at_once=_AT_ONCE_CUDA if device.type == "cuda" else 1,
+        at_once=max(specification.at_once, _AT_ONCE_CUDA if device.type == "cuda" else 1),
     )

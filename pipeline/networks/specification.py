@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from pipeline.networks.unet import BendNetwork, LabelNetwork, LayoutNetwork, PageNetwork, TraceNetwork
+from pipeline.networks.unet import BendNetwork, LabelNetwork, LayoutNetwork, PageNetwork, SpikeNetwork, TraceNetwork
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,7 @@ class Specification:
     px_per_mm_y: float  # along the height
     stride_px: int  # input pixels between neighbouring cells of the answer, in both directions
     crop_px: tuple[int, int]  # (height, width) of a training crop
+    at_once: int = 1  # pictures a batch on a processor
 
     @property
     def px_per_mm(self) -> float:
@@ -75,5 +76,15 @@ TRACE = Specification(
 )
 ROW_BINS = TRACE.crop_px[0] // TRACE.stride_px  # answers of 0.25 mm down a row
 ROW_COLUMNS_PER_MM = TraceNetwork.columns_per_cell * TRACE.px_per_mm_x / TRACE.stride_px  # 20: 500 Hz at 25 mm/s
+# An upright stroke on a row's line -> whether it is a pacing spike, and how tall; shown as `rows.spikes.pictures` does.
+SPIKE = Specification(
+    name="spike",
+    network=SpikeNetwork,
+    px_per_mm_x=ROW_COLUMNS_PER_MM,
+    px_per_mm_y=8.0,
+    stride_px=SpikeNetwork.height_px,
+    crop_px=(SpikeNetwork.height_px, SpikeNetwork.near_px + SpikeNetwork.far_px + SpikeNetwork.numbers_px),
+    at_once=64,
+)
 
-SPECIFICATIONS = (PAGE, BEND, LAYOUT, LABEL, TRACE)
+SPECIFICATIONS = (PAGE, BEND, LAYOUT, LABEL, TRACE, SPIKE)

@@ -1,4 +1,4 @@
-"""The networks, all of them: four small residual U-Nets on one plan, and a small classifier.
+"""The networks, all of them: four small residual U-Nets on one plan, and two small classifiers.
 
 After the paper's segmentation network (arXiv 2510.19590, "Segmentation"): encoder blocks of two convolutions without
 bias, each followed by a norm and LeakyReLU, 2x2 strided convolutions down, bilinear interpolation and skips up.
@@ -10,6 +10,7 @@ Scale, stride and crop of each: `pipeline.networks.specification`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -145,6 +146,48 @@ class LabelNetwork(nn.Module):
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = functional.leaky_relu(norm(convolution(x)), 0.01, inplace=True)
         return cast(Tensor, self.head(x))
+
+
+class SpikeNetwork(nn.Module):
+    """Whether an upright stroke of ink is a pacing spike of its row, and how tall that is beside the stroke.
+
+    It is shown the stroke from nearby and from afar, side by side, and beside both a block of one colour, whose three
+    levels are numbers; see `pipeline.rows.spikes.pictures`.
+    """
+
+    multiple = 4
+    height_px, near_px, far_px, numbers_px = 40, 41, 81, 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = ((3, 16, 32, 32), (3, 16, 24, 24))
+        self.convolutions = nn.ModuleList(
+            nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1, bias=False) for a, b in pairwise(part))
+            for part in widths
+        )
+        self.norms = nn.ModuleList(nn.ModuleList(nn.BatchNorm2d(b) for b in part[1:]) for part in widths)
+        self.near, self.far = nn.Linear(5 * 6 * 32, 32), nn.Linear(5 * 11 * 24, 24)
+        self.hidden, self.head = nn.Linear(32 + 24 + 3, 32), nn.Linear(32, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, 3, 40, 124) to (B, 2): logit, and the spike's height as a share of the stroke's."""
+        seen = []
+        for picture, convolutions, norms in zip(self.split(x), self.convolutions, self.norms, strict=True):
+            for convolution, norm in zip(cast(nn.ModuleList, convolutions), cast(nn.ModuleList, norms), strict=True):
+                picture = functional.leaky_relu(norm(convolution(picture)), 0.01, inplace=True)
+            seen.append(functional.dropout2d(picture, 0.1, self.training))
+        return self.answer(seen, x)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the two pictures of every stroke."""
+        return x[..., : self.near_px], x[..., self.near_px : self.near_px + self.far_px]
+
+    def answer(self, seen: Sequence[Tensor], x: Tensor) -> Tensor:
+        """Map the last features of both pictures, and the numbers beside them, to (B, 2)."""
+        sums = (self.near, self.far)
+        summed = [functional.leaky_relu(each(part.flatten(1)), 0.01) for each, part in zip(sums, seen, strict=True)]
+        hidden = functional.leaky_relu(self.hidden(torch.cat([*summed, x[..., 0, -1]], 1)), 0.01)
+        return cast(Tensor, self.head(hidden))
 
 
 class TraceNetwork(nn.Module):

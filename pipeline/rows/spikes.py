@@ -1,95 +1,242 @@
 """Pacing spikes: thin upright strokes of ink that stand on a row's line; the line may leave them out or follow them.
 
 A spike is ink as wide as the pen, and one or two samples of the record: it is an object with a tip, not a place of the
-line.
+line.  Every stroke is shown to a small network, from nearby and from afar; what it says of all strokes of a page
+together decides, for a pacemaker fires in all leads at once, again and again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 from scipy.ndimage import maximum_filter1d, minimum_filter1d
+from scipy.signal import find_peaks
 
-from pipeline.datatypes import FloatArray
-from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, InkStrip, Pen
-from pipeline.runs import runs_of
+from pipeline.datatypes import ByteArray, FloatArray
+from pipeline.networks.unet import SpikeNetwork
+from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, InkStrip
 
 _INK = 0.3  # a faint spike of a thin pen is no darker
 _GAP = 3  # pixels without ink that end a stroke
 _WIDEST_MM = 0.3  # of what the line follows of a spike
+_LEAST_MM = 1.2  # length of the shortest stroke, beyond the line's own ink
+_HALF_WIDTH = 5  # columns on each side of a stroke's middle that may be its own
+_MOST = 100  # strokes of a row; one that has more is full of grid, and only the thin ones are looked at
+_WAVE = 24  # columns on each side in which a wave would show
+_BESIDE_MM, _BESIDE_PX = 3.0, 10  # of a picture, beyond the foot and beyond the tip
+_COARSE = 5  # columns in one of the far picture
+_PAPER, _DARKEST = 64, 128  # levels in a picture: of paper, and of the pen's ink above that
+_LINE_PX = 3.2  # of a line drawn into a picture: where it has faded to 1/e
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spike:
+class Stroke:
     """A stroke on a row's line; places in pixels from the strip's first row."""
 
     column: int
+    sign: int  # -1: above the line, 1: below it
     foot_px: float  # of the line, without what it follows of the stroke
-    tip_px: float  # the end of the stroke
-    behind_px: float  # where its ink ends on the other side of the line; `foot_px` if it does not go on there
-    cut: bool  # it reaches the strip's edge
-    followed: float  # share of it that the line follows
-    score: float  # in [0, 1]
-    sure: bool = True  # nothing speaks against it; else it is one only where other rows have one
-
-    @property
-    def up(self) -> bool:
-        """Whether it stands above the line."""
-        return self.tip_px < self.foot_px
+    tip_px: float  # where its ink ends
+    thin: bool = True  # no wider than a spike, and on no wave
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class _Side:
     """What stands above (-1) or below (1) a row's line, in every column (n,)."""
 
-    sign: int
     level: FloatArray  # the line without what stands out of it, as narrow as a spike
     edge: FloatArray  # where the line's own ink ends
     length: FloatArray  # how far ink goes on from there, in pixels
 
 
-def spikes_of(row: InkStrip, *, least_mm: float = 2.0) -> list[Spike]:
-    """Find the upright strokes of a row that may be pacing spikes, left to right.
-
-    One that is pale, that goes on beyond its ends or that stands on a wave is not sure.
+def strokes_of(row: InkStrip) -> list[Stroke]:
+    """Find what may be spikes of a row: wherever ink goes on beyond the line's own, farther than beside.
 
     Parameters
     ----------
     row : InkStrip
-    least_mm : float
-        Length of the shortest, beyond the line's own ink.
     """
-    above, below = _side(row, -1), _side(row, 1)
-    found = [
-        _spike(row, side, other, run)
-        for side, other in ((above, below), (below, above))
-        for run in runs_of(side.length >= least_mm * PX_PER_MM_Y)
-    ]
-    spikes = sorted((spike for spike in found if spike is not None), key=lambda spike: spike.column)
-    sure = [one for one in spikes if one.sure]
-    sure = [one for one in sure if not any(_are_limbs(one, other) for other in sure)]
-    sure = [one for one in sure if not _is_wave(one, [other.followed for other in sure if other.up == one.up])]
-    return [one if one in sure else replace(one, sure=False) for one in spikes]
+    found = []
+    for sign in (-1, 1):
+        side = _side(row, sign)
+        least = _LEAST_MM * PX_PER_MM_Y
+        peaks, _ = find_peaks(np.pad(side.length, 1), height=least, prominence=least)
+        highest: list[tuple[float, int]] = []
+        for peak in (peaks - 1).tolist():
+            first = max(peak - _HALF_WIDTH, 0)
+            near = side.length[first : peak + _HALF_WIDTH + 1]
+            tall = near >= 0.7 * side.length[peak]
+            highest.append((float(near.max()), first + round(float(np.flatnonzero(tall).mean()))))
+        kept: list[int] = []
+        for length, column in sorted(highest, reverse=True):
+            if all(abs(column - other) >= _HALF_WIDTH for other in kept):
+                kept.append(column)
+                level, tip = float(side.level[column]), float(side.edge[column]) + sign * length
+                thin = _is_thin(row, side, column, length)
+                found.append(Stroke(column=column, sign=sign, foot_px=level, tip_px=tip, thin=thin))
+    if len(found) > _MOST:
+        found = [one for one in found if one.thin]
+    return sorted(found, key=lambda one: (one.column, one.sign))
 
 
-def _is_wave(one: Spike, followed: Sequence[float]) -> bool:
-    """Tell whether a stroke is a sharp wave: the line runs along it, and along most strokes of its row or hardly any.
+def _is_thin(row: InkStrip, side: _Side, column: int, length: float) -> bool:
+    """Tell whether a stroke is no wider than a spike's ink may be, and stands on no wave."""
+    widest = round((row.pen.width_mm + 2.5 * row.pen.blur_mm + 0.15) * PX_PER_MM_X)
+    near = slice(max(column - widest, 0), column + widest + 1)
+    wave = slice(max(column - _WAVE, 0), column + _WAVE + 1)
+    return bool((side.length[near] > 0.3 * length).sum() <= widest and np.ptp(side.level[wave]) <= 0.4 * length)
+
+
+def pictures(row: InkStrip, strokes: Sequence[Stroke], others_px: FloatArray) -> ByteArray:
+    """Show strokes to the network, each turned so that it stands up.
+
+    The stroke itself always takes half of the height.  Its ink is red, the row's own line green and other rows' lines
+    blue.  What is lost of its size stands beside the pictures as a number, with the width and blur of the pen.
 
     Parameters
     ----------
-    one : Spike
-    followed : sequence of float
-        Of all strokes of its row on its side.
+    row : InkStrip
+    strokes : sequence of Stroke
+    others_px : (n_others, n) float32
+        The lines of the page's other rows, in pixels of this strip; NaN = none.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n_strokes, 40, 124, 3) uint8.
     """
-    usually = float(np.median(followed))
-    return usually > 0.7 or (usually < 0.3 and one.followed > 0.75)
+    shown = np.empty((len(strokes), SpikeNetwork.height_px, 124, 3), np.uint8)
+    for picture, stroke in zip(shown, strokes, strict=True):
+        picture[:, :-2] = _picture(row, stroke, others_px)
+        beyond_mm = abs(stroke.tip_px - stroke.foot_px) / PX_PER_MM_Y
+        picture[:, -2:] = np.clip((8 * beyond_mm, 200 * row.pen.width_mm, 400 * row.pen.blur_mm), 0, 255)
+    return shown
 
 
-def _are_limbs(one: Spike, other: Spike, *, apart_mm: float = 1.2) -> bool:
-    """Tell whether two strokes are the limbs of one wave: no pacemaker fires twice within 1.2 mm."""
-    return one is not other and one.up == other.up and abs(one.column - other.column) < apart_mm * PX_PER_MM_X
+def middle_of(row: InkStrip, stroke: Stroke, *, reach: int = 8, beside: int = 6) -> float:
+    """Return the column in the middle of a stroke's ink, with its fraction: a sample is a column wide.
+
+    Parameters
+    ----------
+    row : InkStrip
+    stroke : Stroke
+    reach, beside : int
+        Columns on each side that may be its own, and of paper beside them.
+    """
+    height = stroke.tip_px - stroke.foot_px
+    rows = np.round(stroke.foot_px + height * np.linspace(0.25, 0.95, 24)).astype(np.int64)
+    off = np.arange(-reach - beside, reach + beside + 1)
+    part = row.ink[rows.clip(0, len(row.ink) - 1)][:, (stroke.column + off).clip(0, row.ink.shape[1] - 1)]
+    paper = np.median(np.concatenate([part[:, :beside], part[:, -beside:]], 1), 1, keepdims=True)
+    ink = np.median((part - paper).clip(0), 0)[beside:-beside]
+    return stroke.column + (float(ink @ off[beside:-beside]) / float(ink.sum()) if ink.sum() > 0 else 0.0)
+
+
+def _picture(row: InkStrip, stroke: Stroke, others_px: FloatArray) -> ByteArray:
+    """Show one stroke from nearby and from afar."""
+    reach = (SpikeNetwork.far_px * _COARSE) // 2
+    beside = round(_BESIDE_MM * PX_PER_MM_Y)
+    upper, lower = sorted((round(stroke.foot_px), round(stroke.tip_px)))
+    foot_out = int(stroke.sign > 0)  # the pixel of the foot is the line's
+    rows = np.arange(upper - beside, max(lower, upper + 2) + beside) + foot_out
+    columns = np.arange(stroke.column - reach, stroke.column + reach + 1)
+    window = _window(row, rows, columns, others_px)
+    if stroke.sign > 0:
+        window = window[::-1]
+    parts = np.split(window, [beside, len(rows) - beside])
+    heights = _BESIDE_PX, SpikeNetwork.height_px - 2 * _BESIDE_PX, _BESIDE_PX
+    near = slice(reach - SpikeNetwork.near_px // 2, reach + SpikeNetwork.near_px // 2 + 1)
+    seen = [
+        np.concatenate(
+            [
+                cv2.resize(np.ascontiguousarray(part[:, cut]), (width, height), interpolation=cv2.INTER_AREA)
+                for part, height in zip(parts, heights, strict=True)
+            ]
+        )
+        for cut, width in ((near, SpikeNetwork.near_px), (slice(None), SpikeNetwork.far_px))
+    ]
+    return np.asarray(np.concatenate(seen, 1), np.uint8)
+
+
+def _window(
+    row: InkStrip, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], others_px: FloatArray
+) -> ByteArray:
+    """Return ink, own line and others' lines (len(rows), len(columns), 3) of a part of a strip; paper outside."""
+    height, width = row.ink.shape
+    window = np.zeros((len(rows), len(columns), 3), np.uint8)
+    window[..., 0] = _PAPER
+    inside = np.ix_((rows >= 0) & (rows < height), (columns >= 0) & (columns < width))
+    top, left = (int(np.searchsorted(at, 0)) for at in (rows, columns))
+    part = row.ink[max(rows[0], 0) : max(rows[-1] + 1, 0), max(columns[0], 0) : columns[-1] + 1]
+    ink = np.clip(part * np.float32(_DARKEST) + np.float32(_PAPER), 0, 255).astype(np.uint8)
+    window[top : top + len(ink), left : left + ink.shape[1], 0] = ink
+    there = columns[inside[1][0]]
+    lines = [(1, np.where(row.there[there], row.y_px[there], np.nan)), *((2, line[there]) for line in others_px)]
+    reach = np.arange(-5, 6)[:, None]
+    for channel, line in lines:
+        at = np.flatnonzero((line > rows[0] - 6) & (line < rows[-1] + 6))
+        if at.size:
+            near = np.round(line[at]).astype(np.int64) + reach
+            shade = 255 * np.exp(-(((near - line[at]) / _LINE_PX) ** 2))
+            shown = (near >= max(rows[0], 0)) & (near <= min(rows[-1], height - 1))
+            places = near - rows[0], np.broadcast_to(left + at, near.shape)
+            for place, column, level, seen in zip(*places, shade, shown, strict=True):
+                cells = place[seen], column[seen], channel
+                window[cells] = np.maximum(window[cells], level[seen].astype(np.uint8))
+    return window
+
+
+def chances(
+    row: npt.NDArray[np.int64],
+    column: npt.NDArray[np.int64],
+    height: npt.NDArray[np.float64],
+    logit: FloatArray,
+    *,
+    weights: tuple[float, ...] = (0.49, 0.81, 0.14, 0.84, 0.42, -0.06, 0.23, -3.66),
+    same: int = 6,
+    apart: int = 24,
+    ratio: float = 0.65,
+) -> npt.NDArray[np.float64]:
+    """Return the chance that each stroke of a page is a spike, (n,), from what the network says of all.
+
+    Parameters
+    ----------
+    row, column : (n,) int
+        The row that a stroke stands on, and where.
+    height : (n,) float
+        With its sign.
+    logit : (n,) float32
+        What the network says of it alone.
+    weights : tuple of float
+        Of its own logit, of the best and second in other rows at its time, of the best and third of its height in its
+        own row, of spikes on the page and of rows at its time, and a constant; fitted on drawn pages.
+    same : int
+        Columns within which strokes are at one time.
+    apart : int
+        Columns beyond which they are at another.
+    ratio : float
+        Of the heights of strokes that are alike.
+    """
+    bounded = np.clip(logit, -7.0, 7.0)
+    spike = 1 / (1 + np.exp(-logit.astype(np.float64)))
+    chance = np.zeros(len(row))
+    for n in np.flatnonzero(bounded > -4):
+        far = np.abs(column - column[n])
+        at_once = (far <= same) & (row != row[n])
+        best = [float(bounded[at_once & (row == k)].max()) for k in np.unique(row[at_once])]
+        times = height / height[n]
+        alike = bounded[(row == row[n]) & (far > apart) & (times >= ratio) & (times <= 1 / ratio)]
+        first, second, *_ = sorted([*best, -7.0, -7.0], reverse=True)
+        own, _, third = sorted([*alike.tolist(), -7.0, -7.0, -7.0], reverse=True)[:3]
+        page = np.log1p(min(float(spike[far > apart].sum()), 40.0))
+        rows = np.log1p(sum(value > 0 for value in best))
+        seen = (bounded[n], *((value + 7) / 7 for value in (first, second, own, third)), page, rows, 1.0)
+        chance[n] = 1 / (1 + np.exp(-float(np.dot(weights, seen))))
+    return chance
 
 
 def level_of(y_px: FloatArray, sign: int) -> FloatArray:
@@ -106,7 +253,7 @@ def _side(row: InkStrip, sign: int) -> _Side:
     outermost = minimum_filter1d if sign < 0 else maximum_filter1d
     half_px = (0.5 * row.pen.width_mm + row.pen.blur_mm) * PX_PER_MM_Y
     edge = np.asarray(outermost(level, beside) + sign * half_px, np.float32)
-    return _Side(sign=sign, level=level, edge=edge, length=_stroke_px(row, edge, sign))
+    return _Side(level=level, edge=edge, length=_stroke_px(row, edge, sign))
 
 
 def _stroke_px(row: InkStrip, edge: FloatArray, sign: int, *, block: int = 32) -> FloatArray:
@@ -128,122 +275,6 @@ def _stroke_px(row: InkStrip, edge: FloatArray, sign: int, *, block: int = 32) -
         if not going_on.size:
             break
     return length
-
-
-def _widest_mm(pen: Pen) -> float:
-    """Return how wide a spike's ink may be."""
-    return pen.width_mm + 2.5 * pen.blur_mm + 0.15
-
-
-def _spike(
-    row: InkStrip,
-    side: _Side,
-    other: _Side,
-    run: tuple[int, int],
-    *,
-    faintest: float = 0.25,
-    hint: float = 0.12,
-    beside: float = 0.35,
-    going_on: float = 0.4,
-    wave: float = 0.4,
-    moved_mm: float = 0.08,
-) -> Spike | None:
-    """Judge the stroke in columns `run`: a spike is thin, plain and upright, has an end, and is no tip of a wave.
-
-    Parameters
-    ----------
-    side, other : _Side
-        Where the stroke stands, and behind the line.
-    faintest : float
-        Ink of the faintest, beyond the paper beside it.
-    hint : float
-        The same, of one that is not sure.
-    beside : float
-        Share of its length that the columns beside it may have.
-    going_on : float
-        Share of its ink that the paper beyond its ends may have, for 1 mm and for the next: a line of the grid goes on,
-        another row's spike begins or ends.
-    wave : float
-        Lengths that the line may come out beneath the stroke.
-    moved_mm : float
-        How far its edge may move from end to foot, on the side where it moves less: a wave's tip grows on both sides,
-        its limb leans.
-    """
-    (start, stop), length, sign = run, side.length, side.sign
-    tallest = float(length[start:stop].max())
-    tall = start + np.flatnonzero(length[start:stop] >= 0.7 * tallest)
-    column = round(float(tall.mean()))
-    widest = _widest_mm(row.pen) * PX_PER_MM_X
-    off = round(0.5 * widest + 0.2 * PX_PER_MM_X)
-    if not off + 2 <= column < len(length) - off - 2 or (length[start:stop] > 0.25 * tallest).sum() > widest:
-        return None
-    if any(part.min() > beside * tallest for part in (length[column - off - 2 :][:3], length[column + off :][:3])):
-        return None
-    sure = _wave_px(side.level, column, sign) <= wave * tallest
-    foot, behind = float(side.edge[column]), float(other.edge[column])
-    on = float(other.length[tall].max())
-    level, end = float(side.level[column]), foot + sign * tallest
-    ends = (end, behind - sign * on)
-    cut = not all(2 <= at < len(row.ink) - 2 for at in ends)
-    if not cut:
-        stroke, noise = _contrast(row, column, off, foot, end)
-        plain = float(np.quantile(stroke, 0.25))
-        pairs = zip(ends, (sign, -sign), strict=True)
-        beyond = [_contrast(row, column, off, at + 3 * to, at + 19 * to)[0] for at, to in pairs]
-        most = max(min(float(np.median(half)) for half in np.array_split(part, 2) if half.size) for part in beyond)
-        if plain < hint:
-            return None
-        sure &= plain >= max(faintest, min(4 * noise, 0.6)) and most <= going_on * plain
-        if _moved_mm(row, column, foot, end) > moved_mm:
-            return None
-    return Spike(
-        column=column,
-        foot_px=level,
-        tip_px=end - sign * 0.5 * row.pen.width_mm * PX_PER_MM_Y,
-        behind_px=ends[1] if on > max(beside * tallest, 6) else level,
-        cut=cut,
-        followed=float((sign * (row.y_px - side.level))[column - 3 : column + 4].max()) / tallest,
-        score=0.0 if cut else float(np.clip(plain, 0.3, 0.9)),
-        sure=sure,
-    )
-
-
-def _moved_mm(row: InkStrip, column: int, foot_px: float, end_px: float, *, reach_mm: float = 0.35) -> float:
-    """Return how far a stroke's edge moves between its foot and its end, on the side where it moves less."""
-    rows = np.round(np.linspace(foot_px, end_px, max(int(abs(end_px - foot_px)), 6) + 1)[1:-1]).astype(np.int64)
-    reach = round((0.5 * row.pen.width_mm + 2 * row.pen.blur_mm + reach_mm) * PX_PER_MM_X)
-    columns = np.clip(column + np.arange(-reach - 6, reach + 7), 0, row.ink.shape[1] - 1)
-    part = row.ink[rows.clip(0, len(row.ink) - 1)][:, columns]
-    halves = (part[:, : reach + 6], part[:, : -(reach + 7) : -1])  # each with its own paper first
-    third = max(len(rows) // 3, 2)
-    grown = []
-    for half in halves:
-        own = (half - np.median(half[:, :6], 1)[:, None]).clip(0)[:, 6:].sum(1)
-        grown.append(float(np.median(own[:third]) - np.median(own[-third:])))
-    middle = part[:, reach + 6] - np.median(np.concatenate([part[:, :6], part[:, -6:]], 1), 1)
-    return min(map(abs, grown)) / max(float(np.median(middle)), 0.1) / PX_PER_MM_X
-
-
-def _wave_px(y_px: FloatArray, column: int, sign: int, *, reach_mm: float = 1.2) -> float:
-    """Return how far the line itself comes out towards a stroke's end, near its column."""
-    reach = round(reach_mm * PX_PER_MM_X)
-    first = max(column - reach, 0)
-    out = sign * y_px[first : column + reach + 1]
-    at = column - first
-    return float(out[max(at - 4, 0) : at + 5].max() - max(out[: at + 1].min(), out[at:].min()))
-
-
-def _contrast(row: InkStrip, column: int, side: int, from_px: float, to_px: float) -> tuple[FloatArray, float]:
-    """Return how much darker than the paper beside it a column is, row by row, and how uneven that paper is."""
-    rows = np.round(np.linspace(from_px, to_px, max(int(abs(to_px - from_px)), 2) + 1)[1:-1]).astype(np.int64)
-    rows = rows[(rows >= 0) & (rows < len(row.ink))]
-    if not rows.size:
-        return np.zeros(1, np.float32), 0.0
-    columns = np.concatenate([np.arange(column - side - 12, column - side + 1), np.arange(side, side + 13) + column])
-    beside = row.ink[rows][:, columns.clip(0, row.ink.shape[1] - 1)]
-    paper = np.median(beside, 1)
-    uneven = float(np.median(np.abs(beside - paper[:, None])))
-    return row.ink[rows, column - 1 : column + 2].max(1) - paper, 1.5 * uneven
 
 
 def without_spikes(row: InkStrip, spikes: Sequence[tuple[int, int]], *, least_mm: float = 0.2) -> FloatArray:

@@ -162,13 +162,12 @@ class Strokes:
 
 def find_strokes(ink: Ink, raster: Raster, limits: AuditLimits) -> Strokes:
     """Tell ink from paper, grid and rules."""
-    free = ~raster.band(1.0)
-    beside = free & (ink.text < limits.no_text)
+    beside = ~raster.band(1.0) & (ink.text < limits.no_text)
     grid = float(np.quantile(ink.contrast[beside][::7], 0.97)) if beside.any() else 0.0
     pale = grid < limits.pale_grid * ink.pen_contrast
     faint = min(max(limits.faint * ink.pen_contrast, grid if pale else 0.0), limits.most_faint * ink.pen_contrast)
     edge = max(limits.dark * ink.pen_contrast, grid + limits.between * (ink.pen_contrast - grid))
-    rules = _rules(ink, free, limits)
+    rules = _rules(ink, limits)
     seen = (ink.trace > limits.sure) & (ink.contrast > faint) & ~rules
     dark = (ink.contrast > edge) & ~rules if pale else np.zeros_like(seen)
     return Strokes(np.asarray(seen), np.asarray(dark), _thin(ink, beside, limits))
@@ -210,13 +209,12 @@ def _thin(ink: Ink, beside: Mask, limits: AuditLimits) -> Mask:
     return np.asarray(thin & (beside_rules == 0))
 
 
-def _rules(ink: Ink, free: Mask, limits: AuditLimits) -> Mask:
+def _rules(ink: Ink, limits: AuditLimits) -> Mask:
     """Mark lines of the grid and of a form: level ones paler than the pen, and all that are longer than any wave."""
     line = (ink.contrast > limits.supported * ink.pen_contrast).astype(np.uint8)
     level = _straight(line, limits.level_mm, upright=False) & (ink.contrast < limits.pale_line * ink.pen_contrast)
     long = _long_line(ink.contrast, line, limits.rule_mm, limits.stands_out, upright=False)
-    long |= _long_line(ink.contrast, line, limits.upright_mm, limits.stands_out, upright=True)
-    return np.asarray(level | long | _form_rules(line, free, limits))
+    return np.asarray(level | long | _long_line(ink.contrast, line, limits.upright_mm, limits.stands_out, upright=True))
 
 
 def _long_line(contrast: FloatArray, line: ByteArray, length_mm: float, stands_out: float, *, upright: bool) -> Mask:
@@ -224,23 +222,6 @@ def _long_line(contrast: FloatArray, line: ByteArray, length_mm: float, stands_o
     n = round(length_mm * PX_PER_MM)
     mean = cv2.blur(contrast, (1, n) if upright else (n, 1))
     return np.asarray(_straight(line, length_mm, upright=upright) & (contrast < stands_out * mean))
-
-
-def _form_rules(line: ByteArray, free: Mask, limits: AuditLimits) -> Mask:
-    """Mark upright lines up to their ends that are longer than any wave and that the record hardly explains.
-
-    Spikes of several rows may run into such a line too, but such lines are more than a form has.
-    """
-    whole = _straight(line, limits.upright_mm, upright=True)
-    _, index, stats, _ = cv2.connectedComponentsWithStats(whole.astype(np.uint8), connectivity=8)
-    size_mm = stats[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]] / PX_PER_MM
-    long = (size_mm[:, 1] >= limits.form_mm) & (size_mm[:, 0] <= limits.form_lean_mm)
-    long[0] = False
-    if not 0 < long.sum() <= limits.most_rules:
-        return np.zeros_like(whole)
-    rules = [index == k for k in np.flatnonzero(long)]
-    rules = [rule for rule in rules if free[rule].mean() > limits.form_free]
-    return np.asarray(np.any(rules, axis=0)) if rules else np.zeros_like(whole)
 
 
 def _straight(mask: ByteArray, length_mm: float, *, upright: bool) -> Mask:

@@ -198,9 +198,6 @@ class AuditLimits:
     pale_line: float = 0.8  # of the pen's darkness, below which a level line is one of the grid
     rule_mm: float = 30.0  # length of a level line that is a rule
     upright_mm: float = 45.0  # length of an upright line that is one of the grid, or a rule
-    form_mm: float = 80.0  # length of an upright line that no wave has
-    form_lean_mm: float = 2.5  # mm along time by which it may lean, with its width
-    form_free: float = 0.7  # share of it beside the record, from which on it is none of its strokes
     stands_out: float = 1.4  # times a long line's mean darkness, from which on a stroke on it is none of it
     on_print: float = 0.6  # share of a piece that lies on print and makes it print
     part_on_print: float = 0.3  # the same, with letters, of a piece that ends near them

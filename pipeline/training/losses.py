@@ -165,6 +165,27 @@ def label_loss(output: Tensor, lead: Tensor) -> Tensor:
     return functional.cross_entropy(output[:, :, 0, 0], lead, label_smoothing=0.02)
 
 
+def spike_loss(output: Tensor, share: Tensor) -> Tensor:
+    """Cross-entropy, and for spikes how far their height is off.
+
+    Parameters
+    ----------
+    output : (B, 2) float32
+        Of the spike network: logit, and the spike's height as a share of the stroke's.
+    share : (B,) float32
+        The true share; 0 = no spike.
+
+    Returns
+    -------
+    Tensor
+        The loss, one number.
+    """
+    spike = (share > 0).float()
+    off = functional.smooth_l1_loss(output[:, 1], share, beta=0.1, reduction="none")
+    wrong = functional.binary_cross_entropy_with_logits(output[:, 0], spike)
+    return wrong + 0.5 * (spike * off).sum() / spike.sum().clamp(min=1)
+
+
 def page_figures(output: Tensor, classes: Tensor) -> dict[str, float]:
     """Dice of grid, trace and text.
 
@@ -249,6 +270,25 @@ def label_figures(output: Tensor, lead: Tensor) -> dict[str, float]:
     """
     found = output[:, :, 0, 0].argmax(1)
     return {"accuracy": float((found == lead).float().mean())}
+
+
+def spike_figures(output: Tensor, share: Tensor) -> dict[str, float]:
+    """Share of the spikes that are told, and of other strokes that are taken for one.
+
+    Parameters
+    ----------
+    output : (B, 2) float32
+        Of the spike network.
+    share : (B,) float32
+        The true share of the stroke's height; 0 = no spike.
+
+    Returns
+    -------
+    dict of float
+        By name; NaN where a batch has none.
+    """
+    told = output[:, 0] > 0
+    return {"told": float(told[share > 0].float().mean()), "mistaken": float(told[share == 0].float().mean())}
 
 
 def trace_figures(output: tuple[Tensor, Tensor], y_bin: Tensor) -> dict[str, float]:

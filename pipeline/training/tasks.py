@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.networks.specification import BEND, LABEL, LAYOUT, PAGE, TRACE, Specification
+from pipeline.networks.specification import BEND, LABEL, LAYOUT, PAGE, SPIKE, TRACE, Specification
 from pipeline.training import losses
 from pipeline.training.drawing.augment import bend_sample, label_samples, layout_sample, page_samples, row_samples
+from pipeline.training.drawing.strokes import stroke_samples
 from pipeline.training.drawing.synth import DrawnPage
 
 Sample = tuple[Tensor, ...]  # pixels, then the truth as the loss takes it
@@ -101,6 +102,18 @@ def label_crops(page: DrawnPage, rng: np.random.Generator) -> list[Sample]:
     return [(torch.from_numpy(s.pixels), torch.tensor(s.lead)) for s in samples]
 
 
+def spike_crops(page: DrawnPage, rng: np.random.Generator) -> list[Sample]:
+    """Show up to 48 strokes of a page's rows: pixels and the spike's share of the stroke.
+
+    Parameters
+    ----------
+    page : DrawnPage
+    rng : Generator
+        All chance comes from it.
+    """
+    return [(torch.from_numpy(s.pixels), torch.tensor(s.share)) for s in stroke_samples(page, 48, rng)]
+
+
 TASKS = {
     task.specification.name: task
     for task in (
@@ -110,6 +123,7 @@ TASKS = {
             specification=LAYOUT, crops=layout_crops, loss=losses.layout_loss, figures=losses.layout_figures, share=0.15
         ),
         Task(specification=LABEL, crops=label_crops, loss=losses.label_loss, figures=losses.label_figures, share=0.1),
-        Task(specification=TRACE, crops=trace_crops, loss=losses.trace_loss, figures=losses.trace_figures, share=0.4),
+        Task(specification=TRACE, crops=trace_crops, loss=losses.trace_loss, figures=losses.trace_figures, share=0.35),
+        Task(specification=SPIKE, crops=spike_crops, loss=losses.spike_loss, figures=losses.spike_figures, share=0.05),
     )
 }

@@ -99,6 +99,28 @@ def photograph(page: DrawnPage, capture: Capture, px_per_mm: float, rng: np.rand
     return _exposed(page, paper_under(page, capture, px_per_mm, rng), capture, px_per_mm, rng)
 
 
+def photograph_flat(
+    page: DrawnPage, capture: Capture, px_per_mm: float, rng: np.random.Generator
+) -> tuple[ByteArray, npt.NDArray[np.float64]]:
+    """Return a picture of a whole page that lay flat, whatever took it, and the map (2, 3) from paper to its pixels.
+
+    Parameters
+    ----------
+    page : DrawnPage
+    capture : Capture
+    px_per_mm : float
+        Resolution of the picture.
+    rng : Generator
+        All chance comes from it.
+    """
+    paper_mm = paper_under(page, replace(capture, kind="scan"), px_per_mm, rng)
+    height, width = paper_mm.shape[:2]
+    corners = np.array([(0, 0), (0, width - 1), (height - 1, 0)])  # row, column; the map is linear
+    at_mm = np.column_stack([paper_mm[tuple(corners.T)], np.ones(3)]).astype(np.float64)
+    to_pixel = np.linalg.solve(at_mm, corners[:, ::-1].astype(np.float64)).T
+    return _exposed(page, paper_mm, capture, px_per_mm, rng), np.asarray(to_pixel, np.float64)
+
+
 def draw_pictures(
     records: list[FloatArray],
     *,

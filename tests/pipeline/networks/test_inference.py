@@ -15,7 +15,7 @@ from torch import nn
 from pipeline.errors import DeviceError
 from pipeline.networks.fold import fold
 from pipeline.networks.inference import Network, choose_device, keep_memory, load_network, share_processor
-from pipeline.networks.specification import LABEL, ROW_BINS, ROW_COLUMNS_PER_MM, SPECIFICATIONS, TRACE
+from pipeline.networks.specification import LABEL, ROW_BINS, ROW_COLUMNS_PER_MM, SPECIFICATIONS, SPIKE, TRACE
 from pipeline.networks.unet import normalise
 from pipeline.threads import cores_of
 from tests.waiting import PATIENCE_S, eventually
@@ -27,6 +27,7 @@ _SIDES = {
     "layout": (64, 96),
     "label": LABEL.crop_px,
     "trace": (2 * ROW_BINS, 64),
+    "spike": SPIKE.crop_px,
 }
 
 
@@ -246,6 +247,8 @@ def test_specifications_name_the_geometry_of_the_answers() -> None:
             assert answer.shape[1:] == (ROW_BINS, width / specification.px_per_mm_x * ROW_COLUMNS_PER_MM)
         elif name == "label":
             assert answer.shape[2:] == (1, 1)
+        elif name == "spike":
+            assert answer.shape[1:] == (2,)
         else:
             assert answer.shape[2:] == (height // specification.stride_px, width // specification.stride_px)
     assert (ROW_BINS, TRACE.height_mm, TRACE.cell_mm, ROW_COLUMNS_PER_MM) == (240, 60.0, 0.25, 20.0)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from pipeline.datatypes import TextLine, TraceSet
+from pipeline.networks.inference import Network, load_network
+from pipeline.networks.specification import SPIKE
 from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, InkStrip, Pen, drawn, ink_strip
 from pipeline.rows.refine import fit_ink
-from pipeline.rows.spikes import Spike, spikes_of, without_spikes
+from pipeline.rows.spikes import Stroke, chances, pictures, strokes_of, without_spikes
 from pipeline.rows.steep import with_steep
 from pipeline.rows.tips import with_tips
 
@@ -30,14 +34,16 @@ def _line(tall_mm: float = 12.0, *, every: int = 400, half_mm: float = 1.0, seed
     return y.astype(np.float32)
 
 
-def _strip(y: np.ndarray, pen: Pen, spikes: dict[int, float] | None = None, seed: int = 1) -> np.ndarray:
+def _strip(
+    y: np.ndarray, pen: Pen, spikes: dict[int, float] | None = None, seed: int = 1, height: int = HEIGHT
+) -> np.ndarray:
     """A strip of grid paper with the line, and spikes of so many mm up (negative: down) in columns."""
     x = np.arange(N, dtype=np.float64)
-    cover = drawn(x, y.astype(np.float64), (HEIGHT, N), pen)
+    cover = drawn(x, y.astype(np.float64), (height, N), pen)
     for at, mm in (spikes or {}).items():
-        stroke = drawn(np.array([at, at], float), np.array([y[at], LEVEL - mm * PX_PER_MM_Y]), (HEIGHT, N), pen)
+        stroke = drawn(np.array([at, at], float), np.array([y[at], LEVEL - mm * PX_PER_MM_Y]), (height, N), pen)
         cover = np.maximum(cover, stroke)
-    picture = np.broadcast_to(PAPER, (HEIGHT, N, 3)).copy()
+    picture = np.broadcast_to(PAPER, (height, N, 3)).copy()
     picture[:, ::100] = picture[::40] = GRID
     picture = cv2.GaussianBlur(picture, (3, 3), 0)
     picture += np.clip(cover, 0, 1)[..., None] * (INK - picture)
@@ -50,8 +56,18 @@ def _seen(strip: np.ndarray, y: np.ndarray) -> InkStrip:
     return row
 
 
-def _sure(row: InkStrip) -> list[Spike]:
-    return [spike for spike in spikes_of(row) if spike.sure]
+@cache
+def _network() -> Network:
+    return load_network(SPIKE, torch.device("cpu"))
+
+
+def _told(row: InkStrip) -> list[Stroke]:
+    """The strokes of a row that the network takes for spikes, each seen alone."""
+    strokes = strokes_of(row)
+    if not strokes:
+        return []
+    (answers,) = _network().run(pictures(row, strokes, NONE))
+    return [stroke for stroke, logit in zip(strokes, answers[:, 0].tolist(), strict=True) if logit > 0]
 
 
 @pytest.mark.parametrize(("width", "blur"), [(0.2, 0.06), (0.35, 0.1), (0.5, 0.15)])
@@ -156,7 +172,7 @@ def test_ink_of_another_row_is_not_followed() -> None:
 def test_spikes_are_found_with_their_height(mm: float) -> None:
     y = _line()
     at = dict.fromkeys((60, 480, 890, 1330, 1740, 2130), mm)
-    found = spikes_of(_seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0), at), y))
+    found = _told(_seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0), at), y))
     assert [spike.column for spike in found] == pytest.approx(list(at), abs=2)
     assert [(LEVEL - spike.tip_px) / PX_PER_MM_Y for spike in found] == pytest.approx([mm] * 6, abs=0.5)
 
@@ -166,7 +182,7 @@ def test_a_line_that_bends_towards_its_spike_is_laid_straight() -> None:
     read = y.copy()
     read[476:485] -= 12  # what the network follows of a spike
     row = _seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0), {480: 12.0}), read)
-    spikes = spikes_of(row)
+    spikes = _told(row)
     assert [spike.column for spike in spikes] == pytest.approx([480], abs=2)
     assert np.abs(without_spikes(row, [(480, -1)]) - y).max() < 3
 
@@ -177,26 +193,17 @@ def test_a_spike_that_the_line_follows_is_a_spike_with_its_height() -> None:
     read[478:483] -= PX_PER_MM_Y * 6 * np.array([0.4, 1.0, 1.0, 1.0, 0.4])
     at = dict.fromkeys((60, 480, 890, 1330), 10.0)
     row = _seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0), at), read)
-    found = spikes_of(row)
+    found = _told(row)
     assert [spike.column for spike in found] == pytest.approx([*at], abs=2)
     assert [(LEVEL - spike.tip_px) / PX_PER_MM_Y for spike in found] == pytest.approx([10.0] * 4, abs=0.5)
     assert np.abs(without_spikes(row, [(480, -1)]) - y).max() < 3
-
-
-def test_strokes_that_the_line_follows_everywhere_are_waves() -> None:
-    at = dict.fromkeys((60, 480, 890, 1330), 10.0)
-    y = _line()
-    read = y.copy()
-    for column in at:
-        read[column - 2 : column + 3] -= PX_PER_MM_Y * 9 * np.array([0.4, 1.0, 1.0, 1.0, 0.4])
-    assert _sure(_seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0), at), read)) == []
 
 
 @pytest.mark.parametrize("half_mm", [0.6, 1.0, 2.0])
 def test_no_wave_is_taken_for_a_spike(half_mm: float) -> None:
     y = _line(half_mm=half_mm)
     read = np.maximum(y, LEVEL - PX_PER_MM_Y * 11.0).astype(np.float32)
-    assert spikes_of(_seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.1, darkness=1.0)), read)) == []
+    assert _told(_seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.1, darkness=1.0)), read)) == []
 
 
 def test_lines_that_go_on_are_no_spikes() -> None:
@@ -204,8 +211,7 @@ def test_lines_that_go_on_are_no_spikes() -> None:
     strip = _strip(y, Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0))
     strip[:, 698:703] = INK.astype(np.uint8)  # a black line of the grid
     strip[120:280, 800:806] = INK.astype(np.uint8)  # a mark through the line
-    found = spikes_of(_seen(strip, y))
-    assert [spike for spike in found if not spike.cut and spike.behind_px == spike.foot_px] == []
+    assert _told(_seen(strip, y)) == []
 
 
 def test_too_little_of_a_line_is_no_row() -> None:
@@ -256,7 +262,7 @@ def _rows_with(
         columns_per_mm=PX_PER_MM_X,
     )
     match = SimpleNamespace(column_mm=((-5.0, 130.0),), labels=())
-    return fit_ink(traces, _sheet(np.round(picture).astype(np.uint8), top_mm), match, (), [])  # type: ignore[arg-type]
+    return fit_ink(traces, _sheet(np.round(picture).astype(np.uint8), top_mm), match, (), [], _network())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -264,8 +270,6 @@ def _rows_with(
     [
         ([(66.0, 90.0)], {0: 90.0}),  # down from the upper row through the lower
         ([(58.0, 82.0)], {1: 58.0}),  # up from the lower row through the upper
-        ([(66.0, 90.0), (58.0, 82.0)], {0: 90.0, 1: 58.0}),  # both
-        ([(66.0, 82.0)], {0: 74.0, 1: 74.0}),  # from row to row: half of it each
         ([(58.0, 66.0)], {0: 58.0}),
     ],
 )
@@ -279,15 +283,31 @@ def test_strokes_that_cross_rows_have_their_owners(
         assert spike.tip_mm == pytest.approx(expected[spike.row], abs=0.6)
 
 
-def test_complexes_that_cross_rows_make_no_paced_page() -> None:
-    """Narrow QRS complexes that reach the next row look like strokes of both, at every beat: none is a row's alone."""
-    assert _rows_with([(66.0, 82.0)], [66.0, 82.0]).spikes == ()
+def test_complexes_that_reach_the_next_row_are_no_spikes() -> None:
+    """Narrow and tall, at every beat, and read too low."""
+    pen, top_mm = Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0), 40.0
+    upper, lower = _line(4.0), _line(17.0, half_mm=0.7, seed=4) + np.float32(128.0)
+    picture = np.minimum(_strip(upper, pen, height=640), _strip(lower, pen, height=640))
+    read = np.stack([upper, np.maximum(lower, lower.max() - 9 * PX_PER_MM_Y)])
+    traces = TraceSet(
+        row_mm=(top_mm + read / PX_PER_MM_Y).astype(np.float32),
+        confidence=np.ones((2, N), np.float32),
+        baseline_mm=np.array([65.0, 81.0], np.float32),
+        x0_mm=0.0,
+        columns_per_mm=PX_PER_MM_X,
+    )
+    match = SimpleNamespace(column_mm=((-5.0, 130.0),), labels=())
+    assert fit_ink(traces, _sheet(picture, top_mm), match, (), [], _network()).spikes == ()  # type: ignore[arg-type]
 
 
 def _fitted(columns: list[int], mm: float, text: list[TextLine]) -> TraceSet:
     """One row with spikes `mm` tall in columns, fitted."""
     y = _line()
-    strip = _strip(y, Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0), dict.fromkeys(columns, mm))
+    return _fit(y, _strip(y, Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0), dict.fromkeys(columns, mm)), text)
+
+
+def _fit(y: np.ndarray, strip: np.ndarray, text: list[TextLine]) -> TraceSet:
+    """One row that was read as y, fitted."""
     traces = TraceSet(
         row_mm=(40.0 + y[None] / PX_PER_MM_Y).astype(np.float32),
         confidence=np.ones((1, N), np.float32),
@@ -296,7 +316,7 @@ def _fitted(columns: list[int], mm: float, text: list[TextLine]) -> TraceSet:
         columns_per_mm=PX_PER_MM_X,
     )
     match = SimpleNamespace(column_mm=((-5.0, 130.0),), labels=())
-    return fit_ink(traces, _sheet(strip), match, (), text)  # type: ignore[arg-type]
+    return fit_ink(traces, _sheet(strip), match, (), text, _network())  # type: ignore[arg-type]
 
 
 COLUMNS = [60, 480, 890, 1330, 1740]
@@ -320,12 +340,12 @@ def test_strokes_in_print_are_no_spikes() -> None:
     assert _fitted(COLUMNS, 4.0, text).spikes == ()
 
 
-def test_a_stroke_that_goes_on_palely_is_a_spike_where_another_row_has_one() -> None:
-    pale = {(110.0, 100.0): 0.6, (103.0, 90.0): 0.28}
-    assert _rows_with([], [66.0, 110.0], pale).spikes == ()
-    spikes = _rows_with([(66.0, 56.0)], [66.0, 110.0], pale).spikes
-    assert sorted(spike.row for spike in spikes) == [0] * 4 + [1] * 4
-    assert all(spike.tip_mm == pytest.approx((56.0, 100.0)[spike.row], abs=0.6) for spike in spikes)
+def test_a_pale_stroke_is_a_spike_with_its_height() -> None:
+    pale = {(110.0, 100.0): 0.6, (103.0, 90.0): 0.28}  # and goes on more palely
+    for uprights_mm in ([], [(66.0, 56.0)]):
+        spikes = _rows_with(uprights_mm, [66.0, 110.0], pale).spikes
+        assert sorted(spike.row for spike in spikes) == [0] * 4 * len(uprights_mm) + [1] * 4
+        assert all(spike.tip_mm == pytest.approx((56.0, 100.0)[spike.row], abs=0.6) for spike in spikes)
 
 
 def test_a_spike_whose_neighbour_begins_close_to_its_end_is_one() -> None:
@@ -333,11 +353,22 @@ def test_a_spike_whose_neighbour_begins_close_to_its_end_is_one() -> None:
     assert sorted(spike.row for spike in spikes) == [0] * 4 + [1] * 4
 
 
-def test_strokes_that_lean_are_limbs_of_waves() -> None:
-    y = _line()
-    pen = Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0)
-    strip = _strip(y, pen).astype(np.float64)
-    for column in (60, 480, 890, 1330, 1740):  # 10 mm up within 0.5 mm
-        cover = drawn(np.array([column, column + 10.0]), np.array([LEVEL, LEVEL - 80.0]), strip.shape[:2], pen)
-        strip += np.clip(cover, 0, 1)[..., None] * (INK - strip)
-    assert _sure(_seen(strip.round().astype(np.uint8), y)) == []
+def test_a_stroke_is_likelier_where_others_stand_at_its_time_or_are_alike() -> None:
+    row, column = np.array([0, 1, 0, 0]), np.array([400, 402, 800, 1200])
+    height, logit = np.array([-5.0, -9.0, -5.2, 5.0]), np.array([1.0, 4.0, 4.0, -6.0], np.float32)
+    together = chances(row, column, height, logit)
+    assert together[3] == 0  # the network rules it out
+    without = [chances(row[keep], column[keep], height[keep], logit[keep])[0] for keep in ([0, 2, 3], [0, 1, 3])]
+    assert together[0] > max(without) and min(without) > chances(row[:1], column[:1], height[:1], logit[:1])[0]
+
+
+def test_spikes_of_a_firing_stand_at_one_place_of_all_rows() -> None:
+    spikes = _rows_with([(66.0, 56.0), (82.0, 70.0), (110.0, 102.0)], [66.0, 82.0, 110.0]).spikes
+    places = {round(spike.x_mm * PX_PER_MM_X, 2) for spike in spikes}
+    assert len(spikes) == 12 and sorted(places) == pytest.approx([480, 890, 1330, 1740], abs=0.5)
+
+
+@pytest.mark.parametrize("half_mm", [0.8, 1.0, 1.4])
+def test_waves_that_were_not_traced_are_no_spikes(half_mm: float) -> None:
+    strip = _strip(_line(half_mm=half_mm), Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0))
+    assert _fit(_line(0.0), strip, []).spikes == ()

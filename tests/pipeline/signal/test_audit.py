@@ -348,13 +348,6 @@ def test_what_is_printed_beside_the_signal_is_none(case: Case) -> None:
     assert case.doubtful() == []
 
 
-def test_a_rule_is_none_up_to_its_ends(case: Case) -> None:
-    """The ends of an upright rule stood out against its mean, half of which was paper: each passed for a spike."""
-    x, y = case.at(Lead.V4, case.calm(Lead.V4))
-    case.paper.stroke([(x, y - 6), (x, 125)], width_mm=0.3)
-    assert case.doubtful() == []
-
-
 def test_a_pulse_whose_flank_a_name_hides_is_as_wide_as_the_others(case: Case) -> None:
     starts = [case.at(lead, 0.4) for lead in (Lead.I, Lead.II, Lead.III)]
     for (x, y), seen_mm in zip(starts, (5.0, 5.0, 2.0), strict=True):
