@@ -7,7 +7,7 @@ paper around it, with coloured lines left out.  Darkness counts where the grid i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import cv2
@@ -235,9 +235,18 @@ def _straight(mask: ByteArray, length_mm: float, *, upright: bool) -> Mask:
 def print_mask(raster: Raster, match: LayoutMatch, pulses: Sequence[PulseBox], text: Sequence[TextLine]) -> Mask:
     """Mark lead names, print and calibration pulses: (h, w)."""
     marked = np.zeros((raster.y_mm.size, raster.x_mm.size), bool)
-    for box in print_boxes(match, pulses, text, pulse_margin_mm=1.0):
+    for box in print_boxes(match, _whole_pulses(pulses), text, pulse_margin_mm=1.0):
         marked[raster.box(*box)] = True
     return marked
+
+
+def _whole_pulses(pulses: Sequence[PulseBox], *, same_mm: float = 1.0) -> list[PulseBox]:
+    """Let pulses that begin at one place end where two of them do: a name or the trace on a pulse hides its flank."""
+    whole = []
+    for pulse in pulses:
+        ends = sorted(other.x1_mm for other in pulses if abs(other.x0_mm - pulse.x0_mm) <= same_mm)
+        whole.append(replace(pulse, x1_mm=max(pulse.x1_mm, *ends[-2:-1])) if ends[1:] else pulse)
+    return whole
 
 
 def unread_names(raster: Raster, match: LayoutMatch, traces: TraceSet, limits: AuditLimits) -> Mask:

@@ -2,8 +2,8 @@
 
 An ECG on paper checks itself.  Limb leads printed at the same time obey Einthoven (I + III = II) and Goldberger
 (aVR + aVL + aVF = 0), and a rhythm strip repeats a short lead: what is left over is misreading.  Together with the
-coverage, the tracer's confidence and the fit of grid and layout it gives the estimate that sends a page to a person.
-What the ink audit found counts apart: it can only lower the estimate, and is no part of the fit.
+tracer's doubt, that of the sheet's map and the record's smoothness it gives the estimate that sends a page to a person.
+What the ink audit found and what stands in pacing spikes counts beside it: both can only lower the estimate.
 """
 
 from __future__ import annotations
@@ -42,10 +42,9 @@ _GOLDBERGER = ((Lead.AVR, 1.0), (Lead.AVL, 1.0), (Lead.AVF, 1.0))
 class Features:
     """What the estimate is made of; the order is that of its coefficients."""
 
-    coverage: float  # mean over the printed leads, in [0, 1]
-    expected_db: float  # mean over the stretches printed, as the tracer's own doubt has it
-    limb_db: float  # signal over what the limb-lead sums leave over, at most 30
-    geometry: float  # -log of the bend network's median doubt in mm
+    expected_db: float  # mean over the stretches printed, as the doubts of the tracer and of the sheet's map have it
+    limb_db: float  # signal over what the limb-lead sums leave over, mean of both; where there is none, what the others
+    # lead to expect
     smooth_db: float  # signal over the change of its slope from sample to sample: jitter of the reading, and what is
     # drawn too fine for the pen
 
@@ -90,12 +89,10 @@ def _decibel(signal_power: float, noise_power: float) -> float:
     return float(np.clip(ratio_db, QUALITY.worst_sum_db, QUALITY.best_sum_db))
 
 
-def _limb_db(record: EcgRecord) -> float | None:
-    """Signal over noise as the worse of the limb-lead sums shows it: three leads' errors add up in each."""
+def _limb_db(record: EcgRecord) -> list[float]:
+    """Signal over noise as each limb-lead sum shows it: three leads' errors add up in each; empty if there is none."""
     sums = [found for terms in (_EINTHOVEN, _GOLDBERGER) if (found := _sum_residual(record, terms)) is not None]
-    return min(
-        (_decibel(float(np.mean(signals**2)), float(np.mean(left**2)) / 3.0) for signals, left in sums), default=None
-    )
+    return [_decibel(float(np.mean(signals**2)), float(np.mean(left**2)) / 3.0) for signals, left in sums]
 
 
 def _strip_db(match: LayoutMatch, traces: TraceSet) -> dict[Lead, float]:
@@ -121,15 +118,17 @@ def _strip_db(match: LayoutMatch, traces: TraceSet) -> dict[Lead, float]:
     return found
 
 
-def _expected_db(match: LayoutMatch, traces: TraceSet) -> float:
+def _expected_db(match: LayoutMatch, traces: TraceSet, grid_scale: GridScale) -> float:
     """Mean over all stretches printed of signal over expected noise, in dB.
 
     Noise is the tracer's doubt, the error of the best read stroke, and the slope times how far off along time a point
-    may be; none where a drawing's own line was taken, and the whole signal where nothing was read.
+    may be, the more so the less sure the sheet's map is; none where a drawing's own line was taken, and the whole
+    signal where nothing was read.
     """
     found = []
     worst, best = QUALITY.worst_stretch_db, QUALITY.best_stretch_db
-    least_mm, sideways_mm = QUALITY.least_mm, QUALITY.sideways_mm
+    bend_mm = QUALITY.unknown_doubt_mm if grid_scale.doubt_mm is None else grid_scale.doubt_mm
+    least_mm, sideways_mm = QUALITY.least_mm, float(np.hypot(QUALITY.sideways_mm, QUALITY.sideways_bend * bend_mm))
     drawn = traces.drawn()
     for _, row, span in match.stretches():
         first, stop = (round((edge - traces.x0_mm) * traces.columns_per_mm) for edge in span)
@@ -177,15 +176,11 @@ def features(record: EcgRecord, match: LayoutMatch, traces: TraceSet, grid_scale
     -------
     Features
     """
-    printed, known = _printed(record, match), np.isfinite(record.signal_mv)
-    shares = [known[row, on].mean() for row, on in enumerate(printed) if on.any()] or [0.0]
-    limb = _limb_db(record)
+    expected_db, smooth_db = _expected_db(match, traces, grid_scale), _smooth_db(record)
+    offset_db, *slopes = QUALITY.usual_limb_db
+    usual_db = offset_db + float(np.dot(slopes, (expected_db, smooth_db)))
     return Features(
-        coverage=float(np.mean(shares)),
-        expected_db=_expected_db(match, traces),
-        limb_db=QUALITY.unknown_limb_db if limb is None else limb,
-        geometry=-float(np.log(QUALITY.unknown_doubt_mm if grid_scale.doubt_mm is None else grid_scale.doubt_mm)),
-        smooth_db=_smooth_db(record),
+        expected_db=expected_db, limb_db=float(np.mean(_limb_db(record) or [usual_db])), smooth_db=smooth_db
     )
 
 
@@ -209,14 +204,31 @@ def _missing_share(record: EcgRecord, audit: InkAudit, row: int) -> float:
     return (missing + float(power[wrong].sum()) / rate) / max(missing + float(power.sum()) / rate, 1e-12)
 
 
-def _less_missing(estimate_db: float, record: EcgRecord, audit: InkAudit) -> float:
-    """Lower the estimate by what the audit found: a lead's missing share is noise beside the noise that was expected.
+def _spike_share(record: EcgRecord, row: int) -> float:
+    """Return the share of a lead's power that lies in the pacing spikes that were read."""
+    signal = record.signal_mv[row].astype(np.float64)
+    power = float(np.nansum((signal - np.nanmean(signal)) ** 2))
+    high = 0.0
+    for lead, at in record.pacing:
+        near, around = (signal[max(at - reach, 0) : at + reach + 1] for reach in (2, 25))
+        if lead is record.leads[row] and np.isfinite(near).any():
+            high += float(np.nanmax(np.abs(near - np.nanmedian(around)))) ** 2
+    return high / max(power, 1e-12)
 
-    Without a finding nothing changes, so the fit of the estimate, which is made without the audit, holds.
+
+def _less_missing(estimate_db: float, record: EcgRecord, audit: InkAudit, weights: QualityWeights) -> float:
+    """Lower the estimate by what the audit found and by what stands in spikes: noise beside the noise expected.
+
+    The limb-lead sums and the tracer's doubt show most of what is missing already.  Spikes they do not show: lost in
+    all leads they leave no rest, and where some were read others were not, or not at their height.
     """
     noise = 10 ** (-estimate_db / 10)
     rows = np.flatnonzero(np.isfinite(record.signal_mv).any(axis=1)).tolist()
-    return float(np.mean([-10 * np.log10(noise + _missing_share(record, audit, row)) for row in rows]))
+    more = [
+        weights.missing * _missing_share(record, audit, row) + weights.spikes * _spike_share(record, row)
+        for row in rows
+    ]
+    return float(np.mean([-10 * np.log10(noise + share) for share in more]))
 
 
 def _span(mark: AuditMark) -> str:
@@ -352,9 +364,9 @@ def assess(
     estimate = weights.intercept_db + float(np.dot(weights.coefficients_db, measured.vector()))
     right = _scale_is_right(record.calibration)
     estimate = right * estimate + (1 - right) * min(estimate, weights.misread_db)
-    estimate = _less_missing(estimate, record, audit)
+    estimate = _less_missing(estimate, record, audit, weights)
     einthoven, limb_db = _sum_residual(record, _EINTHOVEN), _limb_db(record)
-    limb_leads_agree = None if limb_db is None else limb_db >= QUALITY.sums_db
+    limb_leads_agree = min(limb_db) >= QUALITY.sums_db if limb_db else None
     warnings = [f"layout {match.layout.name} is uncertain: {reason}" for reason in match.reasons]
     warnings += _lead_warnings(coverage, confidence)
     warnings += _audit_warnings(audit)

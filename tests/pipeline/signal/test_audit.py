@@ -348,6 +348,14 @@ def test_what_is_printed_beside_the_signal_is_none(case: Case) -> None:
     assert case.doubtful() == []
 
 
+def test_a_pulse_whose_flank_a_name_hides_is_as_wide_as_the_others(case: Case) -> None:
+    starts = [case.at(lead, 0.4) for lead in (Lead.I, Lead.II, Lead.III)]
+    for (x, y), seen_mm in zip(starts, (5.0, 5.0, 2.0), strict=True):
+        case.pulses += (PulseBox(x0_mm=x, y0_mm=y - 10, x1_mm=x + seen_mm, y1_mm=y),)
+        case.paper.stroke([(x, y), (x, y - 10), (x + 5, y - 10), (x + 5, y)])
+    assert case.doubtful() == []
+
+
 def test_a_letter_that_goes_on_beyond_its_box_is_print(case: Case) -> None:
     """A printed "V3" that is larger than its box stands on the trace; a spike at the same place is none of it."""
     time_s = case.calm(Lead.V3)

@@ -114,6 +114,23 @@ def test_jitter_lowers_the_estimate_though_the_tracer_is_sure() -> None:
     assert rough_db < smooth_db - 3
 
 
+def test_a_page_without_limb_leads_is_judged_by_what_it_has() -> None:
+    """All of them had counted as if their limb leads left a sixteenth over, however well they were read."""
+    traces, match = page("6x1 chest")
+    doubtful = replace(traces, doubt_mm=np.full(traces.row_mm.shape, 0.5, np.float32))
+    sure_db, doubtful_db = (features(judged(each, match)[0], match, each, GRID).limb_db for each in (traces, doubtful))
+    assert sure_db > doubtful_db + 10
+
+
+def test_spikes_that_were_read_lower_the_estimate() -> None:
+    """Others of theirs may not have been read; the limb-lead sums do not show it where all leads lost one."""
+    traces, match = page()
+    record, quality = judged(traces, match)
+    beats = record.signal_mv[record.leads.index(Lead.V2)]
+    paced = replace(record, pacing=((Lead.V2, int(np.nanargmax(np.abs(beats)))),))
+    assert assess(paced, match, traces, GRID, InkAudit()).estimated_snr_db < quality.estimated_snr_db - 0.1
+
+
 def test_noise_lowers_the_estimate() -> None:
     estimates = []
     for noise_mm in (0.0, 0.2, 0.8):
