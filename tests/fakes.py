@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from gateway.delivery.kind import Kind, Objects
 from gateway.delivery.steps import Step
 from gateway.domain.artefact import Artefact
+from gateway.domain.clock import utc_now
 from gateway.domain.digitized_page import DigitizedPage
 from gateway.settings import RetrySettings
+from gateway.store.store import Store
 from gateway.store.tables import Delivery
 from tests.waiting import PATIENCE_S
 
@@ -61,3 +64,15 @@ class FakeDestination(Kind):
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+
+def due_anywhere(store: Store, now: datetime | None = None) -> list[Delivery]:
+    """Return what may be sent to any destination, now or at another time."""
+    names = sorted({name for _status, name in store.deliveries.counts_by_destination()})
+    return [each for name in names for each in store.deliveries.due(now or utc_now(), name, limit=100)]
+
+
+def make_unreadable(path: Path) -> None:
+    """Put in the place of a file what no process can open, and what is not gone."""
+    path.unlink()
+    path.symlink_to(path.name)

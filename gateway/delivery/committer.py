@@ -42,7 +42,7 @@ from gateway.dicom.network.commitment import (
 from gateway.dicom.network.scp import is_from
 from gateway.domain.clock import utc_now
 from gateway.domain.status import DeliveryAction
-from gateway.errors import DeliveryDeferred, DeliveryError, DeliveryRefused, StorageError
+from gateway.errors import DeliveryDeferred, DeliveryError, DeliveryRefused, StorageError, UnreadableFile
 from gateway.settings import CallerSettings, DicomDestination, DicomSettings, RetrySettings
 from gateway.spool.folder import Spool
 from gateway.store.commitments import Settlement, references
@@ -218,7 +218,10 @@ class Committer(_Repeated):
         if spent:
             self._store.commitments.settle("", [_given_up(delivery, destination) for delivery in spent])
         asked = {
-            reference: delivery for delivery in due if delivery not in spent for reference in self._named(delivery)
+            reference: delivery
+            for delivery in due
+            if delivery not in spent
+            for reference in self._named(destination, delivery)
         }
         if asked:
             self._request(destination, asked)
@@ -227,14 +230,17 @@ class Committer(_Repeated):
     def _calling(self, destination: DicomDestination) -> str:
         return destination.calling_ae_title or self._dicom.ae_title
 
-    def _named(self, delivery: Delivery) -> list[Reference]:
-        """Return how a delivery's object is named, or settle it where its file is gone."""
+    def _named(self, destination: DicomDestination, delivery: Delivery) -> list[Reference]:
+        """Return how a delivery's object is named; settle it where its file is gone, or cannot be read now."""
         assert delivery.id is not None
         try:
             with self._spool.fetched(delivery.job_id, delivery.artefact) as path:
                 if path is None:
                     raise FileNotFoundError
                 sop_class = str(read_file_meta_info(path).MediaStorageSOPClassUID)
+        except UnreadableFile as error:
+            self._store.commitments.settle("", [self._later(destination, delivery, str(error))])
+            return []
         except DECODE_ERRORS:
             gone = Settlement(
                 delivery=delivery.id, action=DeliveryAction.GIVE_UP, reason="the file that was sent is gone"

@@ -20,7 +20,14 @@ from pathlib import Path
 
 from gateway.delivery.kind import JITTER, Kind
 from gateway.domain.clock import utc_now
-from gateway.errors import DeliveryDeferred, DeliveryRefused, IllegalTransition, NotReached, StorageError
+from gateway.errors import (
+    DeliveryDeferred,
+    DeliveryRefused,
+    IllegalTransition,
+    NotReached,
+    StorageError,
+    UnreadableFile,
+)
 from gateway.logs import bind_job
 from gateway.settings import RetrySettings
 from gateway.spool.folder import Spool
@@ -163,7 +170,7 @@ class _Sender(Threads):
                 self._stopping.wait(self._poll_s)
                 continue
             try:
-                due = self._store.deliveries.due(utc_now(), limit=1, destination=self.kind.name)
+                due = self._store.deliveries.due(utc_now(), self.kind.name)
             except StorageError as error:
                 logger.error("Cannot look for deliveries: %s", error, extra={"action": "outbox"})
                 due = []
@@ -179,7 +186,10 @@ class _Sender(Threads):
         try:
             with self._spool.fetched(delivery.job_id, delivery.artefact) as path:
                 return self._send(path, delivery)
-        except StorageError as error:  # no fault of the delivery, nor of its peer: no attempt is counted
+        except StorageError as error:
+            if isinstance(error, UnreadableFile) and self._spool.answers():
+                return self._later(delivery, f"the file to send cannot be read: {error}")
+            # no fault of the delivery, nor of its peer: no attempt is counted
             logger.error("Cannot read what is to be sent: %s", error, extra={"action": "outbox"})
             self._stopping.wait(_SPOOL_POLLS * self._poll_s)
             return lambda: None

@@ -28,7 +28,7 @@ from gateway.domain.context import StudyContext
 from gateway.domain.identity import Decision, Evidence
 from gateway.domain.received import Accepted, Data, ReceivedObject, digest_of, opened
 from gateway.domain.status import JobStatus
-from gateway.errors import IntakeError, StorageError, UndecodableDataset
+from gateway.errors import IntakeError, StorageError, UndecodableDataset, UnreadableFile
 from gateway.identity.decide import decide
 from gateway.identity.orders import search
 from gateway.spool.folder import Spool
@@ -188,7 +188,12 @@ class Intake:
     @contextmanager
     def _kept(self, job: Job) -> Iterator[BinaryIO | None]:
         """Have the source of a job open; None where it is gone, cannot be read, or is not what was received."""
-        file = self._spool.open_file(job.id)
+        try:
+            file = self._spool.open_file(job.id)
+        except UnreadableFile:
+            if not self._spool.answers():
+                raise
+            file = None
         if file is None:
             yield None
             return

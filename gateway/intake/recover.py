@@ -14,7 +14,7 @@ from gateway.dicom.images.pages import read_context
 from gateway.domain.context import StudyContext
 from gateway.domain.identity import Evidence
 from gateway.domain.received import Accepted, ReceivedObject
-from gateway.errors import IntakeError, StorageError
+from gateway.errors import IntakeError, StorageError, UnreadableFile
 from gateway.intake.accept import Intake, file_key, media_type_of
 from gateway.spool.folder import Spool
 from gateway.store.store import Store
@@ -75,12 +75,12 @@ def _recover(intake: Intake, spool: Spool, store: Store) -> Iterator[Recovered]:
     for job_id in unexplained(spool, store):
         spool.quarantine(job_id)
     for job_id in spool.quarantined():
-        data = spool.read_quarantined(job_id)
         try:
+            data = spool.read_quarantined(job_id)
             if data is None:
-                raise IntakeError("there is no source that can be read")
+                raise IntakeError("there is no source")
             received, evidence = _received(data)
-        except IntakeError as error:
+        except (IntakeError, UnreadableFile) as error:
             yield Recovered(job_id=job_id, problem=str(error))
             continue
         spool.release(job_id)

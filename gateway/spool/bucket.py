@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gateway.domain.received import PIECE_BYTES, Data, opened
-from gateway.errors import StorageError
+from gateway.errors import StorageError, UnreadableFile
 from gateway.settings import StorageSettings
 from gateway.spool.place import JOB_ID, QUARANTINE
 
@@ -115,7 +115,7 @@ class Bucket:
 
     def open(self, folder: str, name: str) -> BinaryIO | None:
         """Return a file, as one of this machine that has no name; None where it is gone."""
-        with ExitStack() as unless_read, self._as_storage_error("get_object"):
+        with ExitStack() as unless_read, self._as_storage_error("get_object", UnreadableFile):
             file = unless_read.enter_context(closing(tempfile.TemporaryFile(dir=self._local)))
             try:
                 self._store.get_file(f"{self._bucket}/{self._key(folder, name)}", f"/proc/self/fd/{file.fileno()}")
@@ -199,11 +199,11 @@ class Bucket:
         return answer
 
     @contextmanager
-    def _as_storage_error(self, method: str) -> Iterator[None]:
+    def _as_storage_error(self, method: str, kind: type[StorageError] = StorageError) -> Iterator[None]:
         try:
             yield
         except self._failures as error:
-            raise StorageError(f"spool: {method}: {_code(error) or type(error).__name__}") from None
+            raise kind(f"spool: {method}: {_code(error) or type(error).__name__}") from None
 
 
 def _code(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gateway.domain.received import PIECE_BYTES, Data, opened
-from gateway.errors import StorageError
+from gateway.errors import StorageError, UnreadableFile
 from gateway.spool.place import JOB_ID, QUARANTINE, SOURCE
 
 
@@ -60,12 +60,15 @@ class Disk:
             raise
 
     def open(self, folder: str, name: str) -> BinaryIO | None:
-        """Return a file; None where it is gone or cannot be opened."""
+        """Return a file; None where it is gone."""
         try:
             return (self._path / folder / name).open("rb")
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
+        except OSError as error:
+            raise UnreadableFile(f"spool: {error.strerror or type(error).__name__}") from error
 
+    @as_storage_error()
     def has(self, folder: str, name: str) -> bool:
         """Return whether a file is there."""
         return (self._path / folder / name).is_file()

@@ -14,13 +14,14 @@ import os
 import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from gateway.domain.received import Data, opened
-from gateway.errors import StorageError
+from gateway.errors import StorageError, UnreadableFile
 from gateway.settings import StorageSettings
 from gateway.spool.bucket import Bucket
 from gateway.spool.disk import Disk, as_storage_error
@@ -74,6 +75,17 @@ class Spool:
                 "before. Copy what is in it to the bucket, under the same names, then remove it"
             )
 
+    def answers(self) -> bool:
+        """Return whether a file that is written now can be read: then one that cannot be read is alone in that."""
+        folder = f".probe-{uuid.uuid4()}"
+        try:
+            self._place.write(folder, SOURCE, b"probe")
+            read = _read(self._place.open(folder, SOURCE))
+            self._place.remove(folder)
+        except StorageError:
+            return False
+        return read == b"probe"
+
     def check_space(self, size: int = 0) -> None:
         """Raise StorageError if `size` more bytes would leave less than the minimum free."""
         free = self.free_bytes()
@@ -123,13 +135,13 @@ class Spool:
         ------
         ValueError
             `name` is none of a file of a job.
-        StorageError
+        UnreadableFile
             It cannot be told, or not be read now.
         """
         return self._place.open(_folder(job_id), _name(name))
 
     def read(self, job_id: str, name: str = SOURCE) -> bytes | None:
-        """Return the bytes of a file of a job; None where it is gone or cannot be read."""
+        """Return the bytes of a file of a job; None where it is gone; raise UnreadableFile where it cannot be read."""
         return _read(self.open_file(job_id, name))
 
     @contextmanager
@@ -221,7 +233,7 @@ class Spool:
         return self._place.folders(QUARANTINE)
 
     def read_quarantined(self, job_id: str) -> bytes | None:
-        """Return the bytes of a source in quarantine; None where there are none, or they cannot be read."""
+        """Return the bytes of a source in quarantine; None where there are none; UnreadableFile as with `read`."""
         return _read(self._place.open(_quarantined(job_id), SOURCE))
 
     def prune_quarantine(self, older_than_s: float) -> list[str]:
@@ -275,5 +287,5 @@ def _read(file: BinaryIO | None) -> bytes | None:
     with file:
         try:
             return file.read()
-        except OSError:
-            return None
+        except OSError as error:
+            raise UnreadableFile(f"spool: {error.strerror or type(error).__name__}") from error

@@ -52,7 +52,7 @@ class Place(Protocol):
         ...
 
     def open(self, folder: str, name: str) -> BinaryIO | None:
-        """Return a file, which the caller closes; None where it is gone."""
+        """Return a file, which the caller closes; None where it is gone; UnreadableFile where it cannot be had."""
         ...
 
     def has(self, folder: str, name: str) -> bool:

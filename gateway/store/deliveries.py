@@ -10,7 +10,8 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, func, or_
+from sqlalchemy import ColumnElement, func
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
 from gateway.domain.clock import utc_now
@@ -27,24 +28,34 @@ class Deliveries:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def due(self, now: datetime, limit: int = 100, destination: str | None = None) -> list[Delivery]:
-        """Return what may be sent now: what has not failed twice first, then what has, the oldest first.
+    def due(self, now: datetime, destination: str, limit: int = 1) -> list[Delivery]:
+        """Return what may be sent to a destination now: what has not failed twice first, then what has, oldest first.
 
         The deliveries of one page to one destination leave in the order they were made: a correction, or the note that
         rejects an object, never overtakes what it follows.  Between pages, one that failed once is waited for; one that
         failed twice steps aside, so that it holds up nobody.  Nothing is due at a destination that is paused.
         """
-        identity = col(Delivery.id)
-        pending = select(func.min(Delivery.id)).where(Delivery.status == DeliveryStatus.PENDING, not_paused())
-        if destination is not None:
-            pending = pending.where(Delivery.destination == destination)
-        of_pages = pending.group_by(col(Delivery.job_id), col(Delivery.page_number), col(Delivery.destination))
-        first = identity.in_(of_pages)
-        aside = col(Delivery.attempts) >= _STEPS_ASIDE
-        heads = pending.where(first, ~aside).group_by(col(Delivery.destination))
-        due = select(Delivery).where(first, or_(aside, identity.in_(heads)), Delivery.next_attempt_at <= now)
+        identity, attempts = col(Delivery.id), col(Delivery.attempts)
+        before = aliased(Delivery)
+        of_its_page = select(before.id).where(
+            before.job_id == Delivery.job_id,
+            before.page_number == Delivery.page_number,
+            before.destination == Delivery.destination,
+            before.status == DeliveryStatus.PENDING,
+            before.id < identity,
+        )
+        waiting = (
+            select(Delivery)
+            .where(Delivery.status == DeliveryStatus.PENDING, Delivery.destination == destination, not_paused())
+            .where(~of_its_page.exists())
+            .order_by(identity)
+        )
+        aside = waiting.where(attempts >= _STEPS_ASIDE, Delivery.next_attempt_at <= now)
         with self._database.read() as session:
-            return list(session.exec(due.order_by(aside, identity).limit(limit)).all())
+            in_line = [session.exec(waiting.where(attempts == n).limit(1)).first() for n in range(_STEPS_ASIDE)]
+            head = min((each for each in in_line if each is not None), key=lambda each: each.id or 0, default=None)
+            due = [head] if head is not None and head.next_attempt_at <= now else []
+            return due + list(session.exec(aside.limit(limit - len(due))).all()) if len(due) < limit else due
 
     def delivered(self, delivery_id: int, response: str) -> None:
         """Record that the peer took it."""

@@ -174,8 +174,8 @@ class Jobs:
             now = session.get(Job, job.id)
             return now is not None and _is_held(now, worker, job.context)
 
-    def release(self, job_id: str, worker: str, reason: str) -> None:
-        """Put a job back unfinished on a clean stop; the attempt does not count.
+    def release(self, job_id: str, worker: str, reason: str, *, counted: bool = False) -> None:
+        """Put a job back unfinished; the attempt does not count, or it waits behind the others as after a crash.
 
         Raises
         ------
@@ -184,7 +184,7 @@ class Jobs:
         """
         with self._database.write() as session:
             job = _leased(session, job_id, worker)
-            job.attempts -= 1
+            job.attempts -= not counted
             advance_job(session, job, JobAction.RELEASE, worker, reason)
 
     def rescue(self, maximum_attempts: int) -> list[str]:

@@ -185,6 +185,7 @@ class Delivery(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("job_id", "page_number", "destination", "artefact"),
         Index("ix_delivery_state", "status", "destination", "job_id"),
+        Index("ix_delivery_line", "status", "destination", "attempts", "id"),
     )
 
     id: int | None = Field(default=None, primary_key=True)

@@ -24,7 +24,7 @@ from gateway.domain.artefact import Artefact, Role, kept_name
 from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.status import JobStatus
-from gateway.errors import IllegalTransition, IntakeError, StorageError
+from gateway.errors import IllegalTransition, IntakeError, StorageError, UnreadableFile
 from gateway.identity.codes import contradicting_codes, decide_by_codes, read_codes_stated
 from gateway.identity.print_check import contradictions
 from gateway.logs import bind_job
@@ -165,8 +165,12 @@ class Worker:
         try:
             self._work(job, lease)
         except StorageError as error:  # a full disk, or a database that is away: nothing of this is the job's fault
-            reason = f"storage was not usable: {error}"
-            self._settle(lease, lambda: self._store.jobs.release(job.id, self._name, reason))
+            own = isinstance(error, UnreadableFile) and self._spool.answers()  # or it is, of this one job
+            reason = f"a file of the job cannot be read: {error}" if own else f"storage was not usable: {error}"
+            if own and job.attempts >= self._settings.worker.maximum_attempts:
+                self._settle(lease, lambda: self._store.jobs.fail(job.id, self._name, reason))
+            else:
+                self._settle(lease, lambda: self._store.jobs.release(job.id, self._name, reason, counted=own))
             raise
 
     def _settle(self, lease: Lease, step: Callable[[], None]) -> None:

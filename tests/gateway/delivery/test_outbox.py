@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -15,7 +16,14 @@ from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.received import ReceivedObject
 from gateway.domain.status import DeliveryStatus, JobStatus
-from gateway.errors import DeliveryDeferred, DeliveryRefused, IllegalTransition, NotReached, StorageError
+from gateway.errors import (
+    DeliveryDeferred,
+    DeliveryRefused,
+    IllegalTransition,
+    NotReached,
+    StorageError,
+    UnreadableFile,
+)
 from gateway.intake.accept import Intake
 from gateway.settings import RetrySettings
 from gateway.spool.folder import Spool
@@ -23,7 +31,7 @@ from gateway.store.deliveries import Deliveries
 from gateway.store.jobs import JobResult
 from gateway.store.store import Store
 from gateway.store.tables import Delivery
-from tests.fakes import FakeDestination
+from tests.fakes import FakeDestination, make_unreadable
 from tests.waiting import PATIENCE_S, eventually
 
 QUICK = RetrySettings(first_s=0.01, maximum_s=0.05, attempts=4)
@@ -195,6 +203,30 @@ def test_a_missing_file_is_given_up(house: House) -> None:
     house.outbox(pacs=FakeDestination())
     (delivery,) = house.wait_for(job_id, DeliveryStatus.FAILED)
     assert delivery.reason == "the file to send is gone"
+
+
+def test_a_file_that_cannot_be_read_holds_up_nobody_and_is_given_up_at_last(house: House) -> None:
+    first, second = house.finished_job("pacs"), house.finished_job("pacs")
+    make_unreadable(house.spool.path / first / "page1.dcm")
+    house.outbox(pacs=FakeDestination())
+    house.wait_for(second, DeliveryStatus.DELIVERED)
+    (delivery,) = house.wait_for(first, DeliveryStatus.FAILED)
+    assert delivery.reason == "the file to send cannot be read: spool: Too many levels of symbolic links"
+    assert delivery.attempts == QUICK.attempts
+
+
+def test_a_spool_that_cannot_be_read_at_all_costs_no_attempt(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = house.finished_job("pacs")
+    with monkeypatch.context() as broken:
+        asked = []
+        broken.setattr(house.spool, "answers", lambda: bool(asked.append(None)))
+        stale = Mock(side_effect=UnreadableFile("spool: Stale file handle"))
+        broken.setattr(house.spool, "open_file", stale)
+        house.outbox(pacs=FakeDestination())
+        eventually(lambda: len(asked) >= 2)
+        (delivery,) = house.store.deliveries.of_job(job_id)
+        assert (delivery.status, delivery.attempts) == (DeliveryStatus.PENDING, 0)
+    house.wait_for(job_id, DeliveryStatus.DELIVERED)
 
 
 def test_stop_waits_for_the_send_under_way_and_starts_no_other(house: House) -> None:

@@ -18,7 +18,6 @@ from typing import Any
 import cv2
 import pytest
 
-from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.status import JobStatus
 from gateway.intake.accept import Intake
@@ -36,6 +35,7 @@ from pipeline.archive.manifest import Entry
 from pipeline.archive.output import RUN, Output
 from pipeline.archive.rows import Row, failure, row_of, to_parquet
 from tests.fake_digitizer import FakeDigitizer, fake_digitization, page_pixels, page_png
+from tests.fakes import due_anywhere
 from tests.gateway.dicom.samples import part10, secondary_capture
 from tests.waiting import PATIENCE_S, wait_for
 
@@ -254,7 +254,7 @@ def test_live_jobs_go_first_and_a_full_backlog_is_waited_for(
             archive.store.jobs.fail(live_job, "w0", "test")
         archive.work()
         if len(waits) % 2 == 0:  # until then its delivery is in the way
-            for delivery in archive.store.deliveries.due(utc_now()):
+            for delivery in due_anywhere(archive.store):
                 archive.store.deliveries.delivered(delivery.id or 0, "0x0000")
 
     monkeypatch.setattr("gateway.intake.archive.time.sleep", instead_of_sleep)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from gateway.spool.folder import Spool
 from gateway.store.store import Store
 from gateway.store.tables import Job, new_id
 from tests.fake_digitizer import page_png
+from tests.fakes import make_unreadable
 from tests.gateway.dicom.samples import part10, secondary_capture
 
 Command = Callable[..., tuple[int, str, str]]
@@ -58,10 +60,15 @@ def test_what_was_lost_is_a_job_again(spool: Spool, store: Store, intake: Intake
     known = lost(spool)
     page = lost(spool, page_png())
     odd = lost(spool, b"no picture")
+    stuck = lost(spool)
+    make_unreadable(spool.path / stuck / "source")
+    age(spool, stuck, 3600.0)
     os.makedirs(spool.path / "quarantine")
     assert spool.quarantine(known)
     found = {each.job_id: each for each in recover(intake, spool, store)}
-    assert found.keys() == {known, page, odd}
+    assert found.keys() == {known, page, odd, stuck}
+    assert found[stuck].problem == "spool: Too many levels of symbolic links"
+    shutil.rmtree(spool.path / "quarantine" / stuck)
     job = store.jobs.get(known)
     assert (job.status, job.context.patient_id, job.source_key) == (JobStatus.QUEUED, "P-1001", "2.25.1003")
     assert spool.read(known) == part10(secondary_capture())

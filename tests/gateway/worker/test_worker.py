@@ -20,7 +20,7 @@ from gateway.domain.clock import utc_now
 from gateway.domain.context import StudyContext
 from gateway.domain.received import ReceivedObject
 from gateway.domain.status import DeliveryStatus, JobStatus
-from gateway.errors import StorageError
+from gateway.errors import StorageError, UnreadableFile
 from gateway.intake.accept import Intake
 from gateway.settings import DicomDestination, FolderDestination, Hl7Destination, Settings
 from gateway.spool.folder import Spool
@@ -29,6 +29,7 @@ from gateway.store.store import Store
 from gateway.worker.worker import Worker
 from pipeline import load_pages
 from tests.fake_digitizer import Behaviour, FakeDigitizer, page_pixels, page_png
+from tests.fakes import make_unreadable
 from tests.gateway.dicom.samples import part10, secondary_capture
 from tests.waiting import PATIENCE_S
 
@@ -384,6 +385,24 @@ def test_run_goes_on_where_storage_fails_and_ends_where_nobody_needs_it(bench: B
     assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)  # put back: the page is not to blame
     worker.run_once()
     assert bench.store.jobs.get(job_id).status == JobStatus.DONE
+
+
+def test_a_file_that_cannot_be_read_holds_up_nobody_and_its_job_fails_at_last(bench: Bench) -> None:
+    first, second = bench.submit(page_png(seed=1)), bench.submit(page_png(seed=2))
+    make_unreadable(bench.spool.path / first / "source")
+    worker = bench.worker()
+    with pytest.raises(UnreadableFile):
+        worker.run_once()
+    assert bench.store.jobs.get(first).status == JobStatus.QUEUED
+    worker.run_once()
+    assert bench.store.jobs.get(second).status == JobStatus.DONE
+    for _ in range(2):
+        with pytest.raises(UnreadableFile):
+            worker.run_once()
+    job = bench.store.jobs.get(first)
+    assert (job.status, job.attempts) == (JobStatus.FAILED, 3)
+    assert job.reason == "a file of the job cannot be read: spool: Too many levels of symbolic links"
+    assert sorted(path.name for path in bench.spool.path.iterdir()) == sorted([first, second])  # no probe is left
 
 
 def test_dicom_source_is_referred_to_and_told_identity_comes_first(bench: Bench) -> None:
