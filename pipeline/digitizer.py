@@ -173,7 +173,7 @@ class Digitizer:
         layouts = [(layout.name, layout.rows, layout.rhythm, sorted(layout.inverted)) for layout in self.layouts]
         hashes = [network.sha256 for network in self.networks.values()]
         parts = (__version__, hashes, self.recogniser.sha256, layouts, default, page.px_per_mm_hint, corrections.cut)
-        digest = hashlib.sha256(np.ascontiguousarray(page.pixels))
+        digest = hashlib.sha256(np.ascontiguousarray(page.pixels).data)
         digest.update(repr((page.pixels.shape, *parts)).encode())
         return digest.hexdigest()
 
