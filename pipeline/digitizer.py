@@ -173,7 +173,9 @@ class Digitizer:
         layouts = [(layout.name, layout.rows, layout.rhythm, sorted(layout.inverted)) for layout in self.layouts]
         hashes = [network.sha256 for network in self.networks.values()]
         parts = (__version__, hashes, self.recogniser.sha256, layouts, default, page.px_per_mm_hint, corrections.cut)
-        return hashlib.sha256(page.pixels.tobytes() + repr((page.pixels.shape, *parts)).encode()).hexdigest()
+        digest = hashlib.sha256(np.ascontiguousarray(page.pixels).data)
+        digest.update(repr((page.pixels.shape, *parts)).encode())
+        return digest.hexdigest()
 
     def _best_reading(self, page: PageImage, task: _Task) -> Reading:
         """See what is on a page, before anything is in millivolts and seconds.

@@ -10,6 +10,7 @@ recorded together (`evidence`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -47,6 +48,49 @@ def _likeness_to_itself(activity: Float64) -> Float64:
     return np.asarray(alike / max(alike[_STEP], 1e-12))
 
 
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Rhythm:
+    """How rows that were recorded at the same time move, from the first of their columns that is traced on."""
+
+    row_mm: FloatArray  # (n_rows, n)
+    x0_mm: float  # paper x of the first column
+    slopes: Float64  # of `_slopes`
+    qrs_mm: float
+    rr_mm: float | None
+
+
+def measure_rhythm(traces: TraceSet, rows: Sequence[int]) -> Rhythm | None:
+    """Measure how long the QRS complexes of rows are and how far apart; None where no beat stands out.
+
+    Parameters
+    ----------
+    traces : TraceSet
+    rows : sequence of int
+        Traced rows to measure.
+    """
+    row_mm = traces.row_mm[list(rows)]
+    there = np.flatnonzero(np.isfinite(row_mm).any(0)) if row_mm.size else np.zeros(0, np.int64)
+    if not there.size or there[-1] - there[0] < BEATS.shortest_mm * traces.columns_per_mm:
+        return None
+    row_mm = row_mm[:, there[0] : there[-1] + 1]
+    slopes = _slopes(row_mm, traces.columns_per_mm)
+    if not slopes.size:
+        return None
+    alike = _likeness_to_itself(slopes.mean(0))
+    below = np.flatnonzero(alike[_STEP:] < BEATS.half)
+    if not below.size:
+        return None
+    stop = int(below[0]) + _STEP
+    qrs_mm = (stop - (BEATS.half - alike[stop]) / max(alike[stop - 1] - alike[stop], 1e-9)) / PER_MM
+    return Rhythm(
+        row_mm=row_mm,
+        x0_mm=traces.x0_mm + there[0] / traces.columns_per_mm,
+        slopes=slopes,
+        qrs_mm=float(qrs_mm),
+        rr_mm=_period_mm(alike, BEATS.least_period * qrs_mm, BEATS.most_period * qrs_mm),
+    )
+
+
 def measure_beats(traces: TraceSet, rows: Sequence[int], columns_mm: Spans) -> Beats | None:
     """Measure the beats of rows that were recorded at the same time; None where no beat stands out.
 
@@ -58,29 +102,16 @@ def measure_beats(traces: TraceSet, rows: Sequence[int], columns_mm: Spans) -> B
     columns_mm : tuple of (start, end)
         Where each lead of a row stands, paper x.
     """
-    row_mm = traces.row_mm[list(rows)]
-    there = np.flatnonzero(np.isfinite(row_mm).any(0)) if row_mm.size else np.zeros(0, np.int64)
-    if not there.size or there[-1] - there[0] < BEATS.shortest_mm * traces.columns_per_mm:
+    rhythm = measure_rhythm(traces, rows)
+    if rhythm is None:
         return None
-    row_mm = row_mm[:, there[0] : there[-1] + 1]
-    slopes = _slopes(row_mm, traces.columns_per_mm)
-    if not slopes.size:
-        return None
-    x0_mm = traces.x0_mm + there[0] / traces.columns_per_mm
-    starts = [max(round((start - x0_mm) * PER_MM), 0) for start, _ in columns_mm]
-    alike = _likeness_to_itself(slopes.mean(0))
-    below = np.flatnonzero(alike[_STEP:] < BEATS.half)
-    if not below.size:
-        return None
-    stop = int(below[0]) + _STEP
-    qrs_mm = (stop - (BEATS.half - alike[stop]) / max(alike[stop - 1] - alike[stop], 1e-9)) / PER_MM
+    starts = [max(round((start - rhythm.x0_mm) * PER_MM), 0) for start, _ in columns_mm]
+    tenths = rhythm.row_mm[:, :: max(round(traces.columns_per_mm / PER_MM), 1)]
     return Beats(
-        qrs_mm=float(qrs_mm),
-        rr_mm=_period_mm(alike, BEATS.least_period * qrs_mm, BEATS.most_period * qrs_mm),
+        qrs_mm=rhythm.qrs_mm,
+        rr_mm=rhythm.rr_mm,
         height_mm=_height_mm(traces, rows, columns_mm),
-        t_wave_mm=_t_wave_mm(
-            row_mm[:, :: max(round(traces.columns_per_mm / PER_MM), 1)], slopes, starts, float(qrs_mm)
-        ),
+        t_wave_mm=_t_wave_mm(tenths, rhythm.slopes, starts, rhythm.qrs_mm),
     )
 
 

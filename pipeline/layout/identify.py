@@ -19,7 +19,6 @@ from pipeline.datatypes import (
     NAMED_LEADS,
     OTHER_SYSTEMS,
     UNNAMED_LEADS,
-    Beats,
     Corrections,
     Layout,
     LayoutMatch,
@@ -29,7 +28,7 @@ from pipeline.datatypes import (
     TraceSet,
 )
 from pipeline.errors import CorrectionError, LayoutUnknown
-from pipeline.layout.beats import measure_beats
+from pipeline.layout.beats import measure_beats, measure_rhythm
 from pipeline.layout.columns import locate_columns
 from pipeline.layout.evidence import limb_residual, measure_step
 from pipeline.layout.placement import Found, LabelFit, RowFit, Slots, fit_labels, fit_rows
@@ -47,7 +46,6 @@ class _Candidate:
     columns: Spans
     residual: float | None
     in_step: float
-    beats: Beats | None
 
     @property
     def names_outside(self) -> float:
@@ -102,27 +100,31 @@ def _names_columns(labels: LabelFit, layout: Layout) -> bool:
     return bool(np.ptp(Slots.of(layout).column[labels.slot_label >= 0]) > 0)
 
 
+def _short_rows(layout: Layout, rows: RowFit) -> tuple[int, ...]:
+    """List the traced rows that hold a layout's short leads."""
+    return tuple(index for index in rows.row_index[: len(layout.rows)] if index >= 0)
+
+
 def _weigh(
-    layout: Layout, traces: TraceSet, fit: tuple[LabelFit | None, RowFit], columns: Spans, beats: Beats | None
+    layout: Layout, traces: TraceSet, fit: tuple[LabelFit | None, RowFit], columns: Spans, rr_mm: float | None
 ) -> _Candidate:
-    """Add the evidence of the signals to the fit of names and rows."""
+    """Add the evidence of the signals to the fit of names and rows; `rr_mm` is from one beat to the next."""
     labels, rows = fit
     n_short = len(layout.rows)
     short, strips = rows.row_index[:n_short], rows.row_index[n_short:]
     residual = limb_residual(traces, layout, short, columns)
-    step = measure_step(traces, layout, short, strips, columns, beats.rr_mm if beats else None) if columns else 0.0
-    return _Candidate(layout, labels, rows, columns, residual, step, beats)
+    step = measure_step(traces, layout, short, strips, columns, rr_mm) if columns else 0.0
+    return _Candidate(layout, labels, rows, columns, residual, step)
 
 
 def _columns(
     layout: Layout, traces: TraceSet, fit: tuple[LabelFit | None, RowFit], seen_mm: Sequence[float], guessed: bool
-) -> tuple[Spans, Beats | None]:
-    """Lay the columns of a layout over its rows, and measure the beats in them."""
+) -> Spans:
+    """Lay the columns of a layout over its rows."""
     labels, rows = fit
     short, strips = rows.row_index[: len(layout.rows)], rows.row_index[len(layout.rows) :]
     pitch = labels.pitch_x if labels is not None and _names_columns(labels, layout) else None
-    columns = locate_columns(traces, layout, short, strips, label_pitch_mm=pitch, seen_mm=seen_mm, guessed=guessed)
-    return columns, measure_beats(traces, [index for index in short if index >= 0], columns)
+    return locate_columns(traces, layout, short, strips, label_pitch_mm=pitch, seen_mm=seen_mm, guessed=guessed)
 
 
 def _candidates(
@@ -141,16 +143,21 @@ def _candidates(
     }
     limit = min(cost.values(), default=0.0) + DECISION.reach
     near = [layout for layout in layouts if cost[layout.rows, len(layout.rhythm)] <= limit]
-    columns: dict[tuple[object, ...], tuple[Spans, Beats | None]] = {}
+    columns: dict[tuple[object, ...], Spans] = {}
+    rr_mm: dict[tuple[int, ...], float | None] = {}  # of the rows, wherever their columns stand
     weighed: dict[tuple[object, ...], _Candidate] = {}
     for layout in near:
         places = (layout.rows, len(layout.rhythm))
         laid = (*places, layout.column_seconds)
         if laid not in columns:
             columns[laid] = _columns(layout, traces, fits[places], seen_mm, guessed)
+        short = _short_rows(layout, fits[places][1])
+        if short not in rr_mm:
+            rhythm = measure_rhythm(traces, short)
+            rr_mm[short] = rhythm.rr_mm if rhythm else None
         signals = (*laid, layout.inverted)  # whether columns were recorded together changes no evidence
         if signals not in weighed:
-            weighed[signals] = _weigh(layout, traces, fits[places], *columns[laid])
+            weighed[signals] = _weigh(layout, traces, fits[places], columns[laid], rr_mm[short])
     candidates = [
         replace(weighed[layout.rows, len(layout.rhythm), layout.column_seconds, layout.inverted], layout=layout)
         for layout in near
@@ -359,5 +366,5 @@ def identify_layout(
         reasons=tuple(doubts),
         row_index=best.rows.row_index,
         column_mm=best.columns,
-        beats=best.beats,
+        beats=measure_beats(traces, _short_rows(best.layout, best.rows), best.columns),
     )

@@ -172,12 +172,13 @@ def keep_memory(*, most: int = 1 << 30) -> None:
     """Let this process keep memory that it frees, up to `most` bytes, for its next page.
 
     The C library of Linux (glibc) returns large blocks to the kernel at once, and the kernel clears them again for the
-    next layer: a tenth of a page's time.  Other libraries are left alone.
+    next layer: a tenth of a page's time.  All threads share one heap, or each would keep memory of its own.  Other
+    libraries are left alone.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
-        for option in (-3, -1):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
-            set_option(option, most)
+        for option, value in ((-3, most), (-1, most), (-8, 1)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_ARENA_MAX
+            set_option(option, value)
 
 
 def load_network(specification: Specification, device: torch.device, folder: Path = WEIGHTS) -> Network:

@@ -100,12 +100,14 @@ class BendNetwork(nn.Module):
         """Map (B, 3, H, W) to (B, 4, H/8, W/8): dx, dy in mm, log of the expected |error| in mm of each."""
         height, width = x.shape[2:]
         period_px = 5.0 * self.px_per_mm
-        carriers = []
-        for length, shape in ((width, (1, 1, 1, -1)), (height, (1, 1, -1, 1))):
+        size = (x.shape[0], 7, height, width)
+        seen = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        seen[:, :3] = x
+        for first, length, shape in ((3, width, (2, 1, -1)), (5, height, (2, -1, 1))):
             place = torch.arange(length, device=x.device, dtype=torch.float32) + 0.5
             angle = (2 * torch.pi / period_px) * place
-            carriers += [part.view(shape).expand(x.shape[0], 1, height, width) for part in (angle.sin(), angle.cos())]
-        return cast(Tensor, self.head(self.unet(torch.cat([x, *(c.to(x.dtype) for c in carriers)], 1))))
+            seen[:, first : first + 2] = torch.stack([angle.sin(), angle.cos()]).view(shape).to(x.dtype)
+        return cast(Tensor, self.head(self.unet(seen)))
 
 
 class LayoutNetwork(nn.Module):

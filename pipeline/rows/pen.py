@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -108,11 +109,21 @@ def _measured(
 
 
 def drawn(x_px: Float64, y_px: Float64, shape: tuple[int, int], pen: Pen) -> FloatArray:
-    """Draw a line with a pen: ink of a patch (h, w) of a strip, at the strip's pixels."""
+    """Draw lines, x (n,) and y (k, n), with a pen: ink of k patches (k, h, w) of a strip, at the strip's pixels."""
     scale_x, scale_y = _DRAWN_PX_PER_MM / PX_PER_MM_X, _DRAWN_PX_PER_MM / PX_PER_MM_Y
-    canvas = np.zeros((round(shape[0] * scale_y), round(shape[1] * scale_x)), np.uint8)
-    points = np.stack([(x_px + 0.5) * scale_x - 0.5, (y_px + 0.5) * scale_y - 0.5], 1)
+    fine = round(shape[0] * scale_y), round(shape[1] * scale_x)
+    canvas = np.zeros((len(y_px), *fine), np.uint8)
     width = max(1, round(pen.width_mm * _DRAWN_PX_PER_MM))
-    cv2.polylines(canvas, [np.round(points * 16).astype(np.int32)], False, 255, width, cv2.LINE_AA, shift=4)
-    soft = cv2.GaussianBlur(canvas.astype(np.float32), (0, 0), pen.blur_mm * _DRAWN_PX_PER_MM)
-    return np.asarray(cv2.resize(soft, shape[::-1], interpolation=cv2.INTER_AREA) * np.float32(pen.darkness / 255))
+    for picture, y in zip(canvas, y_px, strict=True):
+        points = np.stack([(x_px + 0.5) * scale_x - 0.5, (y + 0.5) * scale_y - 0.5], 1)
+        cv2.polylines(picture, [np.round(points * 16).astype(np.int32)], False, 255, width, cv2.LINE_AA, shift=4)
+    down, across = (_seen_through(*sizes, pen.blur_mm) for sizes in zip(fine, shape, strict=True))
+    return np.asarray(down @ canvas.astype(np.float32) @ across.T * np.float32(pen.darkness / 255))
+
+
+@lru_cache(maxsize=64)
+def _seen_through(fine: int, n: int, blur_mm: float) -> FloatArray:
+    """Return the matrix (n, fine) that blurs what is drawn at `fine` pixels and averages it over the strip's `n`."""
+    sigma = blur_mm * _DRAWN_PX_PER_MM
+    blurred = cv2.GaussianBlur(np.eye(fine, dtype=np.float32), (1, round(8 * sigma + 1) | 1), sigma)
+    return np.asarray(cv2.resize(blurred, (fine, n), interpolation=cv2.INTER_AREA))

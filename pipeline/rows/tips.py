@@ -76,10 +76,8 @@ def _shift(
         return still
     x = np.arange(len(y), dtype=np.float64)
     near = slice(max(left - 2, 0), right + 2)
-    errors = np.empty(len(_SHIFTS))
-    for k, shift in enumerate(_SHIFTS):
-        as_drawn = drawn(x, y + sign * shift * stretch - top, seen.shape, row.pen)
-        errors[k] = ((seen - as_drawn)[:, near] ** 2).sum()
+    as_drawn = drawn(x, y + sign * _SHIFTS[:, None] * stretch - top, seen.shape, row.pen)
+    errors = ((seen - as_drawn)[..., near] ** 2).sum((1, 2)).astype(np.float64)
     if errors.min() > unlike * (seen[:, near] ** 2).sum():
         return still  # print, or two lines
     errors += 0.02 * (row.pen.darkness * _SHIFTS / PX_PER_MM_Y) ** 2

@@ -67,12 +67,18 @@ def posterior(log_p: FloatArray, *, price: float = 0.1, least: float = 1e-6) -> 
     seen = np.ascontiguousarray(np.exp(log_p - log_p.max(1, keepdims=True)).transpose(2, 0, 1)) + np.float32(least)
     past, future = np.empty_like(seen), np.empty_like(seen)
     past[0], future[-1] = seen[0], 1
+    n_rows = seen.shape[1]
+    both = np.concatenate([seen[0], seen[-1]])  # on the way forth from the first column, and back from the last
+    reached, total = np.empty_like(both), np.empty((2 * n_rows, 1), np.float32)
+    forth, back = reached[:n_rows], reached[n_rows:]
     for k in range(1, len(seen)):
-        reached = (past[k - 1] @ step) * seen[k]
-        past[k] = reached / reached.sum(1, keepdims=True)
-    for k in range(len(seen) - 2, -1, -1):
-        reached = (future[k + 1] * seen[k + 1]) @ step
-        future[k] = reached / reached.sum(1, keepdims=True)
+        np.matmul(both, step, out=reached)
+        forth *= seen[k]
+        np.sum(reached, axis=1, keepdims=True, out=total)
+        reached /= total
+        past[k], future[-1 - k] = forth, back
+        both[:n_rows] = forth
+        np.multiply(back, seen[-1 - k], out=both[n_rows:])
     past *= future
     past /= past.sum(2, keepdims=True)
     return past

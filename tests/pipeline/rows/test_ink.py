@@ -25,6 +25,25 @@ NONE = np.zeros((0, N), np.float32)  # no other rows
 PAPER, GRID, INK = (np.array(c, np.float32) for c in ((250, 246, 240), (240, 170, 165), (40, 40, 50)))
 
 
+def draw(x_px: np.ndarray, y_px: np.ndarray, shape: tuple[int, int], pen: Pen) -> np.ndarray:
+    """Ink (h, w) of a line that is drawn, blurred and then seen at a strip's pixels."""
+    scale = np.array([2.0, 5.0])  # 40 px/mm
+    canvas = np.zeros((round(shape[0] * scale[1]), round(shape[1] * scale[0])), np.uint8)
+    points = (np.stack([x_px, y_px], 1) + 0.5) * scale - 0.5
+    width = max(1, round(pen.width_mm * 40))
+    cv2.polylines(canvas, [np.round(points * 16).astype(np.int32)], False, 255, width, cv2.LINE_AA, shift=4)
+    soft = cv2.GaussianBlur(canvas.astype(np.float32), (0, 0), pen.blur_mm * 40)
+    return cv2.resize(soft, shape[::-1], interpolation=cv2.INTER_AREA) * np.float32(pen.darkness / 255)
+
+
+def test_lines_are_drawn_as_blur_and_resize_have_them() -> None:
+    pen = Pen(width_mm=0.35, blur_mm=0.08, darkness=0.9)
+    x = np.arange(33.0)
+    y = 30 - np.outer([0.0, 4.0, 9.0], np.clip(1 - np.abs(x - 16) / 8, 0, 1))
+    one_by_one = [draw(x, line, (47, 33), pen) for line in y]
+    assert np.allclose(drawn(x, y, (47, 33), pen), one_by_one, atol=1e-5)
+
+
 def _line(tall_mm: float = 12.0, *, every: int = 400, half_mm: float = 1.0, seed: int = 0) -> np.ndarray:
     """A zero line that trembles a little, with triangular waves."""
     y = LEVEL + np.random.default_rng(seed).normal(0, 0.3, N)
@@ -39,9 +58,9 @@ def _strip(
 ) -> np.ndarray:
     """A strip of grid paper with the line, and spikes of so many mm up (negative: down) in columns."""
     x = np.arange(N, dtype=np.float64)
-    cover = drawn(x, y.astype(np.float64), (height, N), pen)
+    cover = draw(x, y.astype(np.float64), (height, N), pen)
     for at, mm in (spikes or {}).items():
-        stroke = drawn(np.array([at, at], float), np.array([y[at], LEVEL - mm * PX_PER_MM_Y]), (height, N), pen)
+        stroke = draw(np.array([at, at], float), np.array([y[at], LEVEL - mm * PX_PER_MM_Y]), (height, N), pen)
         cover = np.maximum(cover, stroke)
     picture = np.broadcast_to(PAPER, (height, N, 3)).copy()
     picture[:, ::100] = picture[::40] = GRID
@@ -248,11 +267,11 @@ def _rows_with(
     x = np.arange(N, dtype=np.float64)
     tremble = np.random.default_rng(3).normal(0, 0.3, N)
     lines = [(level - top_mm) * PX_PER_MM_Y + tremble for level in levels_mm]
-    cover = np.maximum.reduce([drawn(x, y, (height, N), pen) for y in lines])
+    cover = np.maximum.reduce([draw(x, y, (height, N), pen) for y in lines])
     for column in (480, 890, 1330, 1740):
         for ends, dark in [*((each, 1.0) for each in uprights_mm), *(pale_mm or {}).items()]:
             y = (np.array(ends) - top_mm) * PX_PER_MM_Y
-            cover = np.maximum(cover, dark * drawn(np.full(2, float(column)), y, (height, N), pen))
+            cover = np.maximum(cover, dark * draw(np.full(2, float(column)), y, (height, N), pen))
     picture = PAPER + np.clip(cover, 0, 1)[..., None] * (INK - PAPER)
     traces = TraceSet(
         row_mm=np.stack([top_mm + y / PX_PER_MM_Y for y in lines]).astype(np.float32),
