@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline import LEADS, Calibration, EcgRecord, Layout, LayoutMatch, Lead, TraceSet
-from pipeline.datatypes import ALL_LEADS, NAMED_LEADS, FloatArray, PrintedMarks, StatedScale, record_leads
+from pipeline.datatypes import ALL_LEADS, NAMED_LEADS, FloatArray, PrintedMarks, SpikeMark, StatedScale, record_leads
 from pipeline.errors import TraceNotFound
 from pipeline.layout.file import load_layouts
 from pipeline.layout.identify import identify_layout
@@ -104,6 +104,16 @@ def test_a_spike_of_one_sample_is_drawn_back_at_its_height_between_columns() -> 
     spike[0, 1000] += 2.0
     flat, drawn = (redraw(replace(record, signal_mv=mv), between, traces)[0].y_mm for mv in (record.signal_mv, spike))
     assert np.nanmax(flat - drawn) == pytest.approx(20.0, abs=0.2)
+
+
+def test_spikes_keep_their_distance_where_the_start_is_half_a_sample_off() -> None:
+    traces, match, _ = digitized(NAMED["12x1"], simulate_ecg(np.random.default_rng(2), disease="none"))
+    ((start_mm, _),) = match.column_mm
+    true = np.arange(400, 4800, 401)
+    seen = true + 0.52 + np.random.default_rng(3).uniform(-0.15, 0.15, true.size)
+    spikes = tuple(SpikeMark(row=0, x_mm=start_mm + at / 20, tip_mm=0.0, score=0.9) for at in seen.tolist())
+    paced = calibrate(replace(traces, spikes=spikes), match, Calibration()).pacing
+    assert set(np.diff([at for _, at in paced])) == {401} and len(paced) == true.size
 
 
 def test_columns_beside_gaps_start_at_their_own_time() -> None:
