@@ -59,7 +59,7 @@ class ColumnWeights:
     gap_mm: float = 0.3  # mm, least width of a gap between columns; by hand
     gap_share: float = 0.6  # of the rows that are empty there; by hand
     gap: float = 1.0  # weight of 1 mm of gap that no row's line runs through; by hand, rows' steps count 1
-    gap_blank: float = 0.35  # share of the rows that show nothing, more of which speaks for a gap; by hand
+    gap_blank: float = 0.28  # share of the rows that show nothing, more of which speaks for a gap; by hand
     widest_gap_mm: float = 3.6  # mm between two columns; by hand
     other_width: float = 0.06  # relative difference up to which a width that carts print is tried; by hand
     strip_ends_mm: float = 4.0  # mm by which strips end before columns that have gaps; without, 3.2 on photographs
