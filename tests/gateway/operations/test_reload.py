@@ -62,15 +62,18 @@ def test_without_a_service_nobody_is_signalled(tmp_path: Path, signals: list[int
 def test_a_process_that_sighup_would_end_is_not_signalled(tmp_path: Path) -> None:
     """A gateway of an earlier version, or what else may hold the lock."""
     code = (
-        "import sys, time; from pathlib import Path; from gateway.spool.owner import owned\n"
+        "import signal, time; from pathlib import Path; from gateway.spool.owner import owned\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         f"with owned(Path({str(tmp_path)!r})): print(flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None and process.stdout.readline()
-        with pytest.raises(StorageError, match=f"process {process.pid} knows no reload"):
-            ask_reload(tmp_path, PATIENCE_S)
-        assert process.poll() is None
-        process.kill()
+        try:
+            assert process.stdout is not None and process.stdout.readline()
+            with pytest.raises(StorageError, match=f"process {process.pid} knows no reload"):
+                ask_reload(tmp_path, PATIENCE_S)
+            assert process.poll() is None
+        finally:
+            process.kill()
 
 
 def test_the_owner_is_the_process_that_holds_the_lock(tmp_path: Path) -> None:
