@@ -56,7 +56,7 @@ def test_a_node_dies_and_another_goes_on(make_node: Callable[..., Gateway], pacs
     assert {job.status for job in jobs} == {JobStatus.DONE}
     assert len(pacs.received) == len({o.SOPInstanceUID for o in pacs.received}) == len(jobs)
     assert len(ehr.received) == len(jobs)
-    assert {duty.node for duty in b.store.nodes.duties()} == {"b"}
+    wait_for("all duties", lambda: {duty.node for duty in b.store.nodes.duties()} == {"b"})
     assert all(d.status == DeliveryStatus.DELIVERED for job in jobs for d in b.store.deliveries.of_job(job.id))
     a.start()  # it comes back, and leaves the duties where they are
     assert a.stop() == 0 and b.stop() == 0

@@ -96,7 +96,7 @@ def test_doubtful_places_are_listed_and_a_key_goes_to_them(bench, page):
     assert page.locator("#doubts li").count() == 1
     assert "V1 6.24 s" in page.locator("#doubts").inner_text()
     page.keyboard.press("n")
-    page.wait_for_function("document.querySelector('#page-view').dataset.zoom > 1.5")
+    eventually(lambda: float(page.locator("#page-view").get_attribute("data-zoom") or 0) > 1.5)
     assert readout(page).startswith("V1 6.25")
     page.keyboard.press("o")
     assert page.locator("[data-toggle=overlay]").get_attribute("aria-pressed") == "false"
