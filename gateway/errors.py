@@ -6,7 +6,7 @@ GatewayError
 |   |-- UnsupportedSopClass   the SOP class is not supported
 |   `-- UndecodableDataset    the bytes are not a data set, or the data set contradicts itself
 |-- StorageError              spool or database cannot store it now: the sender may try again
-|   `-- UnreadableFile        a file of the spool cannot be read now
+|   `-- UnreadableFile        one file of the spool cannot be read now
 |-- NotFound                  no job or delivery has this id
 |-- AccountError             no account can be made, changed or used like this
 |-- IllegalTransition         the state table does not allow this change of a job or delivery
@@ -43,7 +43,7 @@ class StorageError(GatewayError):
 
 
 class UnreadableFile(StorageError):
-    """A file of the spool is not gone, and cannot be read now: it alone, or the whole spool (`Spool.answers`)."""
+    """A file of the spool is not gone, and cannot be read now, while others can."""
 
 
 class NotFound(GatewayError):

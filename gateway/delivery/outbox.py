@@ -186,10 +186,9 @@ class _Sender(Threads):
         try:
             with self._spool.fetched(delivery.job_id, delivery.artefact) as path:
                 return self._send(path, delivery)
-        except StorageError as error:
-            if isinstance(error, UnreadableFile) and self._spool.answers():
-                return self._later(delivery, f"the file to send cannot be read: {error}")
-            # no fault of the delivery, nor of its peer: no attempt is counted
+        except UnreadableFile as error:
+            return self._later(delivery, f"the file to send cannot be read: {error}")
+        except StorageError as error:  # no fault of the delivery, nor of its peer: no attempt is counted
             logger.error("Cannot read what is to be sent: %s", error, extra={"action": "outbox"})
             self._stopping.wait(_SPOOL_POLLS * self._poll_s)
             return lambda: None

@@ -21,12 +21,12 @@ from gateway.spool.place import JOB_ID, QUARANTINE, SOURCE
 
 
 @contextmanager
-def as_storage_error() -> Iterator[None]:
-    """Raise StorageError in place of OSError, without the names in it."""
+def as_storage_error(kind: type[StorageError] = StorageError) -> Iterator[None]:
+    """Raise StorageError, or a kind of it, in place of OSError, without the names in it."""
     try:
         yield
     except OSError as error:
-        raise StorageError(f"spool: {error.strerror or type(error).__name__}") from error
+        raise kind(f"spool: {error.strerror or type(error).__name__}") from error
 
 
 class Disk:
@@ -59,14 +59,13 @@ class Disk:
                 shutil.rmtree(path, ignore_errors=True)
             raise
 
+    @as_storage_error(UnreadableFile)
     def open(self, folder: str, name: str) -> BinaryIO | None:
         """Return a file; None where it is gone."""
         try:
             return (self._path / folder / name).open("rb")
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
-        except OSError as error:
-            raise UnreadableFile(f"spool: {error.strerror or type(error).__name__}") from error
 
     @as_storage_error()
     def has(self, folder: str, name: str) -> bool:

@@ -75,8 +75,18 @@ class Spool:
                 "before. Copy what is in it to the bucket, under the same names, then remove it"
             )
 
-    def answers(self) -> bool:
-        """Return whether a file that is written now can be read: then one that cannot be read is alone in that."""
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let UnreadableFile mean that one file is alone in that; raise StorageError where no other can be read."""
+        try:
+            yield
+        except UnreadableFile as error:
+            if not self._answers():
+                raise StorageError(str(error)) from error
+            raise
+
+    def _answers(self) -> bool:
+        """Return whether a file that is written now can be read."""
         folder = f".probe-{uuid.uuid4()}"
         try:
             self._place.write(folder, SOURCE, b"probe")
@@ -136,13 +146,17 @@ class Spool:
         ValueError
             `name` is none of a file of a job.
         UnreadableFile
-            It cannot be told, or not be read now.
+            It cannot be read now, while others can.
+        StorageError
+            No file can.
         """
-        return self._place.open(_folder(job_id), _name(name))
+        with self._alone():
+            return self._place.open(_folder(job_id), _name(name))
 
     def read(self, job_id: str, name: str = SOURCE) -> bytes | None:
-        """Return the bytes of a file of a job; None where it is gone; raise UnreadableFile where it cannot be read."""
-        return _read(self.open_file(job_id, name))
+        """Return the bytes of a file of a job; None where it is gone; raise what `open_file` raises."""
+        with self._alone():
+            return _read(self._place.open(_folder(job_id), _name(name)))
 
     @contextmanager
     def fetched(self, job_id: str, name: str) -> Iterator[Path | None]:
@@ -233,8 +247,9 @@ class Spool:
         return self._place.folders(QUARANTINE)
 
     def read_quarantined(self, job_id: str) -> bytes | None:
-        """Return the bytes of a source in quarantine; None where there are none; UnreadableFile as with `read`."""
-        return _read(self._place.open(_quarantined(job_id), SOURCE))
+        """Return the bytes of a source in quarantine; None where there are none; raise what `open_file` raises."""
+        with self._alone():
+            return _read(self._place.open(_quarantined(job_id), SOURCE))
 
     def prune_quarantine(self, older_than_s: float) -> list[str]:
         """Delete what was moved into quarantine so long ago; return the ids of the jobs it was received for."""
@@ -284,8 +299,5 @@ def _whole(names: dict[str, int]) -> list[str]:
 def _read(file: BinaryIO | None) -> bytes | None:
     if file is None:
         return None
-    with file:
-        try:
-            return file.read()
-        except OSError as error:
-            raise UnreadableFile(f"spool: {error.strerror or type(error).__name__}") from error
+    with file, as_storage_error(UnreadableFile):
+        return file.read()

@@ -165,7 +165,7 @@ class Worker:
         try:
             self._work(job, lease)
         except StorageError as error:  # a full disk, or a database that is away: nothing of this is the job's fault
-            own = isinstance(error, UnreadableFile) and self._spool.answers()  # or it is, of this one job
+            own = isinstance(error, UnreadableFile)  # or it is, of this one job
             reason = f"a file of the job cannot be read: {error}" if own else f"storage was not usable: {error}"
             if own and job.attempts >= self._settings.worker.maximum_attempts:
                 self._settle(lease, lambda: self._store.jobs.fail(job.id, self._name, reason))

@@ -83,9 +83,7 @@ def settle_columns(match: LayoutMatch, traces: TraceSet, sheet: Sheet, seen_mm: 
 
 def _settled(match: LayoutMatch, traces: TraceSet, sheet: Sheet, seen_mm: Sequence[float]) -> LayoutMatch:
     """Settle the columns of a page on their edges, to any part of a sample."""
-    n_short = len(match.layout.rows)
-    short = [row for row in match.rows[:n_short] if 0 <= row < len(traces.row_mm)]
-    rows = short + [row for row in match.rows[n_short:] if 0 <= row < len(traces.row_mm)]
+    short, rows = _traced(match, traces)
     source = sheet.rectified.grid_scale.source
     if not match.column_mm or not rows or any(line.row in rows for line in traces.lines):
         return match
@@ -131,9 +129,7 @@ def measure_lean(match: LayoutMatch, traces: TraceSet, sheet: Sheet) -> float:
     float
         By how many millimetres an edge moves to the right for each one down; 0 where too few rows agree.
     """
-    n_short = len(match.layout.rows)
-    short = [row for row in match.rows[:n_short] if 0 <= row < len(traces.row_mm)]
-    rows = short + [row for row in match.rows[n_short:] if 0 <= row < len(traces.row_mm)]
+    short, rows = _traced(match, traces)
     if not match.column_mm or not rows:
         return 0.0
     groups: dict[tuple[Kind, int], list[Edge]] = {}
@@ -150,6 +146,13 @@ def measure_lean(match: LayoutMatch, traces: TraceSet, sheet: Sheet) -> float:
         return 0.0
     lean, spread = float(np.median(slopes)), _spread(np.array(slopes))
     return lean if spread < SETTLE.lean_spread and abs(lean) < SETTLE.most_lean else 0.0
+
+
+def _traced(match: LayoutMatch, traces: TraceSet) -> tuple[list[int], list[int]]:
+    """List the traced rows of short leads, and these with the rhythm strips."""
+    n = len(match.layout.rows)
+    there = [[row for row in part if 0 <= row < len(traces.row_mm)] for part in (match.rows[:n], match.rows[n:])]
+    return there[0], there[0] + there[1]
 
 
 def _laid(match: LayoutMatch, source: str) -> _Columns:
