@@ -15,10 +15,10 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO, Self, TypeVar
 
 from gateway.domain.received import Data, opened
 from gateway.errors import StorageError, UnreadableFile
@@ -29,6 +29,7 @@ from gateway.spool.place import JOB_ID, QUARANTINE, RESULTS, SOURCE, Place, Size
 
 _ARTEFACT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MIB = 1024 * 1024
+_T = TypeVar("_T")
 
 
 class Spool:
@@ -75,15 +76,22 @@ class Spool:
                 "before. Copy what is in it to the bucket, under the same names, then remove it"
             )
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Let UnreadableFile mean that one file is alone in that; raise StorageError where no other can be read."""
+    def _alone(self, have: Callable[[], _T]) -> _T:
+        """Return what `have` reads; let its UnreadableFile mean that one file is alone in that.
+
+        Raises
+        ------
+        UnreadableFile
+            It cannot be read, twice, while another file can.
+        StorageError
+            No file can be read.
+        """
         try:
-            yield
+            return have()
         except UnreadableFile as error:
             if not self._answers():
                 raise StorageError(str(error)) from error
-            raise
+        return have()  # the spool may have come back between the two
 
     def _answers(self) -> bool:
         """Return whether a file that is written now can be read."""
@@ -150,13 +158,11 @@ class Spool:
         StorageError
             No file can.
         """
-        with self._alone():
-            return self._place.open(_folder(job_id), _name(name))
+        return self._alone(lambda: self._place.open(_folder(job_id), _name(name)))
 
     def read(self, job_id: str, name: str = SOURCE) -> bytes | None:
         """Return the bytes of a file of a job; None where it is gone; raise what `open_file` raises."""
-        with self._alone():
-            return _read(self._place.open(_folder(job_id), _name(name)))
+        return self._alone(lambda: _read(self._place.open(_folder(job_id), _name(name))))
 
     @contextmanager
     def fetched(self, job_id: str, name: str) -> Iterator[Path | None]:
@@ -248,8 +254,7 @@ class Spool:
 
     def read_quarantined(self, job_id: str) -> bytes | None:
         """Return the bytes of a source in quarantine; None where there are none; raise what `open_file` raises."""
-        with self._alone():
-            return _read(self._place.open(_quarantined(job_id), SOURCE))
+        return self._alone(lambda: _read(self._place.open(_quarantined(job_id), SOURCE)))
 
     def prune_quarantine(self, older_than_s: float) -> list[str]:
         """Delete what was moved into quarantine so long ago; return the ids of the jobs it was received for."""

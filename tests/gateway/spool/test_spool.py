@@ -5,14 +5,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gateway.errors import StorageError
-from gateway.spool.disk import write_durably
+from gateway.errors import StorageError, UnreadableFile
+from gateway.spool.disk import Disk, write_durably
 from gateway.spool.folder import Spool
 from gateway.spool.place import Size
 from gateway.store.tables import new_id
+from tests.fakes import make_unreadable
 
 
 def test_a_source_comes_back_byte_for_byte(spool: Spool) -> None:
@@ -31,6 +33,28 @@ def test_an_artefact_lies_beside_its_source_and_may_be_replaced(spool: Spool) ->
     spool.write_artefact(job_id, "page1.dcm", b"two")
     assert spool.read(job_id, "page1.dcm") == b"two" and spool.has(job_id, "page1.dcm")
     assert sorted(os.listdir(spool.path / job_id)) == ["page1.dcm", "source"]
+
+
+def test_a_spool_that_comes_back_while_a_file_is_read_lets_it_be_read(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What failed before was the spool, not the file: nobody's attempt is counted."""
+    job_id = new_id()
+    spool.write_source(job_id, b"page")
+    path, write = spool.path / job_id / "source", Disk.write
+    make_unreadable(path)
+
+    def write_and_come_back(self: Disk, *args: Any) -> None:
+        path.unlink()
+        path.write_bytes(b"page")
+        write(self, *args)
+
+    monkeypatch.setattr(Disk, "write", write_and_come_back)
+    assert spool.read(job_id) == b"page"
+    make_unreadable(path)
+    monkeypatch.undo()
+    with pytest.raises(UnreadableFile):
+        spool.read(job_id)
 
 
 @pytest.mark.parametrize("name", ["", "source", "../x", "a/b", ".hidden", "a\\b", "x.tmp", "a\nb", "x" * 101, "a\0b"])
