@@ -166,7 +166,8 @@ def _hypotheses(found: Found, slots: Slots) -> Float64:
     if found.pitch_mm:
         for i, lead in enumerate(found.lead):
             for k in np.flatnonzero((slots.lead == lead) | (slots.lead < 0)).tolist():
-                rows.append((pitch_x, x_mm[i] - pitch_x * column[k], found.pitch_mm, y_mm[i] - found.pitch_mm * line[k]))
+                x0, y0 = x_mm[i] - pitch_x * column[k], y_mm[i] - found.pitch_mm * line[k]
+                rows.append((pitch_x, x0, found.pitch_mm, y0))
     table = np.array(rows, np.float64).reshape(-1, 4)
     plausible = (table[:, 0] > PLACEMENT.least_stretch * pitch_x) & (table[:, 0] < PLACEMENT.most_stretch * pitch_x)
     plausible &= table[:, 2] > PLACEMENT.least_pitch_mm
