@@ -188,7 +188,7 @@ def write_png(pixels: ByteArray) -> bytes:
     halves = ((filtered[: height // 2], zlib.Z_FULL_FLUSH), (filtered[height // 2 :], zlib.Z_FINISH))
     parts = side_by_side(_deflated, halves)
     header = struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)  # eight bits of red, green and blue
-    data = b"".join([b"\x78\x01", *parts, zlib.adler32(filtered).to_bytes(4)])
+    data = b"".join([b"\x78\x01", *parts, zlib.adler32(filtered.data).to_bytes(4)])
     chunks = (_png_chunk(b"IHDR", header), _png_chunk(b"IDAT", data), _png_chunk(b"IEND", b""))
     return b"".join([b"\x89PNG\r\n\x1a\n", *chunks])
 
@@ -197,7 +197,7 @@ def _deflated(part: tuple[ByteArray, int]) -> bytes:
     """Compress lines as a part of a stream that ends as it is told."""
     lines, end = part
     packer = zlib.compressobj(1, wbits=-zlib.MAX_WBITS)
-    return packer.compress(lines) + packer.flush(end)
+    return packer.compress(lines.data) + packer.flush(end)
 
 
 def _png_chunk(name: bytes, data: bytes) -> bytes:

@@ -6,7 +6,7 @@ paper around it, with coloured lines left out.  Darkness counts where the grid i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
 
@@ -168,7 +168,8 @@ def find_strokes(ink: Ink, raster: Raster, limits: AuditLimits) -> Strokes:
     pale = grid < limits.pale_grid * ink.pen_contrast
     faint = min(max(limits.faint * ink.pen_contrast, grid if pale else 0.0), limits.most_faint * ink.pen_contrast)
     edge = max(limits.dark * ink.pen_contrast, grid + limits.between * (ink.pen_contrast - grid))
-    rules, thin = side_by_side(lambda part: part(), (lambda: _rules(ink, limits), lambda: _thin(ink, beside, limits)))
+    parts: list[Callable[[], Mask]] = [lambda: _rules(ink, limits), lambda: _thin(ink, beside, limits)]
+    rules, thin = side_by_side(lambda part: part(), parts)
     seen = (ink.trace > limits.sure) & (ink.contrast > faint) & ~rules
     dark = (ink.contrast > edge) & ~rules if pale else np.zeros_like(seen)
     return Strokes(np.asarray(seen), np.asarray(dark), thin)
