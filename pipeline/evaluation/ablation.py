@@ -66,8 +66,9 @@ def _remembering(network: Network) -> Network:
 
 
 def bent_sheet(sheet: Sheet, network: Network) -> Sheet:
-    """Leave the sheet as the lattice has it."""
-    return sheet
+    """Leave the sheet as the lattice has it, and sample its canvas."""
+    found = sheet.rectified
+    return replace(sheet, rectified=replace(found, pixels=sheet.canvas(found.px_per_mm)))
 
 
 def flat_sheet(page: PageImage, segmentation: SegmentationMap, px_per_mm: float = 5.0) -> Sheet:
@@ -77,8 +78,7 @@ def flat_sheet(page: PageImage, segmentation: SegmentationMap, px_per_mm: float 
     n_i, n_j = found.node_xy.shape[:2]
     i, j = np.mgrid[:n_i, :n_j]
     nodes = apply_homography(found.homography, np.stack([j, i], -1) * found.node_mm).astype(np.float32)
-    flat = replace(sheet, rectified=replace(found, node_xy=nodes))
-    return replace(flat, rectified=replace(flat.rectified, pixels=flat.canvas(px_per_mm)))
+    return replace(sheet, rectified=replace(found, node_xy=nodes))
 
 
 def paper_traces(sheet: Sheet) -> TraceSet:

@@ -8,6 +8,7 @@ jumps and gaps, and the paper speeds of carts (12.5, 25 and 50 mm/s).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -84,13 +85,14 @@ def _common_edge(edges: Float64) -> float:
     return float(np.median(ordered))
 
 
-def page_span(traces: TraceSet, rows: Sequence[int]) -> tuple[float, float] | None:
+@lru_cache(maxsize=16)  # layouts share them
+def page_span(traces: TraceSet, rows: tuple[int, ...]) -> tuple[float, float] | None:
     """Find where the signals of a page start and end; calibration pulses do not count.
 
     Parameters
     ----------
     traces : TraceSet
-    rows : sequence of int
+    rows : tuple of int
         Traced rows that belong to the layout.
 
     Returns
@@ -170,14 +172,15 @@ def _blank_mm(traces: TraceSet, blank: Float64, start_mm: Float64, end_mm: Float
     return np.asarray(np.interp(end_mm, edges_mm, total) - np.interp(start_mm, edges_mm, total))
 
 
+@lru_cache(maxsize=16)  # layouts share them
 def _lay_columns(
     traces: TraceSet,
-    rows: Sequence[int],
+    rows: tuple[int, ...],
     coarse: tuple[float, float],
     n: int,
-    usual: Sequence[float],
+    usual: tuple[float, ...],
     span: tuple[float, float],
-    seen_mm: Sequence[float],
+    seen_mm: tuple[float, ...],
 ) -> tuple[float, float, float]:
     """Lay `n` evenly spaced columns over all that shows where they stand; (start, pitch, gap) in mm.
 
@@ -328,7 +331,7 @@ def _settle_gaps(
 
 def _gap_of_strips(traces: TraceSet, strips: Sequence[int], span: tuple[float, float], n: int) -> float:
     """Return how far `n` columns stand apart, in mm: a strip as long as all of them has no gaps and ends earlier."""
-    of_strips = page_span(traces, [index for index in strips if index >= 0])
+    of_strips = page_span(traces, tuple(index for index in strips if index >= 0))
     if of_strips is None or abs(of_strips[0] - span[0]) > COLUMNS.edge_tolerance_mm:
         return 0.0
     earlier_mm = span[1] - of_strips[1]
@@ -418,7 +421,7 @@ def locate_columns(
     tuple of (start, end), one a column, paper x in mm; empty if nothing is traced.
     """
     short = [index for index in rows if index >= 0]
-    span = page_span(traces, [*short, *(index for index in strips if index >= 0)])
+    span = page_span(traces, (*short, *(index for index in strips if index >= 0)))
     if span is None:
         return ()
     start_mm, end_mm = span
@@ -433,7 +436,9 @@ def locate_columns(
     end_mm += told_mm  # as if a gap followed the last column, too
     pitch_mm = _pitch(n, usual, end_mm - start_mm, label_pitch_mm)
     start_mm = _start_of_marks(start_mm, pitch_mm, n, seen_mm)
-    start_mm, pitch_mm, gap_mm = _lay_columns(traces, short, (start_mm, pitch_mm), n, usual, (span[0], end_mm), seen_mm)
+    start_mm, pitch_mm, gap_mm = _lay_columns(
+        traces, tuple(short), (start_mm, pitch_mm), n, tuple(usual), (span[0], end_mm), tuple(seen_mm)
+    )
     gap_mm = max(gap_mm, told_mm)
     starts = [_drawn(traces, short, start_mm + k * pitch_mm) for k in range(n)]
     gaps = [_gap(traces, short, start, 3.0) for start in starts[1:]]

@@ -7,6 +7,7 @@ together shows in the sums across columns, else beside a rhythm strip, else in t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +28,11 @@ _LIMB = {
 }
 
 
+@lru_cache(maxsize=256)
 def stretch(traces: TraceSet, index: int, start_mm: float, end_mm: float, n: int) -> Float64 | None:
     """Sample a row between two paper x, ten times a millimetre, upward positive, level removed.
+
+    Layouts share most of their stretches, and the result is shared between calls: not to be written to.
 
     Parameters
     ----------
@@ -64,9 +68,15 @@ def _left_over(signals: Sequence[Float64], sums: Sequence[tuple[float, float]]) 
     if x.shape[1] < SIGNALS.least_common:
         return None
     x = x - np.median(x, axis=1, keepdims=True)
-    basis = np.array(sums)
-    rest = x - basis @ np.linalg.pinv(basis) @ x
+    rest = x - _obeying(tuple(sums)) @ x
     return float((rest**2).sum()), float((x**2).sum())
+
+
+@lru_cache(maxsize=64)
+def _obeying(sums: tuple[tuple[float, float], ...]) -> Float64:
+    """Return the matrix that keeps of limb leads what obeys their sums."""
+    basis = np.array(sums)
+    return np.asarray(basis @ np.linalg.pinv(basis))
 
 
 def _limb_leads(
@@ -208,7 +218,13 @@ def _only_here(own: Sequence[Float64], here: Float64, rr_mm: float) -> bool:
 
 
 def measure_step(
-    traces: TraceSet, layout: Layout, rows: Sequence[int], strips: Sequence[int], columns: Spans, rr_mm: float | None
+    traces: TraceSet,
+    layout: Layout,
+    rows: Sequence[int],
+    strips: Sequence[int],
+    columns: Spans,
+    rr_mm: float | None,
+    misread: float,
 ) -> float:
     """Evidence in [-1, 1] that the columns were recorded together (1) and not one after the other (-1).
 
@@ -226,6 +242,8 @@ def measure_step(
         Paper x of the columns, mm.
     rr_mm : float, optional
         Distance of the beats.
+    misread : float
+        `limb_residual` of the columns; 0 if there is none.
     """
     n = int(min(end - start for start, end in columns) * 10) - 5
     if len(columns) < 2 or n < SIGNALS.least_common:
@@ -234,7 +252,6 @@ def measure_step(
     # The first column's start is less sure than the pitch; but moved, beats that fill the columns fit by chance.
     across = _limb_residual_across(traces, layout, rows, columns, 0.0 if whole else SIGNALS.late_mm)
     if across is not None:  # a regular rhythm leaves over little as well, but more than misreading does
-        misread = limb_residual(traces, layout, rows, columns) or 0.0
         margin = SIGNALS.misread_margin
         together = float(np.clip((margin + SIGNALS.misread * misread - across) / margin, -1.0, 1.0))
         vanishes = across < SIGNALS.exact_ratio * misread + SIGNALS.exact_margin

@@ -113,7 +113,7 @@ def _weigh(
     n_short = len(layout.rows)
     short, strips = rows.row_index[:n_short], rows.row_index[n_short:]
     residual = limb_residual(traces, layout, short, columns)
-    step = measure_step(traces, layout, short, strips, columns, rr_mm) if columns else 0.0
+    step = measure_step(traces, layout, short, strips, columns, rr_mm, residual or 0.0) if columns else 0.0
     return _Candidate(layout, labels, rows, columns, residual, step)
 
 

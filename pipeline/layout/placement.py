@@ -153,19 +153,21 @@ def _hypotheses(found: Found, slots: Slots) -> Float64:
     rows: list[tuple[float, float, float, float]] = []
     named = [(i, slot_of[int(lead)]) for i, lead in enumerate(found.lead) if int(lead) in slot_of]
     pitch_x = found.width_mm / slots.n_columns
+    column, line = slots.column.tolist(), slots.row.tolist()
+    x_mm, y_mm = found.x_mm.tolist(), found.y_mm.tolist()
     for n, (i, a) in enumerate(named):
         for j, b in named[n + 1 :]:
-            columns, lines = slots.column[b] - slots.column[a], slots.row[b] - slots.row[a]
+            columns, lines = column[b] - column[a], line[b] - line[a]
             if lines == 0 or (columns == 0 and slots.n_columns > 1):
                 continue
-            px = (found.x_mm[j] - found.x_mm[i]) / columns if columns else pitch_x
-            py = (found.y_mm[j] - found.y_mm[i]) / lines
-            rows.append((px, found.x_mm[i] - px * slots.column[a], py, found.y_mm[i] - py * slots.row[a]))
+            px = (x_mm[j] - x_mm[i]) / columns if columns else pitch_x
+            py = (y_mm[j] - y_mm[i]) / lines
+            rows.append((px, x_mm[i] - px * column[a], py, y_mm[i] - py * line[a]))
     if found.pitch_mm:
         for i, lead in enumerate(found.lead):
-            for k in np.flatnonzero((slots.lead == lead) | (slots.lead < 0)):
-                x0 = found.x_mm[i] - pitch_x * slots.column[k]
-                rows.append((pitch_x, x0, found.pitch_mm, found.y_mm[i] - found.pitch_mm * slots.row[k]))
+            for k in np.flatnonzero((slots.lead == lead) | (slots.lead < 0)).tolist():
+                x0, y0 = x_mm[i] - pitch_x * column[k], y_mm[i] - found.pitch_mm * line[k]
+                rows.append((pitch_x, x0, found.pitch_mm, y0))
     table = np.array(rows, np.float64).reshape(-1, 4)
     plausible = (table[:, 0] > PLACEMENT.least_stretch * pitch_x) & (table[:, 0] < PLACEMENT.most_stretch * pitch_x)
     plausible &= table[:, 2] > PLACEMENT.least_pitch_mm

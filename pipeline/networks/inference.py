@@ -86,7 +86,7 @@ class Network:
             if request.error is not None:
                 raise request.error
             parts.append(request.heads)
-        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+        return parts[0] if len(parts) == 1 else tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
     def _serve(self, first: _Request) -> None:
         """Answer a request, and with it what waits beside it."""

@@ -7,6 +7,9 @@ drawing code of the pipeline; nothing is computed from what is drawn.
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +17,7 @@ import numpy.typing as npt
 from pipeline.datatypes import ALL_LEADS, AuditMark, ByteArray, Digitization, Lead, PageImage
 from pipeline.runs import runs_of
 from pipeline.sheet.paper import paper_to_page
+from pipeline.threads import side_by_side
 
 Float64 = npt.NDArray[np.float64]
 Colour = tuple[int, int, int]
@@ -38,6 +42,7 @@ _LABEL: Colour = (0, 90, 255)
 _UNUSED: Colour = (130, 130, 130)
 _DOUBT: Colour = (255, 0, 0)
 _SHIFT = 4  # fractional bits of OpenCV's coordinates
+_PNG_UP = 2  # the filter that subtracts the line above
 
 
 def _colour(lead: Lead) -> Colour:
@@ -69,7 +74,11 @@ class _Canvas:
 
     def line(self, xy_mm: Float64, colour: Colour, width_mm: float) -> None:
         """Draw a line through paper points; at least one pixel wide."""
-        points = np.round(self.place(xy_mm) * (1 << _SHIFT))
+        self.draw(self.place(xy_mm), colour, width_mm)
+
+    def draw(self, xy_px: Float64, colour: Colour, width_mm: float) -> None:
+        """Draw a line through drawing pixels."""
+        points = np.round(xy_px * (1 << _SHIFT))
         points = np.clip(points, -(1 << 24), 1 << 24).astype(np.int32)
         width = max(round(width_mm * self.px_per_mm), 1)
         cv2.polylines(self.pixels, [points], False, colour, width, cv2.LINE_AA, _SHIFT)
@@ -96,18 +105,19 @@ def _draw_grid(canvas: _Canvas, step_mm: float = 5.0) -> None:
     canvas.pixels = cv2.addWeighted(canvas.pixels, 0.5, paper, 0.5, 0)
 
 
-def _draw_row(
-    canvas: _Canvas, digitization: Digitization, index: int, span_mm: tuple[float, float], colour: Colour
-) -> None:
-    """Draw the traced pieces of a row between two paper x."""
-    traces = digitization.traces
-    first, stop = (round((edge - traces.x0_mm) * traces.columns_per_mm) for edge in span_mm)
-    columns = np.arange(max(first, 0), min(stop, traces.row_mm.shape[1]))
-    for start, end in runs_of(np.isfinite(traces.row_mm[index, columns])):
-        piece = columns[start:end]
-        if piece.size > 1:
-            x_mm = traces.x0_mm + piece / traces.columns_per_mm
-            canvas.line(np.column_stack([x_mm, traces.row_mm[index, piece].astype(np.float64)]), colour, 0.22)
+def _placed(canvas: _Canvas, x_mm: Float64, row_mm: Float64) -> Float64:
+    """Return the drawing pixels (n, 2) of a row, NaN where it is not traced."""
+    there = np.isfinite(row_mm)
+    row_px = np.full((x_mm.size, 2), np.nan)
+    row_px[there] = canvas.place(np.column_stack([x_mm, row_mm])[there])
+    return row_px
+
+
+def _draw_row(canvas: _Canvas, row_px: Float64, columns: slice, colour: Colour) -> None:
+    """Draw the traced pieces of a row (n, 2), NaN = not traced, in some of its columns."""
+    for start, end in runs_of(np.isfinite(row_px[columns, 0])):
+        if end - start > 1:
+            canvas.draw(row_px[columns][start:end], colour, 0.22)
 
 
 def _draw_doubt(canvas: _Canvas, mark: AuditMark, margin_mm: float = 1.0) -> None:
@@ -136,12 +146,14 @@ def draw_overlay(digitization: Digitization, *, px_per_mm: float = 8.0, max_pixe
     canvas = _Canvas(digitization, px_per_mm, max_pixels)
     _draw_grid(canvas)
     traces = digitization.traces
-    end_mm = traces.x0_mm + traces.row_mm.shape[1] / traces.columns_per_mm
-    for index in range(traces.row_mm.shape[0]):
-        _draw_row(canvas, digitization, index, (traces.x0_mm, end_mm), _UNUSED)
+    x_mm = traces.x0_mm + np.arange(traces.row_mm.shape[1]) / traces.columns_per_mm
+    rows_px = side_by_side(lambda row: _placed(canvas, x_mm, row), traces.row_mm.astype(np.float64))
+    for row_px in rows_px:
+        _draw_row(canvas, row_px, slice(None), _UNUSED)
     stretches = [item for item in digitization.layout_match.stretches() if 0 <= item[1] < traces.row_mm.shape[0]]
     for lead, index, span_mm in stretches:
-        _draw_row(canvas, digitization, index, span_mm, _colour(lead))
+        first, stop = (max(round((edge - traces.x0_mm) * traces.columns_per_mm), 0) for edge in span_mm)
+        _draw_row(canvas, rows_px[index], slice(first, stop), _colour(lead))
     angle = np.linspace(0, 2 * np.pi, 25)
     for label in digitization.layout_match.labels:
         ring = np.column_stack([label.x_mm + 3.5 * np.cos(angle), label.y_mm + 3.5 * np.sin(angle)])
@@ -166,10 +178,27 @@ def reduce_page(page: PageImage, *, max_pixels: int = 4_000_000) -> ByteArray:
 
 
 def write_png(pixels: ByteArray) -> bytes:
-    """Encode an (H, W, 3) RGB picture as PNG."""
-    # One filter for all lines: choosing the best of five for each costs as long as the compression.
-    settings = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
-    done, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), settings)
-    if not done:
-        raise ValueError(f"a picture of {pixels.shape} cannot be written as PNG")
-    return bytes(data)
+    """Encode an (H, W, 3) RGB picture as PNG; its two halves are compressed side by side."""
+    height, width = pixels.shape[:2]
+    lines = pixels.reshape(height, -1)
+    # One filter for all lines, less the line above: choosing the best of five costs as long as the compression.
+    filtered = np.full((height, 1 + 3 * width), _PNG_UP, np.uint8)
+    filtered[0, 1:] = lines[0]
+    np.subtract(lines[1:], lines[:-1], out=filtered[1:, 1:])
+    halves = ((filtered[: height // 2], zlib.Z_FULL_FLUSH), (filtered[height // 2 :], zlib.Z_FINISH))
+    parts = side_by_side(_deflated, halves)
+    header = struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)  # eight bits of red, green and blue
+    data = b"".join([b"\x78\x01", *parts, zlib.adler32(filtered.data).to_bytes(4)])
+    chunks = (_png_chunk(b"IHDR", header), _png_chunk(b"IDAT", data), _png_chunk(b"IEND", b""))
+    return b"".join([b"\x89PNG\r\n\x1a\n", *chunks])
+
+
+def _deflated(part: tuple[ByteArray, int]) -> bytes:
+    """Compress lines as a part of a stream that ends as it is told."""
+    lines, end = part
+    packer = zlib.compressobj(1, wbits=-zlib.MAX_WBITS)
+    return packer.compress(lines.data) + packer.flush(end)
+
+
+def _png_chunk(name: bytes, data: bytes) -> bytes:
+    return b"".join([len(data).to_bytes(4), name, data, zlib.crc32(data, zlib.crc32(name)).to_bytes(4)])

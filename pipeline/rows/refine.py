@@ -194,12 +194,15 @@ def _line(strip: InkStrip, spikes: Sequence[tuple[int, int]], others_px: FloatAr
 
 def _strip(sheet: Sheet, x_mm: Float64, row: FloatArray, there: Flags) -> _Strip | None:
     """Cut a row's strip out of the page, tall enough for its thin strokes."""
-    found = None
+    found, seen = None, np.empty((0, len(x_mm), 3), np.uint8)
     for margin_mm in _MARGINS_MM:
         top_mm = float(row[there].min()) - margin_mm
         lines_mm = np.arange(top_mm, float(row[there].max()) + margin_mm, 1 / PX_PER_MM_Y)
+        above = (len(lines_mm) - len(seen)) // 2  # what was cut before lies in the middle
+        beyond = lines_mm[:above], lines_mm[above + len(seen) :]
+        seen = np.concatenate([sheet.pixels(x_mm, beyond[0]), seen, sheet.pixels(x_mm, beyond[1])])
         y_px = np.where(there, (row - top_mm) * np.float32(PX_PER_MM_Y), 0).astype(np.float32)
-        ink = ink_strip(sheet.pixels(x_mm, lines_mm), y_px, there)
+        ink = ink_strip(seen, y_px, there)
         if ink is None:
             return None
         strokes = strokes_of(ink)

@@ -183,10 +183,8 @@ def _window(
             near = np.round(line[at]).astype(np.int64) + reach
             shade = 255 * np.exp(-(((near - line[at]) / _LINE_PX) ** 2))
             shown = (near >= max(rows[0], 0)) & (near <= min(rows[-1], height - 1))
-            places = near - rows[0], np.broadcast_to(left + at, near.shape)
-            for place, column, level, seen in zip(*places, shade, shown, strict=True):
-                cells = place[seen], column[seen], channel
-                window[cells] = np.maximum(window[cells], level[seen].astype(np.uint8))
+            cells = (near - rows[0])[shown], np.broadcast_to(left + at, near.shape)[shown], channel
+            window[cells] = np.maximum(window[cells], shade[shown].astype(np.uint8))
     return window
 
 

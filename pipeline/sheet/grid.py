@@ -19,6 +19,7 @@ import numpy.typing as npt
 from scipy import fft
 
 from pipeline.datatypes import GridScale
+from pipeline.threads import side_by_side
 
 Array = npt.NDArray[np.floating[Any]]
 _FINE = 4  # autocorrelation lags per pixel
@@ -52,7 +53,7 @@ def measure_grid(
     GridScale or None
         None if no periodic lines are found.
     """
-    axes = [_autocorrelation(lines), _autocorrelation(lines.T)]
+    axes = side_by_side(_autocorrelation, [lines, lines.T])
     extent = _extent(lines)
     pitches = _joint_pitch(axes, largest_anisotropy)
     if pitches is None:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from scipy import fft, sparse
 
 from pipeline.datatypes import FloatArray
+from pipeline.threads import side_by_side
 
 Matrix = npt.NDArray[np.floating[Any]]
 
@@ -61,12 +62,11 @@ def find_perspective(lines: FloatArray, *, tiles_across: int = 6) -> Perspective
     energy = _ray_energy(tiles, np.deg2rad(degrees))
     score = _angle_angle(energy, tiles, degrees, np.arange(-24.0, 25.0, 2.0), radius)
     first, second = _two_families(score)
-    vanishing, contrast = [], 1.0
-    for centre, spread in (first, second):
-        ends, strength = _zoom(tiles, float(degrees[centre]), -24.0 + 2.0 * spread, radius)
-        vanishing.append(_vanishing_point(ends, radius))
-        contrast *= strength
-    return Perspective(homography=_homography(vanishing, lines.shape), contrast=float(np.sqrt(contrast)))
+    families = [(float(degrees[centre]), -24.0 + 2.0 * spread) for centre, spread in (first, second)]
+    zoomed = side_by_side(lambda family: _zoom(tiles, *family, radius), families)
+    vanishing = [_vanishing_point(ends, radius) for ends, _ in zoomed]
+    contrast = float(np.sqrt(np.prod([strength for _, strength in zoomed])))
+    return Perspective(homography=_homography(vanishing, lines.shape), contrast=contrast)
 
 
 def _power_spectra(lines: FloatArray, tiles_across: int) -> _Tiles:
@@ -83,9 +83,14 @@ def _power_spectra(lines: FloatArray, tiles_across: int) -> _Tiles:
     strength = np.einsum("nij,nij->n", tiles, tiles)
     keep = strength > 0.02 * strength.max(initial=0.0)
     hann = np.hanning(size + 1)[:size].astype(np.float32)
-    spectrum = fft.rfft2(tiles[keep] * hann[:, None] * hann)
-    power = np.fft.fftshift(np.abs(spectrum).astype(np.float32) ** 2, axes=1)
+    power = np.concatenate(side_by_side(lambda some: _power(some, hann), np.array_split(tiles[keep], 4)))
     return _Tiles(power=power.reshape(len(power), -1), centre=centre[keep], size=size)
+
+
+def _power(tiles: FloatArray, hann: FloatArray) -> FloatArray:
+    """Return the power spectra of tiles (n, size, size) under a window (size,)."""
+    spectrum = fft.rfft2(tiles * hann[:, None] * hann)
+    return np.asarray(np.fft.fftshift(np.abs(spectrum).astype(np.float32) ** 2, axes=1))
 
 
 def _ray_energy(tiles: _Tiles, theta: Matrix) -> Matrix:

@@ -3,7 +3,7 @@
     perspective   two families of lines -> homography, up to the scale of each axis   (perspective.py)
     grid size     pitch of the parallel lines -> millimetres                          (grid.py)
     lattice       bends and folds -> one page pixel for every 5 mm node               (lattice.py)
-    here          which way traces run, where the sheet ends, one canvas from the original pixels
+    here          which way traces run, where the sheet ends
 
 The first two steps are those of "Digitizing paper ECGs at scale"; the third replaces its homography-only correction.
 Geometry is found on the page network's maps at low resolution; the canvas is sampled once, from the page itself.
@@ -12,7 +12,7 @@ Geometry is found on the page network's maps at low resolution; the canvas is sa
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -23,7 +23,7 @@ from pipeline.datatypes import FloatArray, GridScale, PageImage, RectifiedPage, 
 from pipeline.errors import GridNotFound
 from pipeline.sheet.grid import measure_grid
 from pipeline.sheet.lattice import NODE_MM, fit_lattice
-from pipeline.sheet.paper import Sheet, apply_homography, interpolate_planes, interpolate_raster, sample_nodes, turn
+from pipeline.sheet.paper import Sheet, apply_homography, interpolate_planes, interpolate_raster, turn
 from pipeline.sheet.perspective import find_perspective, line_evidence
 from pipeline.threads import side_by_side
 
@@ -62,7 +62,8 @@ def rectify(page: PageImage, segmentation: SegmentationMap, px_per_mm: float = 5
     Returns
     -------
     Sheet
-        The source of its scale is "grid" if a grid was found.
+        The source of its scale is "grid" if a grid was found.  Its canvas is empty then: it is sampled when the sheet
+        is unbent.
 
     Raises
     ------
@@ -96,7 +97,8 @@ def lay_flat(page: PageImage, segmentation: SegmentationMap, px_per_mm: float = 
     GridNotFound
         If there is neither a stated resolution nor a trace.
     """
-    return _level(page, segmentation, _flat_sheet(page, segmentation), px_per_mm)
+    sheet = _level(page, segmentation, _flat_sheet(page, segmentation), px_per_mm)
+    return replace(sheet, rectified=replace(sheet.rectified, pixels=sheet.canvas(px_per_mm)))
 
 
 def _level(page: PageImage, segmentation: SegmentationMap, found: _Found, px_per_mm: float) -> Sheet:
@@ -247,21 +249,18 @@ def _skew(trace: FloatArray, *, most_deg: float = 6.0, step_deg: float = 0.1, wo
 
 
 def _cut_out(page: PageImage, segmentation: SegmentationMap, found: _Found, px_per_mm: float) -> RectifiedPage:
-    """Crop the sheet to grid and trace and sample the canvas; the crop is a whole number of nodes."""
+    """Crop the sheet to grid and trace, a whole number of nodes; the canvas is empty."""
     rows, columns = _crop(page, segmentation, found)
     nodes = interpolate_raster(found.node_xy, rows.astype(np.float64), columns.astype(np.float64))
     spacing_x, spacing_y = (
         float(np.median(np.linalg.norm(np.diff(nodes, axis=axis), axis=-1))) / NODE_MM for axis in (1, 0)
     )
-    x, y = (
-        (np.arange(round((len(index) - 1) * NODE_MM * px_per_mm)) + 0.5) / (px_per_mm * NODE_MM)
-        for index in (columns, rows)
-    )
+    height, width = (round((len(index) - 1) * NODE_MM * px_per_mm) for index in (rows, columns))
     shift = np.array([[1.0, 0.0, columns[0] * NODE_MM], [0.0, 1.0, rows[0] * NODE_MM], [0.0, 0.0, 1.0]])
     return RectifiedPage(
         node_xy=nodes,
         node_mm=NODE_MM,
-        pixels=sample_nodes(page.pixels, nodes, x, y),
+        pixels=np.zeros((height, width, 3), np.uint8),
         px_per_mm=px_per_mm,
         grid_scale=GridScale(px_per_mm_x=spacing_x, px_per_mm_y=spacing_y, score=found.score, source=found.source),
         homography=found.homography @ shift,

@@ -6,7 +6,7 @@ paper around it, with coloured lines left out.  Darkness counts where the grid i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
 
@@ -20,6 +20,7 @@ from pipeline.runs import runs_of
 from pipeline.sheet.paper import Sheet, print_boxes, raster, sample_nodes
 from pipeline.signal.calibrate import Redrawn
 from pipeline.signal.weights import AuditLimits
+from pipeline.threads import side_by_side
 
 Float64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -167,10 +168,11 @@ def find_strokes(ink: Ink, raster: Raster, limits: AuditLimits) -> Strokes:
     pale = grid < limits.pale_grid * ink.pen_contrast
     faint = min(max(limits.faint * ink.pen_contrast, grid if pale else 0.0), limits.most_faint * ink.pen_contrast)
     edge = max(limits.dark * ink.pen_contrast, grid + limits.between * (ink.pen_contrast - grid))
-    rules = _rules(ink, limits)
+    parts: list[Callable[[], Mask]] = [lambda: _rules(ink, limits), lambda: _thin(ink, beside, limits)]
+    rules, thin = side_by_side(lambda part: part(), parts)
     seen = (ink.trace > limits.sure) & (ink.contrast > faint) & ~rules
     dark = (ink.contrast > edge) & ~rules if pale else np.zeros_like(seen)
-    return Strokes(np.asarray(seen), np.asarray(dark), _thin(ink, beside, limits))
+    return Strokes(np.asarray(seen), np.asarray(dark), thin)
 
 
 def _thin(ink: Ink, beside: Mask, limits: AuditLimits) -> Mask:

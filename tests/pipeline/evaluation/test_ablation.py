@@ -19,6 +19,7 @@ from pipeline.errors import TraceNotFound
 from pipeline.evaluation import ablation
 from pipeline.evaluation.ablation import (
     VARIANTS,
+    bent_sheet,
     flat_sheet,
     paper_traces,
     read_every_way,
@@ -84,7 +85,7 @@ def test_the_papers_extractor_follows_the_ink() -> None:
 def test_a_flat_sheet_forgets_what_the_lattice_found(monkeypatch: pytest.MonkeyPatch) -> None:
     bent, straight = sheet(trace_map(()), bend_px=9.0), rectified()
     monkeypatch.setattr(ablation, "rectify", lambda *_, **__: bent)
-    flat = flat_sheet(bent.page, bent.segmentation, px_per_mm=4.0).rectified
+    flat = bent_sheet(flat_sheet(bent.page, bent.segmentation), spy().networks[PAGE]).rectified
     assert np.abs(flat.node_xy - straight.node_xy).max() < 0.01
     assert flat.pixels.shape == straight.pixels.shape and np.median(flat.pixels) == 200
 
