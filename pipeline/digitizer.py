@@ -387,12 +387,14 @@ class Digitizer:
         stages, sheet = self.stages, Sheet(page=seen.page, segmentation=seen.segmentation, rectified=seen.rectified)
         rectified = in_original(seen.rectified, seen.to_original, corrections.quarter_turns or 0)
         seen_mm = [x for row in seen.marks.rows for x in row.boundaries_mm]
-        match = stages.settle_columns(self._match(seen, corrections), seen.traces, sheet, seen_mm)
+        printed = stages.printed_values(seen.text)
+        stated = replace(stages.stated_scale(seen.text), heart_rate_per_minute=printed.heart_rate_per_minute)
+        laid = self._match(seen, corrections)
+        speed = stages.infer_calibration(laid, seen.marks, stated, default, corrections).paper_speed_mm_per_s
+        match = stages.settle_columns(laid, seen.traces, sheet, seen_mm, speed)
         match = stages.put_where_stated(match, seen.traces, rectified, corrections)
         traces = stages.fit_ink(seen.traces, sheet, match, seen.marks.pulses, seen.text, self.networks[SPIKE])
         traces, match = stages.lay_by_hand(traces, match, sheet, rectified, corrections)
-        printed = stages.printed_values(seen.text)
-        stated = replace(stages.stated_scale(seen.text), heart_rate_per_minute=printed.heart_rate_per_minute)
         calibration = stages.infer_calibration(match, seen.marks, stated, default, corrections)
         record = stages.check_printed_rate(stages.calibrate(traces, match, calibration), printed)
         audit = stages.audit(sheet, record, match, traces, seen.marks.pulses, seen.text)

@@ -54,7 +54,13 @@ class _Columns:
         return not self.guessed and abs(self.width_mm / self.usual_mm - 1.0) < near
 
 
-def settle_columns(match: LayoutMatch, traces: TraceSet, sheet: Sheet, seen_mm: Sequence[float]) -> LayoutMatch:
+def settle_columns(
+    match: LayoutMatch,
+    traces: TraceSet,
+    sheet: Sheet,
+    seen_mm: Sequence[float],
+    speed_mm_per_s: float | None = None,
+) -> LayoutMatch:
     """Settle the columns of a page on their edges.
 
     Parameters
@@ -65,6 +71,8 @@ def settle_columns(match: LayoutMatch, traces: TraceSet, sheet: Sheet, seen_mm: 
     sheet : Sheet
     seen_mm : sequence of float
         Paper x where the layout network saw a lead's stretch begin.
+    speed_mm_per_s : float, optional
+        Of the paper; as the columns' width has it if not given, which may be a factor of two off.
 
     Returns
     -------
@@ -72,7 +80,7 @@ def settle_columns(match: LayoutMatch, traces: TraceSet, sheet: Sheet, seen_mm: 
         As it is where a drawing's own lines say where columns stand.  Starts stand between two of the tracer's columns
         only on a sheet whose map is as exact as that.  Where the scale is a guess, columns have any width.
     """
-    settled = _settled(match, traces, sheet, seen_mm)
+    settled = _settled(match, traces, sheet, seen_mm, speed_mm_per_s)
     doubt_mm = sheet.rectified.grid_scale.doubt_mm
     if doubt_mm is not None and doubt_mm <= SETTLE.exact_map_mm:
         return settled
@@ -81,13 +89,15 @@ def settle_columns(match: LayoutMatch, traces: TraceSet, sheet: Sheet, seen_mm: 
     return replace(settled, column_mm=tuple((start, end) for start, end in at.tolist()))
 
 
-def _settled(match: LayoutMatch, traces: TraceSet, sheet: Sheet, seen_mm: Sequence[float]) -> LayoutMatch:
+def _settled(
+    match: LayoutMatch, traces: TraceSet, sheet: Sheet, seen_mm: Sequence[float], speed_mm_per_s: float | None
+) -> LayoutMatch:
     """Settle the columns of a page on their edges, to any part of a sample."""
     short, rows = _traced(match, traces)
     source = sheet.rectified.grid_scale.source
     if not match.column_mm or not rows or any(line.row in rows for line in traces.lines):
         return match
-    laid = _laid(match, source)
+    laid = _laid(match, source, speed_mm_per_s)
     if not laid.guessed:
         laid = _by_marks(laid, np.asarray(seen_mm, np.float64))
     if source in ("default", "columns"):
@@ -155,7 +165,7 @@ def _traced(match: LayoutMatch, traces: TraceSet) -> tuple[list[int], list[int]]
     return there[0], there[0] + there[1]
 
 
-def _laid(match: LayoutMatch, source: str) -> _Columns:
+def _laid(match: LayoutMatch, source: str, speed_mm_per_s: float | None = None) -> _Columns:
     """Say how the columns of a match were laid."""
     spans, seconds = match.column_mm, match.layout.column_seconds
     n = len(spans)
@@ -176,7 +186,7 @@ def _laid(match: LayoutMatch, source: str) -> _Columns:
         n=n,
         usual_mm=usual_mm,
         usual_spread_mm=spread * usual_mm,
-        sample_mm=pace_mm / 500.0,
+        sample_mm=(speed_mm_per_s or pace_mm) / 500.0,
         guessed=guessed,
     )
 

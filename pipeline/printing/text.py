@@ -7,6 +7,7 @@ each other, while calibration pulses and separators stand taller and rules run l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -14,8 +15,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import ByteArray, TextLine
+from pipeline.datatypes import ByteArray, StatedScale, TextLine
 from pipeline.printing.recogniser import LINE_HEIGHT_PX, Recogniser
+from pipeline.printing.statements import stated_scale
 from pipeline.printing.weights import TEXT
 from pipeline.runs import runs_of
 from pipeline.sheet.paper import Sheet, page_to_paper, raster
@@ -53,11 +55,17 @@ def _bounds(sheet: Sheet) -> tuple[float, float, float, float]:
     return float(x0), float(y0), float(x1), float(y1)
 
 
-def _print_mask(sheet: Sheet, x_mm: Float64, y_mm: Float64) -> Mask:
-    """See the text map through the lattice: (h, w), True where print is; tall strokes and long rules left out."""
+def _print_mask(sheet: Sheet, x_mm: Float64, y_mm: Float64, as_trace: bool) -> Mask:
+    """See the text map through the lattice: (h, w), True where print is; tall strokes and long rules left out.
+
+    What may have been taken for trace counts with `as_trace`, near the upper and lower edge.
+    """
     seen = sheet.ink(x_mm, y_mm)
     text, trace = seen[..., 0], seen[..., 1]
     mask = ((text > 255 * TEXT.likely) | ((text > 255 * TEXT.faint) & (text > trace))).astype(np.uint8)
+    if as_trace:
+        outer = np.minimum(y_mm - y_mm[0], y_mm[-1] - y_mm) < TEXT.outer_mm
+        mask = ((trace > 255 * TEXT.likely) & outer[:, None]).astype(np.uint8)
     strokes = np.zeros(mask.shape, bool)
     tall_px, long_px = round(TEXT.stroke * TEXT.most_mm * TEXT.px_per_mm), round(TEXT.rule_mm * TEXT.px_per_mm)
     for kernel in (np.ones((tall_px, 1)), np.ones((1, long_px))):
@@ -83,12 +91,12 @@ def _rows(ink: Mask, least_px: float) -> list[tuple[int, int]]:
     return rows
 
 
-def find_text(sheet: Sheet) -> tuple[TextRegion, ...]:
-    """Find the lines of print on the sheet, top to bottom."""
+def find_text(sheet: Sheet, *, as_trace: bool = False) -> tuple[TextRegion, ...]:
+    """Find the lines of print on the sheet, top to bottom; `as_trace`: what looks like them and was taken for trace."""
     x0, y0, x1, y1 = _bounds(sheet)
     px_per_mm, least_px = TEXT.px_per_mm, TEXT.least_mm * TEXT.px_per_mm
     x_mm, y_mm = raster(x0, x1, px_per_mm), raster(y0, y1, px_per_mm)
-    mask = _print_mask(sheet, x_mm, y_mm)
+    mask = _print_mask(sheet, x_mm, y_mm, as_trace)
     joined = cv2.morphologyEx(
         mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((1, round(TEXT.gap_mm * TEXT.px_per_mm)), np.uint8)
     )
@@ -147,11 +155,21 @@ def read_text(
     Returns
     -------
     tuple of TextLine
-        Top to bottom.  It may hold the patient's name: never to be logged.
+        Top to bottom.  Where no speed and no gain is stated in print, a statement that the page network took for trace
+        is looked for beside the upper and lower edge.  It may hold the patient's name: never to be logged.
     """
-    regions = find_text(sheet)
+    lines = _read(sheet, recogniser, find_text(sheet), most_px)
+    if stated_scale(lines) == StatedScale():
+        taken_for_trace = [one for one in find_text(sheet, as_trace=True) if one.width_px > TEXT.statement_px]
+        again = _read(sheet, recogniser, taken_for_trace, TEXT.most_again_px)
+        lines += [line for line in again if stated_scale([line]) != StatedScale()]
+    return tuple(sorted(lines, key=lambda line: (line.y0_mm, line.x0_mm)))
+
+
+def _read(sheet: Sheet, recogniser: Recogniser, regions: Sequence[TextRegion], most_px: float) -> list[TextLine]:
+    """Read lines of print that lie from top to bottom, those nearest to the edges first, `most_px` of them at most."""
     if not regions:
-        return ()
+        return []
     middle_mm = (regions[0].y0_mm + regions[-1].y1_mm) / 2
     outermost = sorted(regions, key=lambda region: -abs((region.y0_mm + region.y1_mm) / 2 - middle_mm))
     spent_px = accumulate(region.width_px for region in outermost)
@@ -172,4 +190,4 @@ def read_text(
                     sure=sure,
                 )
             )
-    return tuple(sorted(lines, key=lambda line: (line.y0_mm, line.x0_mm)))
+    return lines

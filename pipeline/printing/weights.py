@@ -24,6 +24,9 @@ class TextLimits:
     beyond_mm: float = 60.0  # mm around the canvas where headers and footers are sought; by hand
     most_px: float = 10000.0  # px, width of all lines together at the recogniser's scale: 0.8 s on one core
     least_score: float = 0.6  # of a line that is kept; by hand
+    outer_mm: float = 20.0  # mm beside the upper and lower edge, where a statement taken for trace is sought; by hand
+    statement_px: float = 200.0  # px, its width at the recogniser's scale, at least: four times its height; by hand
+    most_again_px: float = 2000.0  # px, width of all that is read in search of it: 0.15 s on one core
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import maximum_filter1d, minimum_filter1d
 from scipy.signal import find_peaks
 
 from pipeline.datatypes import FloatArray
@@ -35,20 +36,22 @@ def with_tips(row: InkStrip, paced: Flags, others_px: FloatArray, *, least_mm: f
         Prominence of a wave that is looked at.
     """
     line = np.where(row.there, row.y_px, np.median(row.y_px[row.there]))
+    upper = minimum_filter1d(np.nan_to_num(others_px, nan=np.inf), 3, axis=1)  # a line reaches to the columns beside
+    lower = maximum_filter1d(np.nan_to_num(others_px, nan=-np.inf), 3, axis=1)
     moved = row.y_px.copy()
     for sign in (-1, 1):
         for tip in find_peaks(sign * line, prominence=least_mm * PX_PER_MM_Y)[0].tolist():
             first, stop = tip - _REACH, tip + _REACH + 1
             inside = first >= 0 and stop <= len(line) and row.there[first:stop].all()
-            if inside and not paced[tip] and not _meets(sign * (others_px[:, tip] - line[tip])):
+            reach = (sign * (edge[:, tip] - line[tip]) for edge in (upper, lower)[::sign])
+            if inside and not paced[tip] and not _meets(*reach):
                 moved[first:stop] += _shift(row, first, sign)
     return moved
 
 
-def _meets(outside_px: FloatArray, *, inner_mm: float = 1.5, outer_mm: float = 2.0) -> bool:
-    """Tell whether another row's line, so far outside a tip in its column, is within reach of it."""
-    near = (outside_px > -inner_mm * PX_PER_MM_Y) & (outside_px < outer_mm * PX_PER_MM_Y)
-    return bool(near.any())
+def _meets(least_px: FloatArray, most_px: FloatArray, *, inner_mm: float = 1.5, outer_mm: float = 2.0) -> bool:
+    """Tell whether another row's line, which runs from `least_px` to `most_px` outside of a tip, is within reach."""
+    return bool(((most_px > -inner_mm * PX_PER_MM_Y) & (least_px < outer_mm * PX_PER_MM_Y)).any())
 
 
 def _shift(

@@ -107,6 +107,14 @@ def test_one_row_that_starts_elsewhere_moves_nothing() -> None:
     assert starts(settled) == pytest.approx([14.0], abs=0.025)
 
 
+def test_a_column_ends_one_sample_of_the_page_s_own_speed_behind_its_last_ink() -> None:
+    traces = traced("12x1", 14.0)
+    match, sheet = laid(NAMED["12x1"], 14.2, 250.0, 250.0), drawn("12x1", traces)
+    slow, fast = (starts(settle_columns(match, traces, sheet, (), speed))[0] for speed in (25.0, 50.0))
+    assert slow == starts(settle_columns(match, traces, sheet, ()))[0]  # 10 s at 25 mm/s, or 5 s at 50 mm/s
+    assert fast - slow == pytest.approx(0.022, abs=0.006)
+
+
 def test_marks_of_separators_place_columns_where_rows_do_not_agree() -> None:
     traces = traced("3x4+1R", 14.0)
     rows = traces.row_mm.copy()

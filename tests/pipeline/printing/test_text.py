@@ -119,6 +119,19 @@ def test_only_what_the_page_network_calls_print_is_looked_at(recogniser: Recogni
     assert read_text(blank, recogniser) == ()
 
 
+def test_a_statement_that_was_taken_for_trace_is_read_beside_the_edges(recogniser: Recogniser) -> None:
+    picture, rectified = flat()
+    put(picture, "50 mm/s 10 mm/mV", 30, 66)
+    put(picture, "25 mm/s 10 mm/mV", 30, 35)  # in the middle, where traces are
+    put(picture, "Ward 4", 100, 66)
+    sheet = seen(picture, rectified)
+    maps = sheet.segmentation
+    sheet = replace(sheet, segmentation=replace(maps, trace=maps.text, text=maps.trace))
+    (line,) = read_text(sheet, recogniser)
+    assert (stated_scale([line]).speed_mm_per_s, stated_scale([line]).gain_mm_per_mv) == (50.0, 10.0)
+    assert line.y0_mm > 60
+
+
 def test_time_is_bounded_and_the_edges_come_first(recogniser: Recogniser) -> None:
     picture, rectified = flat()
     for k in range(12):

@@ -122,6 +122,19 @@ def test_a_tip_that_ends_at_another_rows_line_stays() -> None:
     assert np.array_equal(with_tips(row, np.zeros(N, bool), other[None].astype(np.float32)), y)
 
 
+def test_a_tip_stays_that_another_rows_stroke_passes_between_two_columns() -> None:
+    y = _line(8.0)
+    read = np.maximum(y, LEVEL - PX_PER_MM_Y * 7.3).astype(np.float32)
+    row = _seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.1, darkness=1.0)), read)
+    alone = with_tips(row, np.zeros(N, bool), NONE)
+    at = int(np.flatnonzero(alone != read)[0])
+    at += int(alone[at : at + 100].argmin())  # the first tip
+    stroke = np.where(np.arange(N) <= at, read[at] - PX_PER_MM_Y * 9, read[at] + PX_PER_MM_Y * 9)[None]
+    beside = with_tips(row, np.zeros(N, bool), stroke.astype(np.float32))
+    assert np.array_equal(beside[: at + 100], read[: at + 100])
+    assert np.array_equal(beside[at + 100 :], alone[at + 100 :])
+
+
 def _steep(strip: np.ndarray, read: np.ndarray, others: np.ndarray = NONE) -> np.ndarray:
     return with_steep(_seen(strip, read), others)
 
