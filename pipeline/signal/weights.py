@@ -143,6 +143,7 @@ class QualityWeights:
     sideways_bend: float = 2.0  # times the bend network's doubt, by which it may be off besides; fitted 2 to 3
     missing: float = 0.1  # of what the audit finds missing that nothing else shows; by hand, 0 to 0.2 fit alike
     spikes: float = 0.28  # of the power of the spikes that were read that others lack; fitted
+    spikes_off: float = 2.0  # of that power, where all stand a sample off: missing there, and noise where they stand
     least_common_s: float = 0.5  # s that the leads of a sum must share; by hand
     least_strip_mm: float = 5.0  # mm that a strip and its short lead must share; by hand
     misread_db: float = 1.0  # dB of a record whose speed or gain is another: what is left of it; by hand
@@ -150,6 +151,7 @@ class QualityWeights:
     best_db: float = 40.0
 
     # What is worth a warning.
+    bad_db: float = 10.0  # dB, under which no record may leave unseen
     coverage: float = 0.9  # share of a lead that must be read; by hand
     confidence: float = 0.5  # mean confidence of a lead; by hand
     sums_db: float = 8.0  # dB of the limb-lead sums; by hand
