@@ -221,7 +221,7 @@ class AuditLimits:
     seen_in_gap: float = 0.6  # share of a gap in which there is ink
     bare: float = 0.8  # share of a line beside the record that is seen as trace, while none is seen under the record
     long_mm: float = 25.0  # mm, length of a line away from all rows: shorter ones are scribbles
-    least_mv: float = 0.27  # mV that ink reaches beyond the record
+    least_mv: float = 0.25  # mV that ink reaches beyond the record; of a wave cut by 0.3 mV the tip is paler
     least_s: float = 0.1  # s of a second line, or of a line without ink
     as_one_mm: float = 0.5  # mm between two rows' lines that follow the same ink
     shared_mm: float = 1.5  # mm of paper along time that they do; rows that cross share less
