@@ -49,7 +49,7 @@ class DigitizerSettings(Section):
 class ReviewSettings(Section):
     """When a result is doubtful, and whether a doubtful result is delivered."""
 
-    minimum_estimated_snr_db: float = 8.0
+    minimum_estimated_snr_db: float = 10.0
     minimum_coverage: float = Field(default=0.8, ge=0, le=1)
     deliver_doubtful: bool = False
     rejections: tuple[Annotated[str, Field(min_length=1, max_length=80)], ...] = (

@@ -17,7 +17,7 @@ from pipeline.evaluation.metrics import LeadScore, power_ratio, score_lead
 from pipeline.evaluation.truth import TRUTH_HZ, PageTruth
 from pipeline.signal.quality import Features, features
 
-_LEAST_ESTIMATE_DB, _LEAST_COVERAGE = 8.0, 0.8  # the gateway's usual limits of review
+_LEAST_ESTIMATE_DB, _LEAST_COVERAGE = 10.0, 0.8  # the gateway's usual limits of review
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,6 +59,7 @@ class _Scene:
     ink: Ink
     margin_mm: float  # of the band around the record that explains ink
     band: Mask  # (h, w) that band
+    letters: Mask  # (h, w) print, with what goes on beyond its boxes
     bare: Mask  # (n_stretches, w) where the page network sees no trace under a stretch
     speed: float  # mm/s
     columns_per_mm: float  # of the stretches
@@ -227,21 +228,26 @@ def _unexplained(pieces: Sequence[Piece], scene: _Scene) -> Iterator[AuditMark]:
 
 
 def _gaps(scene: _Scene) -> Iterator[AuditMark]:
-    """List the gaps of the record in which the page network sees a trace."""
+    """List where the page network sees a trace beside the record, and the record has a gap or no trace under it."""
     raster, limits = scene.raster, scene.limits
     columns = np.arange(raster.x_mm.size)
-    for one, line in zip(scene.stretches, raster.line_mm, strict=True):
+    for one, line, bare in zip(scene.stretches, raster.line_mm, scene.bare, strict=True):
         known = np.isfinite(line)
         if not known.any():
             continue
         inside = (raster.x_mm >= one.x0_mm) & (raster.x_mm <= one.x1_mm)
+        inner = (raster.x_mm >= one.x0_mm + limits.edge_mm) & (raster.x_mm <= one.x1_mm - limits.edge_mm)
         level = np.interp(columns, columns[known], line[known])
-        for start, end in runs_of(inside & ~known):
+        runs = [(True, *run) for run in runs_of(inside & ~known)] + [(False, *run) for run in runs_of(inner & bare)]
+        for gap, start, end in runs:
             x0, x1 = scene.span_mm(start, end)
             y0, y1 = float(level[start:end].min()) - limits.lost_mm, float(level[start:end].max()) + limits.lost_mm
             rows = raster.box(x0, y0, x1, y1)[0]
             ink = (scene.ink.trace[rows, start:end] > limits.sure) & ~scene.band[rows, start:end]
-            if x1 - x0 >= limits.least_s * scene.speed and ink.any(0).mean() > limits.seen_in_gap:
+            ink &= gap | ~scene.letters[rows, start:end]
+            hidden_mm = 0.0 if gap else 2 * limits.sideways_mm  # by the steps at both ends
+            least = limits.seen_in_gap if gap else limits.bare
+            if x1 - x0 >= limits.least_s * scene.speed - hidden_mm and ink.any(0).mean() > least:
                 off = (ink * np.abs(raster.y_mm[rows, None] - level[start:end])).max(0)
                 yield AuditMark(
                     kind=Mark.LINE,
@@ -419,6 +425,8 @@ def audit(
     raster = draw(sheet, stretches, match, traces, limits)
     ink = look(sheet, raster)
     strokes = find_strokes(ink, raster, limits)
+    printed = print_mask(raster, match, pulses, text)
+    letters = with_letters(printed, unread_names(raster, match, traces, limits), ink.text, limits)
     margin_mm = min(ink.pen_mm, limits.widest_pen_mm) / 2 + limits.upward_mm
     scene = _Scene(
         stretches=stretches,
@@ -426,12 +434,12 @@ def audit(
         ink=ink,
         margin_mm=margin_mm,
         band=raster.band(margin_mm),
+        letters=letters,
         bare=_nothing_under(np.asarray(ink.trace > limits.hint), raster, margin_mm),
         speed=record.calibration.paper_speed_mm_per_s,
         columns_per_mm=traces.columns_per_mm,
         limits=limits,
     )
-    printed = print_mask(raster, match, pulses, text)
     left = (strokes.seen | ((strokes.dark | strokes.thin) & ~printed)) & ~scene.band
     levels_mm = [float(traces.baseline_mm[one.row]) for one in stretches]
     left[:, separator_columns(left, raster, match, levels_mm, limits)] = False
@@ -440,7 +448,7 @@ def audit(
         left=left,
         seen=strokes.seen,
         printed=printed,
-        letters=with_letters(printed, unread_names(raster, match, traces, limits), ink.text, limits),
+        letters=letters,
         band=scene.band,
         contrast=ink.contrast,
     )

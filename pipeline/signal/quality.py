@@ -8,7 +8,7 @@ What the ink audit found and what stands in pacing spikes counts beside it: both
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -364,6 +364,7 @@ def assess(
     estimate = weights.intercept_db + float(np.dot(weights.coefficients_db, measured.vector()))
     right = _scale_is_right(record.calibration)
     estimate = right * estimate + (1 - right) * min(estimate, weights.misread_db)
+    worst = _less_missing(estimate, record, audit, replace(weights, spikes=QUALITY.spikes_off))
     estimate = _less_missing(estimate, record, audit, weights)
     einthoven, limb_db = _sum_residual(record, _EINTHOVEN), _limb_db(record)
     limb_leads_agree = min(limb_db) >= QUALITY.sums_db if limb_db else None
@@ -371,6 +372,10 @@ def assess(
     warnings += _lead_warnings(coverage, confidence)
     warnings += _audit_warnings(audit)
     warnings += hidden_spikes(record) + unread_strokes(match, traces)
+    if record.pacing and worst < QUALITY.bad_db:
+        warnings.append(
+            "pacing spikes are much of the signal and are placed to a sample only: compare their times with the paper"
+        )
     warnings += _record_warnings(record, match, limb_leads_agree, _strip_db(match, traces))
     if grid_scale.source == "grid":
         warnings += beats_cut_by_lines(match, traces, record.calibration.paper_speed_mm_per_s)

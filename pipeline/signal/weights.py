@@ -143,6 +143,7 @@ class QualityWeights:
     sideways_bend: float = 2.0  # times the bend network's doubt, by which it may be off besides; fitted 2 to 3
     missing: float = 0.1  # of what the audit finds missing that nothing else shows; by hand, 0 to 0.2 fit alike
     spikes: float = 0.28  # of the power of the spikes that were read that others lack; fitted
+    spikes_off: float = 2.0  # of that power, where all stand a sample off: missing there, and noise where they stand
     least_common_s: float = 0.5  # s that the leads of a sum must share; by hand
     least_strip_mm: float = 5.0  # mm that a strip and its short lead must share; by hand
     misread_db: float = 1.0  # dB of a record whose speed or gain is another: what is left of it; by hand
@@ -150,6 +151,7 @@ class QualityWeights:
     best_db: float = 40.0
 
     # What is worth a warning.
+    bad_db: float = 10.0  # dB, under which no record may leave unseen
     coverage: float = 0.9  # share of a lead that must be read; by hand
     confidence: float = 0.5  # mean confidence of a lead; by hand
     sums_db: float = 8.0  # dB of the limb-lead sums; by hand
@@ -219,7 +221,7 @@ class AuditLimits:
     seen_in_gap: float = 0.6  # share of a gap in which there is ink
     bare: float = 0.8  # share of a line beside the record that is seen as trace, while none is seen under the record
     long_mm: float = 25.0  # mm, length of a line away from all rows: shorter ones are scribbles
-    least_mv: float = 0.27  # mV that ink reaches beyond the record
+    least_mv: float = 0.25  # mV that ink reaches beyond the record; of a wave cut by 0.3 mV the tip is paler
     least_s: float = 0.1  # s of a second line, or of a line without ink
     as_one_mm: float = 0.5  # mm between two rows' lines that follow the same ink
     shared_mm: float = 1.5  # mm of paper along time that they do; rows that cross share less

@@ -24,7 +24,7 @@ REASONS = {
     "rhythm strip 1 has no name and resembles no lead; taken as II": Stake.LAYOUT,
     "the columns fit no usual paper speed; 25 mm/s was assumed": Stake.SCALE,
     "several gains are printed: 5 and 10 mm/mV": Stake.SCALE,
-    "estimated SNR 3.0 dB is under the limit of 8 dB": Stake.LOW,
+    "estimated SNR 3.0 dB is under the limit of 10 dB": Stake.LOW,
     "only 50% of the printed signal was read (limit 80%)": Stake.LOW,
     "a new reason": Stake.OTHER,
 }
@@ -59,7 +59,7 @@ def test_worst_of_several_reasons_counts():
 
 def test_worklist_goes_by_stake_then_age(store):
     fine = ended(store, JobStatus.DONE, minutes_ago=90)
-    low = ended(store, reason="estimated SNR 3.0 dB is under the limit of 8 dB", minutes_ago=80)
+    low = ended(store, reason="estimated SNR 3.0 dB is under the limit of 10 dB", minutes_ago=80)
     ink = ended(store, reason="ink 13 mm tall at 2.4 s in I is not in the record", minutes_ago=10)
     older_ink = ended(store, reason="ink 9 mm tall at 1.0 s in V1 is not in the record", minutes_ago=20)
     unread = ended(store, JobStatus.FAILED, reason="there is no ECG grid on the page", minutes_ago=5)

@@ -151,7 +151,7 @@ def test_doubtful_page_stays_in_the_house_unless_the_site_says_otherwise(bench: 
     bench.worker().run_once()
     job = bench.store.jobs.get(job_id)
     assert job.status == JobStatus.NEEDS_REVIEW
-    assert "estimated SNR 3.0 dB is under the limit of 8 dB" in job.reason and "50%" in job.reason
+    assert "estimated SNR 3.0 dB is under the limit of 10 dB" in job.reason and "50%" in job.reason
     assert bench.store.deliveries.of_job(job_id) == []
     other = bench.submit(page_png(Behaviour.DOUBTFUL, seed=1))
     bench.worker(review={"deliver_doubtful": True}).run_once()

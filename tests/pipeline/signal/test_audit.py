@@ -276,11 +276,12 @@ def test_a_stretch_that_is_shifted_is_found(case: Case) -> None:
     assert {lead for _, lead in case.doubtful()} == {Lead.AVL}
 
 
-def test_a_level_stretch_that_is_shifted_onto_the_grid_is_found(case: Case) -> None:
+@pytest.mark.parametrize("seconds", [0.2, 0.12])
+def test_a_level_stretch_that_is_shifted_onto_the_grid_is_found(case: Case, seconds: float) -> None:
     """A heavy line of the grid under the record is no trace: the page network sees that beside it."""
     time_s = case.calm(Lead.V6)
     x, y = case.at(Lead.V6, time_s)
-    case.change(Lead.V6, time_s - 0.1, time_s + 0.1, lambda part: part + np.float32(0.5))
+    case.change(Lead.V6, time_s - seconds / 2, time_s + seconds / 2, lambda part: part + np.float32(0.5))
     rows = slice(round((y - 6) * PX), round((y - 4) * PX))
     case.paper.pixels[rows, round((x - 5) * PX) : round((x + 5) * PX)] = (150, 110, 110)
     assert Lead.V6 in {lead for _, lead in case.doubtful()}
