@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter1d, median_filter
+from scipy.ndimage import gaussian_filter1d
 
 from pipeline.datatypes import ByteArray, FloatArray
 from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, ink_strip
@@ -18,7 +18,6 @@ from pipeline.training.drawing.render import photograph_flat
 from pipeline.training.drawing.synth import INK_PX_PER_MM, DrawnPage, DrawnRow, DrawnSpike
 
 _MARGIN_MM = 12.0  # of a row's strip, above and below its waves
-_UNTRACED = 0.2  # share of rows on which waves are left out
 _UNCLEAR = (0.45, 1.7)  # of a stroke's height: a spike that ends outside is part of another wave; it teaches nothing
 
 
@@ -72,15 +71,9 @@ def stroke_samples(page: DrawnPage, count: int, rng: np.random.Generator) -> lis
 def _traced(
     row: DrawnRow, x_mm: npt.NDArray[np.float64], spikes: Sequence[DrawnSpike], rng: np.random.Generator
 ) -> FloatArray:
-    """Return a row's line (n,) as it is traced: smoother than drawn, trembling, drawn towards some of its spikes.
-
-    Sharp waves are left out on some rows, as tracing does where rows cross or print fades.
-    """
+    """Return a row's line (n,) as it is traced: smoother than drawn, trembling, drawn towards some of its spikes."""
     known = np.isfinite(row.line_mm)
     line = np.interp(x_mm, row.x_mm[known], row.line_mm[known])
-    if rng.random() < _UNTRACED:
-        left_out = gaussian_filter1d(rng.normal(0, 1, len(line)), 60) > rng.uniform(-0.1, 0.06)
-        line = np.where(left_out, median_filter(line, 2 * int(rng.integers(15, 45)) + 1), line)
     line = gaussian_filter1d(line, rng.uniform(0.7, 2.5))
     line += gaussian_filter1d(rng.normal(0, 1, len(line)), 8) * rng.uniform(0.05, 0.4)
     often = rng.random()
