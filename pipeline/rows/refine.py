@@ -165,11 +165,15 @@ def _of_a_pacemaker(strokes: Sequence[_Likely], *, fewest: int = 4) -> list[_Lik
     return sorted(kept, key=lambda one: (one.row, one.column))
 
 
-def _repeats(spikes: Sequence[_Likely], *, ratio: float = 0.65) -> bool:
-    """Tell whether spikes stand in several rows at once, twice, or are alike in one row, three times."""
+def _repeats(spikes: Sequence[_Likely], *, ratio: float = 0.65, least_mm: float = 2.5) -> bool:
+    """Tell whether spikes stand in several rows at once, twice, or are alike in one row, three times and `least_mm`.
+
+    Notches of waves are alike in one row too, but small.
+    """
     shared = {one.column for one in spikes if any(_at_once(one, other) for other in spikes)}
     twice = any(abs(one - other) > _APART_MM * PX_PER_MM_X for one in shared for other in shared)
-    heights = [np.array([each.height_mm / one.height_mm for each in spikes if each.row == one.row]) for one in spikes]
+    tall = [one for one in spikes if abs(one.height_mm) >= least_mm]
+    heights = [np.array([each.height_mm / one.height_mm for each in tall if each.row == one.row]) for one in tall]
     return twice or any(((times >= ratio) & (times <= 1 / ratio)).sum() >= 3 for times in heights)
 
 

@@ -351,9 +351,9 @@ def _fit(y: np.ndarray, strip: np.ndarray, text: list[TextLine]) -> TraceSet:
 COLUMNS = [60, 480, 890, 1330, 1740]
 
 
-@pytest.mark.parametrize(("count", "taken"), [(5, 5), (3, 0)])
-def test_a_page_with_few_strokes_is_no_paced_page(count: int, taken: int) -> None:
-    spikes = _fitted(COLUMNS[:count], 10.0, []).spikes
+@pytest.mark.parametrize(("count", "mm", "taken"), [(5, 10.0, 5), (3, 10.0, 0), (5, 2.2, 0)])
+def test_a_page_with_few_or_small_strokes_is_no_paced_page(count: int, mm: float, taken: int) -> None:
+    spikes = _fitted(COLUMNS[:count], mm, []).spikes
     assert [spike.x_mm * PX_PER_MM_X for spike in spikes] == pytest.approx(COLUMNS[:taken], abs=2)
     assert [spike.tip_mm for spike in spikes] == pytest.approx([40 + LEVEL / PX_PER_MM_Y - 10.0] * taken, abs=0.5)
 
