@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.datatypes import ByteArray, FloatArray, LayoutMatch, PulseBox, SpikeMark, TextLine, TraceSet
 from pipeline.networks.inference import Network
 from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, Flags, Float64, InkStrip, ink_strip
-from pipeline.rows.spikes import Stroke, chances, middle_of, pictures, strokes_of, without_spikes
+from pipeline.rows.spikes import Stroke, chances, level_of, middle_of, pictures, strokes_of, without_spikes
 from pipeline.rows.steep import with_steep
 from pipeline.rows.tips import with_tips
 from pipeline.sheet.paper import Sheet, print_boxes
@@ -71,6 +73,7 @@ def fit_ink(
     likely = _judged(strips, [pictures(strips[k].ink, strips[k].strokes, others_px(k)) for k in strips], network)
     likely = [replace(one, printed=_in_print(boxes, x_mm, one)) for one in likely]
     owned = _of_a_pacemaker(likely)
+    owned = _completed(owned, strips, _leads(match, x_mm))
     own = {k: [(one.column, one.sign) for one in owned if one.row == k] for k in strips}
 
     def line_px(k: int) -> FloatArray:
@@ -109,6 +112,11 @@ class _Likely:
     chance: float  # the same among all strokes of the page, in [0, 1]
     printed: bool = False  # it lies in print
 
+    @property
+    def height_mm(self) -> float:
+        """From its foot; below the line is positive."""
+        return self.tip_mm - self.foot_mm
+
 
 def _judged(strips: dict[int, _Strip], shown: Sequence[ByteArray], network: Network) -> list[_Likely]:
     """Ask the network about all strokes of a page; what it rules out is left away."""
@@ -142,9 +150,9 @@ def _share(answer: float) -> float:
 
 
 def _of_a_pacemaker(strokes: Sequence[_Likely], *, fewest: int = 4) -> list[_Likely]:
-    """Keep the strokes that are a pacemaker's: the likeliest of each place, if they are `fewest` on the page.
+    """Keep the strokes that are a pacemaker's: the likeliest of each place, if they repeat and are `fewest` or more.
 
-    Fewer are left to the audit.  In print, only those that other rows have one beside.
+    Others are left to the audit.  In print, only those that other rows have one beside.
     """
     kept: list[_Likely] = []
     for one in sorted(strokes, key=lambda each: -each.chance):
@@ -153,14 +161,127 @@ def _of_a_pacemaker(strokes: Sequence[_Likely], *, fewest: int = 4) -> list[_Lik
             kept.append(one)
     plain = [one for one in kept if not one.printed]
     kept = [one for one in kept if not one.printed or any(_at_once(one, other) for other in plain)]
-    kept = [_in_time(one, kept) for one in kept] if len(kept) >= fewest else []
+    kept = [_in_time(one, kept) for one in kept] if len(kept) >= fewest and _repeats(kept) else []
     return sorted(kept, key=lambda one: (one.row, one.column))
+
+
+def _repeats(spikes: Sequence[_Likely], *, ratio: float = 0.65, least_mm: float = 2.5) -> bool:
+    """Tell whether spikes stand in several rows at once, twice, or are alike in one row, three times and `least_mm`.
+
+    Notches of waves are alike in one row too, but small.
+    """
+    shared = {one.column for one in spikes if any(_at_once(one, other) for other in spikes)}
+    twice = any(abs(one - other) > _APART_MM * PX_PER_MM_X for one in shared for other in shared)
+    tall = [one for one in spikes if abs(one.height_mm) >= least_mm]
+    heights = [np.array([each.height_mm / one.height_mm for each in tall if each.row == one.row]) for one in tall]
+    return twice or any(((times >= ratio) & (times <= 1 / ratio)).sum() >= 3 for times in heights)
 
 
 def _in_time(one: _Likely, strokes: Sequence[_Likely], *, same: int = 6) -> _Likely:
     """Put a spike where the strokes of its firing stand in all rows: their middles are surer than its own."""
     middle = float(np.median([other.middle for other in strokes if abs(other.column - one.column) <= same]))
     return replace(one, column=round(middle), middle=middle)
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class _Firing:
+    """What a pacemaker printed at one time."""
+
+    middle: float  # of its strokes, in columns
+    spikes: dict[tuple[int, int], _Likely]  # by row and by the stretch of the row that is one lead
+
+    @property
+    def column(self) -> int:
+        """The nearest column."""
+        return round(self.middle)
+
+
+def _leads(match: LayoutMatch, x_mm: Float64) -> dict[int, npt.NDArray[np.int64]]:
+    """Tell which stretch of its row is one lead, by a number for every column (n,); -1 outside."""
+    leads: dict[int, npt.NDArray[np.int64]] = {}
+    for n, (_, row, (start, end)) in enumerate(match.stretches()):
+        leads.setdefault(row, np.full(len(x_mm), -1))[(x_mm >= start) & (x_mm <= end)] = n
+    return leads
+
+
+def _firings(spikes: Sequence[_Likely], leads: dict[int, npt.NDArray[np.int64]], *, same: int = 6) -> list[_Firing]:
+    """Put spikes together that stand at one time."""
+    ordered = sorted((one for one in spikes if one.row in leads), key=lambda one: one.column)
+    starts = [n for n, one in enumerate(ordered) if not n or one.column - ordered[n - 1].column > same]
+    groups = [ordered[start:stop] for start, stop in pairwise([*starts, len(ordered)])]
+    return [
+        _Firing(
+            middle=float(np.median([one.middle for one in group])),
+            spikes={(one.row, int(leads[one.row][one.column])): one for one in group},
+        )
+        for group in groups
+    ]
+
+
+def _likeness(one: _Firing, other: _Firing, *, ratio: float = 0.5) -> float | None:
+    """Return how tall a firing's spikes are beside another's; None if they are not of one kind, NaN if nobody knows."""
+    times = [own.height_mm / other.spikes[lead].height_mm for lead, own in one.spikes.items() if lead in other.spikes]
+    alike = [each for each in times if ratio <= each <= 1 / ratio]
+    if 3 * len(alike) < 2 * len(times):
+        return None
+    return float(np.median(alike)) if alike else float("nan")
+
+
+def _expected(
+    firing: _Firing, lead: tuple[int, int], others: Sequence[_Firing], *, ratio: float = 0.65
+) -> float | None:
+    """Return the height in mm that a firing has in a lead by what others have there; None if nobody knows."""
+    heights = [(_likeness(firing, other), other.spikes[lead].height_mm) for other in others if lead in other.spikes]
+    known = [times * height for times, height in heights if times is not None and np.isfinite(times)]
+    if known:
+        return float(np.median(known))
+    all_heights = np.array([height for times, height in heights if times is not None])
+    alike = all_heights.size and np.all(all_heights / all_heights[np.abs(all_heights).argmax()] > ratio)
+    return float(np.median(all_heights)) if alike else None
+
+
+def _completed(
+    spikes: list[_Likely], strips: dict[int, _Strip], leads: dict[int, npt.NDArray[np.int64]]
+) -> list[_Likely]:
+    """Add the spikes that firings lack in leads that have such spikes at other times, where ink stands there.
+
+    A row's own wave, another row or a separator hides a stroke; the pattern then says what its ink is.
+    """
+    firings = _firings(spikes, leads)
+    added = []
+    for firing in firings:
+        for row in leads.keys() & strips.keys():
+            lead = row, int(leads[row][firing.column])
+            if lead in firing.spikes or lead[1] < 0 or not strips[row].ink.there[firing.column]:
+                continue
+            height_mm = _expected(firing, lead, firings)
+            stroke = None if height_mm is None else _hidden(strips[row], firing.column, height_mm)
+            if stroke is not None:
+                foot_mm, tip_mm = (strips[row].top_mm + y_px / PX_PER_MM_Y for y_px in (stroke.foot_px, stroke.tip_px))
+                least = min(firing.spikes.values(), key=lambda one: one.chance)
+                changed = replace(least, row=row, column=firing.column, middle=firing.middle, sign=stroke.sign)
+                added.append(replace(changed, foot_mm=foot_mm, tip_mm=tip_mm))
+    return sorted([*spikes, *added], key=lambda one: (one.row, one.column))
+
+
+def _hidden(strip: _Strip, column: int, height_mm: float, *, ink: float = 0.3, near: int = 4) -> Stroke | None:
+    """Return the stroke that stands where a spike is expected, or as much ink as it has; None if that is missing."""
+    sign = 1 if height_mm > 0 else -1
+    height_px = height_mm * PX_PER_MM_Y
+    alike = [
+        (abs(float(np.log((one.tip_px - one.foot_px) / height_px))), n)
+        for n, one in enumerate(strip.strokes)
+        if one.sign == sign and abs(one.column - column) <= near
+    ]
+    off, nearest = min(alike, default=(np.inf, 0))
+    if off <= np.log(1.6):
+        return strip.strokes[nearest]
+    foot_px = float(level_of(strip.ink.y_px, sign)[column])
+    rows = np.round(foot_px + height_px * np.linspace(0.2, 0.9, 29)).astype(np.int64).clip(0, len(strip.ink.ink) - 1)
+    dark = strip.ink.ink[rows][:, max(column - 1, 0) : column + 2].mean(1) > ink
+    if dark.mean() < 0.5 or dark[len(dark) // 2 :].mean() < 0.8:  # faded ink is missing at the foot
+        return None
+    return Stroke(column=column, sign=sign, foot_px=foot_px, tip_px=foot_px + height_px)
 
 
 def _marks(strokes: Sequence[_Likely], x_mm: Float64) -> tuple[SpikeMark, ...]:

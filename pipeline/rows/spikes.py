@@ -25,7 +25,7 @@ _GAP = 3  # pixels without ink that end a stroke
 _WIDEST_MM = 0.3  # of what the line follows of a spike
 _LEAST_MM = 1.2  # length of the shortest stroke, beyond the line's own ink
 _HALF_WIDTH = 5  # columns on each side of a stroke's middle that may be its own
-_MOST = 100  # strokes of a row; one that has more is full of grid, and only the thin ones are looked at
+_MOST = 200  # strokes of a row; one that has more is full of grid, and only the thin ones are looked at
 _WAVE = 24  # columns on each side in which a wave would show
 _BESIDE_MM, _BESIDE_PX = 3.0, 10  # of a picture, beyond the foot and beyond the tip
 _COARSE = 5  # columns in one of the far picture
@@ -247,7 +247,8 @@ def level_of(y_px: FloatArray, sign: int) -> FloatArray:
 def _side(row: InkStrip, sign: int) -> _Side:
     """Look at the ink beyond the line's own."""
     level = level_of(row.y_px, sign)
-    beside = 2 * round((0.5 * row.pen.width_mm + 2 * row.pen.blur_mm) * PX_PER_MM_X) + 1
+    # no farther, though blur shows there: a spike inside a QRS complex ends before the limb beside it
+    beside = 2 * round((0.4 * row.pen.width_mm + 0.5 * row.pen.blur_mm) * PX_PER_MM_X) + 1
     outermost = minimum_filter1d if sign < 0 else maximum_filter1d
     half_px = (0.5 * row.pen.width_mm + row.pen.blur_mm) * PX_PER_MM_Y
     edge = np.asarray(outermost(level, beside) + sign * half_px, np.float32)

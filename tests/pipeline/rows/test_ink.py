@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.datatypes import TextLine, TraceSet
+from pipeline.datatypes import LEADS, TextLine, TraceSet
 from pipeline.networks.inference import Network, load_network
 from pipeline.networks.specification import SPIKE
 from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, InkStrip, Pen, drawn, ink_strip
@@ -269,12 +269,23 @@ def _sheet(strip: np.ndarray, top_mm: float = 40.0) -> SimpleNamespace:
     return SimpleNamespace(pixels=at, ink=ink)
 
 
+def _match(rows: int) -> SimpleNamespace:
+    """A layout of one column, every row a lead of its own."""
+    span_mm = (-5.0, 130.0)
+    leads = [(lead, row, span_mm) for row, lead in enumerate(LEADS[:rows])]
+    return SimpleNamespace(column_mm=(span_mm,), labels=(), stretches=lambda: leads)
+
+
 def _rows_with(
     uprights_mm: list[tuple[float, float]],
     levels_mm: list[float],
     pale_mm: dict[tuple[float, float], float] | None = None,
+    blots: tuple[tuple[slice, slice, float], ...] = (),
 ) -> TraceSet:
-    """Level rows on one sheet, every upright from y to y in mm at the same four times, and pale ones, fitted."""
+    """Level rows on one sheet, every upright from y to y in mm at the same four times, and pale ones, fitted.
+
+    Blots are parts of the picture that have so much ink.
+    """
     pen = Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0)
     height, top_mm = 640, 40.0
     x = np.arange(N, dtype=np.float64)
@@ -285,6 +296,8 @@ def _rows_with(
         for ends, dark in [*((each, 1.0) for each in uprights_mm), *(pale_mm or {}).items()]:
             y = (np.array(ends) - top_mm) * PX_PER_MM_Y
             cover = np.maximum(cover, dark * draw(np.full(2, float(column)), y, (height, N), pen))
+    for rows, columns, dark in blots:
+        cover[rows, columns] = dark
     picture = PAPER + np.clip(cover, 0, 1)[..., None] * (INK - PAPER)
     traces = TraceSet(
         row_mm=np.stack([top_mm + y / PX_PER_MM_Y for y in lines]).astype(np.float32),
@@ -293,8 +306,7 @@ def _rows_with(
         x0_mm=0.0,
         columns_per_mm=PX_PER_MM_X,
     )
-    match = SimpleNamespace(column_mm=((-5.0, 130.0),), labels=())
-    return fit_ink(traces, _sheet(np.round(picture).astype(np.uint8), top_mm), match, (), [], _network())  # type: ignore[arg-type]
+    return fit_ink(traces, _sheet(np.round(picture).astype(np.uint8), top_mm), _match(len(lines)), (), [], _network())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -328,8 +340,7 @@ def test_complexes_that_reach_the_next_row_are_no_spikes() -> None:
         x0_mm=0.0,
         columns_per_mm=PX_PER_MM_X,
     )
-    match = SimpleNamespace(column_mm=((-5.0, 130.0),), labels=())
-    assert fit_ink(traces, _sheet(picture, top_mm), match, (), [], _network()).spikes == ()  # type: ignore[arg-type]
+    assert fit_ink(traces, _sheet(picture, top_mm), _match(2), (), [], _network()).spikes == ()  # type: ignore[arg-type]
 
 
 def _fitted(columns: list[int], mm: float, text: list[TextLine]) -> TraceSet:
@@ -347,16 +358,15 @@ def _fit(y: np.ndarray, strip: np.ndarray, text: list[TextLine]) -> TraceSet:
         x0_mm=0.0,
         columns_per_mm=PX_PER_MM_X,
     )
-    match = SimpleNamespace(column_mm=((-5.0, 130.0),), labels=())
-    return fit_ink(traces, _sheet(strip), match, (), text, _network())  # type: ignore[arg-type]
+    return fit_ink(traces, _sheet(strip), _match(1), (), text, _network())  # type: ignore[arg-type]
 
 
 COLUMNS = [60, 480, 890, 1330, 1740]
 
 
-@pytest.mark.parametrize(("count", "taken"), [(5, 5), (3, 0)])
-def test_a_page_with_few_strokes_is_no_paced_page(count: int, taken: int) -> None:
-    spikes = _fitted(COLUMNS[:count], 10.0, []).spikes
+@pytest.mark.parametrize(("count", "mm", "taken"), [(5, 10.0, 5), (3, 10.0, 0), (5, 2.2, 0)])
+def test_a_page_with_few_or_small_strokes_is_no_paced_page(count: int, mm: float, taken: int) -> None:
+    spikes = _fitted(COLUMNS[:count], mm, []).spikes
     assert [spike.x_mm * PX_PER_MM_X for spike in spikes] == pytest.approx(COLUMNS[:taken], abs=2)
     assert [spike.tip_mm for spike in spikes] == pytest.approx([40 + LEVEL / PX_PER_MM_Y - 10.0] * taken, abs=0.5)
 
@@ -398,6 +408,26 @@ def test_spikes_of_a_firing_stand_at_one_place_of_all_rows() -> None:
     spikes = _rows_with([(66.0, 56.0), (82.0, 70.0), (110.0, 102.0)], [66.0, 82.0, 110.0]).spikes
     places = {round(spike.x_mm * PX_PER_MM_X, 2) for spike in spikes}
     assert len(spikes) == 12 and sorted(places) == pytest.approx([480, 890, 1330, 1740], abs=0.5)
+
+
+def test_what_a_firing_lacks_in_a_lead_is_added_where_ink_hides_it() -> None:
+    above = slice(round(26.0 * PX_PER_MM_Y), round(41.5 * PX_PER_MM_Y))  # of the second row's line
+    blots = ((above, slice(860, 920), 1.0), (above, slice(1320, 1341), 0.0))
+    spikes = _rows_with([(66.0, 56.0), (82.0, 70.0), (110.0, 102.0)], [66.0, 82.0, 110.0], blots=blots).spikes
+    assert [(spike.row, round(spike.x_mm * PX_PER_MM_X / 10)) for spike in spikes] == [
+        (row, column) for row in range(3) for column in (48, 89, 133, 174) if (row, column) != (1, 133)
+    ]
+    hidden = next(spike for spike in spikes if spike.row == 1 and 860 < spike.x_mm * PX_PER_MM_X < 920)
+    assert hidden.tip_mm == pytest.approx(70.0, abs=0.6)
+    assert hidden.score <= min(spike.score for spike in spikes if spike is not hidden)
+
+
+def test_a_spike_inside_a_complex_is_shown_to_the_network() -> None:
+    y = _line(12.0, half_mm=1.5)
+    y[1000:] = y[0]
+    at = 230  # on the way down from the tip at 200
+    row = _seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0), {at: 10.5}), y)
+    assert any(abs(stroke.column - at) <= 3 and stroke.sign < 0 for stroke in strokes_of(row))
 
 
 @pytest.mark.parametrize("half_mm", [0.8, 1.0, 1.4])
