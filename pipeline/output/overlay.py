@@ -7,9 +7,6 @@ drawing code of the pipeline; nothing is computed from what is drawn.
 
 from __future__ import annotations
 
-import struct
-import zlib
-
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +39,6 @@ _LABEL: Colour = (0, 90, 255)
 _UNUSED: Colour = (130, 130, 130)
 _DOUBT: Colour = (255, 0, 0)
 _SHIFT = 4  # fractional bits of OpenCV's coordinates
-_PNG_UP = 2  # the filter that subtracts the line above
 
 
 def _colour(lead: Lead) -> Colour:
@@ -178,27 +174,10 @@ def reduce_page(page: PageImage, *, max_pixels: int = 4_000_000) -> ByteArray:
 
 
 def write_png(pixels: ByteArray) -> bytes:
-    """Encode an (H, W, 3) RGB picture as PNG; its two halves are compressed side by side."""
-    height, width = pixels.shape[:2]
-    lines = pixels.reshape(height, -1)
-    # One filter for all lines, less the line above: choosing the best of five costs as long as the compression.
-    filtered = np.full((height, 1 + 3 * width), _PNG_UP, np.uint8)
-    filtered[0, 1:] = lines[0]
-    np.subtract(lines[1:], lines[:-1], out=filtered[1:, 1:])
-    halves = ((filtered[: height // 2], zlib.Z_FULL_FLUSH), (filtered[height // 2 :], zlib.Z_FINISH))
-    parts = side_by_side(_deflated, halves)
-    header = struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)  # eight bits of red, green and blue
-    data = b"".join([b"\x78\x01", *parts, zlib.adler32(filtered.data).to_bytes(4)])
-    chunks = (_png_chunk(b"IHDR", header), _png_chunk(b"IDAT", data), _png_chunk(b"IEND", b""))
-    return b"".join([b"\x89PNG\r\n\x1a\n", *chunks])
-
-
-def _deflated(part: tuple[ByteArray, int]) -> bytes:
-    """Compress lines as a part of a stream that ends as it is told."""
-    lines, end = part
-    packer = zlib.compressobj(1, wbits=-zlib.MAX_WBITS)
-    return packer.compress(lines.data) + packer.flush(end)
-
-
-def _png_chunk(name: bytes, data: bytes) -> bytes:
-    return b"".join([len(data).to_bytes(4), name, data, zlib.crc32(data, zlib.crc32(name)).to_bytes(4)])
+    """Encode an (H, W, 3) RGB picture as PNG."""
+    # One filter for all lines: choosing the best of five for each costs as long as the compression.
+    settings = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
+    done, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), settings)
+    if not done:
+        raise ValueError(f"a picture of {pixels.shape} cannot be written as PNG")
+    return bytes(data)

@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -31,18 +30,6 @@ def test_png_holds_the_same_picture() -> None:
     data = write_png(drawn)
     assert data.startswith(b"\x89PNG")
     assert np.array_equal(load_pages(data)[0].pixels, drawn)
-
-
-def test_png_is_the_same_on_one_thread_and_on_two() -> None:
-    drawn, threads = draw_overlay(digitization(4.0), px_per_mm=3.0), cv2.getNumThreads()
-    try:
-        ways = []
-        for n in (1, 2):
-            cv2.setNumThreads(n)
-            ways.append(write_png(drawn))
-    finally:
-        cv2.setNumThreads(threads)
-    assert ways[0] == ways[1]
 
 
 def test_only_those_who_show_a_page_draw_one() -> None:
