@@ -429,7 +429,8 @@ class Digitizer:
         corrections = task.corrections
         rectified = in_original(seen.rectified, seen.to_original)
         seen_mm = [x for row in seen.marks.rows for x in row.boundaries_mm]
-        match = self.stages.settle_columns(self._match(seen, corrections), seen.traces, upright.sheet, seen_mm)
+        laid = self._match(seen, corrections)
+        match = self.stages.settle_columns(laid, seen.traces, upright.sheet, seen_mm, None)  # no speed without a scale
         match = self.stages.put_where_stated(match, seen.traces, rectified, corrections)
         named = {label.lead for label in match.labels} & set(match.layout.leads)
         few = len(named) < min(4, len(match.layout.leads)) and corrections.layout is None

@@ -90,22 +90,6 @@ class LayoutFinder(Protocol):
         ...
 
 
-class ColumnSettler(Protocol):
-    """Form of `layout.settle.settle_columns`."""
-
-    def __call__(
-        self,
-        match: LayoutMatch,
-        traces: TraceSet,
-        sheet: Sheet,
-        seen_mm: Sequence[float],
-        speed_mm_per_s: float | None = None,
-        /,
-    ) -> LayoutMatch:
-        """Settle columns; the speed is not known yet where the scale is a guess."""
-        ...
-
-
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Stages:
     """The functions a `Digitizer` composes, in the order in which it calls them."""
@@ -127,7 +111,7 @@ class Stages:
     follow_strokes: Callable[[TraceSet, Sheet], TraceSet]
     join_lead_names: Callable[[Sequence[LeadLabel], Sequence[TextLine]], tuple[LeadLabel, ...]]
     identify_layout: LayoutFinder
-    settle_columns: ColumnSettler
+    settle_columns: Callable[[LayoutMatch, TraceSet, Sheet, Sequence[float], float | None], LayoutMatch]
     put_where_stated: Callable[[LayoutMatch, TraceSet, RectifiedPage, Corrections], LayoutMatch]
     lay_by_hand: Callable[[TraceSet, LayoutMatch, Sheet, RectifiedPage, Corrections], tuple[TraceSet, LayoutMatch]]
     measure_pulses: Callable[[Sheet, PrintedMarks], PrintedMarks]

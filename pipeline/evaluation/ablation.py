@@ -67,8 +67,7 @@ def _remembering(network: Network) -> Network:
 
 def bent_sheet(sheet: Sheet, network: Network) -> Sheet:
     """Leave the sheet as the lattice has it, and sample its canvas."""
-    found = sheet.rectified
-    return replace(sheet, rectified=replace(found, pixels=sheet.canvas(found.px_per_mm)))
+    return sheet.sampled()
 
 
 def flat_sheet(page: PageImage, segmentation: SegmentationMap, px_per_mm: float = 5.0) -> Sheet:

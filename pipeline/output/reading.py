@@ -9,7 +9,7 @@ import io
 import json
 import zipfile
 import zlib
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -129,7 +129,7 @@ def _sheet(about: dict[str, Any], arrays: dict[str, Any], page: PageImage, maps:
         homography=arrays["homography"],
         quarter_turns=quarter_turns,
     )
-    return replace(rectified, pixels=Sheet(page=page, segmentation=maps, rectified=rectified).canvas(px_per_mm))
+    return Sheet(page=page, segmentation=maps, rectified=rectified).sampled().rectified
 
 
 def _traces(about: dict[str, Any], arrays: dict[str, Any]) -> TraceSet:

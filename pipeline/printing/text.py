@@ -62,10 +62,12 @@ def _print_mask(sheet: Sheet, x_mm: Float64, y_mm: Float64, as_trace: bool) -> M
     """
     seen = sheet.ink(x_mm, y_mm)
     text, trace = seen[..., 0], seen[..., 1]
-    mask = ((text > 255 * TEXT.likely) | ((text > 255 * TEXT.faint) & (text > trace))).astype(np.uint8)
     if as_trace:
         outer = np.minimum(y_mm - y_mm[0], y_mm[-1] - y_mm) < TEXT.outer_mm
-        mask = ((trace > 255 * TEXT.likely) & outer[:, None]).astype(np.uint8)
+        likely = (trace > 255 * TEXT.likely) & outer[:, None]
+    else:
+        likely = (text > 255 * TEXT.likely) | ((text > 255 * TEXT.faint) & (text > trace))
+    mask = likely.astype(np.uint8)
     strokes = np.zeros(mask.shape, bool)
     tall_px, long_px = round(TEXT.stroke * TEXT.most_mm * TEXT.px_per_mm), round(TEXT.rule_mm * TEXT.px_per_mm)
     for kernel in (np.ones((tall_px, 1)), np.ones((1, long_px))):

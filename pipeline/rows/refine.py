@@ -72,8 +72,7 @@ def fit_ink(
 
     likely = _judged(strips, [pictures(strips[k].ink, strips[k].strokes, others_px(k)) for k in strips], network)
     likely = [replace(one, printed=_in_print(boxes, x_mm, one)) for one in likely]
-    owned = _of_a_pacemaker(likely)
-    owned = _completed(owned, strips, _leads(match, x_mm))
+    owned = _completed(_of_a_pacemaker(likely), strips, _leads(match, x_mm))
     own = {k: [(one.column, one.sign) for one in owned if one.row == k] for k in strips}
 
     def line_px(k: int) -> FloatArray:

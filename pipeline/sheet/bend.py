@@ -51,7 +51,7 @@ def unbend(sheet: Sheet, network: Network, *, node_mm: float = 2.5, again_mm: fl
             break
     moved = sheet.rectified
     scale = replace(moved.grid_scale, doubt_mm=doubt_mm)
-    return replace(sheet, rectified=replace(moved, pixels=sheet.canvas(moved.px_per_mm), grid_scale=scale))
+    return replace(sheet, rectified=replace(moved, grid_scale=scale)).sampled()
 
 
 def _field(sheet: Sheet, network: Network) -> tuple[FloatArray, float]:

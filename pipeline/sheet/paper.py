@@ -213,6 +213,11 @@ class Sheet:
         """Sample the page's own pixels over the whole sheet: (h, w, 3) uint8 RGB."""
         return self.pixels(*canvas_raster(self.rectified, px_per_mm))
 
+    def sampled(self) -> Sheet:
+        """Return the sheet with its canvas sampled at the canvas's own resolution."""
+        pixels = self.canvas(self.rectified.px_per_mm)
+        return replace(self, rectified=replace(self.rectified, pixels=pixels))
+
     @cached_property
     def _maps(self) -> tuple[ByteArray, Points]:
         """Text, trace and grid (h, w, 3), inverted so that the white outside means nothing, and the nodes on them."""

@@ -12,7 +12,7 @@ Geometry is found on the page network's maps at low resolution; the canvas is sa
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -97,8 +97,7 @@ def lay_flat(page: PageImage, segmentation: SegmentationMap, px_per_mm: float = 
     GridNotFound
         If there is neither a stated resolution nor a trace.
     """
-    sheet = _level(page, segmentation, _flat_sheet(page, segmentation), px_per_mm)
-    return replace(sheet, rectified=replace(sheet.rectified, pixels=sheet.canvas(px_per_mm)))
+    return _level(page, segmentation, _flat_sheet(page, segmentation), px_per_mm).sampled()
 
 
 def _level(page: PageImage, segmentation: SegmentationMap, found: _Found, px_per_mm: float) -> Sheet:
