@@ -128,6 +128,7 @@ def _moved(
     columns_per_mm: float,
     *,
     surer: float = 0.5,
+    alone_mm: float = 2.0,
     apart_mm: float = 0.5,
 ) -> FloatArray:
     """Return how far a line (n,) is moved where it is `unknown`, towards what all stretches tell together.
@@ -141,6 +142,8 @@ def _moved(
     columns_per_mm : float
     surer : float
         The error expected of what they tell, at most, as a share of the line's own.
+    alone_mm : float
+        That error at most if there is one line more than numbers: no other line then says which of them is wrong.
     apart_mm : float
         A line stays where what is told is nowhere, within so much along time, farther off than that.
     """
@@ -151,7 +154,8 @@ def _moved(
     )
     line_mm, doubt_mm = _fitted(every, one.terms)
     off_mm = np.zeros(unknown.size, np.float32)
-    surely = doubt_mm < surer * one.error_mm[unknown]
+    alone = len(every.terms) - len(one.terms) == 1
+    surely = doubt_mm < np.minimum(surer * one.error_mm[unknown], alone_mm if alone else np.inf)
     off_mm[unknown] = np.where(surely, line_mm + level_mm - one.y_mm[unknown], 0.0)
     far = maximum_filter1d(np.abs(off_mm), 2 * round(apart_mm * columns_per_mm) + 1) > apart_mm
     return np.asarray(np.where(far, off_mm, np.float32(0)))

@@ -77,6 +77,17 @@ def test_columns_recorded_together_tell_each_other() -> None:
     assert off_mm(found, traces) < 0.6
 
 
+def test_one_other_print_tells_only_if_it_is_sure() -> None:
+    traces, match = page("3x4+3R")
+    lead = next(lead for lead in match.rhythm if lead in (Lead.V1, Lead.V2, Lead.V5))
+    prints = [(row, span) for name, row, span in match.stretches() if name == lead]
+    wrong = traces
+    for (row, _), confidence in zip(prints, (0.1, 0.45), strict=True):
+        first = round((prints[0][1][0] + 20 - traces.x0_mm) * traces.columns_per_mm)
+        wrong = misread(wrong, row, slice(first, first + 40), 15.0 if confidence < 0.4 else -9.0, confidence)
+    assert tell_from_others(wrong, match) is wrong
+
+
 def test_two_of_three_rows_cannot_be_told() -> None:
     traces, match = page("3x4")
     row, part = stretch(match, traces, Lead.II)
