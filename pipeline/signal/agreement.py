@@ -2,13 +2,14 @@
 
 At any time the six limb leads hold two numbers, and a rhythm strip repeats its short lead.  Where strokes of several
 rows lie over each other, the tracer is often unsure of one row and sure of those that lie elsewhere.  There the row is
-taken from all of them together, and what contradicts the others counts less.
+taken from all of them together, and what contradicts the others counts less.  Rows that touch no other stay as read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +57,7 @@ class _Beside:
 
 
 def tell_from_others(traces: TraceSet, match: LayoutMatch, *, unsure: float = 0.5) -> TraceSet:
-    """Take rows from the rows that they must agree with, where they are unsure and those are surer.
+    """Take rows from the rows that they must agree with, where another row touches them, they are unsure, those surer.
 
     Parameters
     ----------
@@ -71,11 +72,13 @@ def tell_from_others(traces: TraceSet, match: LayoutMatch, *, unsure: float = 0.
         The same one if nothing is told.
     """
     row_mm, confidence = traces.row_mm.copy(), traces.confidence.copy()
-    by_person = np.zeros(row_mm.shape, bool) if traces.by_person is None else traces.by_person > 0
+    touched = _touched(traces)
+    if traces.by_person is not None:
+        touched &= traces.by_person == 0
     for group in _groups(traces, match):
         for k, one in enumerate(group):
             part = one.row, one.columns
-            unknown = (one.error_mm > _error_mm(np.float64(unsure))) & np.isfinite(one.y_mm) & ~by_person[part]
+            unknown = (one.error_mm > _error_mm(np.float64(unsure))) & np.isfinite(one.y_mm) & touched[part]
             if not unknown.any():
                 continue
             others = _beside(one, [*group[:k], *group[k + 1 :]])
@@ -86,6 +89,21 @@ def tell_from_others(traces: TraceSet, match: LayoutMatch, *, unsure: float = 0.
                 confidence[part][told] = np.minimum(confidence[part][told], np.float32(unsure))
     same = np.array_equal(row_mm, traces.row_mm, equal_nan=True)
     return traces if same else replace(traces, row_mm=row_mm, confidence=confidence)
+
+
+def _touched(traces: TraceSet, *, near_mm: float = 0.5, beside_mm: float = 1.0) -> npt.NDArray[np.bool_]:
+    """Mark where rows (n_rows, n) have another row's line nearer than `near_mm`, and `beside_mm` around.
+
+    A line reaches over its neighbouring columns, so that strokes that cross within a column are found too.
+    """
+    upper = minimum_filter1d(np.nan_to_num(traces.row_mm, nan=np.inf), 3, axis=1) - near_mm / 2
+    lower = maximum_filter1d(np.nan_to_num(traces.row_mm, nan=-np.inf), 3, axis=1) + near_mm / 2
+    found = np.zeros(traces.row_mm.shape, bool)
+    for one, other in combinations(range(len(found)), 2):
+        near = (upper[one] < lower[other]) & (upper[other] < lower[one])
+        found[one] |= near
+        found[other] |= near
+    return np.asarray(maximum_filter1d(found, 2 * round(beside_mm * traces.columns_per_mm) + 1, axis=1))
 
 
 def _level(
