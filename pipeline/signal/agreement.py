@@ -91,7 +91,7 @@ def tell_from_others(traces: TraceSet, match: LayoutMatch, *, unsure: float = 0.
     return traces if same else replace(traces, row_mm=row_mm, confidence=confidence)
 
 
-def _touched(traces: TraceSet, *, near_mm: float = 0.5, beside_mm: float = 1.0) -> npt.NDArray[np.bool_]:
+def _touched(traces: TraceSet, *, near_mm: float = 0.5, beside_mm: float = 10.0) -> npt.NDArray[np.bool_]:
     """Mark where rows (n_rows, n) have another row's line nearer than `near_mm`, and `beside_mm` around.
 
     A line reaches over its neighbouring columns, so that strokes that cross within a column are found too.
