@@ -45,8 +45,8 @@ def with_tips(
     least_mm : float
         Prominence of a wave that is looked at.
     sure : float
-        Mean confidence of a tip from which on its ink does not go on beyond all heights that are tried: what does is
-        another row's.
+        Mean confidence of a tip from which on its ink does not go on beyond all heights that are tried, if another
+        row's line is near: that ink is the other's.
     """
     line = np.where(row.there, row.y_px, np.median(row.y_px[row.there]))
     upper = minimum_filter1d(np.nan_to_num(others_px, nan=np.inf), 3, axis=1)  # a line reaches to the columns beside
@@ -56,10 +56,15 @@ def with_tips(
         for tip in find_peaks(sign * line, prominence=least_mm * PX_PER_MM_Y)[0].tolist():
             first, stop = tip - _REACH, tip + _REACH + 1
             inside = first >= 0 and stop <= len(line) and row.there[first:stop].all()
-            reach = (sign * (edge[:, tip] - line[tip]) for edge in (upper, lower)[::sign])
-            if inside and not paced[tip] and not _meets(*reach):
+            if not inside or paced[tip]:
+                continue
+            here, around = (
+                [sign * (edge - line[tip]) for edge in (upper[:, part].min(1), lower[:, part].max(1))[::sign]]
+                for part in (slice(tip, tip + 1), slice(max(first - _REACH, 0), stop + _REACH))
+            )
+            if not _meets(*here):
                 shift = _shift(row, first, sign)
-                longest = np.abs(shift).max() >= _SHIFTS[-1]
+                longest = np.abs(shift).max() >= _SHIFTS[-1] and _meets(*around, outer_mm=4.0)
                 if not (longest and confidence[first:stop][shift != 0].mean() > sure):
                     moved[first:stop] += shift
     return moved

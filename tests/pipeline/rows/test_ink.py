@@ -127,9 +127,14 @@ def test_a_tip_that_is_sure_stays_where_ink_goes_on_beyond_all_heights() -> None
     y = _line()
     read = np.maximum(y, LEVEL - PX_PER_MM_Y * 9.0).astype(np.float32)  # three millimetres are missing
     row = _seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.1, darkness=1.0)), read)
-    taller = with_tips(row, np.zeros(N, bool), NONE, UNSURE)
-    assert np.ptp(read) + 1.4 * PX_PER_MM_Y < np.ptp(taller)
-    assert np.array_equal(with_tips(row, np.zeros(N, bool), NONE, UNSURE + np.float32(0.6)), read)
+    near = np.full((1, N), np.nan, np.float32)
+    for at in range(200, N - 100, 400):
+        near[0, at + 12 : at + 20] = LEVEL - PX_PER_MM_Y * 11.0  # another row beside the tip
+    sure = UNSURE + np.float32(0.6)
+    for others, confidence in ((near, UNSURE), (NONE, sure)):
+        taller = with_tips(row, np.zeros(N, bool), others, confidence)
+        assert np.ptp(read) + 1.4 * PX_PER_MM_Y < np.ptp(taller)
+    assert np.array_equal(with_tips(row, np.zeros(N, bool), near, sure), read)
 
 
 def test_a_tip_stays_that_another_rows_stroke_passes_between_two_columns() -> None:
