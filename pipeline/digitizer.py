@@ -396,8 +396,11 @@ class Digitizer:
         traces = stages.fit_ink(seen.traces, sheet, match, seen.marks.pulses, seen.text, self.networks[SPIKE])
         traces, match = stages.lay_by_hand(traces, match, sheet, rectified, corrections)
         calibration = stages.infer_calibration(match, seen.marks, stated, default, corrections)
-        record = stages.check_printed_rate(stages.calibrate(traces, match, calibration), printed)
-        audit = stages.audit(sheet, record, match, traces, seen.marks.pulses, seen.text)
+        told = stages.tell_from_others(traces, match)
+        record = stages.check_printed_rate(stages.calibrate(told, match, calibration), printed)
+        audit = stages.audit(sheet, record, match, told, seen.marks.pulses, seen.text)
+        read = record if told is traces else stages.calibrate(traces, match, calibration)
+        read, _ = stages.leave_out(read, audit, corrections)
         record, audit = stages.leave_out(record, audit, corrections)
         record = stages.lower_confidence(record, audit)
         weights = {network.name: network.sha256 for network in self.networks.values()}
@@ -406,9 +409,9 @@ class Digitizer:
             page=page,
             rectified=rectified,
             layout_match=match,
-            traces=traces,
+            traces=told,
             record=record,
-            quality=stages.assess(record, match, traces, rectified.grid_scale, audit),
+            quality=stages.assess(record, match, traces, rectified.grid_scale, audit, read),
             weights_sha256=weights,
             text=seen.text,
             printed=printed,

@@ -57,6 +57,7 @@ from pipeline.sheet.rectify import lay_flat, rectify
 from pipeline.sheet.segment import segment
 from pipeline.sheet.straight import bend_of_rows
 from pipeline.signal.accept import leave_out
+from pipeline.signal.agreement import tell_from_others
 from pipeline.signal.audit import audit, lower_confidence
 from pipeline.signal.calibrate import calibrate
 from pipeline.signal.calibration import infer_calibration, true_scale
@@ -122,12 +123,13 @@ class Stages:
     measure_lean: Callable[[LayoutMatch, TraceSet, Sheet], float]
     lean_back: Callable[[Sheet, float], Sheet]
     infer_calibration: Callable[[LayoutMatch, PrintedMarks, StatedScale, Calibration, Corrections], Calibration]
+    tell_from_others: Callable[[TraceSet, LayoutMatch], TraceSet]
     calibrate: Callable[[TraceSet, LayoutMatch, Calibration], EcgRecord]
     check_printed_rate: Callable[[EcgRecord, PrintedValues], EcgRecord]
     audit: Callable[[Sheet, EcgRecord, LayoutMatch, TraceSet, Sequence[PulseBox], Sequence[TextLine]], InkAudit]
     leave_out: Callable[[EcgRecord, InkAudit, Corrections], tuple[EcgRecord, InkAudit]]
     lower_confidence: Callable[[EcgRecord, InkAudit], EcgRecord]
-    assess: Callable[[EcgRecord, LayoutMatch, TraceSet, GridScale, InkAudit], Quality]
+    assess: Callable[[EcgRecord, LayoutMatch, TraceSet, GridScale, InkAudit, EcgRecord], Quality]  # last: as read
 
 
 SHIPPED = Stages(
@@ -159,6 +161,7 @@ SHIPPED = Stages(
     measure_lean=measure_lean,
     lean_back=lean_back,
     infer_calibration=infer_calibration,
+    tell_from_others=tell_from_others,
     calibrate=calibrate,
     check_printed_rate=check_printed_rate,
     audit=audit,

@@ -77,7 +77,7 @@ def fit_ink(
 
     def line_px(k: int) -> FloatArray:
         strip, top_mm = strips[k].ink, strips[k].top_mm
-        line = _line(strip, own[k], others_px(k))
+        line = _line(strip, own[k], others_px(k), traces.confidence[k])
         alone = strip.there & ~_beside(own[k], strip.there) & ~_behind(boxes, x_mm, top_mm + line / PX_PER_MM_Y)
         return with_steep(replace(strip, y_px=line, there=alone), others_px(k))
 
@@ -307,9 +307,12 @@ def _several_times(strokes: Sequence[_Likely], *, fewest: int = 4, same: int = 5
     return [one for group in groups for one in group] if len(groups) >= fewest else []
 
 
-def _line(strip: InkStrip, spikes: Sequence[tuple[int, int]], others_px: FloatArray) -> FloatArray:
+def _line(
+    strip: InkStrip, spikes: Sequence[tuple[int, int]], others_px: FloatArray, confidence: FloatArray
+) -> FloatArray:
     """Return the line of a row (n,) in pixels, its tips fitted, beside its spikes: column and sign of each."""
-    return with_tips(replace(strip, y_px=without_spikes(strip, spikes)), _beside(spikes, strip.there), others_px)
+    alone = replace(strip, y_px=without_spikes(strip, spikes))
+    return with_tips(alone, _beside(spikes, strip.there), others_px, confidence)
 
 
 def _strip(sheet: Sheet, x_mm: Float64, row: FloatArray, there: Flags) -> _Strip | None:

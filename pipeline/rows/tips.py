@@ -22,7 +22,15 @@ _REACH = round(0.8 * PX_PER_MM_X)  # columns on each side of a tip
 _SHIFTS = np.arange(-0.5, 1.51, 0.25) * PX_PER_MM_Y  # a tip may move, outwards
 
 
-def with_tips(row: InkStrip, paced: Flags, others_px: FloatArray, *, least_mm: float = 1.0) -> FloatArray:
+def with_tips(
+    row: InkStrip,
+    paced: Flags,
+    others_px: FloatArray,
+    confidence: FloatArray,
+    *,
+    least_mm: float = 1.0,
+    sure: float = 0.5,
+) -> FloatArray:
     """Return a row's line (n,) in pixels, with the tips of its waves where their ink ends.
 
     Parameters
@@ -32,8 +40,13 @@ def with_tips(row: InkStrip, paced: Flags, others_px: FloatArray, *, least_mm: f
         Where a pacing spike stands: no tip is fitted there.
     others_px : (n_others, n) float32
         The lines of the page's other rows, in pixels of this strip; NaN = none.
+    confidence : (n,) float32
+        Of the line.
     least_mm : float
         Prominence of a wave that is looked at.
+    sure : float
+        Mean confidence of a tip from which on its ink does not go on beyond all heights that are tried, if another
+        row's line is near: that ink is the other's.
     """
     line = np.where(row.there, row.y_px, np.median(row.y_px[row.there]))
     upper = minimum_filter1d(np.nan_to_num(others_px, nan=np.inf), 3, axis=1)  # a line reaches to the columns beside
@@ -43,9 +56,17 @@ def with_tips(row: InkStrip, paced: Flags, others_px: FloatArray, *, least_mm: f
         for tip in find_peaks(sign * line, prominence=least_mm * PX_PER_MM_Y)[0].tolist():
             first, stop = tip - _REACH, tip + _REACH + 1
             inside = first >= 0 and stop <= len(line) and row.there[first:stop].all()
-            reach = (sign * (edge[:, tip] - line[tip]) for edge in (upper, lower)[::sign])
-            if inside and not paced[tip] and not _meets(*reach):
-                moved[first:stop] += _shift(row, first, sign)
+            if not inside or paced[tip]:
+                continue
+            here, around = (
+                [sign * (edge - line[tip]) for edge in (upper[:, part].min(1), lower[:, part].max(1))[::sign]]
+                for part in (slice(tip, tip + 1), slice(max(first - _REACH, 0), stop + _REACH))
+            )
+            if not _meets(*here):
+                shift = _shift(row, first, sign)
+                longest = np.abs(shift).max() >= _SHIFTS[-1] and _meets(*around, outer_mm=4.0)
+                if not (longest and confidence[first:stop][shift != 0].mean() > sure):
+                    moved[first:stop] += shift
     return moved
 
 

@@ -12,6 +12,7 @@ from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import maximum_filter1d
 
 from pipeline.datatypes import (
     MARKS_OF_THE_LINE,
@@ -27,6 +28,7 @@ from pipeline.datatypes import (
     Quality,
     TraceSet,
 )
+from pipeline.runs import runs_of
 from pipeline.signal.calibrate import gain_of
 from pipeline.signal.grid_lines import beats_cut_by_lines
 from pipeline.signal.hidden_spikes import hidden_spikes, unread_strokes
@@ -273,10 +275,27 @@ def _audit_warnings(audit: InkAudit) -> list[str]:
     starts: dict[Lead, list[float]] = {}
     for mark in cut:
         starts.setdefault(mark.lead, []).append(mark.start_s)
-    for lead, seconds in starts.items():
-        at = ", ".join(f"{start:.1f}" for start in sorted(seconds)[:3])
-        more = f" and {len(seconds) - 3} more times" if len(seconds) > 3 else ""
-        warnings.append(f"lead {lead} runs off the picture at {at} s{more}: its height there is not known")
+    return warnings + [
+        f"lead {lead} runs off the picture {_times(seconds)}: its height there is not known"
+        for lead, seconds in starts.items()
+    ]
+
+
+def _times(seconds: list[float]) -> str:
+    """Say in words when something is, up to three times."""
+    at = ", ".join(f"{start:.1f}" for start in sorted(seconds)[:3])
+    return f"at {at} s" + (f" and {len(seconds) - 3} more times" if len(seconds) > 3 else "")
+
+
+def _told_warnings(record: EcgRecord, read: EcgRecord) -> list[str]:
+    """Name the leads that were taken from others where that changes them much."""
+    warnings = []
+    for lead, now, before in zip(record.leads, record.signal_mv, read.signal_mv, strict=True):
+        apart = round(QUALITY.told_apart_s * record.sampling_frequency_hz)
+        moved = maximum_filter1d(np.abs(now - before) > QUALITY.told_mv, 2 * apart + 1)
+        seconds = [(start + apart) / record.sampling_frequency_hz for start, _ in runs_of(moved)]
+        if seconds:
+            warnings.append(f"lead {lead} is taken from the leads that it must agree with {_times(seconds)}")
     return warnings
 
 
@@ -332,6 +351,7 @@ def assess(
     traces: TraceSet,
     grid_scale: GridScale,
     audit: InkAudit,
+    read: EcgRecord | None = None,
     *,
     weights: QualityWeights = QUALITY,
 ) -> Quality:
@@ -342,9 +362,13 @@ def assess(
     record : EcgRecord
     match : LayoutMatch
     traces : TraceSet
+        As read.
     grid_scale : GridScale
     audit : InkAudit
         Of the record.
+    read : EcgRecord, optional
+        The record of the traces as read, if leads told each other something since: only this one tells whether leads
+        agree by themselves.
     weights : QualityWeights
         Of the estimate.  As far as speed and gain are in doubt, the estimate is drawn towards that of a record whose
         scale is wrong.
@@ -354,24 +378,25 @@ def assess(
     Quality
         `warnings` say in words why a person should look; none means none is known.
     """
+    read = record if read is None else read
     printed, known = _printed(record, match), np.isfinite(record.signal_mv)
     coverage, confidence = {}, {}
     for row, lead in enumerate(record.leads):
         if printed[row].any():
             coverage[lead] = float(known[row, printed[row]].mean())
             confidence[lead] = float(record.confidence[row, known[row]].mean()) if known[row].any() else 0.0
-    measured = features(record, match, traces, grid_scale)
+    measured = features(read, match, traces, grid_scale)
     estimate = weights.intercept_db + float(np.dot(weights.coefficients_db, measured.vector()))
     right = _scale_is_right(record.calibration)
     estimate = right * estimate + (1 - right) * min(estimate, weights.misread_db)
     worst = _less_missing(estimate, record, audit, replace(weights, spikes=QUALITY.spikes_off))
     estimate = _less_missing(estimate, record, audit, weights)
-    einthoven, limb_db = _sum_residual(record, _EINTHOVEN), _limb_db(record)
+    einthoven, limb_db = _sum_residual(read, _EINTHOVEN), _limb_db(read)
     limb_leads_agree = min(limb_db) >= QUALITY.sums_db if limb_db else None
     warnings = [f"layout {match.layout.name} is uncertain: {reason}" for reason in match.reasons]
     warnings += _lead_warnings(coverage, confidence)
     warnings += _audit_warnings(audit)
-    warnings += hidden_spikes(record) + unread_strokes(match, traces)
+    warnings += _told_warnings(record, read) + hidden_spikes(read) + unread_strokes(match, traces)
     if record.pacing and worst < QUALITY.bad_db:
         warnings.append(
             "pacing spikes are much of the signal and are placed to a sample only: compare their times with the paper"

@@ -155,6 +155,8 @@ class QualityWeights:
     coverage: float = 0.9  # share of a lead that must be read; by hand
     confidence: float = 0.5  # mean confidence of a lead; by hand
     sums_db: float = 8.0  # dB of the limb-lead sums; by hand
+    told_mv: float = 0.15  # mV by which other leads change one; by hand
+    told_apart_s: float = 0.1  # s between two such places; by hand
     strip_db: float = 3.0  # dB of a strip against its short lead; by hand
     height_mv: float = 8.0  # mV that a lead reaches, more of which is rather another gain; by hand
     grid_score: float = 0.2  # of the grid finder; by hand

@@ -22,6 +22,7 @@ from pipeline.rows.tips import with_tips
 
 N, HEIGHT, LEVEL = 2400, 320, 200.0  # columns, pixels, the zero line
 NONE = np.zeros((0, N), np.float32)  # no other rows
+UNSURE = np.zeros(N, np.float32)  # confidence
 PAPER, GRID, INK = (np.array(c, np.float32) for c in ((250, 246, 240), (240, 170, 165), (40, 40, 50)))
 
 
@@ -102,7 +103,7 @@ def test_tips_that_were_read_too_low_are_put_where_their_ink_ends(lost_mm: float
     y = _line()
     read = np.maximum(y, LEVEL - PX_PER_MM_Y * (12.0 - lost_mm)).astype(np.float32)  # a flat top
     row = _seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.1, darkness=1.0)), read)
-    fitted = with_tips(row, np.zeros(N, bool), NONE)
+    fitted = with_tips(row, np.zeros(N, bool), NONE, UNSURE)
     tips = np.array([part.min() for part in np.split(fitted, np.arange(400, N, 400))])
     assert (LEVEL - tips) / PX_PER_MM_Y == pytest.approx(np.full(6, 12.0), abs=0.35)
 
@@ -110,7 +111,7 @@ def test_tips_that_were_read_too_low_are_put_where_their_ink_ends(lost_mm: float
 def test_tips_that_are_right_stay() -> None:
     y = _line()
     row = _seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.1, darkness=1.0)), y)
-    assert np.abs(with_tips(row, np.zeros(N, bool), NONE) - y).max() < 0.2 * PX_PER_MM_Y
+    assert np.abs(with_tips(row, np.zeros(N, bool), NONE, UNSURE) - y).max() < 0.2 * PX_PER_MM_Y
 
 
 def test_a_tip_that_ends_at_another_rows_line_stays() -> None:
@@ -118,19 +119,33 @@ def test_a_tip_that_ends_at_another_rows_line_stays() -> None:
     other = 2 * LEVEL - PX_PER_MM_Y * 14.0 - _line(5.5, seed=2)  # its waves down end half a millimetre above the tips
     pen = Pen(width_mm=0.5, blur_mm=0.12, darkness=1.0)
     row = _seen(np.minimum(_strip(y, pen), _strip(other, pen)), y)
-    assert np.abs(with_tips(row, np.zeros(N, bool), NONE) - y).max() > 0.3 * PX_PER_MM_Y
-    assert np.array_equal(with_tips(row, np.zeros(N, bool), other[None].astype(np.float32)), y)
+    assert np.abs(with_tips(row, np.zeros(N, bool), NONE, UNSURE) - y).max() > 0.3 * PX_PER_MM_Y
+    assert np.array_equal(with_tips(row, np.zeros(N, bool), other[None].astype(np.float32), UNSURE), y)
+
+
+def test_a_tip_that_is_sure_stays_where_ink_goes_on_beyond_all_heights() -> None:
+    y = _line()
+    read = np.maximum(y, LEVEL - PX_PER_MM_Y * 9.0).astype(np.float32)  # three millimetres are missing
+    row = _seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.1, darkness=1.0)), read)
+    near = np.full((1, N), np.nan, np.float32)
+    for at in range(200, N - 100, 400):
+        near[0, at + 12 : at + 20] = LEVEL - PX_PER_MM_Y * 11.0  # another row beside the tip
+    sure = UNSURE + np.float32(0.6)
+    for others, confidence in ((near, UNSURE), (NONE, sure)):
+        taller = with_tips(row, np.zeros(N, bool), others, confidence)
+        assert np.ptp(read) + 1.4 * PX_PER_MM_Y < np.ptp(taller)
+    assert np.array_equal(with_tips(row, np.zeros(N, bool), near, sure), read)
 
 
 def test_a_tip_stays_that_another_rows_stroke_passes_between_two_columns() -> None:
     y = _line(8.0)
     read = np.maximum(y, LEVEL - PX_PER_MM_Y * 7.3).astype(np.float32)
     row = _seen(_strip(y, Pen(width_mm=0.3, blur_mm=0.1, darkness=1.0)), read)
-    alone = with_tips(row, np.zeros(N, bool), NONE)
+    alone = with_tips(row, np.zeros(N, bool), NONE, UNSURE)
     at = int(np.flatnonzero(alone != read)[0])
     at += int(alone[at : at + 100].argmin())  # the first tip
     stroke = np.where(np.arange(N) <= at, read[at] - PX_PER_MM_Y * 9, read[at] + PX_PER_MM_Y * 9)[None]
-    beside = with_tips(row, np.zeros(N, bool), stroke.astype(np.float32))
+    beside = with_tips(row, np.zeros(N, bool), stroke.astype(np.float32), UNSURE)
     assert np.array_equal(beside[: at + 100], read[: at + 100])
     assert np.array_equal(beside[at + 100 :], alone[at + 100 :])
 
