@@ -53,6 +53,7 @@ from pipeline.errors import DigitizationError, TransientError
 from pipeline.output.geometry import blank_geometry, page_geometry
 from pipeline.output.overlay import draw_overlay, reduce_page, write_png
 from pipeline.output.stored import StoredPages
+from pipeline.threads import side_by_side
 
 logger = logging.getLogger(__name__)
 
@@ -319,11 +320,8 @@ class Worker:
             digitization = read(image, kept.append)
             seconds = time.monotonic() - started
             shown = reduce_page(image)
-            pictures = Pictures(
-                page=write_png(shown),
-                overlay=write_png(draw_overlay(digitization)),
-                geometry=page_geometry(digitization, shown.shape[1]),
-            )
+            page, overlay = side_by_side(write_png, (shown, draw_overlay(digitization)))
+            pictures = Pictures(page=page, overlay=overlay, geometry=page_geometry(digitization, shown.shape[1]))
             printed = self._printed(digitization, facts.context) if self._settings.review.check_print else ()
             result = page_result(facts, digitization, pictures, seconds, (*facts.against, *printed))
             return _with_reading(result, kept)

@@ -183,10 +183,9 @@ def _distances(found: Found, slots: Slots, table: Float64) -> Float64:
     y_mm = table[:, 2, None] * slots.row + table[:, 3, None]
     dx = (x_mm[:, :, None] - found.x_mm) / (table[:, 0] * slots.n_columns)[:, None, None]
     dy = (y_mm[:, :, None] - found.y_mm) / (table[:, 2] * slots.n_rows)[:, None, None]
-    distance = np.hypot(dx, dy)
     fits = (slots.lead[:, None] == found.lead) | (slots.lead[:, None] < 0)
-    other = slots.extra[:, None] & np.isin(found.lead, _EXTRA) & ~fits
-    return np.where(fits, distance, np.where(other, distance + PLACEMENT.other_extra, np.inf))
+    other = slots.extra[:, None] & np.isin(found.lead, _EXTRA)
+    return np.hypot(dx, dy) + np.where(fits, 0.0, np.where(other, PLACEMENT.other_extra, np.inf))
 
 
 def _costs(found: Found, slots: Slots, distance: Float64) -> Float64:

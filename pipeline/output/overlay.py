@@ -64,7 +64,7 @@ class _Canvas:
         self.rectified = digitization.rectified
 
     def place(self, xy_mm: Float64) -> Float64:
-        """Drawing pixels (n, 2) of paper points (n, 2)."""
+        """Drawing pixels (..., 2) of paper points (..., 2)."""
         placed: Float64 = (paper_to_page(self.rectified, xy_mm) + 0.5) * self.zoom - 0.5
         return placed
 
@@ -94,10 +94,9 @@ def _draw_grid(canvas: _Canvas, step_mm: float = 5.0) -> None:
     height_mm, width_mm = (n_i - 1) * canvas.rectified.node_mm, (n_j - 1) * canvas.rectified.node_mm
     xs, ys = np.arange(0.0, width_mm + 0.01, step_mm), np.arange(0.0, height_mm + 0.01, step_mm)
     paper = canvas.pixels.copy()
-    for x in xs:
-        canvas.line(np.column_stack([np.full(ys.size, x), ys]), _GRID, 0.0)
-    for y in ys:
-        canvas.line(np.column_stack([xs, np.full(xs.size, y)]), _GRID, 0.0)
+    crossings_px = canvas.place(np.stack(np.meshgrid(xs, ys), -1))
+    for line_px in (*crossings_px.swapaxes(0, 1), *crossings_px):
+        canvas.draw(line_px, _GRID, 0.0)
     canvas.pixels = cv2.addWeighted(canvas.pixels, 0.5, paper, 0.5, 0)
 
 

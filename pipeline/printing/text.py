@@ -55,13 +55,31 @@ def _bounds(sheet: Sheet) -> tuple[float, float, float, float]:
     return float(x0), float(y0), float(x1), float(y1)
 
 
-def _print_mask(sheet: Sheet, x_mm: Float64, y_mm: Float64, as_trace: bool) -> Mask:
-    """See the text map through the lattice: (h, w), True where print is; tall strokes and long rules left out.
+@dataclass(frozen=True, eq=False, slots=True)
+class Seen:
+    """The maps of the page network through the lattice, headers and footers included."""
+
+    x0_mm: float
+    y0_mm: float
+    y_mm: Float64  # (h,) of the middles of its pixels
+    text: ByteArray  # (h, w)
+    trace: ByteArray  # (h, w)
+
+
+def look(sheet: Sheet) -> Seen:
+    """See the maps of the page network on all of the picture."""
+    x0, y0, x1, y1 = _bounds(sheet)
+    y_mm = raster(y0, y1, TEXT.px_per_mm)
+    seen = sheet.ink(raster(x0, x1, TEXT.px_per_mm), y_mm)
+    return Seen(x0, y0, y_mm, seen[..., 0], seen[..., 1])
+
+
+def _print_mask(seen: Seen, as_trace: bool) -> Mask:
+    """Mark print (h, w); tall strokes and long rules left out.
 
     What may have been taken for trace counts with `as_trace`, near the upper and lower edge.
     """
-    seen = sheet.ink(x_mm, y_mm)
-    text, trace = seen[..., 0], seen[..., 1]
+    text, trace, y_mm = seen.text, seen.trace, seen.y_mm
     if as_trace:
         outer = np.minimum(y_mm - y_mm[0], y_mm[-1] - y_mm) < TEXT.outer_mm
         likely = (trace > 255 * TEXT.likely) & outer[:, None]
@@ -93,12 +111,11 @@ def _rows(ink: Mask, least_px: float) -> list[tuple[int, int]]:
     return rows
 
 
-def find_text(sheet: Sheet, *, as_trace: bool = False) -> tuple[TextRegion, ...]:
+def find_text(seen: Seen, *, as_trace: bool = False) -> tuple[TextRegion, ...]:
     """Find the lines of print on the sheet, top to bottom; `as_trace`: what looks like them and was taken for trace."""
-    x0, y0, x1, y1 = _bounds(sheet)
     px_per_mm, least_px = TEXT.px_per_mm, TEXT.least_mm * TEXT.px_per_mm
-    x_mm, y_mm = raster(x0, x1, px_per_mm), raster(y0, y1, px_per_mm)
-    mask = _print_mask(sheet, x_mm, y_mm, as_trace)
+    x0, y0 = seen.x0_mm, seen.y0_mm
+    mask = _print_mask(seen, as_trace)
     joined = cv2.morphologyEx(
         mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((1, round(TEXT.gap_mm * TEXT.px_per_mm)), np.uint8)
     )
@@ -160,9 +177,10 @@ def read_text(
         Top to bottom.  Where no speed and no gain is stated in print, a statement that the page network took for trace
         is looked for beside the upper and lower edge.  It may hold the patient's name: never to be logged.
     """
-    lines = _read(sheet, recogniser, find_text(sheet), most_px)
+    seen = look(sheet)
+    lines = _read(sheet, recogniser, find_text(seen), most_px)
     if stated_scale(lines) == StatedScale():
-        taken_for_trace = [one for one in find_text(sheet, as_trace=True) if one.width_px > TEXT.statement_px]
+        taken_for_trace = [one for one in find_text(seen, as_trace=True) if one.width_px > TEXT.statement_px]
         again = _read(sheet, recogniser, taken_for_trace, TEXT.most_again_px)
         lines += [line for line in again if stated_scale([line]) != StatedScale()]
     return tuple(sorted(lines, key=lambda line: (line.y0_mm, line.x0_mm)))

@@ -50,10 +50,10 @@ def read_marks(canvas: ByteArray, network: Network) -> PrintedMarks:
 def _blobs(mask: npt.NDArray[np.bool_], weight: FloatArray) -> list[tuple[float, float, float, npt.NDArray[np.int32]]]:
     """Return (x, y, summed weight, box) of each connected blob; x and y in mm, weighted; box x, y, w, h, area."""
     count, index, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    total = np.bincount(index.ravel(), weight.ravel(), count)
-    rows, columns = np.indices(mask.shape)
-    x = np.bincount(index.ravel(), (weight * columns).ravel(), count) / np.maximum(total, 1e-9)
-    y = np.bincount(index.ravel(), (weight * rows).ravel(), count) / np.maximum(total, 1e-9)
+    rows, columns = np.nonzero(mask)
+    own, shares = index[mask], weight[mask]
+    total = np.bincount(own, shares, count)
+    x, y = (np.bincount(own, shares * at, count) / np.maximum(total, 1e-9) for at in (columns, rows))
     return [
         (float((x[k] + 0.5) * MM_PER_CELL), float((y[k] + 0.5) * MM_PER_CELL), float(total[k]), stats[k])
         for k in range(1, count)

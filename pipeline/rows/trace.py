@@ -74,7 +74,7 @@ def posterior(log_p: FloatArray, *, price: float = 0.1, least: float = 1e-6) -> 
     for k in range(1, len(seen)):
         np.matmul(both, step, out=reached)
         forth *= seen[k]
-        np.sum(reached, axis=1, keepdims=True, out=total)
+        np.add.reduce(reached, axis=1, keepdims=True, out=total)  # as np.sum, without its checks
         reached /= total
         past[k], future[-1 - k] = forth, back
         both[:n_rows] = forth

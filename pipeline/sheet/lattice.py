@@ -298,7 +298,8 @@ def _smooth(shift: Array, weight: Array, *, bend_mm: float = 0.08) -> Array:
     stiffness = _stiffness(n_i, n_j) / bend_mm**2
     diagonal = weight.T.ravel()
     stiffness[0] += diagonal + 1e-6  # the last term holds a sheet without any grid in place
-    solution = linalg.solveh_banded(stiffness, diagonal * shift.T.ravel(), lower=True, check_finite=False)
+    pull = diagonal * shift.T.ravel()
+    solution = linalg.solveh_banded(stiffness, pull, overwrite_ab=True, lower=True, check_finite=False)
     field: Array = solution.reshape(n_j, n_i).T
     return field.T if transpose else field
 
@@ -317,7 +318,7 @@ def _stiffness(n_i: int, n_j: int) -> Array:
         np.sqrt(2) * sparse.kron(first_j, first_i),
     )
     energy = sum(term.T @ term for term in terms).todia()
-    banded = np.zeros((2 * n_i + 1, n_i * n_j))
+    banded = np.zeros((2 * n_i + 1, n_i * n_j), order="F")  # as the solver takes it
     for offset, values in zip(energy.offsets, energy.data, strict=True):
         if offset <= 0:
             banded[-offset] = values

@@ -311,6 +311,8 @@ def _bare_limbs(scene: _Scene, there: Mask) -> Iterator[AuditMark]:
     near = cv2.dilate(there.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))) > 0
     for one in scene.stretches:
         known = np.flatnonzero(np.isfinite(one.y_mm))
+        if not known.size:
+            continue
         x_mm, y_mm = one.x0_mm + known / scene.columns_per_mm, one.y_mm[known]
         along = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x_mm), np.diff(y_mm)) * (np.diff(known) == 1))])
         at = np.arange(0.0, along[-1], limits.step_mm)
@@ -352,6 +354,8 @@ def _cut(scene: _Scene, sheet: Sheet) -> Iterator[AuditMark]:
     for k, one in enumerate(scene.stretches):
         line = raster.line_mm[k]
         known = np.flatnonzero(np.isfinite(line))
+        if not known.size:
+            continue
         off = np.zeros(known.size, bool)
         for outward in (raster.top_mm[k, known] - scene.pen_mm / 2, raster.bottom_mm[k, known] + scene.pen_mm / 2):
             x_px, y_px = paper_to_page(sheet.rectified, np.column_stack([raster.x_mm[known], outward])).T

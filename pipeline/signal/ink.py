@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
+from typing import Any
 
 import cv2
 import numpy as np
@@ -62,7 +63,7 @@ class Raster:
         for first, stop in zip(*self.rows_within(margin_mm), strict=True):
             change[first, columns] += 1
             change[stop, columns] -= 1
-        return np.asarray(np.cumsum(change[:-1], axis=0) > 0)
+        return np.asarray(np.cumsum(change[:-1], axis=0, dtype=np.int16) > 0)
 
     def box(self, x0_mm: float, y0_mm: float, x1_mm: float, y1_mm: float) -> tuple[slice, slice]:
         """Return the pixels of a box on paper as (rows, columns)."""
@@ -121,7 +122,13 @@ class Ink:
 
 def look(sheet: Sheet, raster: Raster) -> Ink:
     """Sample the maps of the page network and the darkness of the page; measure the pen where the record runs level."""
-    seen = sheet.ink(raster.x_mm, raster.y_mm)
+    parts: list[Callable[[], Any]] = [lambda: sheet.ink(raster.x_mm, raster.y_mm), lambda: _contrast(sheet, raster)]
+    seen, contrast = side_by_side(lambda part: part(), parts)
+    return Ink(seen[..., 1], seen[..., 0], contrast, *_pen(contrast, raster))
+
+
+def _contrast(sheet: Sheet, raster: Raster) -> FloatArray:
+    """Sample how much darker the page is than the paper around, (h, w), in [0, 1]."""
     node_xy, node_mm, scale = sheet.rectified.node_xy, sheet.rectified.node_mm, sheet.rectified.grid_scale
     page, shrink = sheet.page.pixels, PX_PER_MM / min(scale.px_per_mm_x, scale.px_per_mm_y)
     if shrink < 0.8:  # averaged before it is sampled: several times faster than the other way round
@@ -132,8 +139,7 @@ def look(sheet: Sheet, raster: Raster) -> Ink:
     coarse = cv2.resize(light, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
     paper = cv2.resize(cv2.medianBlur(coarse, 11), light.shape[::-1], interpolation=cv2.INTER_LINEAR)
     shade = light.astype(np.float32) / np.maximum(paper.astype(np.float32), 1)
-    contrast = np.clip(1 - shade, 0, 1).astype(np.float32)
-    return Ink(seen[..., 1], seen[..., 0], contrast, *_pen(contrast, raster))
+    return np.asarray(np.clip(1 - shade, 0, 1), np.float32)
 
 
 def _pen(contrast: FloatArray, raster: Raster) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from pipeline.errors import WeightsMismatch
 from pipeline.printing import recogniser as recogniser_module
 from pipeline.printing.recogniser import Recogniser, load_recogniser
 from pipeline.printing.statements import join_lead_names, lead_name, stated_scale
-from pipeline.printing.text import find_text, read_text
+from pipeline.printing.text import find_text, look, read_text
 from pipeline.sheet.paper import Sheet
 
 PX_PER_MM = 8.0
@@ -115,7 +115,7 @@ def test_only_what_the_page_network_calls_print_is_looked_at(recogniser: Recogni
     sheet = seen(picture, rectified, ignore=[(slice(0, 180), slice(None))])
     assert [line.text for line in read_text(sheet, recogniser)] == ["10 mm/mV"]
     blank = seen(flat()[0], rectified)
-    assert find_text(blank) == ()
+    assert find_text(look(blank)) == ()
     assert read_text(blank, recogniser) == ()
 
 
@@ -137,7 +137,7 @@ def test_time_is_bounded_and_the_edges_come_first(recogniser: Recogniser) -> Non
     for k in range(12):
         put(picture, f"25 mm/s line {k}", 5 + 20 * (k % 2), 6 + 5.4 * k)
     sheet = seen(picture, rectified)
-    assert len(find_text(sheet)) == 12
+    assert len(find_text(look(sheet))) == 12
     found = read_text(sheet, recogniser, most_px=2000)
     assert 2 <= len(found) <= 6
     assert found[0].y0_mm < 10 and found[-1].y0_mm > 60

@@ -294,6 +294,11 @@ def test_a_gap_of_the_record_over_ink_is_found(case: Case, seconds: float) -> No
     assert (Mark.LINE, Lead.V6) in case.doubtful()
 
 
+def test_a_lead_without_a_sample_has_no_marks_of_its_line(case: Case) -> None:
+    case.change(Lead.V6, 0.0, 10.0, lambda part: np.full_like(part, np.nan))
+    assert Lead.V6 not in {mark.lead for mark in case.audit().marks if mark.kind in (Mark.UNSUPPORTED, Mark.CUT)}
+
+
 @pytest.mark.parametrize("grid", [False, True])
 def test_a_spike_as_pale_as_the_grid_is_found(case: Case, grid: bool) -> None:
     """A cart prints spikes thinner and paler than the trace; the page network takes them for lines of the grid."""
