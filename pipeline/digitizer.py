@@ -420,9 +420,19 @@ class Digitizer:
         )
 
     def _to_scale(
-        self, upright: _Upright, seen: Reading, task: _Task, *, last: bool, settled: float = 0.02
+        self,
+        upright: _Upright,
+        seen: Reading,
+        task: _Task,
+        *,
+        last: bool,
+        settled: float = 0.02,
+        enough: int = 4,
+        share: float = 0.6,
     ) -> _Upright:
         """Correct a guessed scale, and a lean, by what was read; the scale is known if right to `settled`, or `last`.
+
+        That takes `enough` lead names, or this `share` of those that the layout has: two tell a layout of three leads.
 
         Raises
         ------
@@ -436,7 +446,7 @@ class Digitizer:
         match = self.stages.settle_columns(laid, seen.traces, upright.sheet, seen_mm, None)  # no speed without a scale
         match = self.stages.put_where_stated(match, seen.traces, rectified, corrections)
         named = {label.lead for label in match.labels} & set(match.layout.leads)
-        few = len(named) < min(4, len(match.layout.leads)) and corrections.layout is None
+        few = len(named) < min(enough, share * len(match.layout.leads)) and corrections.layout is None
         if not match.column_mm or few:
             raise GridNotFound("no ECG grid and few lead names were found, and the file states no resolution")
         stated = self.stages.stated_scale(seen.text)

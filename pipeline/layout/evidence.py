@@ -128,8 +128,8 @@ def _limb_residual_across(
     The others may stand by up to `reach_mm` nearer to the first column, or further.
     """
     n = int(min(end - start - 1.0 for start, end in columns) * 10)
-    residuals = []
-    for shift_mm in np.arange(-reach_mm, reach_mm + 0.1, 0.2):
+
+    def residual(shift_mm: float) -> float:
         signals: list[Float64] = []
         sums: list[tuple[float, float]] = []
         n_columns = 0
@@ -137,9 +137,14 @@ def _limb_residual_across(
             found, terms = _limb_leads(traces, layout, rows, c, start_mm + 0.5 + (shift_mm if c else 0.0), n)
             signals, sums, n_columns = signals + found, sums + terms, n_columns + bool(found)
         powers = _left_over(signals, sums) if n_columns > 1 else None
-        if powers and powers[1] > 0:
-            residuals.append(powers[0] / powers[1])
-    return min(residuals, default=None)
+        return powers[0] / powers[1] if powers and powers[1] > 0 else np.inf
+
+    steps = round(reach_mm / 0.2)
+    coarse = {step: residual(0.2 * step) for step in range(-steps, steps + 1)}
+    best = min(coarse, key=lambda step: coarse[step])
+    fine = [residual(0.2 * best + aside_mm) for aside_mm in ((-0.1, 0.1) if steps else ())]
+    least = min([coarse[best], *fine])
+    return least if np.isfinite(least) else None
 
 
 def _activity(traces: TraceSet, rows: Sequence[int], start_mm: float, n: int) -> Float64:
@@ -199,14 +204,17 @@ def _beat_together(own: Sequence[Float64], pitch_mm: float, rr_mm: float | None)
     reach = min(round(5.0 * (rr_mm or 12.0)), own[0].size // 3)
     lags = np.arange(-reach, reach + 1)
     alike = np.array([[_at_lag(own[0], other, int(lag)) for lag in lags] for other in own[1:]])
+    elsewhere = alike.max(1) - SIGNALS.disagree
+    near = alike[:, np.abs(lags) <= round(10 * SIGNALS.laid_off_mm)].max(1)
+    in_doubt = SIGNALS.chance if near.min() > SIGNALS.alike and (near >= elsewhere).all() else -1.0
     here = alike[:, np.abs(lags) <= SIGNALS.in_step].max(1)
-    if (here < alike.max(1) - SIGNALS.disagree).any():
-        return -1.0
+    if (here < elsewhere).any():
+        return in_doubt
     together = float(here.min())
     if _whole_beats(pitch_mm, rr_mm) and not _only_here(own, here, rr_mm or 0.0):
         exact = bool((np.abs(lags[alike.argmax(1)]) <= SIGNALS.in_step // 2).all())
         return SIGNALS.likely_chance if exact and together > SIGNALS.agree else SIGNALS.chance
-    return float(np.clip(SIGNALS.beats_slope * (together - SIGNALS.beats_centre), -1.0, 1.0))
+    return float(np.clip(SIGNALS.beats_slope * (together - SIGNALS.beats_centre), in_doubt, 1.0))
 
 
 def _only_here(own: Sequence[Float64], here: Float64, rr_mm: float) -> bool:
@@ -215,6 +223,27 @@ def _only_here(own: Sequence[Float64], here: Float64, rr_mm: float) -> bool:
     lags = [way * (one + late) for way in (-1, 1) for late in range(-2 * SIGNALS.in_step, 2 * SIGNALS.in_step + 1)]
     next_beat = np.array([max(_at_lag(own[0], other, lag) for lag in lags) for other in own[1:]])
     return bool((here > SIGNALS.agree).all() and (here - next_beat > SIGNALS.irregular).all())
+
+
+def _sums_together(across: float, misread: float) -> float:
+    """Evidence in [-1, 1] that columns were recorded together, from what their sums leave across and within columns.
+
+    A regular rhythm leaves over little as well, but more than misreading does.
+    """
+    margin = SIGNALS.misread_margin
+    return float(np.clip((margin + SIGNALS.misread * misread - across) / margin, -1.0, 1.0))
+
+
+def _vanishes(across: float, misread: float) -> bool:
+    """Tell whether sums leave as little across columns as within them: no rhythm is as regular."""
+    return misread < SIGNALS.exact_within and across < SIGNALS.exact_ratio * misread + SIGNALS.exact_margin
+
+
+def _sums_laid_off(together: float, near: float, misread: float, whole: bool) -> float:
+    """Add to the evidence of the sums what they leave where columns are moved by more: a doubt, or proof."""
+    if _vanishes(near, misread) and not whole:
+        return max(together, _sums_together(near, misread))
+    return max(together, SIGNALS.chance) if _sums_together(near, misread) > SIGNALS.likely else together
 
 
 def measure_step(
@@ -251,14 +280,12 @@ def measure_step(
     whole = _whole_beats(columns[1][0] - columns[0][0], rr_mm)
     # The first column's start is less sure than the pitch; but moved, beats that fill the columns fit by chance.
     across = _limb_residual_across(traces, layout, rows, columns, 0.0 if whole else SIGNALS.late_mm)
-    if across is not None:  # a regular rhythm leaves over little as well, but more than misreading does
-        margin = SIGNALS.misread_margin
-        together = float(np.clip((margin + SIGNALS.misread * misread - across) / margin, -1.0, 1.0))
-        vanishes = across < SIGNALS.exact_ratio * misread + SIGNALS.exact_margin
-        exactly = misread < SIGNALS.exact_within and vanishes  # no rhythm is as regular
-        if whole and not exactly:
-            return min(together, SIGNALS.likely_chance if together > SIGNALS.likely else SIGNALS.chance)
-        return together
+    if across is not None:
+        together = _sums_together(across, misread)
+        if whole and not _vanishes(across, misread):
+            together = min(together, SIGNALS.likely_chance if together > SIGNALS.likely else SIGNALS.chance)
+        near = _limb_residual_across(traces, layout, rows, columns, SIGNALS.laid_off_mm)
+        return together if near is None else _sums_laid_off(together, near, misread, whole)
     own = [_activity(traces, rows, start + 0.3, n) for start, _ in columns]
     strips = [index for index in strips if index >= 0]
     if strips:

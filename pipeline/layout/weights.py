@@ -176,6 +176,7 @@ class SignalWeights:
     least_pair: int = 50  # tenths of a mm that two stretches must share; 5 mm, by hand
     in_step: int = 4  # tenths of a mm by which beats of one time differ at most; measured: 0.1 mm (12 pages)
     late_mm: float = 0.6  # mm by which the first column may start late; one copy 2.6 -> 18.6 dB, one scan 5.7 -> 26.7
+    laid_off_mm: float = 1.2  # mm by which the pitch of columns may be off: enough for a doubt; by hand
     misread: float = 2.0  # times what is left over within columns may be left over across them; by hand
     misread_margin: float = 0.05  # share of the power; left across columns of one time: 0.01, of a regular rhythm: 0.16
     exact_within: float = 0.02  # share left within columns, at most, for columns surely of one time
@@ -186,6 +187,7 @@ class SignalWeights:
     likely_chance: float = 0.3  # the same where the signals agree exactly
     likely: float = 0.5  # evidence from the sums that counts as exact agreement there; by hand
     agree: float = 0.9  # correlation that is exact; one after the other at most 0.9, together 0.96 to 0.99 (12 pages)
+    alike: float = 0.8  # correlation of beats that is no evidence either way where columns are laid off; by hand
     irregular: float = 0.1  # correlation by which beats agree less one beat further on, if no two alike are; by hand
     disagree: float = 0.07  # correlation by which beats elsewhere fit better, which disproves one time; by hand
     beats_centre: float = 0.6  # correlation that proves nothing; between 0.3 (apart) and 0.96 (together), 12 pages

@@ -39,6 +39,7 @@ _FACTOR = re.compile(r"(?<!\w)[x\u00d7]\s?(0[.,]25|1/4|0[.,]5|1/2|1|2)(?:[.,]0)?
 _FACTORS = {"0.25": 2.5, "1/4": 2.5, "0.5": 5.0, "1/2": 5.0, "1": 10.0, "2": 20.0}  # of the usual 10 mm/mV
 _LIMB = re.compile(r"limb|ext|periph|(?<![a-z])[le]\s?[:=]?\s?$|avf\s?[:=]?\s?$", re.IGNORECASE)
 _CHEST = re.compile(r"chest|prec|thor|(?<![a-z])[cv]\s?[:=]?\s?$|v?6\s?[:=]\s?$|v1\s?[-~]\s?v?6", re.IGNORECASE)
+_EDGE = re.compile(r"(?<=\d)[lI]$")
 _DIGITS = str.maketrans("OoIlSsZz,", "00115522.", " ")
 _STROKES = {Lead.I, Lead.II, Lead.III}
 _NAMES = {lead.upper(): lead for lead in NAMED_LEADS} | {f"C{k}": Lead(f"V{k}") for k in range(1, 10)}
@@ -52,12 +53,18 @@ _OTHER_NAMES = {
 
 
 def _known(number: str, known: Sequence[float]) -> float | None:
-    """Return the value of a number as recognised, if it is one that carts have."""
-    try:
-        value = float(number.translate(_DIGITS))
-    except ValueError:
-        return None
-    return value if value in known else None
+    """Return the value of a number as recognised, if it is one that carts have.
+
+    Where it is none, a stroke behind its digits is taken for the edge of the unit's first m: "25lmm/s" is 25 mm/s.
+    """
+    for digits in (number, _EDGE.sub("", number)):
+        try:
+            value = float(digits.translate(_DIGITS))
+        except ValueError:
+            continue
+        if value in known:
+            return value
+    return None
 
 
 def _gain(number: str) -> float | None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from pipeline import LEADS, Calibration, Corrections, Digitization, GridScale, Lead, PageImage
-from pipeline.datatypes import FloatArray
+from pipeline.datatypes import FloatArray, Reading
 from pipeline.digitizer import Digitizer, _Task
-from pipeline.errors import DigitizationError, TraceNotFound
+from pipeline.errors import DigitizationError, GridNotFound, TraceNotFound
 from pipeline.evaluation.metrics import score_lead
 from pipeline.training.recordings.simulate import simulate_ecg
 from tests.pipeline.drawn_pages import STANDARD, ecg_page, snr_of_short_leads_db
@@ -122,21 +122,16 @@ def test_a_grid_the_bend_network_does_not_see_must_read_better_than_none(
         assert digitizer.digitize(page).source == taken  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(
-    ("factors", "sources"),
-    [
-        ([1.01], ["columns"]),  # the guess was right
-        ([1.5, 1.2], ["default", "columns"]),  # no third correction
-        ([1.5, 1.0], ["default", "columns"]),
-    ],
-)
-def test_a_guessed_scale_is_corrected_at_most_twice(
-    digitizer: Digitizer, monkeypatch: pytest.MonkeyPatch, factors: list[float], sources: list[str]
-) -> None:
-    """Every reading corrects the scale of the one before it, and the last one counts."""
-    lead = next(iter(digitizer.layouts[0].leads))
-    layout = SimpleNamespace(leads=(lead,))
-    match = SimpleNamespace(labels=[SimpleNamespace(lead=lead)], layout=layout, column_mm=((0.0, 1.0),))
+def read_on_a_guess(
+    digitizer: Digitizer,
+    monkeypatch: pytest.MonkeyPatch,
+    factors: list[float],
+    leads: tuple[Lead, ...] = LEADS[:1],
+    named: int = 1,
+) -> tuple[Reading, list[str], list[tuple[float, str]]]:
+    """Read a sheet whose scale is a guess: the last reading, where each scale came from, and the corrections."""
+    labels = [SimpleNamespace(lead=lead) for lead in leads[:named]]
+    match = SimpleNamespace(labels=labels, layout=SimpleNamespace(leads=leads), column_mm=((0.0, 1.0),))
     readings, corrections, left = [], [], iter(factors)
 
     def see(_self: object, upright: SimpleNamespace, *_: object) -> SimpleNamespace:
@@ -165,6 +160,32 @@ def test_a_guessed_scale_is_corrected_at_most_twice(
     page = PageImage(pixels=np.zeros((8, 8, 3), np.uint8))
     start = SimpleNamespace(sheet=SimpleNamespace(page=page, rectified=SimpleNamespace(grid_scale=guess)))
     result = replace(digitizer, stages=stages)._read(start, _Task(page, np.eye(3), "", Calibration(), Corrections()))
+    return result, readings, corrections
+
+
+@pytest.mark.parametrize(
+    ("factors", "sources"),
+    [
+        ([1.01], ["columns"]),  # the guess was right
+        ([1.5, 1.2], ["default", "columns"]),  # no third correction
+        ([1.5, 1.0], ["default", "columns"]),
+    ],
+)
+def test_a_guessed_scale_is_corrected_at_most_twice(
+    digitizer: Digitizer, monkeypatch: pytest.MonkeyPatch, factors: list[float], sources: list[str]
+) -> None:
+    """Every reading corrects the scale of the one before it, and the last one counts."""
+    result, readings, corrections = read_on_a_guess(digitizer, monkeypatch, factors)
     assert corrections == list(zip(factors, sources, strict=True))
     assert readings == ["default", *sources]
     assert result.rectified.grid_scale.source == "columns"
+
+
+@pytest.mark.parametrize(("n_leads", "enough"), [(1, 1), (3, 2), (6, 4), (12, 4)])
+def test_columns_are_relied_on_where_enough_names_were_found(
+    digitizer: Digitizer, monkeypatch: pytest.MonkeyPatch, n_leads: int, enough: int
+) -> None:
+    read = read_on_a_guess(digitizer, monkeypatch, [1.0], LEADS[:n_leads], enough)
+    assert read[0].rectified.grid_scale.source == "columns"
+    with pytest.raises(GridNotFound, match="few lead names"):
+        read_on_a_guess(digitizer, monkeypatch, [1.0], LEADS[:n_leads], enough - 1)

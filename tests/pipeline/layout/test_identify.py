@@ -8,8 +8,11 @@ import pytest
 from pipeline import LEADS, Calibration, Layout, Lead, LeadLabel, TraceSet
 from pipeline.datatypes import EXTRA_LEADS, NAMED_LEADS
 from pipeline.errors import LayoutUnknown
+from pipeline.layout.beats import measure_rhythm
+from pipeline.layout.evidence import limb_residual, measure_step
 from pipeline.layout.file import load_layouts
 from pipeline.layout.identify import identify_layout
+from pipeline.layout.weights import DECISION
 from pipeline.signal.calibrate import calibrate
 from pipeline.training.recordings.simulate import simulate_ecg
 from tests.pipeline.paper_samples import labels_of, printed
@@ -360,6 +363,29 @@ def test_limb_sums_tell_columns_recorded_together_whatever_the_rhythm(beats: flo
     match = identify_layout(labels_of(layout, traces), traces, LAYOUTS)
     assert match.layout is layout
     assert match.certain
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("3x4", -1.0, DECISION.apart),
+        ("3x4 simultaneous", DECISION.together_sure, 1.0),  # limb leads stand in two columns, and their sums tell
+        ("6x2", -1.0, DECISION.apart),
+        ("6x2 simultaneous", DECISION.apart + 0.01, DECISION.together),  # beats alone leave it open
+    ],
+)
+def test_columns_that_were_laid_off_are_no_proof_of_columns_one_after_the_other(
+    name: str, least: float, most: float
+) -> None:
+    """As gaps that the pen covers lead to."""
+    layout = NAMED[name]
+    traces = printed(layout, patient(3, "none"))
+    pitch_mm, n = layout.column_seconds * 25.0 + 0.8, len(layout.rows[0])
+    columns = tuple((12.0 + k * pitch_mm, 12.0 + (k + 1) * pitch_mm) for k in range(n))
+    rows = range(len(layout.rows))
+    rhythm, misread = measure_rhythm(traces, rows), limb_residual(traces, layout, rows, columns)
+    assert rhythm is not None and misread is not None
+    assert least <= measure_step(traces, layout, rows, (), columns, rhythm.rr_mm, misread) <= most
 
 
 def test_beats_that_nearly_fill_the_columns_do_not_make_them_simultaneous() -> None:

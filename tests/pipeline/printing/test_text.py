@@ -182,6 +182,7 @@ def test_a_package_without_its_model_says_so(monkeypatch: pytest.MonkeyPatch) ->
         ("Gain10mm/mV Speed25mm/s", 25.0, 10.0, None),
         ("10.mm/mV 25.mm/sec", 25.0, 10.0, None),
         ("25 m/s 10 m/mV", 25.0, 10.0, None),
+        ("25lmm/s 10I mm/mV", 25.0, 10.0, None),
         # what states neither
         ("PR 100 ms QRS 10 ms 25 msec", None, None, None),
         ("10 mV 5 mmHg 120 mmHg", None, None, None),
@@ -189,6 +190,7 @@ def test_a_package_without_its_model_says_so(monkeypatch: pytest.MonkeyPatch) ->
         ("125mm/s 15 mm/mV 1985025mm/s", None, None, None),
         ("3x4 4x2.5s 2x10s 0.5-40 Hz", None, None, None),
         ("x1 10 mm/mV x2", None, 10.0, None),
+        ("251 mm/s 1lmm/mV 2Olmm/s", None, None, None),
     ],
 )
 def test_speed_and_gain_in_words(text: str, speed: float | None, gain: float | None, chest: float | None) -> None:
