@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from pipeline.datatypes import ByteArray, FloatArray, LayoutMatch, PulseBox, SpikeMark, TextLine, TraceSet
 from pipeline.networks.inference import Network
+from pipeline.rows.pacing import awaited, beats_of
 from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, Flags, Float64, InkStrip, ink_strip
 from pipeline.rows.spikes import Stroke, chances, level_of, middle_of, pictures, strokes_of, without_spikes
 from pipeline.rows.steep import with_steep
@@ -72,7 +73,8 @@ def fit_ink(
 
     likely = _judged(strips, [pictures(strips[k].ink, strips[k].strokes, others_px(k)) for k in strips], network)
     likely = [replace(one, printed=_in_print(boxes, x_mm, one)) for one in likely]
-    owned = _completed(_of_a_pacemaker(likely), strips, _leads(match, x_mm))
+    leads = _leads(match, x_mm)
+    owned = _completed(_with_awaited(_of_a_pacemaker(likely), likely, strips, leads), strips, leads)
     own = {k: [(one.column, one.sign) for one in owned if one.row == k] for k in strips}
 
     def line_px(k: int) -> FloatArray:
@@ -215,6 +217,42 @@ def _firings(spikes: Sequence[_Likely], leads: dict[int, npt.NDArray[np.int64]],
         )
         for group in groups
     ]
+
+
+def _with_awaited(
+    spikes: list[_Likely],
+    strokes: Sequence[_Likely],
+    strips: dict[int, _Strip],
+    leads: dict[int, npt.NDArray[np.int64]],
+    *,
+    near: int = 8,
+    same: int = 3,
+) -> list[_Likely]:
+    """Add the strokes that the network by itself takes for spikes where the pacemaker must have fired, unseen so far.
+
+    A stroke must go the way of its lead's other spikes.
+    """
+    if not spikes:
+        return []
+    own = {k: [(one.column, one.sign) for one in spikes if one.row == k] for k in strips}
+    lines_px = [without_spikes(strip.ink, own[k]) for k, strip in strips.items()]
+    beats = beats_of(lines_px, [strip.ink.there for strip in strips.values()])
+    signs = {(one.row, int(leads[one.row][one.column]), one.sign) for one in spikes if one.row in leads}
+    believed = [
+        one
+        for one in strokes
+        if one.logit > 0
+        and not one.printed
+        and one.row in leads
+        and (one.row, int(leads[one.row][one.column]), -one.sign) not in signs
+    ]
+    added: list[_Likely] = []
+    for at in awaited([firing.middle for firing in _firings(spikes, leads)], beats):
+        close = sorted((one for one in believed if abs(one.middle - at) <= near), key=lambda one: -one.logit)
+        group = [one for one in close if abs(one.middle - close[0].middle) <= same]
+        group = [one for n, one in enumerate(group) if one.row not in {other.row for other in group[:n]}]
+        added += [_in_time(one, group) for one in group]
+    return sorted([*spikes, *added], key=lambda one: (one.row, one.column))
 
 
 def _likeness(one: _Firing, other: _Firing, *, ratio: float = 0.5) -> float | None:
