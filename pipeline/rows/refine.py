@@ -71,10 +71,11 @@ def fit_ink(
     def others_px(k: int) -> FloatArray:
         return (np.delete(traces.row_mm, k, 0) - np.float32(strips[k].top_mm)) * np.float32(PX_PER_MM_Y)
 
-    likely = _judged(strips, [pictures(strips[k].ink, strips[k].strokes, others_px(k)) for k in strips], network)
+    shown = [pictures(strips[k].ink, strips[k].strokes, others_px(k)) for k in strips]
+    stretches = _stretches(match, x_mm)
+    likely = _judged(strips, shown, stretches, network)
     likely = [replace(one, printed=_in_print(boxes, x_mm, one)) for one in likely]
-    leads = _leads(match, x_mm)
-    owned = _completed(_with_awaited(_of_a_pacemaker(likely), likely, strips, leads), strips, leads)
+    owned = _by_pattern(_of_a_pacemaker(likely), likely, strips, stretches)
     own = {k: [(one.column, one.sign) for one in owned if one.row == k] for k in strips}
 
     def line_px(k: int) -> FloatArray:
@@ -100,10 +101,36 @@ class _Strip:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Stretch:
+    """One lead's part of a row."""
+
+    row: int
+    first: int  # column
+    stop: int
+    later: int  # columns by which it is printed to the right of what was recorded with it in the first column
+
+
+def _stretches(match: LayoutMatch, x_mm: Float64) -> list[_Stretch]:
+    """List the leads' parts of rows, and one that stands for the rest of every row."""
+    parts = []
+    for _, row, (start, end) in match.stretches():
+        first, stop = np.searchsorted(x_mm, start), np.searchsorted(x_mm, end, "right")
+        later = 0.0 if match.layout.sequential else start - match.column_mm[0][0]
+        parts.append(_Stretch(row=row, first=int(first), stop=int(stop), later=round(later * PX_PER_MM_X)))
+    return parts
+
+
+def _stretch_at(stretches: Sequence[_Stretch], row: int, column: int) -> _Stretch:
+    """Return the part of a row that a column lies in, the last if two meet there; an empty one where no lead is."""
+    outside = _Stretch(row=row, first=0, stop=0, later=0)
+    return next((one for one in reversed(stretches) if one.row == row and one.first <= column < one.stop), outside)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Likely:
     """A stroke that the network does not rule out, on the paper."""
 
-    row: int
+    stretch: _Stretch
     column: int
     middle: float  # of its ink, in columns
     sign: int  # -1 above the row's line, 1 below it
@@ -114,12 +141,24 @@ class _Likely:
     printed: bool = False  # it lies in print
 
     @property
+    def row(self) -> int:
+        """Of the trace set."""
+        return self.stretch.row
+
+    @property
+    def time(self) -> int:
+        """When it was recorded: the column of the page's first that shows this time."""
+        return self.column - self.stretch.later
+
+    @property
     def height_mm(self) -> float:
         """From its foot; below the line is positive."""
         return self.tip_mm - self.foot_mm
 
 
-def _judged(strips: dict[int, _Strip], shown: Sequence[ByteArray], network: Network) -> list[_Likely]:
+def _judged(
+    strips: dict[int, _Strip], shown: Sequence[ByteArray], stretches: Sequence[_Stretch], network: Network
+) -> list[_Likely]:
     """Ask the network about all strokes of a page; what it rules out is left away."""
     strokes = [(k, strip, stroke) for k, strip in strips.items() for stroke in strip.strokes]
     if not strokes:
@@ -127,11 +166,16 @@ def _judged(strips: dict[int, _Strip], shown: Sequence[ByteArray], network: Netw
     (answers,) = network.run(np.concatenate(shown))
     logit, share = answers.numpy().T
     foot, tip = np.array([(one.foot_px, one.tip_px) for _, _, one in strokes]).T / PX_PER_MM_Y
-    row, column, sign = np.array([(k, one.column, one.sign) for k, _, one in strokes]).T
-    chance = chances(row, column, sign * np.abs(tip - foot), logit)
+    parts = [_stretch_at(stretches, k, one.column) for k, _, one in strokes]
+    # rows whose columns were recorded together have as many leads at a time as there are columns
+    row = np.array([part.row if not part.later else -1 - stretches.index(part) for part in parts])
+    time, sign = np.array(
+        [(one.column - part.later, one.sign) for (_, _, one), part in zip(strokes, parts, strict=True)]
+    ).T
+    chance = chances(row, time, sign * np.abs(tip - foot), logit)
     return [
         _Likely(
-            row=k,
+            stretch=parts[n],
             column=one.column,
             middle=middle_of(strip.ink, one),
             sign=one.sign,
@@ -140,7 +184,7 @@ def _judged(strips: dict[int, _Strip], shown: Sequence[ByteArray], network: Netw
             logit=float(logit[n]),
             chance=float(chance[n]),
         )
-        for n, (k, strip, one) in enumerate(strokes)
+        for n, (_, strip, one) in enumerate(strokes)
         if chance[n] > 0
     ]
 
@@ -171,7 +215,7 @@ def _repeats(spikes: Sequence[_Likely], *, ratio: float = 0.65, least_mm: float 
 
     Notches of waves are alike in one row too, but small.
     """
-    shared = {one.column for one in spikes if any(_at_once(one, other) for other in spikes)}
+    shared = {one.time for one in spikes if any(_at_once(one, other) for other in spikes)}
     twice = any(abs(one - other) > _APART_MM * PX_PER_MM_X for one in shared for other in shared)
     tall = [one for one in spikes if abs(one.height_mm) >= least_mm]
     heights = [np.array([each.height_mm / one.height_mm for each in tall if each.row == one.row]) for one in tall]
@@ -180,7 +224,8 @@ def _repeats(spikes: Sequence[_Likely], *, ratio: float = 0.65, least_mm: float 
 
 def _in_time(one: _Likely, strokes: Sequence[_Likely], *, same: int = 6) -> _Likely:
     """Put a spike where the strokes of its firing stand in all rows: their middles are surer than its own."""
-    middle = float(np.median([other.middle for other in strokes if abs(other.column - one.column) <= same]))
+    near = [other for other in strokes if max(abs(other.column - one.column), abs(other.time - one.time)) <= same]
+    middle = float(np.median([other.middle for other in near]))
     return replace(one, column=round(middle), middle=middle)
 
 
@@ -188,71 +233,67 @@ def _in_time(one: _Likely, strokes: Sequence[_Likely], *, same: int = 6) -> _Lik
 class _Firing:
     """What a pacemaker printed at one time."""
 
-    middle: float  # of its strokes, in columns
-    spikes: dict[tuple[int, int], _Likely]  # by row and by the stretch of the row that is one lead
-
-    @property
-    def column(self) -> int:
-        """The nearest column."""
-        return round(self.middle)
+    time: float  # in columns; the middle of its strokes
+    spikes: dict[_Stretch, _Likely]
 
 
-def _leads(match: LayoutMatch, x_mm: Float64) -> dict[int, npt.NDArray[np.int64]]:
-    """Tell which stretch of its row is one lead, by a number for every column (n,); -1 outside."""
-    leads: dict[int, npt.NDArray[np.int64]] = {}
-    for n, (_, row, (start, end)) in enumerate(match.stretches()):
-        leads.setdefault(row, np.full(len(x_mm), -1))[(x_mm >= start) & (x_mm <= end)] = n
-    return leads
-
-
-def _firings(spikes: Sequence[_Likely], leads: dict[int, npt.NDArray[np.int64]], *, same: int = 6) -> list[_Firing]:
-    """Put spikes together that stand at one time."""
-    ordered = sorted((one for one in spikes if one.row in leads), key=lambda one: one.column)
-    starts = [n for n, one in enumerate(ordered) if not n or one.column - ordered[n - 1].column > same]
+def _firings(spikes: Sequence[_Likely], *, same: int = 6) -> list[_Firing]:
+    """Put spikes together that were recorded at one time."""
+    ordered = sorted((one for one in spikes if one.stretch.stop), key=lambda one: one.time)
+    starts = [n for n, one in enumerate(ordered) if not n or one.time - ordered[n - 1].time > same]
     groups = [ordered[start:stop] for start, stop in pairwise([*starts, len(ordered)])]
     return [
         _Firing(
-            middle=float(np.median([one.middle for one in group])),
-            spikes={(one.row, int(leads[one.row][one.column])): one for one in group},
+            time=float(np.median([one.middle - one.stretch.later for one in group])),
+            spikes={one.stretch: one for one in group},
         )
         for group in groups
     ]
 
 
+def _by_pattern(
+    spikes: list[_Likely], strokes: Sequence[_Likely], strips: dict[int, _Strip], stretches: Sequence[_Stretch]
+) -> list[_Likely]:
+    """Add to a page's spikes what the pattern of its pacemaker says of other strokes and of hidden ones."""
+    if not spikes:
+        return []
+    beats = _beats(spikes, strips, stretches)
+    return _completed(_with_awaited(spikes, strokes, beats), strips, stretches, beats)
+
+
 def _with_awaited(
-    spikes: list[_Likely],
-    strokes: Sequence[_Likely],
-    strips: dict[int, _Strip],
-    leads: dict[int, npt.NDArray[np.int64]],
-    *,
-    near: int = 8,
-    same: int = 3,
+    spikes: list[_Likely], strokes: Sequence[_Likely], beats: npt.NDArray[np.intp], *, near: int = 8, same: int = 3
 ) -> list[_Likely]:
     """Add the strokes that the network by itself takes for spikes where the pacemaker must have fired, unseen so far.
 
     A stroke must go the way of its lead's other spikes.
     """
-    if not spikes:
-        return []
-    own = {k: [(one.column, one.sign) for one in spikes if one.row == k] for k in strips}
-    lines_px = [without_spikes(strip.ink, own[k]) for k, strip in strips.items()]
-    beats = beats_of(lines_px, [strip.ink.there for strip in strips.values()])
-    signs = {(one.row, int(leads[one.row][one.column]), one.sign) for one in spikes if one.row in leads}
+    signs = {(one.stretch, one.sign) for one in spikes}
     believed = [
         one
         for one in strokes
-        if one.logit > 0
-        and not one.printed
-        and one.row in leads
-        and (one.row, int(leads[one.row][one.column]), -one.sign) not in signs
+        if one.logit > 0 and not one.printed and one.stretch.stop and (one.stretch, -one.sign) not in signs
     ]
     added: list[_Likely] = []
-    for at in awaited([firing.middle for firing in _firings(spikes, leads)], beats):
-        close = sorted((one for one in believed if abs(one.middle - at) <= near), key=lambda one: -one.logit)
-        group = [one for one in close if abs(one.middle - close[0].middle) <= same]
-        group = [one for n, one in enumerate(group) if one.row not in {other.row for other in group[:n]}]
-        added += [_in_time(one, group) for one in group]
+    for at in awaited([firing.time for firing in _firings(spikes)], beats):
+        close = sorted((one for one in believed if abs(one.time - at) <= near), key=lambda one: -one.logit)
+        group = {one.stretch: one for one in reversed(close) if abs(one.time - close[0].time) <= same}
+        added += [_in_time(one, list(group.values())) for one in group.values()]
     return sorted([*spikes, *added], key=lambda one: (one.row, one.column))
+
+
+def _beats(spikes: Sequence[_Likely], strips: dict[int, _Strip], stretches: Sequence[_Stretch]) -> npt.NDArray[np.intp]:
+    """Return when the heart beats, in columns, by the lines of all leads without their spikes."""
+    bare = {
+        k: without_spikes(s.ink, [(one.column, one.sign) for one in spikes if one.row == k]) for k, s in strips.items()
+    }
+    lines_px, there = [], []
+    for part in (each for each in stretches if each.row in strips):
+        printed = np.zeros(len(bare[part.row]), bool)
+        printed[part.first : part.stop] = strips[part.row].ink.there[part.first : part.stop]
+        lines_px.append(np.roll(bare[part.row], -part.later))
+        there.append(np.roll(printed, -part.later))
+    return beats_of(lines_px, there)
 
 
 def _likeness(one: _Firing, other: _Firing, *, ratio: float = 0.5) -> float | None:
@@ -264,9 +305,7 @@ def _likeness(one: _Firing, other: _Firing, *, ratio: float = 0.5) -> float | No
     return float(np.median(alike)) if alike else float("nan")
 
 
-def _expected(
-    firing: _Firing, lead: tuple[int, int], others: Sequence[_Firing], *, ratio: float = 0.65
-) -> float | None:
+def _expected(firing: _Firing, lead: _Stretch, others: Sequence[_Firing], *, ratio: float = 0.65) -> float | None:
     """Return the height in mm that a firing has in a lead by what others have there; None if nobody knows."""
     heights = [(_likeness(firing, other), other.spikes[lead].height_mm) for other in others if lead in other.spikes]
     known = [times * height for times, height in heights if times is not None and np.isfinite(times)]
@@ -278,27 +317,42 @@ def _expected(
 
 
 def _completed(
-    spikes: list[_Likely], strips: dict[int, _Strip], leads: dict[int, npt.NDArray[np.int64]]
+    spikes: list[_Likely],
+    strips: dict[int, _Strip],
+    stretches: Sequence[_Stretch],
+    beats: npt.NDArray[np.intp],
+    *,
+    near: int = 8,
 ) -> list[_Likely]:
     """Add the spikes that firings lack in leads that have such spikes at other times, where ink stands there.
 
-    A row's own wave, another row or a separator hides a stroke; the pattern then says what its ink is.
+    A row's own wave, another row or a separator hides a stroke; the pattern then says what its ink is.  A firing seen
+    in one lead only must stand where the others await one.
     """
-    firings = _firings(spikes, leads)
+    firings = _firings(spikes)
     added = []
     for firing in firings:
-        for row in leads.keys() & strips.keys():
-            lead = row, int(leads[row][firing.column])
-            if lead in firing.spikes or lead[1] < 0 or not strips[row].ink.there[firing.column]:
+        others = [other.time for other in firings if other is not firing]
+        if len(firing.spikes) < 2 and all(abs(at - firing.time) > near for at in awaited(others, beats)):
+            continue
+        for lead in (each for each in stretches if each.row in strips and each not in firing.spikes):
+            strip, middle = strips[lead.row], _middle_in(firing, lead)
+            if not lead.first <= round(middle) < lead.stop or not strip.ink.there[round(middle)]:
                 continue
             height_mm = _expected(firing, lead, firings)
-            stroke = None if height_mm is None else _hidden(strips[row], firing.column, height_mm)
+            stroke = None if height_mm is None else _hidden(strip, round(middle), height_mm)
             if stroke is not None:
-                foot_mm, tip_mm = (strips[row].top_mm + y_px / PX_PER_MM_Y for y_px in (stroke.foot_px, stroke.tip_px))
+                foot_mm, tip_mm = (strip.top_mm + y_px / PX_PER_MM_Y for y_px in (stroke.foot_px, stroke.tip_px))
                 least = min(firing.spikes.values(), key=lambda one: one.chance)
-                changed = replace(least, row=row, column=firing.column, middle=firing.middle, sign=stroke.sign)
+                changed = replace(least, stretch=lead, column=round(middle), middle=middle, sign=stroke.sign)
                 added.append(replace(changed, foot_mm=foot_mm, tip_mm=tip_mm))
     return sorted([*spikes, *added], key=lambda one: (one.row, one.column))
+
+
+def _middle_in(firing: _Firing, lead: _Stretch) -> float:
+    """Return where a firing stands in a lead: where it stands in the leads above and below, if it was seen there."""
+    beside = [one.middle for other, one in firing.spikes.items() if other.later == lead.later]
+    return float(np.median(beside)) if beside else firing.time + lead.later
 
 
 def _hidden(strip: _Strip, column: int, height_mm: float, *, ink: float = 0.3, near: int = 4) -> Stroke | None:
@@ -330,8 +384,9 @@ def _marks(strokes: Sequence[_Likely], x_mm: Float64) -> tuple[SpikeMark, ...]:
 
 
 def _at_once(one: _Likely, other: _Likely, *, same: int = 5) -> bool:
-    """Tell whether two rows have a stroke at the same paper x."""
-    return other.row != one.row and abs(other.column - one.column) <= same
+    """Tell whether two leads have a stroke at the same time."""
+    elsewhere = (other.row, other.stretch.later) != (one.row, one.stretch.later)
+    return elsewhere and abs(other.time - one.time) <= same
 
 
 def _several_times(strokes: Sequence[_Likely], *, fewest: int = 4, same: int = 5) -> list[_Likely]:

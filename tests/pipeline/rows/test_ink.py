@@ -273,7 +273,8 @@ def _match(rows: int) -> SimpleNamespace:
     """A layout of one column, every row a lead of its own."""
     span_mm = (-5.0, 130.0)
     leads = [(lead, row, span_mm) for row, lead in enumerate(LEADS[:rows])]
-    return SimpleNamespace(column_mm=(span_mm,), labels=(), stretches=lambda: leads)
+    layout = SimpleNamespace(sequential=True)
+    return SimpleNamespace(column_mm=(span_mm,), labels=(), layout=layout, stretches=lambda: leads)
 
 
 def _rows_with(
