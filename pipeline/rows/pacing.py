@@ -1,11 +1,11 @@
-"""When a pacemaker fires that was seen to fire before: at the same place of every beat, and at one interval.
+"""What is known of a pacemaker by its spikes: when it fires besides, and how tall it is in other limb leads.
 
-Places are columns of the rows' strips.
+It fires at the same place of every beat, or at one interval.  Places are columns of the rows' strips.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -13,13 +13,21 @@ import numpy.typing as npt
 from scipy.ndimage import uniform_filter1d
 from scipy.signal import find_peaks
 
-from pipeline.datatypes import FloatArray
+from pipeline.datatypes import FloatArray, Lead
 from pipeline.rows.pen import PX_PER_MM_X, Flags, Float64
 
 _BEFORE_MM, _AFTER_MM = 8.75, 1.25  # how far from its beat a pacemaker fires
 _SAME = 6  # columns within which places are alike
 _LEAST_BEATS = 3  # that make a pattern
 _QRS_MM, _BEATS_MM = 1.25, 6.25  # a QRS complex is as wide; beats are farther apart
+_OF_I_AND_II = {
+    Lead.I: (1.0, 0.0),
+    Lead.II: (0.0, 1.0),
+    Lead.III: (-1.0, 1.0),
+    Lead.AVR: (-0.5, -0.5),
+    Lead.AVL: (1.0, -0.5),
+    Lead.AVF: (-0.5, 1.0),
+}
 
 
 def beats_of(lines_px: Sequence[FloatArray], there: Sequence[Flags]) -> npt.NDArray[np.intp]:
@@ -88,3 +96,25 @@ def _in_turn(fired: Float64, *, same: float = 0.04) -> list[float]:
         for k in range(1, count)
     ]
     return [float(fired[0]) - interval, *between, float(fired[-1]) + interval]
+
+
+def by_limb_leads(heights: Mapping[Lead, float], lead: Lead, *, fewest: int = 3, off: float = 0.15) -> float | None:
+    """Return the height that a spike has in a limb lead by those in other limb leads, which are sums of two of them.
+
+    None if it is no limb lead, or the others are fewer than `fewest`, or contradict each other by a share `off` of the
+    tallest: a cart that draws spikes itself draws them alike in all leads.
+
+    Parameters
+    ----------
+    heights : mapping of Lead to float
+        Of the spikes that are known, up is positive.
+    lead : Lead
+    """
+    known = [other for other in heights if other in _OF_I_AND_II]
+    if lead not in _OF_I_AND_II or len(known) < fewest:
+        return None
+    parts, seen = np.array([_OF_I_AND_II[other] for other in known]), np.array([heights[other] for other in known])
+    both = np.linalg.lstsq(parts, seen, rcond=None)[0]
+    if np.abs(parts @ both - seen).max() > off * np.abs(seen).max():
+        return None
+    return float(np.dot(_OF_I_AND_II[lead], both))

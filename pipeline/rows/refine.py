@@ -9,9 +9,9 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import ByteArray, FloatArray, LayoutMatch, PulseBox, SpikeMark, TextLine, TraceSet
+from pipeline.datatypes import ByteArray, FloatArray, LayoutMatch, Lead, PulseBox, SpikeMark, TextLine, TraceSet
 from pipeline.networks.inference import Network
-from pipeline.rows.pacing import awaited, beats_of
+from pipeline.rows.pacing import awaited, beats_of, by_limb_leads
 from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, Flags, Float64, InkStrip, ink_strip
 from pipeline.rows.spikes import Stroke, chances, level_of, middle_of, pictures, strokes_of, without_spikes
 from pipeline.rows.steep import with_steep
@@ -105,6 +105,8 @@ class _Stretch:
     """One lead's part of a row."""
 
     row: int
+    lead: Lead | None  # None where no lead is
+    up: int  # -1 if it is printed upside down
     first: int  # column
     stop: int
     later: int  # columns by which it is printed to the right of what was recorded with it in the first column
@@ -113,16 +115,24 @@ class _Stretch:
 def _stretches(match: LayoutMatch, x_mm: Float64) -> list[_Stretch]:
     """List the leads' parts of rows, and one that stands for the rest of every row."""
     parts = []
-    for _, row, (start, end) in match.stretches():
-        first, stop = np.searchsorted(x_mm, start), np.searchsorted(x_mm, end, "right")
+    for lead, row, (start, end) in match.stretches():
         later = 0.0 if match.layout.sequential else start - match.column_mm[0][0]
-        parts.append(_Stretch(row=row, first=int(first), stop=int(stop), later=round(later * PX_PER_MM_X)))
+        inverted = lead in match.layout.inverted and row in match.rows[: len(match.layout.rows)]
+        part = _Stretch(
+            row=row,
+            lead=lead,
+            up=-1 if inverted else 1,
+            first=int(np.searchsorted(x_mm, start)),
+            stop=int(np.searchsorted(x_mm, end, "right")),
+            later=round(later * PX_PER_MM_X),
+        )
+        parts.append(part)
     return parts
 
 
 def _stretch_at(stretches: Sequence[_Stretch], row: int, column: int) -> _Stretch:
     """Return the part of a row that a column lies in, the last if two meet there; an empty one where no lead is."""
-    outside = _Stretch(row=row, first=0, stop=0, later=0)
+    outside = _Stretch(row=row, lead=None, up=1, first=0, stop=0, later=0)
     return next((one for one in reversed(stretches) if one.row == row and one.first <= column < one.stop), outside)
 
 
@@ -258,7 +268,8 @@ def _by_pattern(
     if not spikes:
         return []
     beats = _beats(spikes, strips, stretches)
-    return _completed(_with_awaited(spikes, strokes, beats), strips, stretches, beats)
+    seen = _lengthened(_with_awaited(spikes, strokes, beats), strips)
+    return _completed(seen, strips, stretches, beats)
 
 
 def _with_awaited(
@@ -266,13 +277,14 @@ def _with_awaited(
 ) -> list[_Likely]:
     """Add the strokes that the network by itself takes for spikes where the pacemaker must have fired, unseen so far.
 
-    A stroke must go the way of its lead's other spikes.
+    A stroke must go the way of its lead's other spikes; in print it must be likely among all strokes, too.
     """
     signs = {(one.stretch, one.sign) for one in spikes}
     believed = [
         one
         for one in strokes
-        if one.logit > 0 and not one.printed and one.stretch.stop and (one.stretch, -one.sign) not in signs
+        if one.logit > 0 and (not one.printed or one.chance >= 0.5)
+        if one.stretch.stop and (one.stretch, -one.sign) not in signs
     ]
     added: list[_Likely] = []
     for at in awaited([firing.time for firing in _firings(spikes)], beats):
@@ -316,6 +328,45 @@ def _expected(firing: _Firing, lead: _Stretch, others: Sequence[_Firing], *, rat
     return float(np.median(all_heights)) if alike else None
 
 
+def _by_law(
+    firing: _Firing, lead: _Stretch, firings: Sequence[_Firing], stretches: Sequence[_Stretch], *, least_mm: float = 2.0
+) -> float | None:
+    """Return the height in mm that a firing has in a limb lead by the other limb leads; None if that is not known."""
+    if lead.lead is None or any(lead in each.spikes for each in firings):
+        return None
+    known = {}
+    for part in stretches:
+        own = firing.spikes.get(part)
+        height_mm = _expected(firing, part, firings) if own is None else own.height_mm
+        if part.lead is not None and height_mm is not None:
+            known.setdefault(part.lead, -part.up * height_mm)
+    height_mm = by_limb_leads(known, lead.lead)
+    return None if height_mm is None or abs(height_mm) < least_mm else -lead.up * height_mm
+
+
+def _lengthened(spikes: list[_Likely], strips: dict[int, _Strip], *, short: float = 0.65) -> list[_Likely]:
+    """Make spikes as tall as the pattern has them where their ink is broken and goes on."""
+    firings = _firings(spikes)
+    longer = {}
+    for firing in firings:
+        others = [other for other in firings if other is not firing]
+        for lead, one in firing.spikes.items():
+            beside = {other: each for other, each in firing.spikes.items() if other is not lead}
+            height_mm = _expected(replace(firing, spikes=beside), lead, others)
+            if height_mm and 0 < one.height_mm / height_mm < short and _goes_on(strips[lead.row], one, height_mm):
+                longer[one] = replace(one, tip_mm=one.foot_mm + height_mm)
+    return [longer.get(one, one) for one in spikes]
+
+
+def _goes_on(strip: _Strip, one: _Likely, height_mm: float, *, ink: float = 0.3) -> bool:
+    """Tell whether half of the places between a spike's end and the height it should have are inked, and its tip is."""
+    reach_mm = np.linspace(one.height_mm, 0.95 * height_mm, 24)
+    rows = np.round((one.foot_mm + reach_mm - strip.top_mm) * PX_PER_MM_Y).astype(np.int64)
+    part = strip.ink.ink[rows.clip(0, len(strip.ink.ink) - 1)][:, max(one.column - 1, 0) : one.column + 2]
+    dark = part.mean(1) > ink
+    return bool(dark.mean() >= 0.5 and dark[-6:].mean() >= 0.5)
+
+
 def _completed(
     spikes: list[_Likely],
     strips: dict[int, _Strip],
@@ -339,8 +390,11 @@ def _completed(
             strip, middle = strips[lead.row], _middle_in(firing, lead)
             if not lead.first <= round(middle) < lead.stop or not strip.ink.there[round(middle)]:
                 continue
-            height_mm = _expected(firing, lead, firings)
+            by_law_mm = _by_law(firing, lead, firings, stretches)
+            height_mm = _expected(firing, lead, firings) if by_law_mm is None else by_law_mm
             stroke = None if height_mm is None else _hidden(strip, round(middle), height_mm)
+            if stroke is not None and by_law_mm is not None:  # its ink may go on into another row's
+                stroke = replace(stroke, tip_px=stroke.foot_px + by_law_mm * PX_PER_MM_Y)
             if stroke is not None:
                 foot_mm, tip_mm = (strip.top_mm + y_px / PX_PER_MM_Y for y_px in (stroke.foot_px, stroke.tip_px))
                 least = min(firing.spikes.values(), key=lambda one: one.chance)

@@ -1,9 +1,10 @@
-"""When a pacemaker must have fired: at the place of every beat where others have it, and in turn."""
+"""What is known of a pacemaker: where every beat has a firing, firings in turn, and the heights of limb leads."""
 
 import numpy as np
 import pytest
 
-from pipeline.rows.pacing import awaited, beats_of
+from pipeline.datatypes import Lead
+from pipeline.rows.pacing import awaited, beats_of, by_limb_leads
 
 BEATS = np.array([300, 750, 1180, 1650, 2090])
 
@@ -27,3 +28,12 @@ def test_beats_stand_where_rows_are_steep() -> None:
     there = np.ones(x.size, bool)
     assert beats_of([line, 0.3 * line], [there, there]).tolist() == pytest.approx(BEATS.tolist(), abs=8)
     assert beats_of([line], [there & (x < 1000)]).tolist() == pytest.approx([300, 750], abs=8)
+
+
+def test_two_limb_leads_tell_the_others_unless_they_contradict_each_other() -> None:
+    heights = {Lead.II: 18.0, Lead.AVR: -4.0, Lead.AVL: -19.0, Lead.V1: 5.0}
+    assert by_limb_leads(heights, Lead.I) == pytest.approx(-10.0)
+    assert by_limb_leads(heights, Lead.III) == pytest.approx(28.0)
+    assert by_limb_leads(heights, Lead.V2) is None
+    assert by_limb_leads({Lead.II: 18.0, Lead.AVR: -4.0, Lead.V1: 5.0}, Lead.I) is None
+    assert by_limb_leads(dict.fromkeys((Lead.II, Lead.AVR, Lead.AVL), 8.0), Lead.I) is None  # drawn by the cart
