@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
-from pipeline.datatypes import ByteArray, FloatArray, LayoutMatch, Lead, PulseBox, SpikeMark, TextLine, TraceSet
+from pipeline.datatypes import ByteArray, FloatArray, LayoutMatch, PulseBox, SpikeMark, TextLine, TraceSet
 from pipeline.networks.inference import Network
-from pipeline.rows.pacing import awaited, beats_of, by_limb_leads
+from pipeline.rows.firings import Likely, Stretch, Strip, by_pattern, of_a_pacemaker, stretch_at, stretches_of
 from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, Flags, Float64, InkStrip, ink_strip
-from pipeline.rows.spikes import Stroke, chances, level_of, middle_of, pictures, strokes_of, without_spikes
+from pipeline.rows.spikes import chances, middle_of, pictures, strokes_of, without_spikes
 from pipeline.rows.steep import with_steep
 from pipeline.rows.tips import with_tips
 from pipeline.sheet.paper import Sheet, print_boxes
 from pipeline.threads import side_by_side
 
 _MARGINS_MM = (12.0, 36.0)  # paper above and below a row's waves; the second where ink runs on beyond the first
-_APART_MM = 1.2  # no pacemaker fires twice within
 
 
 def fit_ink(
@@ -72,10 +69,10 @@ def fit_ink(
         return (np.delete(traces.row_mm, k, 0) - np.float32(strips[k].top_mm)) * np.float32(PX_PER_MM_Y)
 
     shown = [pictures(strips[k].ink, strips[k].strokes, others_px(k)) for k in strips]
-    stretches = _stretches(match, x_mm)
+    stretches = stretches_of(match, x_mm)
     likely = _judged(strips, shown, stretches, network)
     likely = [replace(one, printed=_in_print(boxes, x_mm, one)) for one in likely]
-    owned = _by_pattern(_of_a_pacemaker(likely), likely, strips, stretches)
+    owned = by_pattern(of_a_pacemaker(likely), likely, strips, stretches)
     own = {k: [(one.column, one.sign) for one in owned if one.row == k] for k in strips}
 
     def line_px(k: int) -> FloatArray:
@@ -91,84 +88,9 @@ def fit_ink(
     return replace(traces, row_mm=row_mm, spikes=_marks(owned, x_mm), strokes=_marks(left, x_mm))
 
 
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class _Strip:
-    """A row's strip as ink, and the strokes on its line."""
-
-    ink: InkStrip
-    top_mm: float  # paper y of its first row
-    strokes: list[Stroke]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Stretch:
-    """One lead's part of a row."""
-
-    row: int
-    lead: Lead | None  # None where no lead is
-    up: int  # -1 if it is printed upside down
-    first: int  # column
-    stop: int
-    later: int  # columns by which it is printed to the right of what was recorded with it in the first column
-
-
-def _stretches(match: LayoutMatch, x_mm: Float64) -> list[_Stretch]:
-    """List the leads' parts of rows, and one that stands for the rest of every row."""
-    parts = []
-    for lead, row, (start, end) in match.stretches():
-        later = 0.0 if match.layout.sequential else start - match.column_mm[0][0]
-        inverted = lead in match.layout.inverted and row in match.rows[: len(match.layout.rows)]
-        part = _Stretch(
-            row=row,
-            lead=lead,
-            up=-1 if inverted else 1,
-            first=int(np.searchsorted(x_mm, start)),
-            stop=int(np.searchsorted(x_mm, end, "right")),
-            later=round(later * PX_PER_MM_X),
-        )
-        parts.append(part)
-    return parts
-
-
-def _stretch_at(stretches: Sequence[_Stretch], row: int, column: int) -> _Stretch:
-    """Return the part of a row that a column lies in, the last if two meet there; an empty one where no lead is."""
-    outside = _Stretch(row=row, lead=None, up=1, first=0, stop=0, later=0)
-    return next((one for one in reversed(stretches) if one.row == row and one.first <= column < one.stop), outside)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Likely:
-    """A stroke that the network does not rule out, on the paper."""
-
-    stretch: _Stretch
-    column: int
-    middle: float  # of its ink, in columns
-    sign: int  # -1 above the row's line, 1 below it
-    foot_mm: float
-    tip_mm: float
-    logit: float  # that it is a spike of its row, by itself
-    chance: float  # the same among all strokes of the page, in [0, 1]
-    printed: bool = False  # it lies in print
-
-    @property
-    def row(self) -> int:
-        """Of the trace set."""
-        return self.stretch.row
-
-    @property
-    def time(self) -> int:
-        """When it was recorded: the column of the page's first that shows this time."""
-        return self.column - self.stretch.later
-
-    @property
-    def height_mm(self) -> float:
-        """From its foot; below the line is positive."""
-        return self.tip_mm - self.foot_mm
-
-
 def _judged(
-    strips: dict[int, _Strip], shown: Sequence[ByteArray], stretches: Sequence[_Stretch], network: Network
-) -> list[_Likely]:
+    strips: dict[int, Strip], shown: Sequence[ByteArray], stretches: Sequence[Stretch], network: Network
+) -> list[Likely]:
     """Ask the network about all strokes of a page; what it rules out is left away."""
     strokes = [(k, strip, stroke) for k, strip in strips.items() for stroke in strip.strokes]
     if not strokes:
@@ -176,7 +98,7 @@ def _judged(
     (answers,) = network.run(np.concatenate(shown))
     logit, share = answers.numpy().T
     foot, tip = np.array([(one.foot_px, one.tip_px) for _, _, one in strokes]).T / PX_PER_MM_Y
-    parts = [_stretch_at(stretches, k, one.column) for k, _, one in strokes]
+    parts = [stretch_at(stretches, k, one.column) for k, _, one in strokes]
     # rows whose columns were recorded together have as many leads at a time as there are columns
     row = np.array([part.row if not part.later else -1 - stretches.index(part) for part in parts])
     time, sign = np.array(
@@ -184,7 +106,7 @@ def _judged(
     ).T
     chance = chances(row, time, sign * np.abs(tip - foot), logit)
     return [
-        _Likely(
+        Likely(
             stretch=parts[n],
             column=one.column,
             middle=middle_of(strip.ink, one),
@@ -204,232 +126,7 @@ def _share(answer: float) -> float:
     return 1.0 if answer > 0.85 else max(answer, 0.3)
 
 
-def _of_a_pacemaker(strokes: Sequence[_Likely], *, fewest: int = 4) -> list[_Likely]:
-    """Keep the strokes that are a pacemaker's: the likeliest of each place, if they repeat and are `fewest` or more.
-
-    Others are left to the audit.  In print, only those that other rows have one beside.
-    """
-    kept: list[_Likely] = []
-    for one in sorted(strokes, key=lambda each: -each.chance):
-        apart = all(abs(one.column - other.column) > _APART_MM * PX_PER_MM_X for other in kept if other.row == one.row)
-        if one.chance >= 0.5 and apart:
-            kept.append(one)
-    plain = [one for one in kept if not one.printed]
-    kept = [one for one in kept if not one.printed or any(_at_once(one, other) for other in plain)]
-    kept = [_in_time(one, kept) for one in kept] if len(kept) >= fewest and _repeats(kept) else []
-    return sorted(kept, key=lambda one: (one.row, one.column))
-
-
-def _repeats(spikes: Sequence[_Likely], *, ratio: float = 0.65, least_mm: float = 2.5) -> bool:
-    """Tell whether spikes stand in several rows at once, twice, or are alike in one row, three times and `least_mm`.
-
-    Notches of waves are alike in one row too, but small.
-    """
-    shared = {one.time for one in spikes if any(_at_once(one, other) for other in spikes)}
-    twice = any(abs(one - other) > _APART_MM * PX_PER_MM_X for one in shared for other in shared)
-    tall = [one for one in spikes if abs(one.height_mm) >= least_mm]
-    heights = [np.array([each.height_mm / one.height_mm for each in tall if each.row == one.row]) for one in tall]
-    return twice or any(((times >= ratio) & (times <= 1 / ratio)).sum() >= 3 for times in heights)
-
-
-def _in_time(one: _Likely, strokes: Sequence[_Likely], *, same: int = 6) -> _Likely:
-    """Put a spike where the strokes of its firing stand in all rows: their middles are surer than its own."""
-    near = [other for other in strokes if max(abs(other.column - one.column), abs(other.time - one.time)) <= same]
-    middle = float(np.median([other.middle for other in near]))
-    return replace(one, column=round(middle), middle=middle)
-
-
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class _Firing:
-    """What a pacemaker printed at one time."""
-
-    time: float  # in columns; the middle of its strokes
-    spikes: dict[_Stretch, _Likely]
-
-
-def _firings(spikes: Sequence[_Likely], *, same: int = 6) -> list[_Firing]:
-    """Put spikes together that were recorded at one time."""
-    ordered = sorted((one for one in spikes if one.stretch.stop), key=lambda one: one.time)
-    starts = [n for n, one in enumerate(ordered) if not n or one.time - ordered[n - 1].time > same]
-    groups = [ordered[start:stop] for start, stop in pairwise([*starts, len(ordered)])]
-    return [
-        _Firing(
-            time=float(np.median([one.middle - one.stretch.later for one in group])),
-            spikes={one.stretch: one for one in group},
-        )
-        for group in groups
-    ]
-
-
-def _by_pattern(
-    spikes: list[_Likely], strokes: Sequence[_Likely], strips: dict[int, _Strip], stretches: Sequence[_Stretch]
-) -> list[_Likely]:
-    """Add to a page's spikes what the pattern of its pacemaker says of other strokes and of hidden ones."""
-    if not spikes:
-        return []
-    beats = _beats(spikes, strips, stretches)
-    seen = _lengthened(_with_awaited(spikes, strokes, beats), strips)
-    return _completed(seen, strips, stretches, beats)
-
-
-def _with_awaited(
-    spikes: list[_Likely], strokes: Sequence[_Likely], beats: npt.NDArray[np.intp], *, near: int = 8, same: int = 3
-) -> list[_Likely]:
-    """Add the strokes that the network by itself takes for spikes where the pacemaker must have fired, unseen so far.
-
-    A stroke must go the way of its lead's other spikes; in print it must be likely among all strokes, too.
-    """
-    signs = {(one.stretch, one.sign) for one in spikes}
-    believed = [
-        one
-        for one in strokes
-        if one.logit > 0 and (not one.printed or one.chance >= 0.5)
-        if one.stretch.stop and (one.stretch, -one.sign) not in signs
-    ]
-    added: list[_Likely] = []
-    for at in awaited([firing.time for firing in _firings(spikes)], beats):
-        close = sorted((one for one in believed if abs(one.time - at) <= near), key=lambda one: -one.logit)
-        group = {one.stretch: one for one in reversed(close) if abs(one.time - close[0].time) <= same}
-        added += [_in_time(one, list(group.values())) for one in group.values()]
-    return sorted([*spikes, *added], key=lambda one: (one.row, one.column))
-
-
-def _beats(spikes: Sequence[_Likely], strips: dict[int, _Strip], stretches: Sequence[_Stretch]) -> npt.NDArray[np.intp]:
-    """Return when the heart beats, in columns, by the lines of all leads without their spikes."""
-    bare = {
-        k: without_spikes(s.ink, [(one.column, one.sign) for one in spikes if one.row == k]) for k, s in strips.items()
-    }
-    lines_px, there = [], []
-    for part in (each for each in stretches if each.row in strips):
-        printed = np.zeros(len(bare[part.row]), bool)
-        printed[part.first : part.stop] = strips[part.row].ink.there[part.first : part.stop]
-        lines_px.append(np.roll(bare[part.row], -part.later))
-        there.append(np.roll(printed, -part.later))
-    return beats_of(lines_px, there)
-
-
-def _likeness(one: _Firing, other: _Firing, *, ratio: float = 0.5) -> float | None:
-    """Return how tall a firing's spikes are beside another's; None if they are not of one kind, NaN if nobody knows."""
-    times = [own.height_mm / other.spikes[lead].height_mm for lead, own in one.spikes.items() if lead in other.spikes]
-    alike = [each for each in times if ratio <= each <= 1 / ratio]
-    if 3 * len(alike) < 2 * len(times):
-        return None
-    return float(np.median(alike)) if alike else float("nan")
-
-
-def _expected(firing: _Firing, lead: _Stretch, others: Sequence[_Firing], *, ratio: float = 0.65) -> float | None:
-    """Return the height in mm that a firing has in a lead by what others have there; None if nobody knows."""
-    heights = [(_likeness(firing, other), other.spikes[lead].height_mm) for other in others if lead in other.spikes]
-    known = [times * height for times, height in heights if times is not None and np.isfinite(times)]
-    if known:
-        return float(np.median(known))
-    all_heights = np.array([height for times, height in heights if times is not None])
-    alike = all_heights.size and np.all(all_heights / all_heights[np.abs(all_heights).argmax()] > ratio)
-    return float(np.median(all_heights)) if alike else None
-
-
-def _by_law(
-    firing: _Firing, lead: _Stretch, firings: Sequence[_Firing], stretches: Sequence[_Stretch], *, least_mm: float = 2.0
-) -> float | None:
-    """Return the height in mm that a firing has in a limb lead by the other limb leads; None if that is not known."""
-    if lead.lead is None or any(lead in each.spikes for each in firings):
-        return None
-    known = {}
-    for part in stretches:
-        own = firing.spikes.get(part)
-        height_mm = _expected(firing, part, firings) if own is None else own.height_mm
-        if part.lead is not None and height_mm is not None:
-            known.setdefault(part.lead, -part.up * height_mm)
-    height_mm = by_limb_leads(known, lead.lead)
-    return None if height_mm is None or abs(height_mm) < least_mm else -lead.up * height_mm
-
-
-def _lengthened(spikes: list[_Likely], strips: dict[int, _Strip], *, short: float = 0.65) -> list[_Likely]:
-    """Make spikes as tall as the pattern has them where their ink is broken and goes on."""
-    firings = _firings(spikes)
-    longer = {}
-    for firing in firings:
-        others = [other for other in firings if other is not firing]
-        for lead, one in firing.spikes.items():
-            beside = {other: each for other, each in firing.spikes.items() if other is not lead}
-            height_mm = _expected(replace(firing, spikes=beside), lead, others)
-            if height_mm and 0 < one.height_mm / height_mm < short and _goes_on(strips[lead.row], one, height_mm):
-                longer[one] = replace(one, tip_mm=one.foot_mm + height_mm)
-    return [longer.get(one, one) for one in spikes]
-
-
-def _goes_on(strip: _Strip, one: _Likely, height_mm: float, *, ink: float = 0.3) -> bool:
-    """Tell whether half of the places between a spike's end and the height it should have are inked, and its tip is."""
-    reach_mm = np.linspace(one.height_mm, 0.95 * height_mm, 24)
-    rows = np.round((one.foot_mm + reach_mm - strip.top_mm) * PX_PER_MM_Y).astype(np.int64)
-    part = strip.ink.ink[rows.clip(0, len(strip.ink.ink) - 1)][:, max(one.column - 1, 0) : one.column + 2]
-    dark = part.mean(1) > ink
-    return bool(dark.mean() >= 0.5 and dark[-6:].mean() >= 0.5)
-
-
-def _completed(
-    spikes: list[_Likely],
-    strips: dict[int, _Strip],
-    stretches: Sequence[_Stretch],
-    beats: npt.NDArray[np.intp],
-    *,
-    near: int = 8,
-) -> list[_Likely]:
-    """Add the spikes that firings lack in leads that have such spikes at other times, where ink stands there.
-
-    A row's own wave, another row or a separator hides a stroke; the pattern then says what its ink is.  A firing seen
-    in one lead only must stand where the others await one.
-    """
-    firings = _firings(spikes)
-    added = []
-    for firing in firings:
-        others = [other.time for other in firings if other is not firing]
-        if len(firing.spikes) < 2 and all(abs(at - firing.time) > near for at in awaited(others, beats)):
-            continue
-        for lead in (each for each in stretches if each.row in strips and each not in firing.spikes):
-            strip, middle = strips[lead.row], _middle_in(firing, lead)
-            if not lead.first <= round(middle) < lead.stop or not strip.ink.there[round(middle)]:
-                continue
-            by_law_mm = _by_law(firing, lead, firings, stretches)
-            height_mm = _expected(firing, lead, firings) if by_law_mm is None else by_law_mm
-            stroke = None if height_mm is None else _hidden(strip, round(middle), height_mm)
-            if stroke is not None and by_law_mm is not None:  # its ink may go on into another row's
-                stroke = replace(stroke, tip_px=stroke.foot_px + by_law_mm * PX_PER_MM_Y)
-            if stroke is not None:
-                foot_mm, tip_mm = (strip.top_mm + y_px / PX_PER_MM_Y for y_px in (stroke.foot_px, stroke.tip_px))
-                least = min(firing.spikes.values(), key=lambda one: one.chance)
-                changed = replace(least, stretch=lead, column=round(middle), middle=middle, sign=stroke.sign)
-                added.append(replace(changed, foot_mm=foot_mm, tip_mm=tip_mm))
-    return sorted([*spikes, *added], key=lambda one: (one.row, one.column))
-
-
-def _middle_in(firing: _Firing, lead: _Stretch) -> float:
-    """Return where a firing stands in a lead: where it stands in the leads above and below, if it was seen there."""
-    beside = [one.middle for other, one in firing.spikes.items() if other.later == lead.later]
-    return float(np.median(beside)) if beside else firing.time + lead.later
-
-
-def _hidden(strip: _Strip, column: int, height_mm: float, *, ink: float = 0.3, near: int = 4) -> Stroke | None:
-    """Return the stroke that stands where a spike is expected, or as much ink as it has; None if that is missing."""
-    sign = 1 if height_mm > 0 else -1
-    height_px = height_mm * PX_PER_MM_Y
-    alike = [
-        (abs(float(np.log((one.tip_px - one.foot_px) / height_px))), n)
-        for n, one in enumerate(strip.strokes)
-        if one.sign == sign and abs(one.column - column) <= near
-    ]
-    off, nearest = min(alike, default=(np.inf, 0))
-    if off <= np.log(1.6):
-        return strip.strokes[nearest]
-    foot_px = float(level_of(strip.ink.y_px, sign)[column])
-    rows = np.round(foot_px + height_px * np.linspace(0.2, 0.9, 29)).astype(np.int64).clip(0, len(strip.ink.ink) - 1)
-    dark = strip.ink.ink[rows][:, max(column - 1, 0) : column + 2].mean(1) > ink
-    if dark.mean() < 0.5 or dark[len(dark) // 2 :].mean() < 0.8:  # faded ink is missing at the foot
-        return None
-    return Stroke(column=column, sign=sign, foot_px=foot_px, tip_px=foot_px + height_px)
-
-
-def _marks(strokes: Sequence[_Likely], x_mm: Float64) -> tuple[SpikeMark, ...]:
+def _marks(strokes: Sequence[Likely], x_mm: Float64) -> tuple[SpikeMark, ...]:
     at_mm = np.interp([one.middle for one in strokes], np.arange(len(x_mm)), x_mm).tolist()
     return tuple(
         SpikeMark(row=one.row, x_mm=at, tip_mm=one.tip_mm, score=min(one.chance, 0.9))
@@ -437,13 +134,7 @@ def _marks(strokes: Sequence[_Likely], x_mm: Float64) -> tuple[SpikeMark, ...]:
     )
 
 
-def _at_once(one: _Likely, other: _Likely, *, same: int = 5) -> bool:
-    """Tell whether two leads have a stroke at the same time."""
-    elsewhere = (other.row, other.stretch.later) != (one.row, one.stretch.later)
-    return elsewhere and abs(other.time - one.time) <= same
-
-
-def _several_times(strokes: Sequence[_Likely], *, fewest: int = 4, same: int = 5) -> list[_Likely]:
+def _several_times(strokes: Sequence[Likely], *, fewest: int = 4, same: int = 5) -> list[Likely]:
     """Keep the strokes that stand in several rows at once, if they do at `fewest` times: waves and grids do not."""
     left = sorted((one for one in strokes if one.logit > 0 and not one.printed), key=lambda one: one.column)
     groups = []
@@ -459,7 +150,7 @@ def _line(strip: InkStrip, spikes: Sequence[tuple[int, int]], others_px: FloatAr
     return with_tips(replace(strip, y_px=without_spikes(strip, spikes)), _beside(spikes, strip.there), others_px)
 
 
-def _strip(sheet: Sheet, x_mm: Float64, row: FloatArray, there: Flags) -> _Strip | None:
+def _strip(sheet: Sheet, x_mm: Float64, row: FloatArray, there: Flags) -> Strip | None:
     """Cut a row's strip out of the page, tall enough for its thin strokes."""
     found, seen = None, np.empty((0, len(x_mm), 3), np.uint8)
     for margin_mm in _MARGINS_MM:
@@ -474,13 +165,13 @@ def _strip(sheet: Sheet, x_mm: Float64, row: FloatArray, there: Flags) -> _Strip
             return None
         strokes = strokes_of(ink)
         whole = [one for one in strokes if 2 <= one.tip_px < len(ink.ink) - 2]
-        found = _Strip(ink=ink, top_mm=top_mm, strokes=whole)
+        found = Strip(ink=ink, top_mm=top_mm, strokes=whole)
         if not any(one.thin for one in strokes if one not in whole):
             break
     return found
 
 
-def _in_print(boxes: Float64, x_mm: Float64, one: _Likely, *, share: float = 0.4) -> bool:
+def _in_print(boxes: Float64, x_mm: Float64, one: Likely, *, share: float = 0.4) -> bool:
     """Tell whether much of an upright stroke lies in one of the boxes (n, 4)."""
     upper, lower = min(one.foot_mm, one.tip_mm), max(one.foot_mm, one.tip_mm)
     inside = np.minimum(boxes[:, 3], lower) - np.maximum(boxes[:, 1], upper)
