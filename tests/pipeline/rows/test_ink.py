@@ -15,10 +15,9 @@ from pipeline.datatypes import LEADS, TextLine, TraceSet
 from pipeline.networks.inference import Network, load_network
 from pipeline.networks.specification import SPIKE
 from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, InkStrip, Pen, drawn, ink_strip
-from pipeline.rows.refine import fit_ink
+from pipeline.rows.refine import fit_ink, with_tips
 from pipeline.rows.spikes import Stroke, chances, pictures, strokes_of, without_spikes
 from pipeline.rows.steep import with_steep
-from pipeline.rows.tips import with_tips
 
 N, HEIGHT, LEVEL = 2400, 320, 200.0  # columns, pixels, the zero line
 NONE = np.zeros((0, N), np.float32)  # no other rows

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.datatypes import Lead
-from pipeline.rows.pacing import awaited, beats_of, by_limb_leads
+from pipeline.rows.firings import awaited, beats_of, by_limb_leads
 
 BEATS = np.array([300, 750, 1180, 1650, 2090])
 
