@@ -1,25 +1,32 @@
-"""Traced rows -> the same rows, fitted to the page's own ink: tips of sharp waves, and pacing spikes."""
+"""Traced rows -> the same rows, fitted to the page's own ink: tips of sharp waves, and pacing spikes.
+
+The trace network's line is the mean of what may be, and a mean rounds off: the tip of an R wave is read too low.  The
+ink says where the tip is.  A wave is drawn with the row's own pen at several heights; the height whose drawing agrees
+best with the page is taken (analysis by synthesis).  A tip that ends at another row's line stays as it was read: the
+ink there may be either's.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
+from scipy.ndimage import maximum_filter1d, minimum_filter1d
+from scipy.signal import find_peaks
 
 from pipeline.datatypes import ByteArray, FloatArray, LayoutMatch, PulseBox, SpikeMark, TextLine, TraceSet
 from pipeline.networks.inference import Network
-from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, Flags, Float64, InkStrip, ink_strip
-from pipeline.rows.spikes import Stroke, chances, level_of, middle_of, pictures, strokes_of, without_spikes
+from pipeline.rows.firings import Likely, Stretch, Strip, by_pattern, of_a_pacemaker, stretch_at, stretches_of
+from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, Flags, Float64, InkStrip, drawn, ink_strip
+from pipeline.rows.spikes import chances, middle_of, pictures, strokes_of, without_spikes
 from pipeline.rows.steep import with_steep
-from pipeline.rows.tips import with_tips
 from pipeline.sheet.paper import Sheet, print_boxes
 from pipeline.threads import side_by_side
 
 _MARGINS_MM = (12.0, 36.0)  # paper above and below a row's waves; the second where ink runs on beyond the first
-_APART_MM = 1.2  # no pacemaker fires twice within
+_REACH = round(0.8 * PX_PER_MM_X)  # columns on each side of a tip
+_SHIFTS = np.arange(-0.5, 1.51, 0.25) * PX_PER_MM_Y  # a tip may move, outwards
 
 
 def fit_ink(
@@ -70,9 +77,11 @@ def fit_ink(
     def others_px(k: int) -> FloatArray:
         return (np.delete(traces.row_mm, k, 0) - np.float32(strips[k].top_mm)) * np.float32(PX_PER_MM_Y)
 
-    likely = _judged(strips, [pictures(strips[k].ink, strips[k].strokes, others_px(k)) for k in strips], network)
+    shown = [pictures(strips[k].ink, strips[k].strokes, others_px(k)) for k in strips]
+    stretches = stretches_of(match, x_mm)
+    likely = _judged(strips, shown, stretches, network)
     likely = [replace(one, printed=_in_print(boxes, x_mm, one)) for one in likely]
-    owned = _completed(_of_a_pacemaker(likely), strips, _leads(match, x_mm))
+    owned = by_pattern(of_a_pacemaker(likely), likely, strips, stretches)
     own = {k: [(one.column, one.sign) for one in owned if one.row == k] for k in strips}
 
     def line_px(k: int) -> FloatArray:
@@ -88,36 +97,9 @@ def fit_ink(
     return replace(traces, row_mm=row_mm, spikes=_marks(owned, x_mm), strokes=_marks(left, x_mm))
 
 
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class _Strip:
-    """A row's strip as ink, and the strokes on its line."""
-
-    ink: InkStrip
-    top_mm: float  # paper y of its first row
-    strokes: list[Stroke]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Likely:
-    """A stroke that the network does not rule out, on the paper."""
-
-    row: int
-    column: int
-    middle: float  # of its ink, in columns
-    sign: int  # -1 above the row's line, 1 below it
-    foot_mm: float
-    tip_mm: float
-    logit: float  # that it is a spike of its row, by itself
-    chance: float  # the same among all strokes of the page, in [0, 1]
-    printed: bool = False  # it lies in print
-
-    @property
-    def height_mm(self) -> float:
-        """From its foot; below the line is positive."""
-        return self.tip_mm - self.foot_mm
-
-
-def _judged(strips: dict[int, _Strip], shown: Sequence[ByteArray], network: Network) -> list[_Likely]:
+def _judged(
+    strips: dict[int, Strip], shown: Sequence[ByteArray], stretches: Sequence[Stretch], network: Network
+) -> list[Likely]:
     """Ask the network about all strokes of a page; what it rules out is left away."""
     strokes = [(k, strip, stroke) for k, strip in strips.items() for stroke in strip.strokes]
     if not strokes:
@@ -125,11 +107,16 @@ def _judged(strips: dict[int, _Strip], shown: Sequence[ByteArray], network: Netw
     (answers,) = network.run(np.concatenate(shown))
     logit, share = answers.numpy().T
     foot, tip = np.array([(one.foot_px, one.tip_px) for _, _, one in strokes]).T / PX_PER_MM_Y
-    row, column, sign = np.array([(k, one.column, one.sign) for k, _, one in strokes]).T
-    chance = chances(row, column, sign * np.abs(tip - foot), logit)
+    parts = [stretch_at(stretches, k, one.column) for k, _, one in strokes]
+    # rows whose columns were recorded together have as many leads at a time as there are columns
+    row = np.array([part.row if not part.later else -1 - stretches.index(part) for part in parts])
+    time, sign = np.array(
+        [(one.column - part.later, one.sign) for (_, _, one), part in zip(strokes, parts, strict=True)]
+    ).T
+    chance = chances(row, time, sign * np.abs(tip - foot), logit)
     return [
-        _Likely(
-            row=k,
+        Likely(
+            stretch=parts[n],
             column=one.column,
             middle=middle_of(strip.ink, one),
             sign=one.sign,
@@ -138,7 +125,7 @@ def _judged(strips: dict[int, _Strip], shown: Sequence[ByteArray], network: Netw
             logit=float(logit[n]),
             chance=float(chance[n]),
         )
-        for n, (k, strip, one) in enumerate(strokes)
+        for n, (_, strip, one) in enumerate(strokes)
         if chance[n] > 0
     ]
 
@@ -148,142 +135,7 @@ def _share(answer: float) -> float:
     return 1.0 if answer > 0.85 else max(answer, 0.3)
 
 
-def _of_a_pacemaker(strokes: Sequence[_Likely], *, fewest: int = 4) -> list[_Likely]:
-    """Keep the strokes that are a pacemaker's: the likeliest of each place, if they repeat and are `fewest` or more.
-
-    Others are left to the audit.  In print, only those that other rows have one beside.
-    """
-    kept: list[_Likely] = []
-    for one in sorted(strokes, key=lambda each: -each.chance):
-        apart = all(abs(one.column - other.column) > _APART_MM * PX_PER_MM_X for other in kept if other.row == one.row)
-        if one.chance >= 0.5 and apart:
-            kept.append(one)
-    plain = [one for one in kept if not one.printed]
-    kept = [one for one in kept if not one.printed or any(_at_once(one, other) for other in plain)]
-    kept = [_in_time(one, kept) for one in kept] if len(kept) >= fewest and _repeats(kept) else []
-    return sorted(kept, key=lambda one: (one.row, one.column))
-
-
-def _repeats(spikes: Sequence[_Likely], *, ratio: float = 0.65, least_mm: float = 2.5) -> bool:
-    """Tell whether spikes stand in several rows at once, twice, or are alike in one row, three times and `least_mm`.
-
-    Notches of waves are alike in one row too, but small.
-    """
-    shared = {one.column for one in spikes if any(_at_once(one, other) for other in spikes)}
-    twice = any(abs(one - other) > _APART_MM * PX_PER_MM_X for one in shared for other in shared)
-    tall = [one for one in spikes if abs(one.height_mm) >= least_mm]
-    heights = [np.array([each.height_mm / one.height_mm for each in tall if each.row == one.row]) for one in tall]
-    return twice or any(((times >= ratio) & (times <= 1 / ratio)).sum() >= 3 for times in heights)
-
-
-def _in_time(one: _Likely, strokes: Sequence[_Likely], *, same: int = 6) -> _Likely:
-    """Put a spike where the strokes of its firing stand in all rows: their middles are surer than its own."""
-    middle = float(np.median([other.middle for other in strokes if abs(other.column - one.column) <= same]))
-    return replace(one, column=round(middle), middle=middle)
-
-
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class _Firing:
-    """What a pacemaker printed at one time."""
-
-    middle: float  # of its strokes, in columns
-    spikes: dict[tuple[int, int], _Likely]  # by row and by the stretch of the row that is one lead
-
-    @property
-    def column(self) -> int:
-        """The nearest column."""
-        return round(self.middle)
-
-
-def _leads(match: LayoutMatch, x_mm: Float64) -> dict[int, npt.NDArray[np.int64]]:
-    """Tell which stretch of its row is one lead, by a number for every column (n,); -1 outside."""
-    leads: dict[int, npt.NDArray[np.int64]] = {}
-    for n, (_, row, (start, end)) in enumerate(match.stretches()):
-        leads.setdefault(row, np.full(len(x_mm), -1))[(x_mm >= start) & (x_mm <= end)] = n
-    return leads
-
-
-def _firings(spikes: Sequence[_Likely], leads: dict[int, npt.NDArray[np.int64]], *, same: int = 6) -> list[_Firing]:
-    """Put spikes together that stand at one time."""
-    ordered = sorted((one for one in spikes if one.row in leads), key=lambda one: one.column)
-    starts = [n for n, one in enumerate(ordered) if not n or one.column - ordered[n - 1].column > same]
-    groups = [ordered[start:stop] for start, stop in pairwise([*starts, len(ordered)])]
-    return [
-        _Firing(
-            middle=float(np.median([one.middle for one in group])),
-            spikes={(one.row, int(leads[one.row][one.column])): one for one in group},
-        )
-        for group in groups
-    ]
-
-
-def _likeness(one: _Firing, other: _Firing, *, ratio: float = 0.5) -> float | None:
-    """Return how tall a firing's spikes are beside another's; None if they are not of one kind, NaN if nobody knows."""
-    times = [own.height_mm / other.spikes[lead].height_mm for lead, own in one.spikes.items() if lead in other.spikes]
-    alike = [each for each in times if ratio <= each <= 1 / ratio]
-    if 3 * len(alike) < 2 * len(times):
-        return None
-    return float(np.median(alike)) if alike else float("nan")
-
-
-def _expected(
-    firing: _Firing, lead: tuple[int, int], others: Sequence[_Firing], *, ratio: float = 0.65
-) -> float | None:
-    """Return the height in mm that a firing has in a lead by what others have there; None if nobody knows."""
-    heights = [(_likeness(firing, other), other.spikes[lead].height_mm) for other in others if lead in other.spikes]
-    known = [times * height for times, height in heights if times is not None and np.isfinite(times)]
-    if known:
-        return float(np.median(known))
-    all_heights = np.array([height for times, height in heights if times is not None])
-    alike = all_heights.size and np.all(all_heights / all_heights[np.abs(all_heights).argmax()] > ratio)
-    return float(np.median(all_heights)) if alike else None
-
-
-def _completed(
-    spikes: list[_Likely], strips: dict[int, _Strip], leads: dict[int, npt.NDArray[np.int64]]
-) -> list[_Likely]:
-    """Add the spikes that firings lack in leads that have such spikes at other times, where ink stands there.
-
-    A row's own wave, another row or a separator hides a stroke; the pattern then says what its ink is.
-    """
-    firings = _firings(spikes, leads)
-    added = []
-    for firing in firings:
-        for row in leads.keys() & strips.keys():
-            lead = row, int(leads[row][firing.column])
-            if lead in firing.spikes or lead[1] < 0 or not strips[row].ink.there[firing.column]:
-                continue
-            height_mm = _expected(firing, lead, firings)
-            stroke = None if height_mm is None else _hidden(strips[row], firing.column, height_mm)
-            if stroke is not None:
-                foot_mm, tip_mm = (strips[row].top_mm + y_px / PX_PER_MM_Y for y_px in (stroke.foot_px, stroke.tip_px))
-                least = min(firing.spikes.values(), key=lambda one: one.chance)
-                changed = replace(least, row=row, column=firing.column, middle=firing.middle, sign=stroke.sign)
-                added.append(replace(changed, foot_mm=foot_mm, tip_mm=tip_mm))
-    return sorted([*spikes, *added], key=lambda one: (one.row, one.column))
-
-
-def _hidden(strip: _Strip, column: int, height_mm: float, *, ink: float = 0.3, near: int = 4) -> Stroke | None:
-    """Return the stroke that stands where a spike is expected, or as much ink as it has; None if that is missing."""
-    sign = 1 if height_mm > 0 else -1
-    height_px = height_mm * PX_PER_MM_Y
-    alike = [
-        (abs(float(np.log((one.tip_px - one.foot_px) / height_px))), n)
-        for n, one in enumerate(strip.strokes)
-        if one.sign == sign and abs(one.column - column) <= near
-    ]
-    off, nearest = min(alike, default=(np.inf, 0))
-    if off <= np.log(1.6):
-        return strip.strokes[nearest]
-    foot_px = float(level_of(strip.ink.y_px, sign)[column])
-    rows = np.round(foot_px + height_px * np.linspace(0.2, 0.9, 29)).astype(np.int64).clip(0, len(strip.ink.ink) - 1)
-    dark = strip.ink.ink[rows][:, max(column - 1, 0) : column + 2].mean(1) > ink
-    if dark.mean() < 0.5 or dark[len(dark) // 2 :].mean() < 0.8:  # faded ink is missing at the foot
-        return None
-    return Stroke(column=column, sign=sign, foot_px=foot_px, tip_px=foot_px + height_px)
-
-
-def _marks(strokes: Sequence[_Likely], x_mm: Float64) -> tuple[SpikeMark, ...]:
+def _marks(strokes: Sequence[Likely], x_mm: Float64) -> tuple[SpikeMark, ...]:
     at_mm = np.interp([one.middle for one in strokes], np.arange(len(x_mm)), x_mm).tolist()
     return tuple(
         SpikeMark(row=one.row, x_mm=at, tip_mm=one.tip_mm, score=min(one.chance, 0.9))
@@ -291,12 +143,7 @@ def _marks(strokes: Sequence[_Likely], x_mm: Float64) -> tuple[SpikeMark, ...]:
     )
 
 
-def _at_once(one: _Likely, other: _Likely, *, same: int = 5) -> bool:
-    """Tell whether two rows have a stroke at the same paper x."""
-    return other.row != one.row and abs(other.column - one.column) <= same
-
-
-def _several_times(strokes: Sequence[_Likely], *, fewest: int = 4, same: int = 5) -> list[_Likely]:
+def _several_times(strokes: Sequence[Likely], *, fewest: int = 4, same: int = 5) -> list[Likely]:
     """Keep the strokes that stand in several rows at once, if they do at `fewest` times: waves and grids do not."""
     left = sorted((one for one in strokes if one.logit > 0 and not one.printed), key=lambda one: one.column)
     groups = []
@@ -315,7 +162,7 @@ def _line(
     return with_tips(alone, _beside(spikes, strip.there), others_px, confidence)
 
 
-def _strip(sheet: Sheet, x_mm: Float64, row: FloatArray, there: Flags) -> _Strip | None:
+def _strip(sheet: Sheet, x_mm: Float64, row: FloatArray, there: Flags) -> Strip | None:
     """Cut a row's strip out of the page, tall enough for its thin strokes."""
     found, seen = None, np.empty((0, len(x_mm), 3), np.uint8)
     for margin_mm in _MARGINS_MM:
@@ -330,13 +177,13 @@ def _strip(sheet: Sheet, x_mm: Float64, row: FloatArray, there: Flags) -> _Strip
             return None
         strokes = strokes_of(ink)
         whole = [one for one in strokes if 2 <= one.tip_px < len(ink.ink) - 2]
-        found = _Strip(ink=ink, top_mm=top_mm, strokes=whole)
+        found = Strip(ink=ink, top_mm=top_mm, strokes=whole)
         if not any(one.thin for one in strokes if one not in whole):
             break
     return found
 
 
-def _in_print(boxes: Float64, x_mm: Float64, one: _Likely, *, share: float = 0.4) -> bool:
+def _in_print(boxes: Float64, x_mm: Float64, one: Likely, *, share: float = 0.4) -> bool:
     """Tell whether much of an upright stroke lies in one of the boxes (n, 4)."""
     upper, lower = min(one.foot_mm, one.tip_mm), max(one.foot_mm, one.tip_mm)
     inside = np.minimum(boxes[:, 3], lower) - np.maximum(boxes[:, 1], upper)
@@ -357,3 +204,110 @@ def _beside(spikes: Sequence[tuple[int, int]], there: Flags, *, reach_mm: float 
         reach = round(reach_mm * PX_PER_MM_X)
         near[max(column - reach, 0) : column + reach + 1] = True
     return near
+
+
+def with_tips(
+    row: InkStrip,
+    paced: Flags,
+    others_px: FloatArray,
+    confidence: FloatArray,
+    *,
+    least_mm: float = 1.0,
+    sure: float = 0.5,
+) -> FloatArray:
+    """Return a row's line (n,) in pixels, with the tips of its waves where their ink ends.
+
+    Parameters
+    ----------
+    row : InkStrip
+    paced : (n,) bool
+        Where a pacing spike stands: no tip is fitted there.
+    others_px : (n_others, n) float32
+        The lines of the page's other rows, in pixels of this strip; NaN = none.
+    confidence : (n,) float32
+        Of the line.
+    least_mm : float
+        Prominence of a wave that is looked at.
+    sure : float
+        Mean confidence of a tip from which on its ink does not go on beyond all heights that are tried, if another
+        row's line is near: that ink is the other's.
+    """
+    line = np.where(row.there, row.y_px, np.median(row.y_px[row.there]))
+    upper = minimum_filter1d(np.nan_to_num(others_px, nan=np.inf), 3, axis=1)  # a line reaches to the columns beside
+    lower = maximum_filter1d(np.nan_to_num(others_px, nan=-np.inf), 3, axis=1)
+    moved = row.y_px.copy()
+    for sign in (-1, 1):
+        for tip in find_peaks(sign * line, prominence=least_mm * PX_PER_MM_Y)[0].tolist():
+            first, stop = tip - _REACH, tip + _REACH + 1
+            inside = first >= 0 and stop <= len(line) and row.there[first:stop].all()
+            if not inside or paced[tip]:
+                continue
+            here, around = (
+                [sign * (edge - line[tip]) for edge in (upper[:, part].min(1), lower[:, part].max(1))[::sign]]
+                for part in (slice(tip, tip + 1), slice(max(first - _REACH, 0), stop + _REACH))
+            )
+            if not _meets(*here):
+                shift = _shift(row, first, sign)
+                longest = np.abs(shift).max() >= _SHIFTS[-1] and _meets(*around, outer_mm=4.0)
+                if not (longest and confidence[first:stop][shift != 0].mean() > sure):
+                    moved[first:stop] += shift
+    return moved
+
+
+def _meets(least_px: FloatArray, most_px: FloatArray, *, inner_mm: float = 1.5, outer_mm: float = 2.0) -> bool:
+    """Tell whether another row's line, which runs from `least_px` to `most_px` outside of a tip, is within reach."""
+    return bool(((most_px > -inner_mm * PX_PER_MM_Y) & (least_px < outer_mm * PX_PER_MM_Y)).any())
+
+
+def _shift(
+    row: InkStrip, first: int, sign: int, *, share: float = 0.6, least_px: float = 6.0, unlike: float = 0.3
+) -> Float64:
+    """Return how far to move the columns of the wave (2 * _REACH + 1,) that begins in column `first`, in pixels.
+
+    The upper `share` of the wave is stretched, the more the nearer to its tip; `sign` is -1 for a wave up.
+    """
+    stop = first + 2 * _REACH + 1
+    y = row.y_px[first:stop].astype(np.float64)
+    still = np.zeros_like(y)
+    below = sign * (y[_REACH] - y)  # of the tip
+    depth = min(below[:_REACH].max(), below[_REACH + 1 :].max())
+    if depth < least_px:
+        return still
+    stretch = np.clip(1 - below / (share * depth), 0, 1) ** 2
+    feet = np.flatnonzero(stretch == 0)
+    left, right = feet[feet < _REACH].max(initial=-1) + 1, feet[feet > _REACH].min(initial=len(y))
+    stretch[:left] = stretch[right:] = 0
+    if stretch.mean() > 0.5:
+        return still  # a wave this broad is read well
+    seen, top = _patch(row, first, sign, y[_REACH], min(share * depth, 3 * PX_PER_MM_Y))
+    if seen is None:
+        return still
+    x = np.arange(len(y), dtype=np.float64)
+    near = slice(max(left - 2, 0), right + 2)
+    as_drawn = drawn(x, y + sign * _SHIFTS[:, None] * stretch - top, seen.shape, row.pen)
+    errors = ((seen - as_drawn)[..., near] ** 2).sum((1, 2)).astype(np.float64)
+    if errors.min() > unlike * (seen[:, near] ** 2).sum():
+        return still  # print, or two lines
+    errors += 0.02 * (row.pen.darkness * _SHIFTS / PX_PER_MM_Y) ** 2
+    return np.asarray(sign * _lowest(errors) * stretch)
+
+
+def _patch(row: InkStrip, first: int, sign: int, tip_px: float, inner_px: float) -> tuple[FloatArray | None, int]:
+    """Return the ink around a tip without the lines that run on beside it, and its first row; None at the edge."""
+    outside, inside = tip_px + sign * (_SHIFTS[-1] + 4), tip_px - sign * inner_px
+    top, bottom = int(np.floor(min(outside, inside))), int(np.ceil(max(outside, inside))) + 1
+    if top < 0 or bottom > len(row.ink):
+        return None, 0
+    stop = first + 2 * _REACH + 1
+    part = row.ink[top:bottom]
+    beside = np.concatenate([part[:, max(first - 20, 0) : first], part[:, stop : stop + 20]], 1)
+    return part[:, first:stop] - np.median(beside, 1)[:, None] if beside.size else part[:, first:stop], top
+
+
+def _lowest(errors: Float64) -> float:
+    """Return the shift of least error, between the shifts tried (a parabola through three)."""
+    best = int(errors.argmin())
+    if not 0 < best < len(errors) - 1:
+        return float(_SHIFTS[best])
+    before, here, after = errors[best - 1 : best + 2]
+    return float(_SHIFTS[best] + 0.5 * (before - after) / (before - 2 * here + after) * (_SHIFTS[1] - _SHIFTS[0]))

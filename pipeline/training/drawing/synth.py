@@ -626,10 +626,12 @@ def _paint(
     whole = (style.top_mm, style.height_mm - style.bottom_mm)
     beats = beat_samples(heart.signal_mv) if style.marks in ("strokes", "letters") else np.zeros(0, np.intp)
     faint = max(110, round(255 * style.spike_opacity))
-    for spike in spikes:
-        x = spike.x_mm + np.array([-1.0, 0.0, 1.0], np.float32) * np.float32(style.speed_mm_per_s / 500)
-        y = np.array([spike.foot_mm, spike.tip_mm, spike.foot_mm], np.float32)
-        _polyline(painter.trace, x, y, style.spike_mm, painter.px_per_mm, faint)
+    for row in rows:
+        for start, stop in runs_of(np.abs(row.y_mm - row.line_mm) > 0):
+            part = np.s_[max(start - 1, 0) : stop + 1]  # from the foot before to the foot after
+            known = np.isfinite(row.y_mm[part])
+            x, y = row.x_mm[part][known], row.y_mm[part][known]
+            _polyline(painter.trace, x, y, style.spike_mm, painter.px_per_mm, faint)
     for number, (row, y_mm) in enumerate(zip(rows, levels_mm, strict=True)):
         for start, stop in runs_of(np.isfinite(row.line_mm)):
             part = np.s_[start:stop]

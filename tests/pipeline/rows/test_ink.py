@@ -15,10 +15,9 @@ from pipeline.datatypes import LEADS, TextLine, TraceSet
 from pipeline.networks.inference import Network, load_network
 from pipeline.networks.specification import SPIKE
 from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, InkStrip, Pen, drawn, ink_strip
-from pipeline.rows.refine import fit_ink
+from pipeline.rows.refine import fit_ink, with_tips
 from pipeline.rows.spikes import Stroke, chances, pictures, strokes_of, without_spikes
 from pipeline.rows.steep import with_steep
-from pipeline.rows.tips import with_tips
 
 N, HEIGHT, LEVEL = 2400, 320, 200.0  # columns, pixels, the zero line
 NONE = np.zeros((0, N), np.float32)  # no other rows
@@ -284,11 +283,14 @@ def _sheet(strip: np.ndarray, top_mm: float = 40.0) -> SimpleNamespace:
     return SimpleNamespace(pixels=at, ink=ink)
 
 
-def _match(rows: int) -> SimpleNamespace:
-    """A layout of one column, every row a lead of its own."""
-    span_mm = (-5.0, 130.0)
-    leads = [(lead, row, span_mm) for row, lead in enumerate(LEADS[:rows])]
-    return SimpleNamespace(column_mm=(span_mm,), labels=(), stretches=lambda: leads)
+def _match(
+    rows: int, columns_mm: tuple[tuple[float, float], ...] = ((-5.0, 130.0),), *, sequential: bool = True
+) -> SimpleNamespace:
+    """A layout in which every row of every column is a lead of its own."""
+    parts = [(row, span_mm) for row in range(rows) for span_mm in columns_mm]
+    leads = [(lead, *part) for lead, part in zip(LEADS, parts, strict=False)]
+    layout = SimpleNamespace(sequential=sequential, inverted=frozenset())
+    return SimpleNamespace(column_mm=columns_mm, labels=(), layout=layout, stretches=lambda: leads)
 
 
 def _rows_with(
@@ -296,6 +298,7 @@ def _rows_with(
     levels_mm: list[float],
     pale_mm: dict[tuple[float, float], float] | None = None,
     blots: tuple[tuple[slice, slice, float], ...] = (),
+    match: SimpleNamespace | None = None,
 ) -> TraceSet:
     """Level rows on one sheet, every upright from y to y in mm at the same four times, and pale ones, fitted.
 
@@ -321,7 +324,8 @@ def _rows_with(
         x0_mm=0.0,
         columns_per_mm=PX_PER_MM_X,
     )
-    return fit_ink(traces, _sheet(np.round(picture).astype(np.uint8), top_mm), _match(len(lines)), (), [], _network())  # type: ignore[arg-type]
+    sheet = _sheet(np.round(picture).astype(np.uint8), top_mm)
+    return fit_ink(traces, sheet, match or _match(len(lines)), (), [], _network())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -435,6 +439,41 @@ def test_what_a_firing_lacks_in_a_lead_is_added_where_ink_hides_it() -> None:
     hidden = next(spike for spike in spikes if spike.row == 1 and 860 < spike.x_mm * PX_PER_MM_X < 920)
     assert hidden.tip_mm == pytest.approx(70.0, abs=0.6)
     assert hidden.score <= min(spike.score for spike in spikes if spike is not hidden)
+
+
+def _rows_px(upper_mm: float, lower_mm: float) -> slice:
+    """Rows of the picture that `_rows_with` draws."""
+    return slice(round((upper_mm - 40.0) * PX_PER_MM_Y), round((lower_mm - 40.0) * PX_PER_MM_Y))
+
+
+def test_a_hidden_spike_of_a_limb_lead_follows_from_the_others() -> None:
+    uprights = [(78.0, 68.0), (92.0, 88.0), (100.0, 108.0)]  # II, III and aVR: 10, 4 and -8 mm; so I has 6
+    hidden = tuple((_rows_px(52.0, 59.0), slice(at - 30, at + 30), 1.0) for at in (480, 890, 1330, 1740))
+    spikes = _rows_with(uprights, [60.0, 78.0, 92.0, 100.0], blots=hidden).spikes
+    assert [spike.row for spike in spikes] == [row for row in range(4) for _ in range(4)]
+    assert [spike.tip_mm for spike in spikes[:4]] == pytest.approx([54.0] * 4, abs=0.8)
+
+
+def test_a_broken_spike_is_as_tall_as_the_others_of_its_lead() -> None:
+    gap = ((_rows_px(55.5, 57.5), slice(860, 920), 0.0),)
+    spikes = _rows_with([(66.0, 50.0), (100.0, 92.0)], [66.0, 100.0], blots=gap).spikes
+    assert [spike.tip_mm for spike in spikes if spike.row == 0] == pytest.approx([50.0] * 4, abs=0.6)
+
+
+def test_a_firing_of_one_lead_that_no_pattern_awaits_is_not_completed() -> None:
+    alone = ((_rows_px(56.0, 66.0), slice(1098, 1104), 1.0), (_rows_px(68.0, 81.0), slice(1080, 1120), 1.0))
+    spikes = _rows_with([(66.0, 56.0), (82.0, 72.0)], [66.0, 82.0], blots=alone).spikes
+    assert not any(spike.row == 1 and 1080 < spike.x_mm * PX_PER_MM_X < 1120 for spike in spikes)
+    assert sum(spike.row == 1 for spike in spikes) == 4
+
+
+def test_columns_that_were_recorded_together_fire_together() -> None:
+    hidden = tuple((_rows_px(*ends), slice(1700, 1780), 1.0) for ends in ((54.0, 65.0), (80.0, 89.0)))
+    columns_mm = ((5.0, 47.5), (47.5, 100.0))  # the third firing is the first again, the fourth the second
+    for sequential, expected in ((True, 3), (False, 4)):
+        match = _match(2, columns_mm, sequential=sequential)
+        spikes = _rows_with([(66.0, 56.0), (90.0, 82.0)], [66.0, 90.0], blots=hidden, match=match).spikes
+        assert [spike.row for spike in spikes] == [0] * expected + [1] * expected
 
 
 def test_a_spike_inside_a_complex_is_shown_to_the_network() -> None:

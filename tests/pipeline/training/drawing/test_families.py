@@ -92,6 +92,23 @@ def test_a_spike_is_a_thin_stroke_out_and_back() -> None:
     assert (row.y_mm != row.line_mm).sum() == 1
 
 
+def test_a_spike_is_drawn_as_wide_as_its_samples_last() -> None:
+    widths_mm = []
+    for samples in (1, 2):
+        spikes_mv = np.zeros((12, 5000), np.float32)
+        spikes_mv[1, 3000 : 3000 + samples] = 2.0
+        quiet = {"spike_mm": 0.2, "grid_minor": 0.0, "grid_major": 0.0, "ink_px_per_mm": 20.0}
+        page = plain(spikes_mv, **quiet)
+        (spike,) = page.spikes
+        ink = 1 - page.pixels[..., 0] / page.style.paper[0]
+        row, column = round((spike.foot_mm + spike.tip_mm) / 2 * 20), round(spike.x_mm * 20)
+        across = ink[row - 20 : row + 20, column - 20 : column + 20].mean(0) / (1 - page.style.ink[0] / 255)
+        widths_mm.append(float(across.sum()) / 20)
+        middle_mm = (float(across @ (np.arange(40) + 0.5)) / float(across.sum()) + column - 20) / 20
+        assert middle_mm == pytest.approx(spike.x_mm, abs=0.01)
+    assert widths_mm[1] - widths_mm[0] == pytest.approx(0.05, abs=0.005)  # a sample at 25 mm/s
+
+
 def test_row_crops_carry_spikes_beside_the_line() -> None:
     spikes_mv = np.zeros((12, 5000), np.float32)
     spikes_mv[:, 100:4900:250] = 1.5

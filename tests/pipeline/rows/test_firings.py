@@ -1,0 +1,39 @@
+"""What is known of a pacemaker: where every beat has a firing, firings in turn, and the heights of limb leads."""
+
+import numpy as np
+import pytest
+
+from pipeline.datatypes import Lead
+from pipeline.rows.firings import awaited, beats_of, by_limb_leads
+
+BEATS = np.array([300, 750, 1180, 1650, 2090])
+
+
+def test_a_beat_without_a_firing_has_one_where_three_others_have_it() -> None:
+    fired = [float(beat - 40 + off) for beat, off in zip(BEATS[[0, 1, 3]], (0, 1, -1), strict=True)]
+    assert awaited(fired, BEATS) == pytest.approx([1140, 2050], abs=2)
+    assert awaited(fired[:2], BEATS) == []
+    assert awaited(sorted([*fired, 1141.0, 2049.0]), BEATS) == []
+
+
+def test_firings_at_one_interval_go_on_whatever_the_heart_does() -> None:
+    none = np.array([], np.intp)
+    assert awaited([400.0, 901.0, 1400.0, 2400.0], none) == pytest.approx([-100, 1900, 2900], abs=3)
+    assert awaited([400.0, 901.0, 1700.0, 2400.0], none) == []
+
+
+def test_beats_stand_where_rows_are_steep() -> None:
+    x = np.arange(2400)
+    line = -60 * np.exp(-(((x[:, None] - BEATS) / 12) ** 2)).sum(1).astype(np.float32)
+    there = np.ones(x.size, bool)
+    assert beats_of([line, 0.3 * line], [there, there]).tolist() == pytest.approx(BEATS.tolist(), abs=8)
+    assert beats_of([line], [there & (x < 1000)]).tolist() == pytest.approx([300, 750], abs=8)
+
+
+def test_two_limb_leads_tell_the_others_unless_they_contradict_each_other() -> None:
+    heights = {Lead.II: 18.0, Lead.AVR: -4.0, Lead.AVL: -19.0, Lead.V1: 5.0}
+    assert by_limb_leads(heights, Lead.I) == pytest.approx(-10.0)
+    assert by_limb_leads(heights, Lead.III) == pytest.approx(28.0)
+    assert by_limb_leads(heights, Lead.V2) is None
+    assert by_limb_leads({Lead.II: 18.0, Lead.AVR: -4.0, Lead.V1: 5.0}, Lead.I) is None
+    assert by_limb_leads(dict.fromkeys((Lead.II, Lead.AVR, Lead.AVL), 8.0), Lead.I) is None  # drawn by the cart
