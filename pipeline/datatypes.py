@@ -582,6 +582,7 @@ class Quality:
     warnings: tuple[str, ...] = ()  # reasons in words; each one asks for a review by a person
     notes: tuple[str, ...] = ()  # what a person should know besides; none asks for a review
     limb_leads_agree: bool | None = None  # as Einthoven and Goldberger demand, else a warning; None as the residual
+    features: tuple[float, ...] = ()  # what the estimate is made of, of the rows as read; of `signal.quality.Features`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from pipeline.datatypes import Digitization, FloatArray, Lead
 from pipeline.evaluation.measures import Beats, SpikeCount, beats_of, count_spikes, find_spikes, measure_beats
 from pipeline.evaluation.metrics import LeadScore, power_ratio, score_lead
 from pipeline.evaluation.truth import TRUTH_HZ, PageTruth
-from pipeline.signal.quality import Features, features
+from pipeline.signal.quality import Features
 
 _LEAST_ESTIMATE_DB, _LEAST_COVERAGE = 10.0, 0.8  # the gateway's usual limits of review
 
@@ -117,7 +117,6 @@ def score_page(
 def describe(score: PageScore, digitization: Digitization) -> PageScore:
     """Add to a page's score what the digitizer itself thought of it."""
     match, quality, calibration = digitization.layout_match, digitization.quality, digitization.record.calibration
-    measured = features(digitization.record, match, digitization.traces, digitization.rectified.grid_scale)
     return replace(
         score,
         layout=match.layout.name,
@@ -127,7 +126,7 @@ def describe(score: PageScore, digitization: Digitization) -> PageScore:
         estimated_snr_db=quality.estimated_snr_db,
         coverage=sum(quality.coverage.values()) / max(len(quality.coverage), 1),
         warnings=quality.warnings,
-        features=tuple(measured.vector().tolist()),
+        features=quality.features,
     )
 
 

@@ -415,4 +415,5 @@ def assess(
         warnings=tuple(warnings),
         notes=(match.layout.part,) if match.layout.part else (),
         limb_leads_agree=limb_leads_agree,
+        features=tuple(measured.vector().tolist()),
     )
