@@ -93,6 +93,14 @@ class Lead(StrEnum):
 
 ALL_LEADS: tuple[Lead, ...] = tuple(Lead)
 LEADS: tuple[Lead, ...] = ALL_LEADS[:12]  # the standard ones: every record has them
+LIMB_LEADS: dict[Lead, tuple[float, float]] = {  # as sums of I and II (Einthoven, Goldberger)
+    Lead.I: (1.0, 0.0),
+    Lead.II: (0.0, 1.0),
+    Lead.III: (-1.0, 1.0),
+    Lead.AVR: (-0.5, -0.5),
+    Lead.AVL: (1.0, -0.5),
+    Lead.AVF: (-0.5, 1.0),
+}
 EXTRA_LEADS: tuple[Lead, ...] = ALL_LEADS[12:19]  # of the chest; a record has those that are on its page
 NAMED_LEADS: tuple[Lead, ...] = LEADS + EXTRA_LEADS  # whose names the label network knows
 OTHER_SYSTEMS: dict[str, tuple[Lead, ...]] = {"Nehb": ALL_LEADS[19:22], "Frank": ALL_LEADS[22:25]}

@@ -33,7 +33,7 @@ LAYERS: tuple[frozenset[str], ...] = (
 )
 PROTOCOLS = ("dicom", "hl7", "fhir")
 # What the rooms of the digitizer may import besides themselves.
-PIPELINE_WORDS = ("datatypes", "errors", "runs", "threads", "corrections", "networks", "sheet.paper")
+PIPELINE_WORDS = ("datatypes", "errors", "pacing", "runs", "threads", "corrections", "networks", "sheet.paper")
 PIPELINE_OUTSIDE = ("archive", "training", "evaluation")  # use the core; the core never uses them
 PIPELINE_COMPOSERS = ("", "stages", "digitizer", "command_line", "__main__", *PIPELINE_OUTSIDE)
 FACE = ("corrections", "datatypes", "errors", "runs")

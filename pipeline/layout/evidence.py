@@ -12,20 +12,10 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import Layout, Lead, Spans, TraceSet
+from pipeline.datatypes import LIMB_LEADS, Layout, Spans, TraceSet
 from pipeline.layout.weights import SIGNALS
 
 Float64 = npt.NDArray[np.float64]
-
-# Limb leads as sums of I and II (Einthoven, Goldberger).
-_LIMB = {
-    Lead.I: (1.0, 0.0),
-    Lead.II: (0.0, 1.0),
-    Lead.III: (-1.0, 1.0),
-    Lead.AVR: (-0.5, -0.5),
-    Lead.AVL: (1.0, -0.5),
-    Lead.AVF: (-0.5, 1.0),
-}
 
 
 @lru_cache(maxsize=256)
@@ -87,10 +77,10 @@ def _limb_leads(
     sums: list[tuple[float, float]] = []
     for leads, index in zip(layout.rows, rows, strict=False):
         lead = leads[column]
-        values = stretch(traces, index, start_mm, start_mm + n / 10, n) if lead in _LIMB else None
+        values = stretch(traces, index, start_mm, start_mm + n / 10, n) if lead in LIMB_LEADS else None
         if values is not None:
             signals.append(-values if lead in layout.inverted else values)
-            sums.append(_LIMB[lead])
+            sums.append(LIMB_LEADS[lead])
     return signals, sums
 
 

@@ -15,23 +15,15 @@ import numpy.typing as npt
 from scipy.ndimage import uniform_filter1d
 from scipy.signal import find_peaks
 
-from pipeline.datatypes import FloatArray, LayoutMatch, Lead
+from pipeline.datatypes import LIMB_LEADS, FloatArray, LayoutMatch, Lead
+from pipeline.pacing import awaited
 from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, Flags, Float64, InkStrip
 from pipeline.rows.spikes import Stroke, level_of, without_spikes
 
 _APART_MM = 1.2  # no pacemaker fires twice within
-_BEFORE_MM, _AFTER_MM = 8.75, 1.25  # how far from its beat a pacemaker fires
+_AROUND = 8.75 * PX_PER_MM_X, 1.25 * PX_PER_MM_X  # columns before and after its beat in which a pacemaker fires
 _SAME = 6  # columns within which places are alike
-_LEAST_BEATS = 3  # that make a pattern
 _QRS_MM, _BEATS_MM = 1.25, 6.25  # a QRS complex is as wide; beats are farther apart
-_OF_I_AND_II = {
-    Lead.I: (1.0, 0.0),
-    Lead.II: (0.0, 1.0),
-    Lead.III: (-1.0, 1.0),
-    Lead.AVR: (-0.5, -0.5),
-    Lead.AVL: (1.0, -0.5),
-    Lead.AVF: (-0.5, 1.0),
-}
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -219,7 +211,7 @@ def _with_awaited(
         if one.stretch.stop and (one.stretch, -one.sign) not in signs
     ]
     added: list[Likely] = []
-    for at in awaited([firing.time for firing in _firings(spikes)], beats):
+    for at in awaited([firing.time for firing in _firings(spikes)], beats, around=_AROUND, same=_SAME):
         close = sorted((one for one in believed if abs(one.time - at) <= near), key=lambda one: -one.logit)
         group = {one.stretch: one for one in reversed(close) if abs(one.time - close[0].time) <= same}
         added += [_in_time(one, list(group.values())) for one in group.values()]
@@ -316,8 +308,10 @@ def _completed(
     added = []
     for firing in firings:
         others = [other.time for other in firings if other is not firing]
-        if len(firing.spikes) < 2 and all(abs(at - firing.time) > near for at in awaited(others, beats)):
-            continue
+        if len(firing.spikes) < 2:
+            expected = awaited(others, beats, around=_AROUND, same=_SAME)
+            if all(abs(at - firing.time) > near for at in expected):
+                continue
         for lead in (each for each in stretches if each.row in strips and each not in firing.spikes):
             strip, middle = strips[lead.row], _middle_in(firing, lead)
             if not lead.first <= round(middle) < lead.stop or not strip.ink.there[round(middle)]:
@@ -386,55 +380,6 @@ def beats_of(lines_px: Sequence[FloatArray], there: Sequence[Flags]) -> npt.NDAr
     return np.asarray(peaks, np.intp)
 
 
-def awaited(fired: Sequence[float], beats: npt.NDArray[np.intp]) -> list[float]:
-    """Return where a pacemaker must have fired besides where it was seen to.
-
-    Parameters
-    ----------
-    fired : sequence of float
-        Where it was seen to, in order.
-    beats : (n,) int
-    """
-    places: list[float] = []
-    for at in (*_at_beats(np.array(fired), beats), *_in_turn(np.array(fired))):
-        if all(abs(at - other) > 2 * _SAME for other in (*fired, *places)):
-            places.append(at)
-    return places
-
-
-def _at_beats(fired: Float64, beats: npt.NDArray[np.intp]) -> list[float]:
-    """Return the beats without a firing at a place where `_LEAST_BEATS` beats have one."""
-    off = np.subtract.outer(fired, beats)  # (firings, beats)
-    left = (off >= -_BEFORE_MM * PX_PER_MM_X) & (off <= _AFTER_MM * PX_PER_MM_X)
-    places: list[float] = []
-    while left.any():
-        close = np.abs(off[left][:, None] - off[left][None]) <= _SAME
-        middle = float(np.median(off[left][close[close.sum(1).argmax()]]))
-        alike = left & (np.abs(off - middle) <= 2 * _SAME)
-        left &= ~alike
-        paced = alike.any(0)
-        if paced.sum() >= _LEAST_BEATS:
-            places += (beats[~paced] + middle).tolist()
-    return places
-
-
-def _in_turn(fired: Float64, *, same: float = 0.04) -> list[float]:
-    """Return what is left out of firings that follow each other at one interval, whatever the heart does."""
-    if len(fired) < _LEAST_BEATS:
-        return []
-    apart = np.diff(fired)
-    interval = float(np.median(apart[apart <= (1 + 3 * same) * apart.min()]))
-    turns = np.round(apart / interval)
-    if (turns == 1).sum() < _LEAST_BEATS - 1 or (np.abs(apart / interval - turns) > same).any():
-        return []
-    between = [
-        start + (stop - start) * k / count
-        for (start, stop), count in zip(pairwise(fired.tolist()), turns.astype(int).tolist(), strict=True)
-        for k in range(1, count)
-    ]
-    return [float(fired[0]) - interval, *between, float(fired[-1]) + interval]
-
-
 def by_limb_leads(heights: Mapping[Lead, float], lead: Lead, *, fewest: int = 3, off: float = 0.15) -> float | None:
     """Return the height that a spike has in a limb lead by those in other limb leads, which are sums of two of them.
 
@@ -447,11 +392,11 @@ def by_limb_leads(heights: Mapping[Lead, float], lead: Lead, *, fewest: int = 3,
         Of the spikes that are known, up is positive.
     lead : Lead
     """
-    known = [other for other in heights if other in _OF_I_AND_II]
-    if lead not in _OF_I_AND_II or len(known) < fewest:
+    known = [other for other in heights if other in LIMB_LEADS]
+    if lead not in LIMB_LEADS or len(known) < fewest:
         return None
-    parts, seen = np.array([_OF_I_AND_II[other] for other in known]), np.array([heights[other] for other in known])
+    parts, seen = np.array([LIMB_LEADS[other] for other in known]), np.array([heights[other] for other in known])
     both = np.linalg.lstsq(parts, seen, rcond=None)[0]
     if np.abs(parts @ both - seen).max() > off * np.abs(seen).max():
         return None
-    return float(np.dot(_OF_I_AND_II[lead], both))
+    return float(np.dot(LIMB_LEADS[lead], both))

@@ -15,18 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
-from pipeline.datatypes import FloatArray, LayoutMatch, Lead, TraceSet
+from pipeline.datatypes import LIMB_LEADS, FloatArray, LayoutMatch, TraceSet
 
 Float64 = npt.NDArray[np.float64]
-
-_OF_I_AND_II = {  # Einthoven and Goldberger
-    Lead.I: (1.0, 0.0),
-    Lead.II: (0.0, 1.0),
-    Lead.III: (-1.0, 1.0),
-    Lead.AVR: (-0.5, -0.5),
-    Lead.AVL: (1.0, -0.5),
-    Lead.AVF: (-0.5, 1.0),
-}
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -203,11 +194,11 @@ def _groups(traces: TraceSet, match: LayoutMatch, *, beside: int = 5) -> Iterato
                 row=row,
                 columns=part,
                 zero=0.0 if match.layout.sequential else start,
-                terms=tuple(sign * term for term in _OF_I_AND_II.get(lead, (1.0,))),
+                terms=tuple(sign * term for term in LIMB_LEADS.get(lead, (1.0,))),
                 y_mm=y_mm - np.nanmedian(y_mm),
                 error_mm=error_mm[row, part],
             )
-            groups.setdefault("limb" if lead in _OF_I_AND_II else lead, []).append(one)
+            groups.setdefault("limb" if lead in LIMB_LEADS else lead, []).append(one)
     yield from (group for group in groups.values() if len(group) > 1)
 
 

@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datatypes import EcgRecord, LayoutMatch, Lead, TraceSet
+from pipeline.pacing import awaited
 from pipeline.signal.heart_rate import beats_of
 
 _SAME_S = 0.012  # strokes so near in time are one firing
 _BEFORE_S, _AFTER_S = 0.35, 0.1  # how far from its beat a pacemaker fires
 _WAVE_S, _WAVE_MV = 0.02, 0.3  # a line that goes up or down by so much, so near, can hide a spike
 _UNSEEN_MM = 1.5  # beside the ends of a lead's print, where separators stand
-_LEAST_BEATS = 3  # that make a pattern
+_SHARE = 0.5  # of the beats, that make a pattern
 
 
 def hidden_spikes(record: EcgRecord) -> list[str]:
@@ -91,47 +92,11 @@ def _firings(record: EcgRecord) -> list[int]:
 
 def _expected(record: EcgRecord, fired: list[int]) -> list[int]:
     """Return where no lead has a spike and the pattern demands one."""
-    if len(fired) < _LEAST_BEATS:
-        return []
-    places: list[int] = []
-    for at in (*_in_turn(fired), *_at_beats(record, fired)):
-        if 0 <= at < record.signal_mv.shape[1] and not _near([*fired, *places], at, record.sampling_frequency_hz):
-            places.append(at)
-    return places
-
-
-def _in_turn(fired: list[int], *, same: float = 0.04) -> list[int]:
-    """Return what is left out of firings that follow each other at one interval, whatever the heart does."""
-    apart = np.diff(fired)
-    interval = float(np.median(apart[apart <= (1 + 3 * same) * apart.min()]))
-    turns = np.round(apart / interval)
-    if (turns == 1).sum() < _LEAST_BEATS - 1 or (np.abs(apart / interval - turns) > same).any():
-        return []
-    between = [
-        round(start + (stop - start) * k / count)
-        for (start, stop), count in zip(pairwise(fired), turns.astype(int).tolist(), strict=True)
-        for k in range(1, count)
-    ]
-    return [round(fired[0] - interval), *between, round(fired[-1] + interval)]
-
-
-def _at_beats(record: EcgRecord, fired: list[int]) -> list[int]:
-    """Return where beats without a spike should have one: at the place where most beats have it."""
     rate = record.sampling_frequency_hz
-    beats = beats_of(_without_spikes(record))
-    off = np.subtract.outer(np.array(fired), beats)  # (firings, beats)
-    near = (off >= -_BEFORE_S * rate) & (off <= _AFTER_S * rate)
-    places: list[int] = []
-    left = near.copy()
-    while left.any():
-        close = np.abs(off[left][:, None] - off[left][None]) <= _SAME_S * rate
-        middle = float(off[left][close.sum(1).argmax()])
-        one = left & (np.abs(off - middle) <= _SAME_S * rate)
-        left &= ~one
-        paced = one.any(0)
-        if paced.sum() >= _LEAST_BEATS and 2 * paced.sum() >= len(beats):
-            places += [round(float(beat + middle)) for beat in beats[~paced]]
-    return places
+    beats = beats_of(_without_spikes(record)) if fired else np.empty(0, np.intp)
+    around = _BEFORE_S * rate, _AFTER_S * rate
+    places = awaited(fired, beats, around=around, same=_SAME_S * rate, share=_SHARE)
+    return [round(at) for at in places if 0 <= round(at) < record.signal_mv.shape[1]]
 
 
 def _without_spikes(record: EcgRecord) -> EcgRecord:

@@ -1,25 +1,12 @@
-"""What is known of a pacemaker: where every beat has a firing, firings in turn, and the heights of limb leads."""
+"""What tells of a pacemaker: the beats of all rows, and the heights of limb leads."""
 
 import numpy as np
 import pytest
 
 from pipeline.datatypes import Lead
-from pipeline.rows.firings import awaited, beats_of, by_limb_leads
+from pipeline.rows.firings import beats_of, by_limb_leads
 
 BEATS = np.array([300, 750, 1180, 1650, 2090])
-
-
-def test_a_beat_without_a_firing_has_one_where_three_others_have_it() -> None:
-    fired = [float(beat - 40 + off) for beat, off in zip(BEATS[[0, 1, 3]], (0, 1, -1), strict=True)]
-    assert awaited(fired, BEATS) == pytest.approx([1140, 2050], abs=2)
-    assert awaited(fired[:2], BEATS) == []
-    assert awaited(sorted([*fired, 1141.0, 2049.0]), BEATS) == []
-
-
-def test_firings_at_one_interval_go_on_whatever_the_heart_does() -> None:
-    none = np.array([], np.intp)
-    assert awaited([400.0, 901.0, 1400.0, 2400.0], none) == pytest.approx([-100, 1900, 2900], abs=3)
-    assert awaited([400.0, 901.0, 1700.0, 2400.0], none) == []
 
 
 def test_beats_stand_where_rows_are_steep() -> None:
