@@ -518,7 +518,7 @@ def test_metadata_bomb_is_refused_with_the_bound_before_it_costs_anything(bomb: 
     begun = time.thread_time()
     with pytest.raises(UndecodableDataset, match=f"^{reason}$"):
         read(data)  # type: ignore[operator]
-    assert time.thread_time() - begun < 1.0
+    assert time.thread_time() - begun < 5.0  # 10,000 items take half a second, all of a bomb's over a minute
 
 
 @pytest.mark.parametrize(
