@@ -22,6 +22,7 @@ from pipeline.rows.spikes import Stroke, level_of, without_spikes
 
 _APART_MM = 1.2  # no pacemaker fires twice within
 _AROUND = 8.75 * PX_PER_MM_X, 1.25 * PX_PER_MM_X  # columns before and after its beat in which a pacemaker fires
+_LEAST_SHARED = 2  # firings that several leads show make a pattern
 _SAME = 6  # columns within which places are alike
 _QRS_MM, _BEATS_MM = 1.25, 6.25  # a QRS complex is as wide; beats are farther apart
 
@@ -184,13 +185,13 @@ def by_pattern(
     Parameters
     ----------
     spikes, strokes : sequence of Likely
-        As `of_a_pacemaker` keeps them, and all.
+        As `of_a_pacemaker` keeps them, and all.  Nothing is added if one lead alone shows each: waves are alike too.
     strips : dict
         By row.
     stretches : sequence of Stretch
     """
-    if not spikes:
-        return []
+    if sum(len(firing.spikes) > 1 for firing in _firings(spikes)) < _LEAST_SHARED:
+        return spikes
     beats = _beats(spikes, strips, stretches)
     seen = _lengthened(_with_awaited(spikes, strokes, beats), strips)
     return _completed(seen, strips, stretches, beats)
