@@ -283,12 +283,16 @@ def _lengthened(spikes: list[Likely], strips: dict[int, Strip], *, short: float 
     return [longer.get(one, one) for one in spikes]
 
 
-def _goes_on(strip: Strip, one: Likely, height_mm: float, *, ink: float = 0.3) -> bool:
+def _dark(strip: Strip, column: int, y_px: Float64, *, ink: float = 0.3) -> Flags:
+    """Tell where ink stands in a column and those beside it, at some heights (n,)."""
+    rows = np.round(y_px).astype(np.int64).clip(0, len(strip.ink.ink) - 1)
+    return np.asarray(strip.ink.ink[rows][:, max(column - 1, 0) : column + 2].mean(1) > ink)
+
+
+def _goes_on(strip: Strip, one: Likely, height_mm: float) -> bool:
     """Tell whether half of the places between a spike's end and the height it should have are inked, and its tip is."""
     reach_mm = np.linspace(one.height_mm, 0.95 * height_mm, 24)
-    rows = np.round((one.foot_mm + reach_mm - strip.top_mm) * PX_PER_MM_Y).astype(np.int64)
-    part = strip.ink.ink[rows.clip(0, len(strip.ink.ink) - 1)][:, max(one.column - 1, 0) : one.column + 2]
-    dark = part.mean(1) > ink
+    dark = _dark(strip, one.column, (one.foot_mm + reach_mm - strip.top_mm) * PX_PER_MM_Y)
     return bool(dark.mean() >= 0.5 and dark[-6:].mean() >= 0.5)
 
 
@@ -336,7 +340,7 @@ def _middle_in(firing: _Firing, lead: Stretch) -> float:
     return float(np.median(beside)) if beside else firing.time + lead.later
 
 
-def _hidden(strip: Strip, column: int, height_mm: float, *, ink: float = 0.3, near: int = 4) -> Stroke | None:
+def _hidden(strip: Strip, column: int, height_mm: float, *, near: int = 4) -> Stroke | None:
     """Return the stroke that stands where a spike is expected, or as much ink as it has; None if that is missing."""
     sign = 1 if height_mm > 0 else -1
     height_px = height_mm * PX_PER_MM_Y
@@ -349,8 +353,7 @@ def _hidden(strip: Strip, column: int, height_mm: float, *, ink: float = 0.3, ne
     if off <= np.log(1.6):
         return strip.strokes[nearest]
     foot_px = float(level_of(strip.ink.y_px, sign)[column])
-    rows = np.round(foot_px + height_px * np.linspace(0.2, 0.9, 29)).astype(np.int64).clip(0, len(strip.ink.ink) - 1)
-    dark = strip.ink.ink[rows][:, max(column - 1, 0) : column + 2].mean(1) > ink
+    dark = _dark(strip, column, foot_px + height_px * np.linspace(0.2, 0.9, 29))
     if dark.mean() < 0.5 or dark[len(dark) // 2 :].mean() < 0.8:  # faded ink is missing at the foot
         return None
     return Stroke(column=column, sign=sign, foot_px=foot_px, tip_px=foot_px + height_px)
