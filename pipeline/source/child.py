@@ -18,6 +18,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -64,7 +65,8 @@ def _attend(request: Request, shared: int, report: int) -> NoReturn:
         os.close(report)
         _read(request, shared)
     _, status, usage = os.wait4(child, 0)
-    os.write(report, REPORT.pack(os.waitstatus_to_exitcode(status), usage.ru_maxrss))
+    with suppress(BrokenPipeError):  # who asked has ended, or has stopped waiting
+        os.write(report, REPORT.pack(os.waitstatus_to_exitcode(status), usage.ru_maxrss))
     os._exit(0)
 
 

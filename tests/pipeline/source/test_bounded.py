@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import signal
+import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -233,6 +236,25 @@ def test_a_killed_process_is_replaced() -> None:
     (second,) = read_bounded(readers.parent, b"x")
     assert second != first
     healthy()
+
+
+def test_a_file_that_nobody_waits_for_any_more_is_no_error() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with ours, tempfile.TemporaryFile() as shared:
+        with theirs:
+            server = subprocess.Popen(
+                [sys.executable, "-m", "pipeline.source.child", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        socket.send_fds(ours, [pickle.dumps((readers.parent, (), BUDGET))], [shared.fileno(), writing])
+        os.close(writing)
+        eventually(lambda: os.fstat(shared.fileno()).st_size > 0)
+        eventually(lambda: not Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text())
+    assert server.communicate(timeout=PATIENCE_S)[1] == b""
 
 
 def test_a_machine_that_starts_no_process_is_no_fault_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
