@@ -218,7 +218,7 @@ def _doubtful_names(best: _Candidate, found: Found) -> list[str]:
         stray = stray[(found.y_mm[stray] > printed.min() - around) & (found.y_mm[stray] < printed.max() + around)]
     # where most names agree, print misleads
     most = best.n_labels >= DECISION.most_names * len(best.layout.leads)
-    if len(stray) > (best.n_labels if most else DECISION.stray_names):
+    if len(stray) > (best.n_labels if most else min(DECISION.stray_names, best.n_labels - 1)):
         reasons.append(f"{len(stray)} lead names stand where the layout has none")
     if _name_below(best.labels, best.layout.n_rows, found):
         reasons.append("a lead name stands below the last row: a row may be missing")

@@ -12,6 +12,7 @@ from scipy.ndimage import uniform_filter1d
 
 from pipeline.datatypes import ByteArray, FloatArray
 from pipeline.networks.specification import ROW_COLUMNS_PER_MM
+from pipeline.rows.uprights import ink_without_lines
 
 Float64 = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -40,7 +41,7 @@ class InkStrip:
 
 
 def ink_strip(strip: ByteArray, y_px: FloatArray, there: Flags, *, least_mm: float = 20.0) -> InkStrip | None:
-    """See a strip (h, n, 3) uint8 as ink; None where less than `least_mm` of a level line is printed.
+    """See a strip as ink, its upright grid lines left out; None where less than `least_mm` of a level line is printed.
 
     Parameters
     ----------
@@ -59,6 +60,7 @@ def ink_strip(strip: ByteArray, y_px: FloatArray, there: Flags, *, least_mm: flo
     ink = _unmixed(strip, y_px, level)
     if ink is None:
         return None
+    ink = ink_without_lines(ink, PX_PER_MM_X)
     pen = _measured(ink, y_px, level, np.flatnonzero(inside & (slope > 2)))
     return None if pen is None else InkStrip(ink=ink, y_px=y_px, there=there, pen=pen)
 

@@ -44,12 +44,29 @@ def upright_lines(strips: ByteArray, *, widest_mm: float = 1.3, share: float = 0
     between = light[int(at) : int(at) + 2]  # sorted first: five times as fast as the quantile of all
     column = np.quantile(between, at - int(at), axis=0)[None].astype(np.float32)
     dark = 1 - np.clip(column / np.maximum(_paper(column, width), 0.2), 0.3, 1.0)[0]
-    return np.asarray(1 - np.minimum(dark, _beside(dark)), np.float32)
+    return np.asarray(1 - np.minimum(dark, _beside(dark, TRACE.px_per_mm_x)), np.float32)
 
 
-def _beside(dark: FloatArray, *, grid_mm: float = 5.0) -> FloatArray:
-    """Return how dark at least two of the columns are that stand 5 and 10 mm to both sides of each column (w, 3)."""
-    step = round(grid_mm * TRACE.px_per_mm_x)
+def ink_without_lines(ink: FloatArray, px_per_mm: float, *, every: int = 4) -> FloatArray:
+    """Return the ink of a strip, (h, n), without that of upright grid lines; the pen's stays as dark as it is.
+
+    Parameters
+    ----------
+    ink : (h, n) float32
+        0 = paper, 1 = the pen's.
+    px_per_mm : float
+        Along the width.
+    every : int
+        Pixel rows from one that is looked at to the next.
+    """
+    dark = np.median(ink[::every], 0).clip(0, 0.9)[:, None]
+    line = np.minimum(dark, _beside(dark, px_per_mm))[:, 0]
+    return np.asarray(np.maximum((ink - line) / (1 - line), np.minimum(ink, 0)), np.float32)
+
+
+def _beside(dark: FloatArray, px_per_mm: float, *, grid_mm: float = 5.0) -> FloatArray:
+    """Return how dark at least two of the columns are that stand 5 and 10 mm to both sides of each column (w, k)."""
+    step = round(grid_mm * px_per_mm)
     near = np.pad(cv2.dilate(dark, np.ones((3, 1), np.uint8)), ((2 * step, 2 * step), (0, 0)))
     beside = np.stack([near[k * step : k * step + len(dark)] for k in (0, 1, 3, 4)])
     return np.asarray(np.sort(beside, axis=0)[-2], np.float32)

@@ -232,6 +232,18 @@ def test_two_names_of_three_tell_a_layout_of_three_leads() -> None:
     assert not [reason for reason in match.reasons if "lead names found" in reason]
 
 
+@pytest.mark.parametrize(("others", "doubts"), [(1, []), (2, ["2 lead names stand where the layout has none"])])
+def test_two_names_of_three_are_doubted_where_as_many_others_stand(others: int, doubts: list[str]) -> None:
+    """V7, V8 and V9 may be read as V1, V3 and V3."""
+    layout = NAMED["3x1 V1-V3"]
+    traces = printed(layout, patient(3, "none"))
+    first, second, third = labels_of(layout, traces)
+    wrong = [replace(second, lead=lead) for lead in (Lead.V3, Lead.AVR)[:others]]
+    match = identify_layout([first, *wrong, third], traces, LAYOUTS)
+    assert match.layout is layout
+    assert [reason for reason in match.reasons if "where the layout has none" in reason] == doubts
+
+
 def test_a_layout_of_more_columns_is_no_rival_where_names_are_spaced_otherwise() -> None:
     """Strokes that pass for an I make every layout costly, and the difference between two of them small."""
     layout = NAMED["6x2"]

@@ -299,10 +299,11 @@ def _rows_with(
     pale_mm: dict[tuple[float, float], float] | None = None,
     blots: tuple[tuple[slice, slice, float], ...] = (),
     match: SimpleNamespace | None = None,
+    grid: float = 0.0,
 ) -> TraceSet:
     """Level rows on one sheet, every upright from y to y in mm at the same four times, and pale ones, fitted.
 
-    Blots are parts of the picture that have so much ink.
+    Blots are parts of the picture that have so much ink; the upright lines of the grid are as dark as `grid`.
     """
     pen = Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0)
     height, top_mm = 640, 40.0
@@ -314,6 +315,8 @@ def _rows_with(
         for ends, dark in [*((each, 1.0) for each in uprights_mm), *(pale_mm or {}).items()]:
             y = (np.array(ends) - top_mm) * PX_PER_MM_Y
             cover = np.maximum(cover, dark * draw(np.full(2, float(column)), y, (height, N), pen))
+    for column in range(10, N - 10, round(PX_PER_MM_X)):
+        cover[:, column - 2 : column + 3] = np.maximum(cover[:, column - 2 : column + 3], grid)
     for rows, columns, dark in blots:
         cover[rows, columns] = dark
     picture = PAPER + np.clip(cover, 0, 1)[..., None] * (INK - PAPER)
@@ -392,6 +395,13 @@ def test_a_page_with_few_or_small_strokes_is_no_paced_page(count: int, mm: float
 
 def test_heavy_lines_of_the_grid_are_no_spikes() -> None:
     assert _fitted([100 * n + 30 for n in range(23)], 10.0, []).spikes == ()
+
+
+@pytest.mark.parametrize("grid", [0.3, 0.5, 0.65])
+def test_spikes_end_where_a_dark_line_of_the_grid_goes_on(grid: float) -> None:
+    spikes = _rows_with([(66.0, 56.0), (110.0, 116.0)], [66.0, 110.0], grid=grid).spikes
+    assert [spike.row for spike in spikes] == [0] * 4 + [1] * 4
+    assert [spike.tip_mm for spike in spikes] == pytest.approx([56.0] * 4 + [116.0] * 4, abs=0.6)
 
 
 def test_strokes_in_print_are_no_spikes() -> None:
