@@ -19,7 +19,7 @@ from pipeline.datatypes import ByteArray, FloatArray, LayoutMatch, PulseBox, Spi
 from pipeline.networks.inference import Network
 from pipeline.rows.firings import Likely, Stretch, Strip, by_pattern, of_a_pacemaker, stretch_at, stretches_of
 from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, Flags, Float64, InkStrip, drawn, ink_strip
-from pipeline.rows.spikes import chances, middle_of, pictures, strokes_of, without_spikes
+from pipeline.rows.spikes import chances, is_mark, marks_of, middle_of, pictures, strokes_of, without_spikes
 from pipeline.rows.steep import with_steep
 from pipeline.sheet.paper import Sheet, print_boxes
 from pipeline.threads import side_by_side
@@ -79,7 +79,7 @@ def fit_ink(
 
     shown = [pictures(strips[k].ink, strips[k].strokes, others_px(k)) for k in strips]
     stretches = stretches_of(match, x_mm)
-    likely = _judged(strips, shown, stretches, network)
+    likely = _without_marks(_judged(strips, shown, stretches, network), strips)
     likely = [replace(one, printed=_in_print(boxes, x_mm, one)) for one in likely]
     owned = by_pattern(of_a_pacemaker(likely), likely, strips, stretches)
     own = {k: [(one.column, one.sign) for one in owned if one.row == k] for k in strips}
@@ -128,6 +128,19 @@ def _judged(
         for n, (_, strip, one) in enumerate(strokes)
         if chance[n] > 0
     ]
+
+
+def _without_marks(likely: Sequence[Likely], strips: dict[int, Strip]) -> list[Likely]:
+    """Leave out what is no spike, but a mark that the cart printed below the rows."""
+    rows = {one.row for one in likely if one.logit > 0 or one.chance >= 0.5}
+    marks = {k: marks_of(strips[k].ink) for k in rows}
+
+    def is_no_mark(one: Likely) -> bool:
+        strip = strips[one.row]
+        foot_px, tip_px = ((y_mm - strip.top_mm) * PX_PER_MM_Y for y_mm in (one.foot_mm, one.tip_mm))
+        return one.row not in marks or not is_mark(strip.ink, marks[one.row], foot_px, tip_px)
+
+    return [one for one in likely if is_no_mark(one)]
 
 
 def _share(answer: float) -> float:

@@ -23,6 +23,7 @@ from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, InkStrip
 _INK = 0.3  # a faint spike of a thin pen is no darker
 _GAP = 3  # pixels without ink that end a stroke
 _WIDEST_MM = 0.3  # of what the line follows of a spike
+_LONGEST_MARK_MM = 6.0  # of what carts print below the rows
 _LEAST_MM = 1.2  # length of the shortest stroke, beyond the line's own ink
 _HALF_WIDTH = 5  # columns on each side of a stroke's middle that may be its own
 _MOST = 200  # strokes of a row; one that has more is full of grid, and only the thin ones are looked at
@@ -85,10 +86,15 @@ def strokes_of(row: InkStrip) -> list[Stroke]:
 
 def _is_thin(row: InkStrip, side: _Side, column: int, length: float) -> bool:
     """Tell whether a stroke is no wider than a spike's ink may be, and stands on no wave."""
-    widest = round((row.pen.width_mm + 2.5 * row.pen.blur_mm + 0.15) * PX_PER_MM_X)
+    widest = _widest_px(row)
     near = slice(max(column - widest, 0), column + widest + 1)
     wave = slice(max(column - _WAVE, 0), column + _WAVE + 1)
     return bool((side.length[near] > 0.3 * length).sum() <= widest and np.ptp(side.level[wave]) <= 0.4 * length)
+
+
+def _widest_px(row: InkStrip) -> int:
+    """Return how many columns the ink of a stroke may take."""
+    return round((row.pen.width_mm + 2.5 * row.pen.blur_mm + 0.15) * PX_PER_MM_X)
 
 
 def pictures(row: InkStrip, strokes: Sequence[Stroke], others_px: FloatArray) -> ByteArray:
@@ -242,6 +248,43 @@ def level_of(y_px: FloatArray, sign: int) -> FloatArray:
     size = 2 * round(_WIDEST_MM * PX_PER_MM_X / 2) + 1
     inwards, outwards = (maximum_filter1d, minimum_filter1d) if sign < 0 else (minimum_filter1d, maximum_filter1d)
     return np.asarray(outwards(inwards(y_px, size), size), np.float32)
+
+
+def marks_of(row: InkStrip, *, ink: float = 0.5, fewest: int = 4) -> npt.NDArray[np.int64]:
+    """Find the strokes that some carts print below the rows, by the beats or spikes: top and bottom, (n, 2) in pixels.
+
+    They stand by themselves, `fewest` or more at one height, which no spike does: the line that it stands on wanders.
+
+    Parameters
+    ----------
+    row : InkStrip
+    ink : float
+        From where on a pixel is ink.
+    fewest : int
+    """
+    _, _, stats, _ = cv2.connectedComponentsWithStats((row.ink > ink).astype(np.uint8))
+    left, top, width, height = stats[1:, :4].T
+    thin = (width <= _widest_px(row)) & (height > 1.5 * width * PX_PER_MM_Y / PX_PER_MM_X)
+    short = (height >= _LEAST_MM * PX_PER_MM_Y) & (height <= _LONGEST_MARK_MM * PX_PER_MM_Y)
+    left, ends = left[thin & short], np.stack([top, top + height], 1)[thin & short]
+    alike = (np.abs(ends[:, None] - ends) <= 2).all(2) & (np.abs(left[:, None] - left) > 2 * _WAVE)
+    return np.asarray(ends[alike.sum(1) >= fewest - 1], np.int64)
+
+
+def is_mark(row: InkStrip, marks: npt.NDArray[np.int64], foot_px: float, tip_px: float) -> bool:
+    """Tell whether a stroke is a mark that touches the row's line: it ends where marks do, and is no longer.
+
+    Parameters
+    ----------
+    row : InkStrip
+    marks : (n, 2) int64
+        As `marks_of` finds them.
+    foot_px, tip_px : float
+    """
+    near, far = marks.T if tip_px > foot_px else marks.T[::-1]
+    touching_px = (0.5 * row.pen.width_mm + 2 * row.pen.blur_mm + 0.3) * PX_PER_MM_Y
+    beyond = np.sign(tip_px - foot_px) * (near - foot_px)
+    return bool(((np.abs(far - tip_px) <= 0.5 * PX_PER_MM_Y) & (beyond <= touching_px)).any())
 
 
 def _side(row: InkStrip, sign: int) -> _Side:

@@ -16,7 +16,7 @@ from pipeline.networks.inference import Network, load_network
 from pipeline.networks.specification import SPIKE
 from pipeline.rows.pen import PX_PER_MM_X, PX_PER_MM_Y, InkStrip, Pen, drawn, ink_strip
 from pipeline.rows.refine import fit_ink, with_tips
-from pipeline.rows.spikes import Stroke, chances, pictures, strokes_of, without_spikes
+from pipeline.rows.spikes import Stroke, chances, is_mark, marks_of, pictures, strokes_of, without_spikes
 from pipeline.rows.steep import with_steep
 
 N, HEIGHT, LEVEL = 2400, 320, 200.0  # columns, pixels, the zero line
@@ -258,6 +258,31 @@ def test_lines_that_go_on_are_no_spikes() -> None:
     strip[:, 698:703] = INK.astype(np.uint8)  # a black line of the grid
     strip[120:280, 800:806] = INK.astype(np.uint8)  # a mark through the line
     assert _told(_seen(strip, y)) == []
+
+
+def _on_marks() -> tuple[np.ndarray, np.ndarray]:
+    """A line and its strip, with marks 3 mm tall below: the line goes down by 5 mm, and touches those on the right."""
+    y = LEVEL + 20.0 * np.tanh((np.arange(N) - 1000) / 100)
+    strip = _strip(y, Pen(width_mm=0.3, blur_mm=0.08, darkness=1.0), {1260: -9.0})
+    for column in range(100, N - 60, 120):
+        strip[222:246, column - 3 : column + 3] = INK.astype(np.uint8)
+    return y, strip
+
+
+def test_marks_below_a_row_are_told_from_spikes_where_its_line_touches_them() -> None:
+    y, strip = _on_marks()
+    row = _seen(strip, y)
+    marks = marks_of(row)
+    assert marks.tolist() == [pytest.approx([222, 246], abs=2)] * len(marks) and len(marks) > 8
+    told = {one.column: is_mark(row, marks, one.foot_px, one.tip_px) for one in _told(row)}
+    spike = min(told, key=lambda column: abs(column - 1260))
+    assert abs(spike - 1260) <= 2 and not told.pop(spike)
+    assert len(told) >= 3 and all(told.values())
+
+
+def test_marks_that_a_row_touches_make_no_paced_page() -> None:
+    y, strip = _on_marks()
+    assert _fit(y, strip, []).spikes == ()
 
 
 def test_too_little_of_a_line_is_no_row() -> None:
