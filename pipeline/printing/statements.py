@@ -130,7 +130,7 @@ def stated_scale(lines: Sequence[TextLine]) -> StatedScale:
     return StatedScale(
         speed_mm_per_s=_one(speeds),
         gain_mm_per_mv=gain,
-        chest_gain_mm_per_mv=chest_gain if gain is not None and chest_gain != gain else None,
+        chest_gain_mm_per_mv=chest_gain if chest_gain != gain else None,
         reasons=tuple(reasons),
     )
 

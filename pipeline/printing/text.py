@@ -85,6 +85,7 @@ def _print_mask(seen: Seen, as_trace: bool) -> Mask:
         likely = (trace > 255 * TEXT.likely) & outer[:, None]
     else:
         likely = (text > 255 * TEXT.likely) | ((text > 255 * TEXT.faint) & (text > trace))
+        likely &= text >= TEXT.beside_letters * _highest_near(text, TEXT.near_mm)
     mask = likely.astype(np.uint8)
     strokes = np.zeros(mask.shape, bool)
     tall_px, long_px = round(TEXT.stroke * TEXT.most_mm * TEXT.px_per_mm), round(TEXT.rule_mm * TEXT.px_per_mm)
@@ -92,6 +93,12 @@ def _print_mask(seen: Seen, as_trace: bool) -> Mask:
         strokes |= cv2.morphologyEx(mask, cv2.MORPH_OPEN, kernel.astype(np.uint8)) > 0
     strokes = cv2.dilate(strokes.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     return np.asarray((mask > 0) & ~strokes)
+
+
+def _highest_near(text: ByteArray, near_mm: float) -> ByteArray:
+    """Return the highest probability of print (h, w) within so many millimetres: beside letters grid lines fall off."""
+    side_px = 2 * round(near_mm * TEXT.px_per_mm) + 1
+    return np.asarray(cv2.dilate(text, np.ones((side_px, side_px), np.uint8)))
 
 
 def _rows(ink: Mask, least_px: float) -> list[tuple[int, int]]:

@@ -15,6 +15,8 @@ class TextLimits:
     px_per_mm: float = 5.0  # of the map on which print is sought; about the page network's own scale
     likely: float = 0.35  # probability of print; small and thin letters are less certain than bold ones; by hand
     faint: float = 0.2  # probability that suffices where a trace is less likely still; by hand
+    beside_letters: float = 0.5  # of the highest probability near it, less of which is no letter; by hand
+    near_mm: float = 2.0  # mm; by hand
     least_mm: float = 1.2  # mm, height of a line, ascenders and descenders included: carts print letters of 1.2 to 6 mm
     most_mm: float = 6.0  # mm; calibration pulses and separators stand taller
     stroke: float = 1.1  # times `most_mm`: an upright stroke from here on is no letter; by hand

@@ -86,7 +86,8 @@ def fit_lattice(lines: FloatArray, homography: Array, *, keep: Array | None = No
     (any origin) to its pixels, and may be off by a tenth in scale and 10 degrees in direction.  Lines of the 5 mm grid
     come to lie on whole nodes where such lines can be told from the 1 mm lines.  The nodes reach a little beyond the
     grid that is seen, and as far as the map points `keep` (n, 2).  Where a sheet bends much, what is locked grows from
-    its flattest part outward, in at most `growing` passes.
+    its flattest part outward, in at most `growing` passes.  A sheet that proves flat where its grid is seen is taken as
+    flat where it is not.
     """
     origin, shape = _cover(lines.shape, homography)
     homography = homography @ _shift(origin)
@@ -101,10 +102,12 @@ def fit_lattice(lines: FloatArray, homography: Array, *, keep: Array | None = No
             sheet = _trimmed(sheet, keep)
         elif sheet.clear.sum() < 1.03 * before.clear.sum():
             break
+    flat = _flat(sheet)
+    sheet = flat or sheet
     for use_fine in (False, True):
         measured = _measure(_flatten(lines, sheet.nodes), np.zeros(1))
         shifts = side_by_side(partial(_residual, use_fine=use_fine), [_primary(measured, axis) for axis in (0, 1)])
-        sheet = _refit(sheet, shifts, stiff=True)
+        sheet = _refit(sheet, shifts if flat is None else _held_flat(shifts), stiff=True)
     clarity = np.sqrt(np.prod([np.maximum(*(p.clarity for p in measured[axis])) for axis in (0, 1)], axis=0))
     return Lattice(node_xy=sheet.nodes, clarity=clarity * sheet.clear, homography=sheet.homography)
 
@@ -369,6 +372,34 @@ def _refit(sheet: _Fit, shifts: list[_Shift], *, stiff: bool) -> _Fit:
     bend = _bend(sheet.moved, clear)
     smooth = side_by_side(lambda k: _smooth(total[..., k], shifts[k].weight, bend_mm=bend), (0, 1))
     return _Fit(homography=sheet.homography, moved=np.stack(smooth, axis=-1), clear=clear)
+
+
+def _flat(sheet: _Fit, *, off_mm: float = 0.15, share: float = 0.7, least: int = 100) -> _Fit | None:
+    """Return the sheet without bends, if most of its grid lies on one plane: of 24 photographs half did at most."""
+    if sheet.clear.sum() < least:
+        return None
+    home, nodes = sheet.home[sheet.clear], sheet.nodes[sheet.clear]
+    px_per_mm = float(np.median(np.linalg.norm(np.diff(sheet.nodes, axis=1), axis=-1))) / NODE_MM
+    fitted, _ = cv2.findHomography(home, nodes, cv2.RANSAC, off_mm * px_per_mm)
+    if fitted is None:
+        return None
+    homography = np.asarray(fitted, np.float64)
+    off = np.linalg.norm(apply_homography(np.linalg.inv(homography), nodes) - home, axis=-1)
+    if np.mean(off < off_mm) < share:
+        return None
+    return _Fit(homography=homography, moved=np.zeros_like(sheet.moved), clear=sheet.clear)
+
+
+def _held_flat(shifts: list[_Shift], *, far_mm: float = 0.5, hold_mm: float = 0.15) -> list[_Shift]:
+    """Hold the nodes of a flat sheet where no lines are seen near their place: what is seen there is something else."""
+    seen = _clear(shifts, np.stack([shift.field for shift in shifts], axis=-1))
+    for shift in shifts:
+        seen &= np.abs(shift.mm) < far_mm
+    held = []
+    for shift in shifts:
+        mm, weight = np.where(seen, shift.mm, 0.0), np.where(seen, shift.weight, hold_mm**-2)
+        held.append(_Shift(mm=mm, weight=weight, field=_smooth(mm, weight)))
+    return held
 
 
 def _clear(shifts: list[_Shift], field: Array, *, tolerance_mm: float = 0.7) -> npt.NDArray[np.bool_]:

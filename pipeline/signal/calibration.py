@@ -327,7 +327,7 @@ def infer_calibration(
         "a gain of {:g} mm/mV",
     )
     chest = default.chest_gain_mm_per_mv
-    if gain.source == "text":
+    if gain.source == "text" or stated.chest_gain_mm_per_mv is not None:
         chest = stated.chest_gain_mm_per_mv
     elif gain.source != "default":
         chest = None

@@ -13,7 +13,7 @@ from pipeline.errors import WeightsMismatch
 from pipeline.printing import recogniser as recogniser_module
 from pipeline.printing.recogniser import Recogniser, load_recogniser
 from pipeline.printing.statements import join_lead_names, lead_name, stated_scale
-from pipeline.printing.text import find_text, look, read_text
+from pipeline.printing.text import Seen, find_text, look, read_text
 from pipeline.sheet.paper import Sheet
 
 PX_PER_MM = 8.0
@@ -91,6 +91,14 @@ def test_print_is_found_and_read_upright(recogniser: Recogniser, quarter_turns: 
     assert footer.y0_mm == pytest.approx(63.5, abs=0.8) and footer.x0_mm == pytest.approx(60, abs=1)
     assert 35 < footer.x1_mm - footer.x0_mm < 60 and footer.score > 0.8
     assert stated_scale(found).speed_mm_per_s == 25.0 and stated_scale(found).gain_mm_per_mv == 10.0
+
+
+def test_grid_lines_that_half_look_like_print_do_not_hide_it() -> None:
+    text = np.zeros((150, 400), np.uint8)
+    text[45:76, 51:290:26] = 120  # every 5 mm, down into the print
+    text[75:90, 50:290:2] = 250
+    found = find_text(Seen(0.0, 0.0, np.arange(150) / 5, text, np.zeros_like(text)))
+    assert any(line.x1_mm - line.x0_mm > 40 and line.y1_mm - line.y0_mm < 5 for line in found)
 
 
 def test_print_outside_the_canvas_is_read_too(recogniser: Recogniser) -> None:

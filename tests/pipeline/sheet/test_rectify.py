@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -162,6 +163,21 @@ def test_part_without_grid_follows_its_neighbours() -> None:
     segmentation = draw(to_page, 10.0)
     segmentation.grid[200:330, 300:480] = 0.0
     assert rms_mm(rectify(as_page(segmentation), segmentation).rectified, to_page) < 0.3
+
+
+def test_flat_sheet_stays_flat_where_false_lines_stand() -> None:
+    to_page = sheet_map(0.0)
+    segmentation = draw(to_page, 0.0)
+    corner = segmentation.grid[90:220, 80:240]
+    corner[:] = 0.3 * cv2.resize(corner[:, :150], (160, 130))  # a faint haze of lines 7 % too far apart
+    assert rms_mm(rectify(as_page(segmentation), segmentation).rectified, to_page) < 0.05
+
+
+def test_flat_sheet_is_flat_beyond_its_grid() -> None:
+    to_page = sheet_map(3.0)
+    segmentation = draw(to_page, 3.0)
+    segmentation.grid[:, :180] = 0.0
+    assert rms_mm(rectify(as_page(segmentation), segmentation).rectified, to_page) < 0.05
 
 
 def test_traces_run_across_after_a_quarter_turn() -> None:

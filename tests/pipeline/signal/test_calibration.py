@@ -234,6 +234,8 @@ def test_chest_leads_have_the_gain_printed_for_them() -> None:
     for marks in (pulses(), pulses((5.1, 10.2)), pulses((5.1, 5.1))):  # the pulse may show either
         found = infer_calibration(match, marks, text, Calibration())
         assert (found.gain_mm_per_mv, found.chest_gain_mm_per_mv, found.reasons) == (10.0, 5.0, ())
+    alone = infer_calibration(match, pulses((5.1, 10.2)), stated("Chest: 5 mm/mV"), Calibration())
+    assert (alone.gain_mm_per_mv, alone.chest_gain_mm_per_mv) == (10.0, 5.0)  # the pulse states the limb leads' gain
     site = replace(Calibration(), chest_gain_mm_per_mv=5.0)
     assert infer_calibration(match, pulses(), stated("10 mm/mV"), site).chest_gain_mm_per_mv is None
 
