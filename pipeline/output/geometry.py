@@ -43,8 +43,8 @@ def page_geometry(
         ``chest_gain_mm_per_mv``; ``lattice``: ``node_mm`` and ``xy``, (n_i, n_j, 2); ``rows``: paper y of each printed
         row's baseline, null where none was traced; ``columns``: paper x from-to; ``stretches``: ``lead``, ``row``
         (printed), ``x0_mm``, ``start_s``, ``step_s``, ``zero_mm`` (paper y of 0 mV), ``mm_per_mv`` (negative: upside
-        down) and ``xy`` (null where nothing was traced); ``labels``; ``text``; ``doubts``: what a person should look
-        at, see `_doubt`.
+        down) and ``xy``, with the tips of pacing spikes (null where nothing was traced); ``labels``; ``text``;
+        ``doubts``: what a person should look at, see `_doubt`.
     """
     match, traces, calibration = digitization.layout_match, digitization.traces, digitization.record.calibration
     place = _Place(digitization, width_px / digitization.page.pixels.shape[1])
@@ -174,6 +174,10 @@ def _stretches(digitization: Digitization) -> Iterator[_Stretch]:
         start_s = starts.get(span_mm, min(starts.values()))
         step_s = 1 / (traces.columns_per_mm * speed)
         y_mm = traces.row_mm[row, first:stop].astype(np.float64)
+        for spike in traces.spikes:
+            column = round((spike.x_mm - traces.x0_mm) * traces.columns_per_mm)
+            if spike.row == row and first <= column < stop:
+                y_mm[column - first] = spike.tip_mm
         mm_per_mv = _gain(lead, digitization) * (-1 if lead in match.layout.inverted else 1)
         if lead not in record.leads:
             continue

@@ -1,8 +1,8 @@
 """The overlay: what was read, drawn over its page, so that a person can check a digitization.
 
-It shows the traces in one colour per lead, their names at their start, the fitted grid every 5 mm, a ring around every
-lead name that was found, and a box around every place where the ink audit found something doubtful.  This is the only
-drawing code of the pipeline; nothing is computed from what is drawn.
+It shows the traces and their pacing spikes in one colour per lead, their names at their start, the fitted grid every
+5 mm, a ring around every lead name that was found, and a box around every place where the ink audit found something
+doubtful.  This is the only drawing code of the pipeline; nothing is computed from what is drawn.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datatypes import ALL_LEADS, AuditMark, ByteArray, Digitization, Lead, PageImage
+from pipeline.datatypes import ALL_LEADS, AuditMark, ByteArray, Digitization, Lead, PageImage, TraceSet
 from pipeline.runs import runs_of
 from pipeline.sheet.paper import paper_to_page
 from pipeline.threads import side_by_side
@@ -115,6 +115,16 @@ def _draw_row(canvas: _Canvas, row_px: Float64, columns: slice, colour: Colour) 
             canvas.draw(row_px[columns][start:end], colour, 0.22)
 
 
+def _draw_spikes(canvas: _Canvas, traces: TraceSet, row: int, columns: slice, colour: Colour) -> None:
+    """Draw the pacing spikes of a row in some of its columns, from the trace to their tips."""
+    for spike in traces.spikes:
+        column = round((spike.x_mm - traces.x0_mm) * traces.columns_per_mm)
+        if spike.row == row and columns.start <= column < min(columns.stop, traces.row_mm.shape[1]):
+            foot_mm = float(traces.row_mm[row, column])
+            if np.isfinite(foot_mm):
+                canvas.line(np.array([[spike.x_mm, foot_mm], [spike.x_mm, spike.tip_mm]]), colour, 0.35)
+
+
 def _draw_doubt(canvas: _Canvas, mark: AuditMark, margin_mm: float = 1.0) -> None:
     """Draw a box around a place where record and ink differ."""
     x0, x1 = mark.x0_mm - margin_mm, mark.x1_mm + margin_mm
@@ -147,8 +157,9 @@ def draw_overlay(digitization: Digitization, *, px_per_mm: float = 8.0, max_pixe
         _draw_row(canvas, row_px, slice(None), _UNUSED)
     stretches = [item for item in digitization.layout_match.stretches() if 0 <= item[1] < traces.row_mm.shape[0]]
     for lead, index, span_mm in stretches:
-        first, stop = (max(round((edge - traces.x0_mm) * traces.columns_per_mm), 0) for edge in span_mm)
-        _draw_row(canvas, rows_px[index], slice(first, stop), _colour(lead))
+        columns = slice(*(max(round((edge - traces.x0_mm) * traces.columns_per_mm), 0) for edge in span_mm))
+        _draw_row(canvas, rows_px[index], columns, _colour(lead))
+        _draw_spikes(canvas, traces, index, columns, _colour(lead))
     angle = np.linspace(0, 2 * np.pi, 25)
     for label in digitization.layout_match.labels:
         ring = np.column_stack([label.x_mm + 3.5 * np.cos(angle), label.y_mm + 3.5 * np.sin(angle)])

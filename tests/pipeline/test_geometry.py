@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline import Calibration, Lead, PageImage, TextLine
-from pipeline.datatypes import AuditMark, InkAudit, Mark
+from pipeline.datatypes import AuditMark, InkAudit, Mark, SpikeMark
 from pipeline.output.geometry import blank_geometry, page_geometry
 from tests.fake_digitizer import fake_digitization
 
@@ -64,6 +64,19 @@ def test_size_and_zoom(geometry, digitization):
     assert (geometry["width"], geometry["height"], geometry["zoom"]) == (1200, 400, 0.5)
     blank = json.loads(blank_geometry(digitization.page, 1200))
     assert blank == {"width": 1200, "height": 400, "zoom": 0.5}
+
+
+def test_pacing_spikes_have_their_tips(geometry, digitization):
+    spike = SpikeMark(row=1, x_mm=30.0, tip_mm=38.0, score=0.9)
+    spiked = replace(digitization, traces=replace(digitization.traces, spikes=(spike,)))
+    before, after = geometry["stretches"], json.loads(page_geometry(spiked, 1200))["stretches"]
+    changed = [
+        (old["lead"], column, new["xy"][column])
+        for old, new in zip(before, after, strict=True)
+        for column in range(len(old["xy"]))
+        if old["xy"][column] != new["xy"][column]
+    ]
+    assert changed == [("II", 200, [120.2, 152.2])]  # 4 pixels a millimetre
 
 
 def test_every_lead_lies_where_its_record_says(geometry, digitization):

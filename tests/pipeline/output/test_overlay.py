@@ -1,8 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pipeline.datatypes import SpikeMark
 from pipeline.output.overlay import draw_overlay, write_png
 from pipeline.source.page import load_pages
 from tests.pipeline.paper_samples import digitization
@@ -23,6 +25,16 @@ def test_traces_are_drawn_where_they_were_read_whatever_the_page_s_size(px_per_m
     assert x.size > 500
     assert np.mean(on_trace | in_name) > 0.9
     assert x.max() / 8 < 12 + 62.5 + 1
+
+
+def test_pacing_spikes_are_drawn_in_their_lead_s_colour() -> None:
+    result = digitization(8.0)
+    foot_mm = float(result.traces.row_mm[0, 800])
+    x_mm = result.traces.x0_mm + 800 / result.traces.columns_per_mm
+    spike = SpikeMark(row=0, x_mm=x_mm, tip_mm=foot_mm + 12.0, score=0.9)
+    drawn = draw_overlay(replace(result, traces=replace(result.traces, spikes=(spike,))))
+    stroke = drawn[round((foot_mm + 2.0) * 8) : round((foot_mm + 11.5) * 8), round(x_mm * 8)]
+    assert (np.abs(stroke.astype(int) - (214, 39, 40)).max(-1) < 15).all()
 
 
 def test_png_holds_the_same_picture() -> None:
