@@ -200,10 +200,18 @@ def _of_text(value: float | None, unit: str, known: Sequence[float]) -> list[Wit
     return [Witness("text", f"{value:g} {unit} is printed", likelihood)]
 
 
-def _judge(witnesses: Sequence[Witness], usual: dict[float, float], configured: float, what: str) -> Verdict:
+def _judge(
+    witnesses: Sequence[Witness],
+    usual: dict[float, float],
+    configured: float,
+    what: str,
+    *,
+    sure: float = WITNESS.sure,
+) -> Verdict:
     """Weigh the witnesses against what is usual and what is configured; `what` has a place for the value in words.
 
-    If beats are the only witness, they must confirm the configured value by `WitnessWeights.sure_by_beats`.
+    A score under `sure` is a doubt.  If beats are the only witness, they must confirm the configured value by
+    `WitnessWeights.sure_by_beats`.
     """
     if not witnesses:
         return Verdict(configured, WITNESS.unasked, "default", ())
@@ -220,7 +228,7 @@ def _judge(witnesses: Sequence[Witness], usual: dict[float, float], configured: 
         doubt = f"nothing on the page states it, and the beats leave doubt: {taken} was taken"
         return Verdict(best, score, source, (doubt,) if score < WITNESS.sure_by_beats or best != configured else ())
     against = [f"{witness.words}, but {taken} was taken" for witness in witnesses if not witness.supports(best)]
-    if score < WITNESS.sure and not against:
+    if score < sure and not against:
         against = [f"{taken} is not certain: {' and '.join(witness.words for witness in witnesses)}"]
     source = strongest.source if strongest else "default"
     if source == "beats" and best == configured:
@@ -230,8 +238,9 @@ def _judge(witnesses: Sequence[Witness], usual: dict[float, float], configured: 
 
 def _judge_speed(printed: list[Witness], beats: Beats | None, rate: float | None, configured: float) -> Verdict:
     """Weigh what is printed and the beats; a T wave raises doubts, and silences none that beats raise without it."""
+    what = "a paper speed of {:g} mm/s"
     speed, plain = (
-        _judge([*printed, *_speed_of_beats(one, rate)], _USUAL_SPEEDS, configured, "a paper speed of {:g} mm/s")
+        _judge([*printed, *_speed_of_beats(one, rate)], _USUAL_SPEEDS, configured, what, sure=WITNESS.sure_speed)
         for one in (beats, beats and replace(beats, t_wave_mm=None))
     )
     if speed.reasons:

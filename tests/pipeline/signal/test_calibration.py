@@ -101,6 +101,15 @@ def test_print_tells_half_columns_at_50_from_whole_ones_at_25() -> None:
     assert infer_calibration(match, pulses((10.1, 10.2)), stated(), Calibration()).reasons == ()
 
 
+def test_columns_alone_do_not_silence_beats_that_are_as_long_as_at_another_speed() -> None:
+    page = replace(
+        matched("3x4+1R", 25.0), beats=Beats(qrs_mm=1.305, rr_mm=18.7, height_mm=10.7, t_wave_mm=(9.5, 18.8))
+    )
+    read = infer_calibration(page, pulses(), stated(), Calibration())
+    assert read.paper_speed_mm_per_s == 25.0
+    assert "25 mm/s is not certain: the columns are 62.5 mm apart and the beats are" in read.reasons[0]
+
+
 def test_t_waves_tell_a_wide_complex_at_25_from_a_usual_one_at_50() -> None:
     """A T wave follows its complex after 0.26 s at 70 beats a minute, and after 0.36 s at 35."""
     match = matched("3x4", 50.0, column_seconds=1.25)
