@@ -446,6 +446,12 @@ class TraceSet:
             there[line.row, line.first : line.stop] = True
         return there
 
+    def spikes_in(self, row: int, first: int, stop: int) -> list[tuple[int, SpikeMark]]:
+        """List the pacing spikes of a row that stand in columns from `first` to before `stop`, each with its column."""
+        own = [spike for spike in self.spikes if spike.row == row]
+        at = [(round((spike.x_mm - self.x0_mm) * self.columns_per_mm), spike) for spike in own]
+        return [(column, spike) for column, spike in at if first <= column < min(stop, self.row_mm.shape[1])]
+
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Calibration:

@@ -174,10 +174,8 @@ def _stretches(digitization: Digitization) -> Iterator[_Stretch]:
         start_s = starts.get(span_mm, min(starts.values()))
         step_s = 1 / (traces.columns_per_mm * speed)
         y_mm = traces.row_mm[row, first:stop].astype(np.float64)
-        for spike in traces.spikes:
-            column = round((spike.x_mm - traces.x0_mm) * traces.columns_per_mm)
-            if spike.row == row and first <= column < stop:
-                y_mm[column - first] = spike.tip_mm
+        for column, spike in traces.spikes_in(row, first, stop):
+            y_mm[column - first] = spike.tip_mm
         mm_per_mv = _gain(lead, digitization) * (-1 if lead in match.layout.inverted else 1)
         if lead not in record.leads:
             continue

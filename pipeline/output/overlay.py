@@ -117,12 +117,10 @@ def _draw_row(canvas: _Canvas, row_px: Float64, columns: slice, colour: Colour) 
 
 def _draw_spikes(canvas: _Canvas, traces: TraceSet, row: int, columns: slice, colour: Colour) -> None:
     """Draw the pacing spikes of a row in some of its columns, from the trace to their tips."""
-    for spike in traces.spikes:
-        column = round((spike.x_mm - traces.x0_mm) * traces.columns_per_mm)
-        if spike.row == row and columns.start <= column < min(columns.stop, traces.row_mm.shape[1]):
-            foot_mm = float(traces.row_mm[row, column])
-            if np.isfinite(foot_mm):
-                canvas.line(np.array([[spike.x_mm, foot_mm], [spike.x_mm, spike.tip_mm]]), colour, 0.35)
+    for column, spike in traces.spikes_in(row, columns.start, columns.stop):
+        foot_mm = float(traces.row_mm[row, column])
+        if np.isfinite(foot_mm):
+            canvas.line(np.array([[spike.x_mm, foot_mm], [spike.x_mm, spike.tip_mm]]), colour, 0.35)
 
 
 def _draw_doubt(canvas: _Canvas, mark: AuditMark, margin_mm: float = 1.0) -> None:
